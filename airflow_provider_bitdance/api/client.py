@@ -1,0 +1,360 @@
+"""The sync and the async client: they send what :mod:`protocol` builds, and nothing else.
+
+The only module that imports httpx (Airflow 3.4 moves to httpx2). The one thing to know: nothing here sends
+a request twice. A submission costs money, and whether it may be repeated is decided by the engine, which
+writes down what it does.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+from urllib.request import getproxies
+
+import httpx
+
+from airflow_provider_bitdance import __version__
+from airflow_provider_bitdance.api import addresses, protocol
+from airflow_provider_bitdance.api.errors import (
+    InputError,
+    LostAnswerError,
+    NotSentError,
+    OutputError,
+    OutputRefusedError,
+    Paid,
+)
+from airflow_provider_bitdance.api.models import Balance, HistoryPage, ImageRequest, Prediction, Price
+
+__all__ = ["AsyncClient", "Client", "ClientSettings"]
+
+T = TypeVar("T")
+USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
+MAX_REDIRECTS = 3
+DEFAULT_TIMEOUT = 60.0
+
+
+class ClientSettings:
+    """What both clients are built from. ``repr`` hides the key.
+
+    :param api_key: The WaveSpeed API key.
+    :param base_url: ``https://host``; http only to this machine unless ``allow_http``.
+    :param allow_http: Accept http to other hosts; the key then travels in clear text.
+    :param timeout: Seconds for one HTTP request; WaveSpeed advises 30 to 60.
+    :raises InputError: The key or the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = addresses.DEFAULT_BASE_URL,
+        allow_http: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        key = (api_key or "").strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise InputError(
+                "The API key is missing or is no key",
+                allowed="the key from the WaveSpeed dashboard, one word of ASCII letters, digits and signs",
+                fix="Put it into the password field of the connection",
+            )
+        self.api_key = key
+        self.base_url = addresses.base_url(base_url, allow_http=allow_http)
+        self.timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r}, api_key='***')"
+
+    @property
+    def host(self) -> str:
+        """``host`` or ``host:port`` of the API."""
+        return addresses.host_of(self.base_url)
+
+    def _httpx_options(self, transport: Any) -> dict[str, Any]:
+        """Return what both httpx clients share. Redirects are never followed: a POST must not move."""
+        return {
+            "timeout": httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)),
+            "follow_redirects": False,
+            "headers": {"User-Agent": USER_AGENT},
+            "transport": transport,
+            "verify": _ssl_context(),
+        }
+
+    def _api_options(self, transport: Any) -> dict[str, Any]:
+        options = self._httpx_options(transport)
+        options["headers"] = {**options["headers"], "Authorization": f"Bearer {self.api_key}"}
+        return {**options, "base_url": self.base_url}
+
+    def _answer(self, response: httpx.Response) -> protocol.Answer:
+        # An answer that echoes the key must not carry it into an error's text.
+        body = response.content.replace(self.api_key.encode(), b"***")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return protocol.Answer(response.status_code, headers, body)
+
+
+class Client:
+    """The sync client, for hooks and scripts.
+
+    :param settings: Key and address.
+    :param transport: An ``httpx.BaseTransport``; for tests.
+    """
+
+    def __init__(self, settings: ClientSettings, *, transport: Any = None) -> None:
+        self.settings = settings
+        self._http = httpx.Client(**settings._api_options(transport))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, request: ImageRequest) -> Prediction:
+        """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
+        return self._send(protocol.submit(request))
+
+    def get_prediction(self, prediction_id: str) -> Prediction:
+        """Look at a prediction. Free."""
+        return self._send(protocol.get_prediction(prediction_id))
+
+    def list_predictions(
+        self,
+        *,
+        page: int = 1,
+        page_size: int = 100,
+        model: str | None = None,
+        status: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> HistoryPage:
+        """Return one page of the account's last 7 days, newest first. Free."""
+        return self._send(
+            protocol.list_predictions(
+                page=page,
+                page_size=page_size,
+                model=model,
+                status=status,
+                created_after=created_after,
+                created_before=created_before,
+            )
+        )
+
+    def delete_predictions(self, ids: list[str]) -> int:
+        """Delete predictions for good and return how many there were."""
+        return self._send(protocol.delete_predictions(ids))
+
+    def get_balance(self) -> Balance:
+        """Return the account's balance in US dollars. Free."""
+        return self._send(protocol.get_balance())
+
+    def get_price(self, request: ImageRequest) -> Price:
+        """Return what a request would cost. Free."""
+        return self._send(protocol.get_price(request))
+
+    def _send(self, call: protocol.Call[T]) -> T:
+        with _told(call):
+            response = self._http.request(call.method, call.path, json=call.body)
+        return protocol.read(call, self.settings._answer(response))
+
+
+class AsyncClient:
+    """The async client, for the engine and the triggers; it also downloads outputs.
+
+    :param settings: Key and address.
+    :param transport: An ``httpx.AsyncBaseTransport``, used for downloads too; for tests.
+    :param output_rule: Says which output URLs may be fetched.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        transport: Any = None,
+        output_rule: addresses.OutputRule | None = None,
+    ) -> None:
+        self.settings = settings
+        self._http = httpx.AsyncClient(**settings._api_options(transport))
+        # A second client, so that the API key cannot reach the host of an output.
+        self._outputs = httpx.AsyncClient(**settings._httpx_options(transport))
+        self._output_rule = output_rule or addresses.OutputRule(settings.base_url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+        await self._outputs.aclose()
+
+    async def submit(self, request: ImageRequest) -> Prediction:
+        """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
+        return await self._send(protocol.submit(request))
+
+    async def get_prediction(self, prediction_id: str) -> Prediction:
+        """Look at a prediction. Free."""
+        return await self._send(protocol.get_prediction(prediction_id))
+
+    async def list_predictions(
+        self,
+        *,
+        page: int = 1,
+        page_size: int = 100,
+        model: str | None = None,
+        status: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> HistoryPage:
+        """Return one page of the account's last 7 days, newest first. Free."""
+        return await self._send(
+            protocol.list_predictions(
+                page=page,
+                page_size=page_size,
+                model=model,
+                status=status,
+                created_after=created_after,
+                created_before=created_before,
+            )
+        )
+
+    async def delete_predictions(self, ids: list[str]) -> int:
+        """Delete predictions for good and return how many there were."""
+        return await self._send(protocol.delete_predictions(ids))
+
+    async def get_balance(self) -> Balance:
+        """Return the account's balance in US dollars. Free."""
+        return await self._send(protocol.get_balance())
+
+    async def get_price(self, request: ImageRequest) -> Price:
+        """Return what a request would cost. Free."""
+        return await self._send(protocol.get_price(request))
+
+    async def download(self, url: str, into: IO[bytes], *, max_bytes: int) -> None:
+        """Stream an output into a file, without the API key. Free.
+
+        :param url: The output's URL; it and each of at most three redirects are checked first.
+        :param into: Written to from its start.
+        :param max_bytes: The most that is taken.
+        :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.
+        :raises OutputError: The download failed; it may be tried again.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            await self._output_rule.check(url)
+            into.seek(0)
+            into.truncate()
+            with _downloading():
+                redirect = await self._fetch(url, into, max_bytes)
+            if redirect is None:
+                return
+            url = redirect
+        raise OutputRefusedError(f"The output's URL redirects more than {MAX_REDIRECTS} times")
+
+    async def _fetch(self, url: str, into: IO[bytes], max_bytes: int) -> str | None:
+        """Fetch one hop; return where it redirects to, or nothing when the file is whole."""
+        # Raw bytes of an unencoded body: a compressed answer could be a bomb, and is no image.
+        async with self._outputs.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            await self._check_peer(response)
+            if response.next_request is not None:
+                return str(response.next_request.url)
+            if response.status_code != 200:
+                raise OutputError(f"The output's host answered with {response.status_code}")
+            too_large = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
+            if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
+                raise too_large
+            taken = 0
+            async for chunk in response.aiter_raw():
+                taken += len(chunk)
+                if taken > max_bytes:
+                    raise too_large
+                into.write(chunk)
+            return None
+
+    async def _check_peer(self, response: httpx.Response) -> None:
+        """Check the address that was reached: a name may resolve to another one than a moment ago."""
+        stream = response.extensions.get("network_stream")
+        peer = stream.get_extra_info("server_addr") if stream is not None else None
+        if peer and not getproxies():
+            await self._output_rule.check_address(str(peer[0]))
+
+    async def _send(self, call: protocol.Call[T]) -> T:
+        with _told(call):
+            response = await self._http.request(call.method, call.path, json=call.body)
+        return protocol.read(call, self.settings._answer(response))
+
+
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+@contextmanager
+def _told(call: protocol.Call[Any]) -> Iterator[None]:
+    """Turn httpx's errors into ours. The question is whether the request can have reached the API."""
+    paid = Paid.POSSIBLY if call.buys else Paid.NO
+    with _quietly():
+        try:
+            yield
+        except _NOT_SENT as error:
+            raise NotSentError(
+                f"No connection to the API for {call.method} {call.path}: {type(error).__name__}",
+                fix="Check the connection's host and the network",
+            ) from error
+        except httpx.HTTPError as error:
+            raise LostAnswerError(
+                f"The answer to {call.method} {call.path} was lost: {type(error).__name__}", paid=paid
+            ) from error
+
+
+@contextmanager
+def _downloading() -> Iterator[None]:
+    with _quietly():
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            # No chaining: the text of some of these holds the output's URL.
+            raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
+
+
+_quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep httpx from logging our requests: its lines hold whole URLs, also those of outputs."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def _not_ours(_: logging.LogRecord) -> bool:
+    return not _quiet.get()
+
+
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+    logging.getLogger(_name).addFilter(_not_ours)
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    """Build the TLS context once a process: it takes tens of milliseconds."""
+    return httpx.create_ssl_context()

@@ -1,0 +1,11 @@
+"""The engine: carries a job's images from the plan to the store, from wherever the journal says they stand.
+
+Async, and knows no Airflow: client, journal, folders and clock are passed in. First try, retry, resume after
+a deferral and take-over are one call of :func:`advance`.
+"""
+
+from airflow_provider_bitdance.engine.advance import Finished, Waiting, advance
+from airflow_provider_bitdance.engine.bench import Bench, Clock, Policy
+from airflow_provider_bitdance.engine.plan import Wanted
+
+__all__ = ["Bench", "Clock", "Finished", "Policy", "Waiting", "Wanted", "advance"]

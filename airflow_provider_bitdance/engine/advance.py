@@ -1,0 +1,146 @@
+"""Advance: the one way into a job. Folds the journal and does only what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_bitdance.api.errors import (
+    FencedError,
+    PredictionTimeoutError,
+    RecordUnreadableError,
+)
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.plan import Wanted, address_of, plan
+from airflow_provider_bitdance.engine.store import recorded_error, settle
+from airflow_provider_bitdance.engine.submit import buy
+from airflow_provider_bitdance.engine.wait import watch
+from airflow_provider_bitdance.journal import Failure, ImageState, Intended, Lost, Status
+from airflow_provider_bitdance.journal.entries import Event
+
+CLAIM_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every image of the job is stored.
+
+    :param results: One plain dict an image, in the plan's order.
+    """
+
+    results: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Only waiting is left, and a trigger does that for less.
+
+    :param pending: Prediction ids, each with the Unix time of its submission.
+    :param deadline: Unix time until which this try waits.
+    :param now: Unix time of the last look.
+    """
+
+    pending: dict[str, float]
+    deadline: float
+    now: float
+
+
+async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
+    """Move every image of the job forward.
+
+    :param bench: Handles, with the journal loaded.
+    :param wanted: What the user asks for now; looked at only where the job has no plan yet.
+    :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
+    """
+    await _claim(bench, wanted)
+    for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
+        await buy(bench, image)
+    pending = _pending(bench)
+    if pending:
+        ended = await watch(
+            bench.client, pending, until=_until(bench), poll=bench.policy.poll, clock=bench.clock
+        )
+        for image in bench.journal.state.having(Status.SUBMITTED):
+            if image.prediction_id in ended:
+                await settle(bench, image, ended[image.prediction_id])
+    return await _outcome(bench)
+
+
+async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
+    """Become the job's writer, with the plan where there is none, and the first intent."""
+    for _ in range(CLAIM_TRIES):
+        state = bench.journal.state
+        now = bench.clock.time()
+        deadline = now + bench.policy.timeout
+        if state.writer is not None and state.writer.try_number == bench.journal.writer.try_number:
+            deadline = state.deadline  # a resume after a deferral is the same try
+        for image in state.having(Status.FAILED):
+            if image.failure is not Failure.FAILED:
+                raise recorded_error(image)
+        events = _losses(state.having(Status.INTENDED)) if state.images else await plan(bench, wanted)
+        first = _first_to_buy(state.images, wanted, events)
+        if first is not None:
+            events.append(Intended(keys=(first,)))
+        try:
+            await asyncio.to_thread(bench.journal.claim, deadline, now, *events)
+        except FencedError:
+            # Somebody wrote between our look and our claim: look again, then claim what is left.
+            await asyncio.to_thread(bench.journal.load)
+        else:
+            return
+    raise FencedError(f"Too many processes want the job {bench.journal.uri}")
+
+
+def _losses(images: list[ImageState]) -> list[Event]:
+    """An intent without an answer, left by a process that ended: it may have been charged."""
+    return [
+        Lost(key=image.plan.key, reason="the process ended between the intent and the answer")
+        for image in images
+    ]
+
+
+def _first_to_buy(images: dict[str, ImageState], wanted: list[Wanted], events: list[Event]) -> str | None:
+    """Return the key of the first image to be bought: its intent goes into the claim's own entry."""
+    if not images:
+        reused = {event.key for event in events if event.event == "stored"}
+        return next((item.key for item in wanted if item.key not in reused), None)
+    to_buy = {Status.PLANNED, Status.INTENDED, Status.FAILED}
+    return next((key for key, image in images.items() if image.status in to_buy), None)
+
+
+def _pending(bench: Bench) -> dict[str, float]:
+    return {image.prediction_id: image.submitted_at for image in bench.journal.state.having(Status.SUBMITTED)}
+
+
+def _until(bench: Bench) -> float:
+    """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline."""
+    deadline = bench.journal.state.deadline
+    if bench.policy.defer_after is None:
+        return deadline
+    return min(deadline, bench.clock.time() + bench.policy.defer_after)
+
+
+async def _outcome(bench: Bench) -> Finished | Waiting:
+    state = bench.journal.state
+    pending = _pending(bench)
+    if not pending:
+        return Finished([await _result(bench, image) for image in state.images.values()])
+    now = bench.clock.time()
+    if now >= state.deadline:
+        raise PredictionTimeoutError(
+            f"Not done within {bench.policy.timeout:.0f} s: prediction {', '.join(pending)}",
+            fix="Its output stays collectable for 7 days",
+        )
+    return Waiting(pending, state.deadline, now)
+
+
+async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:
+    address = address_of(image.plan, bench.journal.state.output)
+    receipt = await asyncio.to_thread(bench.receipts.find, address)
+    if receipt is None:
+        raise RecordUnreadableError(
+            f"The image {address.identity} was stored and its receipt {image.receipt} is gone",
+            fix="Clear the task to have it made anew",
+        )
+    return receipt.summary(receipt=image.receipt, reused=image.reused)

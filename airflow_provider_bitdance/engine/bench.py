@@ -1,0 +1,82 @@
+"""What the engine works with: the handles, the policy and the clock, passed in ready by the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from secrets import randbelow
+from typing import Any, Literal, Protocol
+
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.models import MAX_SEED
+from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.receipts import Receipts
+from airflow_provider_bitdance.storage import Folder
+
+IfExists = Literal["reuse", "regenerate", "fail"]
+Nsfw = Literal["fail", "skip", "allow"]
+
+
+class Log(Protocol):
+    """The part of a logger that the engine uses: Airflow's are not of one class."""
+
+    def info(self, message: str, /, *args: Any) -> Any:
+        """Say that something changed."""
+
+    def warning(self, message: str, /, *args: Any) -> Any:
+        """Say that something needs a look."""
+
+
+class Clock:
+    """Wall-clock time and waiting; tests pass one that they move by hand."""
+
+    def time(self) -> float:
+        """Return Unix time."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user chose.
+
+    :param timeout: Seconds that one try waits for its predictions.
+    :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
+    :param price_usd: Assumed price of one image.
+    """
+
+    timeout: float = 600.0
+    defer_after: float | None = None
+    if_exists: IfExists = "reuse"
+    nsfw: Nsfw = "fail"
+    price_usd: float = 0.01
+    poll: PollSchedule = field(default_factory=PollSchedule)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The engine's handles.
+
+    :param journal: Loaded.
+    :param images: The output folder.
+    """
+
+    client: AsyncClient
+    journal: Journal
+    receipts: Receipts
+    images: Folder
+    policy: Policy
+    log: Log
+    clock: Clock = field(default_factory=Clock)
+    draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
+
+    async def write(self, *events: Event) -> None:
+        """Write an entry of the journal, in a thread."""
+        await asyncio.to_thread(self.journal.append, self.clock.time(), *events)

@@ -1,0 +1,110 @@
+"""Plan: what will be bought and what is there already. Decided once a generation, before any money moves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from airflow_provider_bitdance.api.errors import InputError, shorten
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.journal import Planned, PlannedImage, Stored
+from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.names import EXTENSIONS, ImageAddress
+from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.storage import check_writable
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One image as the user asks for it now.
+
+    :param key: Its name within the job.
+    """
+
+    key: str
+    request: ImageRequest
+    address: ImageAddress
+
+
+async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
+    """Return the events of a first entry: the plan, and what is reused.
+
+    :raises InputError: ``if_exists="fail"``, and there is an image.
+    """
+    planned = []
+    reused: list[Event] = []
+    for item in wanted:
+        planned.append(_planned(bench, item))
+        receipt = await asyncio.to_thread(_standing_receipt, bench, item.address)
+        if bench.policy.if_exists == "fail":
+            await asyncio.to_thread(_refuse_existing, bench, item.address)
+        elif receipt is None or bench.policy.if_exists == "regenerate":
+            continue
+        elif receipt.fingerprint == planned[-1].fingerprint:
+            reused.append(
+                Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True),
+            )
+            _tell_reuse(bench, receipt)
+        else:
+            bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
+    # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
+    if len(reused) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
+        await asyncio.to_thread(check_writable, bench.images)
+    return [Planned(output=wanted[0].address.folder, images=tuple(planned)), *reused]
+
+
+def address_of(image: PlannedImage, output: str) -> ImageAddress:
+    """Return where a planned image goes."""
+    return ImageAddress(output, image.stem, image.extension)
+
+
+def _planned(bench: Bench, item: Wanted) -> PlannedImage:
+    """Fix what is asked; the seed is drawn here, for the API does not tell the one that it uses."""
+    request = item.request
+    if request.seed == -1:
+        request = request.model_copy(update={"seed": bench.draw_seed()})
+    return PlannedImage(
+        key=item.key,
+        request=request,
+        seed_asked=item.request.seed,
+        fingerprint=item.request.fingerprint(bench.client.settings.host),
+        stem=item.address.stem,
+        extension=item.address.extension,
+        estimated_cost_usd=bench.policy.price_usd,
+    )
+
+
+def _standing_receipt(bench: Bench, address: ImageAddress) -> Receipt | None:
+    """Return the receipt at an address, if its file is there as it was recorded."""
+    receipt = bench.receipts.find(address)
+    if receipt is None:
+        return None
+    if bench.images.size(receipt.file) != receipt.bytes:
+        bench.log.warning("%s is gone or was changed since it was stored", receipt.uri)
+        return None
+    return receipt
+
+
+def _refuse_existing(bench: Bench, address: ImageAddress) -> None:
+    for extension in {*EXTENSIONS.values(), ".jpeg", address.extension}:
+        if bench.images.size(address.stem + extension) is not None:
+            raise InputError(
+                f"There is an image at {shorten(address.identity, 200)}{extension} already",
+                allowed='a free output_path, or if_exists="reuse" or "regenerate"',
+            )
+
+
+def _tell_reuse(bench: Bench, receipt: Receipt) -> None:
+    made = receipt.writer.job
+    ours = bench.journal.writer.job
+    if (made.dag_id, made.run_id) == (ours.dag_id, ours.run_id):
+        bench.log.info("%s is there already; reused, nothing is bought", receipt.uri)
+        return
+    bench.log.warning(
+        "%s was made by run %s of Dag %s for the same request; reused, nothing is bought. "
+        'Use if_exists="regenerate" to buy anew',
+        receipt.uri,
+        made.run_id,
+        made.dag_id,
+    )

@@ -1,0 +1,163 @@
+"""Store: downloads what is completed, checks it, and writes file, receipt and journal, in this order.
+
+So a receipt means that the file is there, and the journal's "stored" that both are. Each step may be done
+again by a later try; none of them costs money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from tempfile import SpooledTemporaryFile
+
+from airflow_provider_bitdance.api.errors import (
+    ModerationError,
+    NsfwError,
+    OutputError,
+    OutputExpiredError,
+    PredictionError,
+    PredictionFailedError,
+    PredictionGoneError,
+    PredictionRefusedError,
+)
+from airflow_provider_bitdance.api.models import Prediction
+from airflow_provider_bitdance.api.protocol import failure_of
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.picture import MAX_BYTES, Picture, look_into
+from airflow_provider_bitdance.engine.plan import address_of
+from airflow_provider_bitdance.journal import Failed, Failure, ImageState, Stored
+from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.storage import at
+
+DOWNLOAD_SECONDS = 120.0
+DOWNLOAD_PAUSES = (1.0, 3.0)
+KEPT_BY_WAVESPEED = timedelta(days=7)
+
+
+_ERRORS: dict[Failure, type[PredictionError]] = {
+    Failure.FAILED: PredictionFailedError,
+    Failure.REFUSED: PredictionRefusedError,
+    Failure.MODERATED: ModerationError,
+    Failure.NSFW: NsfwError,
+    Failure.GONE: PredictionGoneError,
+}
+_FAILURES = {error: failure for failure, error in _ERRORS.items()}
+
+
+def recorded_error(image: ImageState) -> PredictionError:
+    """Return the error that the journal has of an image, for a try that may not buy it anew."""
+    return _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+
+
+async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> None:
+    """Store the image of a prediction that ended, or write down why there is none.
+
+    :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
+    :raises OutputError: The picture could not be had; it is paid for and stays collectable.
+    """
+    error: PredictionError | None = None
+    if not prediction.is_completed:
+        error = failure_of(prediction, prompt=image.plan.request.prompt)
+    elif prediction.is_nsfw and bench.policy.nsfw != "allow":
+        error = NsfwError(
+            f"The picture of prediction {prediction.id} is flagged as not safe for work",
+            fix='Change the prompt, or set nsfw="allow" to keep such pictures',
+        )
+    if error is not None:
+        await bench.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
+        raise error
+    receipt = await asyncio.to_thread(_receipt_of_this, bench, image)
+    if receipt is None:
+        picture = await _fetch(bench, prediction)
+        receipt = await asyncio.to_thread(_keep, bench, image, prediction, picture)
+    address = address_of(image.plan, bench.journal.state.output)
+    await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address)))
+    bench.log.info(
+        "Stored %s: %d x %d, %d bytes, %.1f s after it was bought",
+        receipt.uri,
+        receipt.width,
+        receipt.height,
+        receipt.bytes,
+        (receipt.stored_at - receipt.submitted_at).total_seconds(),
+    )
+
+
+def _receipt_of_this(bench: Bench, image: ImageState) -> Receipt | None:
+    """Return the receipt that an earlier process wrote for this very prediction, if its file is whole."""
+    receipt = bench.receipts.find(address_of(image.plan, bench.journal.state.output))
+    if receipt is None or receipt.prediction_id != image.prediction_id:
+        return None
+    return receipt if bench.images.size(receipt.file) == receipt.bytes else None
+
+
+async def _fetch(bench: Bench, prediction: Prediction) -> Picture:
+    if not prediction.outputs:
+        raise OutputError(f"Prediction {prediction.id} is completed and has no output yet")
+    for pause in (*DOWNLOAD_PAUSES, None):
+        try:
+            return await _fetch_once(bench, prediction.outputs[0])
+        except OutputError as error:
+            if not error.retry_helps:
+                raise
+            if pause is None:
+                raise _expired(bench, prediction, error) from error
+            bench.log.info("%s Trying again in %.0f s", error, pause)
+        await bench.clock.sleep(pause)
+    raise AssertionError("unreachable: the last round returns or raises")
+
+
+async def _fetch_once(bench: Bench, url: str) -> Picture:
+    # In memory up to the size of a large picture, beyond that on disk: a bound, not a habit.
+    with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
+        try:
+            async with asyncio.timeout(DOWNLOAD_SECONDS):
+                await bench.client.download(url, file, max_bytes=MAX_BYTES)
+        except TimeoutError:
+            raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
+        file.seek(0)
+        data = file.read()
+    return await asyncio.to_thread(look_into, data)
+
+
+def _expired(bench: Bench, prediction: Prediction, error: OutputError) -> OutputError:
+    made = prediction.created_at
+    if made is None or bench.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():
+        return error
+    return OutputExpiredError(
+        f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
+        fix="Clear the task to buy the image anew",
+    )
+
+
+def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Picture) -> Receipt:
+    """Write the file, then its receipt. Whatever was recorded at this address is withdrawn first."""
+    address = address_of(image.plan, bench.journal.state.output)
+    file = address.file_name(picture.media_type)
+    replaced = bench.receipts.find(address)
+    if replaced is not None:
+        bench.receipts.withdraw(address)
+    bench.images.replace(file, picture.data)
+    receipt = Receipt(
+        uri=at(bench.images, file),
+        file=file,
+        prediction_id=prediction.id,
+        request=image.plan.request,
+        seed_asked=image.plan.seed_asked,
+        fingerprint=image.plan.fingerprint,
+        width=picture.width,
+        height=picture.height,
+        media_type=picture.media_type,
+        bytes=len(picture.data),
+        sha256=picture.sha256,
+        nsfw=prediction.is_nsfw,
+        inference_ms=prediction.inference_ms,
+        estimated_cost_usd=image.plan.estimated_cost_usd,
+        possibly_paid=image.possibly_paid,
+        submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
+        stored_at=datetime.fromtimestamp(bench.clock.time(), UTC),
+        writer=bench.journal.writer,
+    )
+    bench.receipts.write(address, receipt)
+    if replaced is not None and replaced.file != file:
+        bench.images.remove(replaced.file)
+    return receipt

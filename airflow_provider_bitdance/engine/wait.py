@@ -1,0 +1,89 @@
+"""Wait: looks at predictions until they end. Only reads, so worker and trigger share it and may both run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.errors import (
+    BitDanceError,
+    NotFoundError,
+    PredictionGoneError,
+    RateLimitError,
+)
+from airflow_provider_bitdance.api.models import Prediction
+from airflow_provider_bitdance.engine.bench import Clock
+from airflow_provider_bitdance.polling import PollSchedule
+
+
+async def watch(
+    client: AsyncClient,
+    pending: Mapping[str, float],
+    *,
+    until: float,
+    poll: PollSchedule,
+    clock: Clock,
+) -> dict[str, Prediction]:
+    """Look at predictions until each has ended or the time is over. Free.
+
+    :param pending: Prediction ids, each with the Unix time of its submission.
+    :param until: Unix time of the last look.
+    :return: The predictions that ended, by id.
+    :raises BitDanceError: Looking failed for good, or too often one after another.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            looks = [
+                group.create_task(_watch_one(client, prediction_id, submitted_at, until, poll, clock))
+                for prediction_id, submitted_at in pending.items()
+            ]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return {found.id: found for look in looks if (found := look.result()) is not None}
+
+
+async def _watch_one(
+    client: AsyncClient,
+    prediction_id: str,
+    submitted_at: float,
+    until: float,
+    poll: PollSchedule,
+    clock: Clock,
+) -> Prediction | None:
+    failures = 0
+    pause = poll.first(age=clock.time() - submitted_at)
+    while True:
+        left = until - clock.time()
+        if left < pause and left < poll.interval and pause > 0:
+            return None  # so little time is left that a look would come right after the last one
+        await clock.sleep(min(pause, max(left, 0.0)))
+        asked = None
+        try:
+            prediction = await client.get_prediction(prediction_id)
+        except BitDanceError as error:
+            failures += 1
+            _raise_if_final(error, prediction_id, clock.time() - submitted_at, failures, poll)
+            asked = error.retry_after if isinstance(error, RateLimitError) else None
+        else:
+            failures = 0
+            if prediction.is_terminal:
+                return prediction
+        age = clock.time() - submitted_at
+        pause = poll.pause(age=age, draw=random.random(), failures=failures, asked=asked)
+
+
+def _raise_if_final(
+    error: BitDanceError, prediction_id: str, age: float, failures: int, poll: PollSchedule
+) -> None:
+    """Raise where looking on is of no use; a prediction just made may be unknown for a moment."""
+    if isinstance(error, NotFoundError):
+        if age > poll.not_found_grace:
+            raise PredictionGoneError(
+                f"The API does not know prediction {prediction_id} (any more)",
+                fix="Clear the task to buy the image anew",
+            ) from error
+        return
+    if not error.retry_helps or failures >= poll.failures:
+        raise error

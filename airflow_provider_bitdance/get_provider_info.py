@@ -1,0 +1,97 @@
+"""What Airflow reads of this package: the connection type and its form, the modules, the settings.
+
+Imports nothing, for every Airflow process reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+INTEGRATION = "BitDance (WaveSpeedAI)"
+
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "price_usd": {
+        "label": "Price of one image (USD)",
+        "description": "Used for estimated costs. Default: 0.01.",
+        "schema": {"type": ["number", "null"], "minimum": 0, "default": 0.01},
+    },
+    "timeout": {
+        "label": "HTTP time-out (seconds)",
+        "description": "For one request to the API. Default: 60.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
+    },
+    "records_path": {
+        "label": "Records path",
+        "description": "Where the journal and the receipts lie, such as s3://conn_id@bucket/records. "
+        "Default: .bitdance in each output folder. Every worker must see it.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "allow_http": {
+        "label": "Allow http",
+        "description": "Send the key over plain http to a host other than this machine.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+}
+"""The connection's extra fields, as the form shows them and the hook reads them."""
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "port", "login"],
+    "relabeling": {"host": "API address", "password": "API key"},
+    "placeholders": {"host": "https://api.wavespeed.ai", "password": "from the WaveSpeed dashboard"},
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description, in Airflow's ``provider_info`` form."""
+    return {
+        "package-name": "airflow-provider-bitdance",
+        "name": INTEGRATION,
+        "description": "BitDance-14B text-to-image on the WaveSpeedAI API: an image is bought once, stored "
+        "and recorded.",
+        "integrations": [
+            {
+                "integration-name": INTEGRATION,
+                "external-doc-url": "https://wavespeed.ai/docs/docs-api/wavespeed-ai/bitdance-14b-text-to-image",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [
+            {"integration-name": INTEGRATION, "python-modules": ["airflow_provider_bitdance.hooks.bitdance"]}
+        ],
+        "operators": [
+            {
+                "integration-name": INTEGRATION,
+                "python-modules": ["airflow_provider_bitdance.operators.bitdance"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": INTEGRATION,
+                "python-modules": ["airflow_provider_bitdance.triggers.bitdance"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "bitdance",
+                "hook-class-name": "airflow_provider_bitdance.hooks.bitdance.BitDanceHook",
+                "hook-name": INTEGRATION,
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
+        "config": {
+            "bitdance": {
+                "description": "Settings of airflow-provider-bitdance.",
+                "options": {
+                    "records_path": {
+                        "description": "Where the journal and the receipts lie where neither the operator "
+                        "nor the connection says so. Empty: .bitdance in each output folder.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://conn_id@bucket/bitdance-records",
+                        "default": "",
+                    }
+                },
+            }
+        },
+    }

@@ -1,0 +1,42 @@
+"""The journal: the write-ahead log of one job, from which every process that enters the job goes on.
+
+A job is one task instance and one generation. Its journal is a folder of immutable JSON entries, numbered
+from 1 and created exclusively, so the number is the lock: two processes cannot both write entry n+1, and
+one that finds its number taken knows that it has been replaced. An entry holds one or more events of one
+writer.
+"""
+
+from airflow_provider_bitdance.journal.entries import (
+    Failed,
+    Failure,
+    Intended,
+    Job,
+    Lost,
+    NotCreated,
+    Planned,
+    PlannedImage,
+    Stored,
+    Submitted,
+    Writer,
+)
+from airflow_provider_bitdance.journal.log import Journal
+from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold
+
+__all__ = [
+    "Failed",
+    "Failure",
+    "ImageState",
+    "Intended",
+    "Job",
+    "JobState",
+    "Journal",
+    "Lost",
+    "NotCreated",
+    "Planned",
+    "PlannedImage",
+    "Status",
+    "Stored",
+    "Submitted",
+    "Writer",
+    "fold",
+]

@@ -1,0 +1,186 @@
+"""The journal's format: entries and the events in them, as they lie on disk.
+
+Format 1. A change that an older reader would misread raises :data:`FORMAT`; readers stop at a format newer
+than theirs and never write over it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.names import safe_name
+
+FORMAT = 1
+"""Version of the entries' format. An entry of a newer one stops its reader."""
+
+_strict = ConfigDict(frozen=True, extra="forbid")
+
+
+class Job(BaseModel):
+    """What one journal belongs to.
+
+    :param generation: Changes when a user clears the task and not when Airflow retries it.
+    """
+
+    model_config = _strict
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    generation: int
+
+    @property
+    def folder(self) -> str:
+        """The journal's folder below the records path."""
+        parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
+        return "/".join(["jobs", *parts, f"map={self.map_index}", f"generation={self.generation}"])
+
+
+class Writer(BaseModel):
+    """The process that wrote an entry.
+
+    :param token: Random, so that a process knows its own entries.
+    """
+
+    model_config = _strict
+
+    job: Job
+    try_number: int
+    host: str
+    pid: int
+    token: str
+
+
+class Claimed(BaseModel):
+    """This process is the job's writer from here on.
+
+    :param deadline: Unix time until which this try waits for its predictions.
+    """
+
+    model_config = _strict
+    event: Literal["claimed"] = "claimed"
+    deadline: float
+
+
+class PlannedImage(BaseModel):
+    """One image as it will be bought: what is asked, with the real seed, and where it goes.
+
+    :param key: Its name within the job.
+    :param request: What is sent; its seed is never -1.
+    :param seed_asked: The seed as the user asked for it, -1 for any.
+    :param fingerprint: Identity of what was asked.
+    :param stem: The image's file name below the output folder, without extension.
+    :param extension: The extension the user gave, with its dot, or nothing.
+    """
+
+    model_config = _strict
+
+    key: str
+    request: ImageRequest
+    seed_asked: int
+    fingerprint: str
+    stem: str
+    extension: str = ""
+    estimated_cost_usd: float
+
+
+class Planned(BaseModel):
+    """What this job makes. Written once; no later event and no re-rendered template changes it.
+
+    :param output: Address of the output folder.
+    """
+
+    model_config = _strict
+    event: Literal["planned"] = "planned"
+    output: str
+    images: tuple[PlannedImage, ...] = Field(min_length=1)
+
+
+class Intended(BaseModel):
+    """About to buy these: from here on an answer may be lost."""
+
+    model_config = _strict
+    event: Literal["intended"] = "intended"
+    keys: tuple[str, ...] = Field(min_length=1)
+
+
+class Submitted(BaseModel):
+    """The API created a prediction: the image is paid for and collectable by its id."""
+
+    model_config = _strict
+    event: Literal["submitted"] = "submitted"
+    key: str
+    prediction_id: str
+
+
+class NotCreated(BaseModel):
+    """The intended purchase certainly did not happen."""
+
+    model_config = _strict
+    event: Literal["not_created"] = "not_created"
+    key: str
+    reason: str
+
+
+class Lost(BaseModel):
+    """The answer to the purchase was lost: it is possibly paid, and not collectable."""
+
+    model_config = _strict
+    event: Literal["lost"] = "lost"
+    key: str
+    reason: str
+
+
+class Stored(BaseModel):
+    """The image lies at its address and its receipt is written, or both were there before (``reused``)."""
+
+    model_config = _strict
+    event: Literal["stored"] = "stored"
+    key: str
+    receipt: str
+    reused: bool = False
+
+
+class Failure(StrEnum):
+    """Why a prediction gave no image."""
+
+    FAILED = "failed"
+    REFUSED = "refused"
+    MODERATED = "moderated"
+    NSFW = "nsfw"
+    GONE = "gone"
+
+
+class Failed(BaseModel):
+    """The prediction ended and there is no image to store."""
+
+    model_config = _strict
+    event: Literal["failed"] = "failed"
+    key: str
+    failure: Failure
+    reason: str
+
+
+ImageEvent = Submitted | NotCreated | Lost | Stored | Failed
+Event = Annotated[
+    Claimed | Planned | Intended | Submitted | NotCreated | Lost | Stored | Failed,
+    Field(discriminator="event"),
+]
+
+
+class Entry(BaseModel):
+    """One file of the journal."""
+
+    model_config = _strict
+
+    format: int = FORMAT
+    number: int
+    time: datetime
+    writer: Writer
+    events: tuple[Event, ...] = Field(min_length=1)

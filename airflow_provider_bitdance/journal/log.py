@@ -1,0 +1,90 @@
+"""Reads and writes the journal of one job in one store, as one process does it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow_provider_bitdance.api.errors import FencedError
+from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Writer
+from airflow_provider_bitdance.journal.state import JobState, fold
+from airflow_provider_bitdance.records import read_record
+from airflow_provider_bitdance.storage import Folder, at
+
+
+class Journal:
+    """The journal of one job in one store, as one process reads and writes it. Its methods block.
+
+    :param folder: The records path.
+    :param writer: This process.
+    """
+
+    def __init__(self, folder: Folder, writer: Writer) -> None:
+        self.writer = writer
+        self.state = JobState()
+        self._folder = folder
+
+    @property
+    def uri(self) -> str:
+        """Where the journal lies."""
+        return at(self._folder, self.writer.job.folder)
+
+    def load(self) -> JobState:
+        """Read what has been written since the last look, and return the state.
+
+        :raises RecordUnreadableError: An entry is damaged or of a newer format. Nothing is overwritten.
+        :raises StorageError: The store failed.
+        """
+        while (entry := self._read(self.state.number + 1)) is not None:
+            self.state = fold(self.state, entry)
+        return self.state
+
+    def claim(self, deadline: float, now: float, *events: Event) -> JobState:
+        """Become the job's writer. The events, if any, go into the same entry.
+
+        :raises FencedError: Another process changed the job since :meth:`load`.
+        """
+        return self.append(now, Claimed(deadline=deadline), *events)
+
+    def append(self, now: float, *events: Event) -> JobState:
+        """Write the next entry, and return the state after it.
+
+        :param now: Unix time.
+        :raises FencedError: The number is taken: another process has gone on with the job.
+        :raises StorageError: The store failed; nothing is known to be written.
+        """
+        entry = Entry(
+            number=self.state.number + 1,
+            time=datetime.fromtimestamp(now, UTC),
+            writer=self.writer,
+            events=tuple(events),
+        )
+        after = fold(self.state, entry)
+        try:
+            self._folder.create(self._name(entry.number), entry.model_dump_json(indent=1).encode())
+        except FileExistsError:
+            # A store's client may repeat a write whose answer it lost: then the entry there is ours.
+            if self._read(entry.number) != entry:
+                raise self._fenced() from None
+        self.state = after
+        return after
+
+    def check_unchanged(self) -> None:
+        """Make sure that no other process has gone on with the job: called before money is spent.
+
+        :raises FencedError: One has.
+        """
+        if self._read(self.state.number + 1) is not None:
+            raise self._fenced()
+
+    def _fenced(self) -> FencedError:
+        return FencedError(f"Another process of this task has taken over the job {self.uri}")
+
+    def _read(self, number: int) -> Entry | None:
+        name = self._name(number)
+        data = self._folder.read(name)
+        if data is None:
+            return None
+        return read_record(Entry, data, newest=FORMAT, uri=at(self._folder, name))
+
+    def _name(self, number: int) -> str:
+        return f"{self.writer.job.folder}/{number:06}.json"

@@ -1,0 +1,138 @@
+"""The state of a job: the fold of its journal's entries. Pure; every (status, event) pair is defined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from airflow_provider_bitdance.api.errors import RecordUnreadableError
+from airflow_provider_bitdance.journal.entries import (
+    Claimed,
+    Entry,
+    Event,
+    Failed,
+    Failure,
+    ImageEvent,
+    Intended,
+    Lost,
+    Planned,
+    PlannedImage,
+    Stored,
+    Submitted,
+    Writer,
+)
+
+
+class Status(StrEnum):
+    """Where an image stands."""
+
+    PLANNED = "planned"
+    INTENDED = "intended"
+    SUBMITTED = "submitted"
+    STORED = "stored"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageState:
+    """What the journal says of one image."""
+
+    plan: PlannedImage
+    status: Status = Status.PLANNED
+    prediction_id: str = ""
+    submitted_at: float = 0.0
+    receipt: str = ""
+    reused: bool = False
+    failure: Failure | None = None
+    reason: str = ""
+    possibly_paid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What the journal says of the job: the fold of its entries.
+
+    :param number: Of the last entry; 0 before the first.
+    """
+
+    number: int = 0
+    writer: Writer | None = None
+    deadline: float = 0.0
+    output: str = ""
+    images: dict[str, ImageState] = field(default_factory=dict)
+
+    def having(self, *statuses: Status) -> list[ImageState]:
+        """Return the images in one of these statuses, in the plan's order."""
+        return [image for image in self.images.values() if image.status in statuses]
+
+
+NEXT: dict[tuple[Status, str], Status] = {
+    (Status.PLANNED, "intended"): Status.INTENDED,
+    (Status.PLANNED, "stored"): Status.STORED,  # reused: there was nothing to buy
+    (Status.INTENDED, "submitted"): Status.SUBMITTED,
+    (Status.INTENDED, "not_created"): Status.PLANNED,
+    (Status.INTENDED, "lost"): Status.PLANNED,
+    (Status.SUBMITTED, "stored"): Status.STORED,
+    (Status.SUBMITTED, "failed"): Status.FAILED,
+    (Status.FAILED, "intended"): Status.INTENDED,  # a next try buys anew what failed without our fault
+}
+"""Every (status, event) pair that may happen to an image; any other is a damaged journal."""
+
+
+def fold(state: JobState, entry: Entry) -> JobState:
+    """Return the state after one more entry. Pure.
+
+    :raises RecordUnreadableError: The entry breaks the format's rules.
+    """
+    if entry.number != state.number + 1:
+        raise _broken(entry, f"follows entry {state.number}")
+    claims = isinstance(entry.events[0], Claimed)
+    if not claims and (state.writer is None or state.writer.token != entry.writer.token):
+        raise _broken(entry, "is of a writer that has not claimed the journal")
+    state = replace(state, number=entry.number, writer=entry.writer)
+    for event in entry.events:
+        state = _apply(state, entry, event)
+    return state
+
+
+def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
+    if isinstance(event, Claimed):
+        return replace(state, deadline=event.deadline)
+    if isinstance(event, Planned):
+        if state.images:
+            raise _broken(entry, "plans a second time")
+        return replace(
+            state, output=event.output, images={plan.key: ImageState(plan) for plan in event.images}
+        )
+    keys = event.keys if isinstance(event, Intended) else (event.key,)
+    images = dict(state.images)
+    for key in keys:
+        if key not in images:
+            raise _broken(entry, f"speaks of an image {key!r} that was not planned")
+        images[key] = _apply_to_image(images[key], entry, event)
+    return replace(state, images=images)
+
+
+def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
+    status = NEXT.get((image.status, event.event))
+    if status is None:
+        raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
+    image = replace(image, status=status)
+    if isinstance(event, Submitted):
+        return replace(
+            image, prediction_id=event.prediction_id, submitted_at=entry.time.timestamp(), failure=None
+        )
+    if isinstance(event, Lost):
+        return replace(image, possibly_paid=image.possibly_paid + 1, reason=event.reason)
+    if isinstance(event, Stored):
+        return replace(image, receipt=event.receipt, reused=event.reused)
+    if isinstance(event, Failed):
+        return replace(image, failure=event.failure, reason=event.reason)
+    return image
+
+
+def _broken(entry: Entry, how: str) -> RecordUnreadableError:
+    return RecordUnreadableError(
+        f"Entry {entry.number} of the journal {entry.writer.job.folder} {how}",
+        fix="Keep the folder for the maintainers and set another records_path",
+    )

@@ -1,0 +1,81 @@
+"""Names: how ids become file names, and where an image lies. Pure; no path is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from airflow_provider_bitdance.api.errors import InputError, shorten
+
+__all__ = ["EXTENSIONS", "ImageAddress", "image_address", "safe_name"]
+
+EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+"""The extension of a stored image, by its real format."""
+
+_KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
+_DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
+_LONGEST_NAME = 100
+
+
+def safe_name(text: str) -> str:
+    """Return a file name that every store takes: as it is, or made plain, with a hash of what it was.
+
+    The hash keeps two ids apart that look alike once their colons, slashes and accents are gone.
+    """
+    plain = _DISLIKED.sub("-", text)
+    if plain == text and 0 < len(text) <= _LONGEST_NAME and not text.startswith("."):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[: _LONGEST_NAME - 9].lstrip('.')}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAddress:
+    """Where an image goes. Its extension is known only when its format is, so it is no part of the address.
+
+    :param folder: The output folder, as the user wrote it, without a slash at its end.
+    :param stem: The file's name without extension.
+    :param extension: The extension the user gave, with its dot, or nothing.
+    """
+
+    folder: str
+    stem: str
+    extension: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The address without the connection id, which is information and not identity."""
+        return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
+
+    def file_name(self, media_type: str) -> str:
+        """Return the name of the stored file: its extension is that of the real format."""
+        extension = EXTENSIONS[media_type]
+        jpegs = {".jpg", ".jpeg"}
+        if self.extension.lower() == extension or {self.extension.lower(), extension} <= jpegs:
+            extension = self.extension
+        return self.stem + extension
+
+
+def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
+    """Read an ``output_path``: with a slash at its end it is a folder, without one it names the file.
+
+    :param output_path: An absolute path or a URI such as ``s3://conn_id@bucket/images/``.
+    :param default_stem: The file's name where a folder is given.
+    :raises InputError: It is blank, relative, or has no folder.
+    """
+    text = str(output_path).strip() if output_path is not None else ""
+    text = f"file://{text}" if text.startswith("/") else text
+    allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
+    if not urlsplit(text).scheme:
+        raise InputError(f"output_path is {shorten(repr(text))}: not an absolute path", allowed=allowed)
+    if any(part == ".." for part in text.split("/")):
+        raise InputError(f'output_path is {shorten(repr(text))}: it has a ".."', allowed=allowed)
+    folder, _, name = text.rpartition("/")
+    if not folder.rpartition("://")[2].strip("/"):
+        raise InputError(f"output_path is {shorten(repr(text))}: it has no folder", allowed=allowed)
+    if not name:
+        return ImageAddress(folder.rstrip("/"), default_stem)
+    extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
+    return ImageAddress(folder, name.removesuffix(extension), extension)

@@ -1,0 +1,218 @@
+"""Where records and images lie: one folder of a local disk or of an object store.
+
+Two kinds behind one interface, because one thing differs that everything rests on: how a file is created
+exclusively. Folders get a ready filesystem handle, resolve nothing, and know no Airflow. Every method
+blocks; the engine calls them in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_bitdance.api.errors import StorageError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["Folder", "LocalFolder", "ObjectFolder", "at", "check_writable"]
+
+
+class Folder(Protocol):
+    """A folder: names are relative to it and may hold slashes.
+
+    :ivar uri: Its address, without a slash at the end.
+    """
+
+    uri: str
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new file, whole or not at all.
+
+        :raises FileExistsError: There is one of this name already; it is unchanged.
+        :raises StorageError: The store failed.
+        """
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all, in the place of any that is there.
+
+        :raises StorageError: The store failed.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or ``None`` where there is none.
+
+        :raises StorageError: The store failed.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or ``None`` where there is none.
+
+        :raises StorageError: The store failed.
+        """
+
+    def remove(self, name: str) -> None:
+        """Delete a file; none of that name is no error.
+
+        :raises StorageError: The store failed.
+        """
+
+
+class LocalFolder:
+    """A folder of a local or mounted disk.
+
+    :param path: Absolute; made when first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.uri = f"file://{path}"
+        self._path = path
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new file. The link fails where the name is taken, on NFS too, and shows no half file."""
+        target = self._path / name
+        with _told("write", self.uri, name), self._temporary(target, data) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                # A disk without hard links. A crash between these two lines leaves an empty file, which
+                # stops its readers: that is safe, and needs a person.
+                with target.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync_folder(target.parent)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file by renaming a finished one."""
+        target = self._path / name
+        with _told("write", self.uri, name), self._temporary(target, data) as temporary:
+            temporary.replace(target)
+            _sync_folder(target.parent)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or ``None`` where there is none."""
+        with _told("read", self.uri, name):
+            try:
+                return (self._path / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or ``None`` where there is none."""
+        with _told("read", self.uri, name):
+            try:
+                return (self._path / name).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Delete a file; none of that name is no error."""
+        with _told("delete", self.uri, name):
+            (self._path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
+        """Write ``data`` beside its target, on the disk for good, and take away what is left over."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class ObjectFolder:
+    """A folder of an object store, through its fsspec filesystem.
+
+    :param filesystem: The handle, resolved with its credentials.
+    :param path: The folder's path as that filesystem writes it: bucket and key.
+    :param uri: The folder's address, for results and messages.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, path: str, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._fs = filesystem
+        self._path = path.rstrip("/")
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new object. Where the store can, as S3 can, it refuses a second one itself."""
+        with _told("write", self.uri, name):
+            self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object; stores show it whole or not at all."""
+        with _told("write", self.uri, name):
+            self._fs.pipe_file(f"{self._path}/{name}", data)
+
+    def read(self, name: str) -> bytes | None:
+        """Return an object's bytes, or ``None`` where there is none."""
+        with _told("read", self.uri, name):
+            try:
+                return bytes(self._fs.cat_file(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        """Return an object's size in bytes, or ``None`` where there is none."""
+        with _told("read", self.uri, name):
+            self._fs.invalidate_cache(self._path)
+            try:
+                return int(self._fs.size(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Delete an object; none of that name is no error."""
+        with _told("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._path}/{name}")
+
+
+def at(folder: Folder, name: str) -> str:
+    """Return the address of a file in a folder."""
+    return f"{folder.uri}/{name}"
+
+
+def check_writable(folder: Folder) -> None:
+    """Write and delete a small file.
+
+    :raises StorageError: The folder cannot be written.
+    """
+    name = f".bitdance-check-{secrets.token_hex(4)}"
+    folder.replace(name, b"")
+    folder.remove(name)
+
+
+@contextmanager
+def _told(action: str, uri: str, name: str) -> Iterator[None]:
+    """Turn whatever a store's library throws into one error; what libraries throw is not of one family."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"Could not {action} {uri}/{name}: {type(error).__name__}: {error}",
+            fix="Check that the path exists, has room, and may be written by Airflow's workers",
+        ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new name survive a power cut, where the system can (not on Windows, not on every mount)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""The triggers: they wait, and only read."""

@@ -1,0 +1,100 @@
+"""The trigger: waits for predictions in the triggerer, and only reads.
+
+So it may run twice at once, as triggers do when a triggerer is replaced, and starts anew from its arguments
+after a restart. Its arguments and its event hold no prompt, no key and no URL: Airflow keeps both in its
+database and logs the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
+
+__all__ = ["BitDanceTrigger", "Reason"]
+
+
+class Reason(StrEnum):
+    """Why a trigger fired. The operator looks for itself, so this is for the log."""
+
+    READY = "ready"
+    DEADLINE = "deadline"
+    UNREACHABLE = "unreachable"
+
+
+class BitDanceTrigger(BaseTrigger):
+    """Looks at predictions until each has ended, the deadline has come, or looking fails too often. Free.
+
+    :param bitdance_conn_id: The connection.
+    :param pending: Prediction ids, each with the Unix time of its submission.
+    :param deadline: Unix time of the last look. Wall-clock, so that it outlives a triggerer.
+    :param not_before: Unix time before which no event is sent.
+    :param poll_interval: Seconds; the shortest pause between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        bitdance_conn_id: str,
+        pending: dict[str, float],
+        deadline: float,
+        not_before: float = 0.0,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bitdance_conn_id = bitdance_conn_id
+        self.pending = pending
+        self.deadline = deadline
+        self.not_before = not_before
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments, all plain JSON."""
+        return (
+            "airflow_provider_bitdance.triggers.bitdance.BitDanceTrigger",
+            {
+                "bitdance_conn_id": self.bitdance_conn_id,
+                "pending": self.pending,
+                "deadline": self.deadline,
+                "not_before": self.not_before,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and fire one event: a reason and two counts."""
+        from airflow_provider_bitdance.api.errors import BitDanceError
+        from airflow_provider_bitdance.engine.bench import Clock
+        from airflow_provider_bitdance.engine.wait import watch
+        from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+
+        clock = Clock()
+        ended = 0
+        try:
+            client = await BitDanceHook(self.bitdance_conn_id).get_async_conn()
+            async with client:
+                ended = len(
+                    await watch(
+                        client,
+                        self.pending,
+                        until=self.deadline,
+                        poll=PollSchedule(interval=self.poll_interval),
+                        clock=clock,
+                    )
+                )
+            reason = Reason.READY if ended == len(self.pending) else Reason.DEADLINE
+        except BitDanceError as error:
+            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), error)
+            reason = Reason.UNREACHABLE
+        await clock.sleep(max(0.0, self.not_before - clock.time()))
+        event = {"reason": reason.value, "ended": ended, "pending": len(self.pending) - ended}
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,
+        or a new try that waits for the same predictions, has taken over (apache/airflow#73454, #72100)."""
+        self.log.info("No longer waiting; collectable for 7 days: %s", ", ".join(self.pending))
