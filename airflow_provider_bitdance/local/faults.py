@@ -1,0 +1,243 @@
+"""Faults on demand: the kinds of rules, and their check. ``plan.py`` says which rule meets a request.
+
+A rule names a point (``on``) and a kind. It applies to the next matching request, ``times`` times, or for
+ever when ``times`` is null. The first rule in the plan that matches wins. A submit may meet two rules, for
+they do not exclude each other: one that shapes the prediction (a :class:`Shape`) and one that spoils the
+answer (a :class:`Spoiler`). To add a kind, write its class, add it to ``AnyRule``, and say in ``app.py`` or
+``spoiled.py`` what it does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, model_validator
+
+Point = Literal["submit", "result", "output", "balance", "history"]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Rule(BaseModel):
+    """What all rules share: where, how often, and for which prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on: Point
+    kind: str
+    times: PositiveInt | None = None
+    match: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _match_needs_a_prompt(self) -> Self:
+        if self.match is not None and self.on in ("balance", "history"):
+            raise ValueError(f"match: a {self.on} request has no prompt to match; leave it out")
+        return self
+
+
+class Shape(Rule):
+    """A rule that decides at submit how the prediction will go."""
+
+    on: Literal["submit"]
+
+
+class Spoiler(Rule):
+    """A rule that spoils one answer."""
+
+
+class AnySpoiler(Spoiler):
+    """A spoiler for any point, which on submit comes before or after the task is made and charged."""
+
+    after_create: bool = False
+
+    @model_validator(mode="after")
+    def _only_a_submit_creates(self) -> Self:
+        if "after_create" in self.model_fields_set and self.on != "submit":
+            raise ValueError('after_create: only for on="submit"; nothing else creates a task')
+        return self
+
+
+class Failed(Shape):
+    """The prediction fails when its time is up, and its charge is refunded."""
+
+    kind: Literal["failed"]
+    code: int = 1403
+    error: str = "Task execution failed"
+
+
+class NeverFinish(Shape):
+    """The prediction stays in processing."""
+
+    kind: Literal["never_finish"]
+
+
+class Nsfw(Shape):
+    """The prediction completes with has_nsfw_contents [true]."""
+
+    kind: Literal["nsfw"]
+
+
+class Latency(Shape):
+    """The prediction takes so many seconds."""
+
+    kind: Literal["latency"]
+    seconds: Seconds
+
+
+class Status(AnySpoiler):
+    """An HTTP error: JSON envelope, a gateway's HTML page, or an empty body."""
+
+    kind: Literal["status"]
+    status: Annotated[int, Field(ge=400, le=599)]
+    body: Literal["json", "html", "empty"] = "json"
+    message: str | None = None
+    retry_after: str | int | None = None
+
+
+class Reset(AnySpoiler):
+    """The connection is reset without an answer."""
+
+    kind: Literal["reset"]
+
+
+class Slow(AnySpoiler):
+    """The right answer, so many seconds late. On submit the task is made first."""
+
+    kind: Literal["slow"]
+    seconds: Seconds
+    after_create: bool = True
+
+
+class Redirect(AnySpoiler):
+    """A redirect to any address."""
+
+    kind: Literal["redirect"]
+    url: Annotated[str, Field(min_length=1, pattern=r"^[\x21-\x7e]+$")]
+    status: Literal[301, 302, 303, 307, 308] = 302
+
+
+class TruncatedJson(Spoiler):
+    """HTTP 200 with the first half of the right JSON. On submit the task is made."""
+
+    kind: Literal["truncated_json"]
+    on: Literal["submit", "result", "balance", "history"]
+
+
+class Envelope(AnySpoiler):
+    """HTTP 200 around an envelope whose code is not 200."""
+
+    kind: Literal["envelope"]
+    on: Literal["submit", "result", "balance", "history"]
+    code: int = 500
+    message: str = "Internal server error"
+
+
+class NoId(Spoiler):
+    """HTTP 200 without the prediction's id and urls. The task is made."""
+
+    kind: Literal["no_id"]
+    on: Literal["submit"]
+
+
+class UnknownStatus(Spoiler):
+    """The prediction is shown in a status that the client has not heard of."""
+
+    kind: Literal["unknown_status"]
+    on: Literal["result"]
+    status: str = "queued"
+
+
+class NullOutputs(Spoiler):
+    """A completed prediction is shown with outputs null. Other reads are left alone and not counted."""
+
+    kind: Literal["null_outputs"]
+    on: Literal["result"]
+
+
+class NotFound(Spoiler):
+    """The first reads of each prediction answer 404, as right after a submit."""
+
+    kind: Literal["not_found"]
+    on: Literal["result"]
+    reads: PositiveInt = 1
+
+
+class Truncated(Spoiler):
+    """Half of the picture under the whole one's Content-Length; then the connection closes."""
+
+    kind: Literal["truncated"]
+    on: Literal["output"]
+
+
+class NotWhole(Spoiler):
+    """Half of the picture under a Content-Length that fits."""
+
+    kind: Literal["not_whole"]
+    on: Literal["output"]
+
+
+class WrongType(Spoiler):
+    """An HTML page with HTTP 200 where the picture should be."""
+
+    kind: Literal["wrong_type"]
+    on: Literal["output"]
+    media_type: Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+-]+$")] = "text/html"
+
+
+class Oversized(Spoiler):
+    """A PNG signature and then zeros, up to so many bytes, with or without a Content-Length."""
+
+    kind: Literal["oversized"]
+    on: Literal["output"]
+    bytes: PositiveInt = 1_000_000_000
+    declared: bool = False
+
+
+class Bomb(Spoiler):
+    """A small PNG whose header says 30000x30000."""
+
+    kind: Literal["bomb"]
+    on: Literal["output"]
+
+
+AnyRule = (
+    Failed
+    | NeverFinish
+    | Nsfw
+    | Latency
+    | Status
+    | Reset
+    | Slow
+    | Redirect
+    | TruncatedJson
+    | Envelope
+    | NoId
+    | UnknownStatus
+    | NullOutputs
+    | NotFound
+    | Truncated
+    | NotWhole
+    | WrongType
+    | Oversized
+    | Bomb
+)
+
+_RULE: TypeAdapter[AnyRule] = TypeAdapter(Annotated[AnyRule, Field(discriminator="kind")])
+_RULES: TypeAdapter[list[AnyRule]] = TypeAdapter(list[Annotated[AnyRule, Field(discriminator="kind")]])
+
+
+def parse(rule: object) -> AnyRule:
+    """Check one rule.
+
+    :param rule: a JSON object, such as ``{"on": "result", "kind": "status", "status": 503, "times": 2}``.
+    :raises ValueError: names what is wrong.
+    """
+    return _RULE.validate_python(rule)
+
+
+def parse_plan(text: str | bytes) -> list[AnyRule]:
+    """Check a plan: a JSON list of rules.
+
+    :param text: the JSON text.
+    :raises ValueError: names what is wrong.
+    """
+    return _RULES.validate_json(text)

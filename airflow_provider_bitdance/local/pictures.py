@@ -1,0 +1,156 @@
+"""The pictures of the local service: a coloured ground that shows its own prompt, size and seed.
+
+A picture depends on model, prompt, size and seed and on nothing else, so a test may draw it again and
+compare it byte for byte, or read its labels and see at once that two images were swapped.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+MediaType = Literal["image/png", "image/jpeg", "image/webp"]
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+MAX_SHOWN: Final = 1200
+"""Characters of a prompt that are drawn at most."""
+MAX_LABEL: Final = 5000
+"""Characters of a prompt that the labels hold at most: a JPEG comment ends at 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a picture says about itself in its metadata."""
+
+    model: str
+    prompt: str
+    size: str
+    seed: int
+
+
+def draw(*, model: str, prompt: str, width: int, height: int, seed: int, media_type: MediaType) -> bytes:
+    """Draw a picture and return it as a file's bytes.
+
+    :param model: model id, such as ``wavespeed-ai/bitdance-14b/text-to-image``.
+    :param prompt: the text to show.
+    :param width: pixels.
+    :param height: pixels.
+    :param seed: the seed that was really used, never -1.
+    :param media_type: ``image/png``, ``image/jpeg`` or ``image/webp``.
+    """
+    labels = Labels(model, prompt, f"{width}*{height}", seed)
+    digest = hashlib.sha256("\n".join((model, labels.size, str(seed), prompt)).encode()).digest()
+    picture = _ground(width, height, digest)
+    _write(picture, labels)
+    return _encoded(picture, labels, media_type)
+
+
+def labels(picture: bytes) -> Labels:
+    """Read the labels of a picture that :func:`draw` made.
+
+    :param picture: the file's bytes, PNG, JPEG or WebP.
+    :raises ValueError: when the picture carries no labels.
+    """
+    with Image.open(io.BytesIO(picture)) as image:
+        if image.format == "PNG":
+            image.load()  # Pillow reads text chunks only with the pixels.
+            text = image.info.get("labels")
+        elif image.format == "JPEG":
+            text = image.info.get("comment")
+        else:
+            text = image.getexif().get(ExifTags.Base.ImageDescription)
+    if not text:
+        raise ValueError("this picture carries no labels: the local service did not draw it")
+    return Labels(**json.loads(text))
+
+
+def _ground(width: int, height: int, digest: bytes) -> Image.Image:
+    """Two gradients laid over one another, in colours of the digest."""
+    dark, middle, light = (_colour(digest[i], value) for i, value in ((0, 0.35), (1, 0.62), (2, 0.88)))
+    slope = Image.linear_gradient("L").rotate(digest[3] * 360 / 256, resample=Image.Resampling.BILINEAR)
+    slope = slope.crop((40, 40, 216, 216))  # The corners that the rotation left black.
+    rings = Image.radial_gradient("L").crop((digest[4] // 2, digest[5] // 2, 256, 256)).resize(slope.size)
+    small = Image.composite(
+        ImageOps.colorize(slope, black=dark, white=light, mid=middle),
+        ImageOps.colorize(rings, black=light, white=dark, mid=middle),
+        ImageOps.invert(rings),
+    )
+    return small.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _colour(byte: int, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(byte / 256, 0.55, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _write(picture: Image.Image, labels: Labels) -> None:
+    """Write prompt, size and seed on a dark panel."""
+    width, height = picture.size
+    margin = min(width, height) // 16
+    size = max(13, min(width, height) // 22)
+    font, line_height = _font(size), round(size * 1.35)
+    lines = _wrapped(" ".join(labels.prompt[:MAX_SHOWN].split()), font, width - 4 * margin)
+    room = (height - 4 * margin) // line_height - 2
+    if len(lines) > room or len(labels.prompt) > MAX_SHOWN:
+        lines = [*lines[: room - 1], "..."]
+    lines += ["", f"{labels.size}   seed {labels.seed}"]
+    panel = (margin, margin, width - margin, 3 * margin + line_height * len(lines))
+    # Darkening the pixels below keeps the ground visible and the text legible on any colour.
+    picture.paste(picture.crop(panel).point([level // 3 for level in range(256)] * 3), panel[:2])
+    pen = ImageDraw.Draw(picture)
+    for number, line in enumerate(lines):
+        pen.text((2 * margin, 2 * margin + number * line_height), line, font=font, fill="white")
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size=size)
+
+
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
+    """Break a text into lines of at most ``width`` pixels, inside words only where it must be."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _encoded(picture: Image.Image, labels: Labels, media_type: MediaType) -> bytes:
+    said = {
+        "model": labels.model,
+        "prompt": labels.prompt[:MAX_LABEL],
+        "size": labels.size,
+        "seed": labels.seed,
+    }
+    text = json.dumps(said)
+    file = io.BytesIO()
+    if media_type == "image/png":
+        chunks = PngInfo()
+        for name, value in {**said, "labels": text}.items():
+            chunks.add_itxt(name, str(value))
+        picture.save(file, "PNG", compress_level=1, pnginfo=chunks)
+    elif media_type == "image/jpeg":
+        picture.save(file, "JPEG", quality=88, comment=text)
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = text
+        picture.save(file, "WEBP", quality=85, method=0, exif=exif)
+    return file.getvalue()

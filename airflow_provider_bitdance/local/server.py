@@ -1,0 +1,195 @@
+"""The local service on a socket: uvicorn on a thread of this process, started and stopped at will."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import uvicorn
+
+from airflow_provider_bitdance.local import answers, faults
+from airflow_provider_bitdance.local.app import create_app
+from airflow_provider_bitdance.local.service import Bill, Event, Options, Service
+
+START_SECONDS: Final = 30.0
+
+
+class LocalService:
+    """A local WaveSpeed-compatible service. Not for anything but tests and demos: its bill is play money.
+
+    :param options: how it behaves.
+    :param host: a loopback address. Others are refused, for the admin paths ask for no key.
+    :param port: 0 takes a free one.
+    :param clock: seconds since the epoch. Give one that you move by hand, and latency needs no waiting.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.host = _loopback(host)
+        self.port = port
+        self.service = Service(options or Options(), clock=clock)
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end. The API is under ``/api/v3``."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @property
+    def api_key(self) -> str:
+        """The key it accepts."""
+        return self.service.options.api_key
+
+    def start(self) -> None:
+        """Listen. Returns when requests are answered.
+
+        :raises OSError: when the port is taken.
+        """
+        listener = socket.create_server(
+            (self.host, self.port), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        )
+        # asyncio sets it only where a socket names its protocol; without it every answer takes 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port = listener.getsockname()[1]
+        stopping = asyncio.Event()
+        server = self._server = _Server(self._config(stopping), stopping)
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listener]}, name=f"bitdance-local-{self.port}", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the local service did not start; its thread's traceback says why")
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Close all connections and end the thread. The state stays readable."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join()
+        self._server = self._thread = None
+
+    def bill(self) -> Bill:
+        """Count what was asked for and what it cost."""
+        return self.service.bill()
+
+    def predictions(self) -> list[dict[str, object]]:
+        """List all predictions with prompt and real seed, oldest first, as ``GET /admin/predictions``."""
+        return answers.admin_predictions(self.service)
+
+    def requests(self) -> list[Event]:
+        """List the requests that came in, oldest first, without those to ``/admin``."""
+        return list(self.service.log)
+
+    def add_fault(self, **rule: object) -> None:
+        """Add a fault rule, such as ``add_fault(on="result", kind="status", status=503, times=2)``.
+
+        :param rule: see ``python -m airflow_provider_bitdance.local --help``.
+        :raises ValueError: names what is wrong.
+        """
+        self.service.faults.add(faults.parse(rule))
+
+    def reset(self) -> None:
+        """Forget everything: predictions, bill, faults, log."""
+        self.service.reset()
+
+    def _config(self, stopping: asyncio.Event) -> uvicorn.Config:
+        return uvicorn.Config(
+            create_app(self.service, base_url=self.url),
+            http=_protocol(stopping),
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            # No log_config: this runs in other people's processes, whose logging is theirs.
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # Longer than clients keep idle connections, so that a slow poll does not meet a closed one.
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+        )
+
+
+@contextmanager
+def running_service(
+    options: Options | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[LocalService]:
+    """Run a local service for the length of a ``with`` block.
+
+    .. code-block:: python
+
+        with running_service(Options(latency=2)) as local:
+            ...  # requests to local.url with local.api_key
+            assert local.bill().billed == 1
+
+    :param options: how it behaves.
+    :param host: a loopback address.
+    :param port: 0 takes a free one.
+    :param clock: seconds since the epoch.
+    """
+    local = LocalService(options, host=host, port=port, clock=clock)
+    local.start()
+    try:
+        yield local
+    finally:
+        local.stop()
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise ValueError(f"host {host!r} is not a loopback address; the local service listens on those only")
+
+
+class _Server(uvicorn.Server):
+    """Stops at once: long answers are told to end, and clients that read slowly are cut off."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self.stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.stopping.set()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+def _protocol(stopping: asyncio.Event) -> type[asyncio.Protocol]:
+    """Give uvicorn's protocol class a way for spoiled answers to reach the connection."""
+    # httptools is quicker and comes with uvicorn[standard]; h11 comes with every uvicorn.
+    try:
+        base = importlib.import_module("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol
+    except ImportError:
+        base = importlib.import_module("uvicorn.protocols.http.h11_impl").H11Protocol
+
+    def connection_made(self: Any, transport: asyncio.BaseTransport) -> None:
+        self.app_state = {**self.app_state, "transport": transport, "stopping": stopping}
+        base.connection_made(self, transport)
+
+    return cast("type[asyncio.Protocol]", type("Protocol", (base,), {"connection_made": connection_made}))

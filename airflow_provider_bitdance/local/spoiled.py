@@ -1,0 +1,195 @@
+"""Spoiled answers: what a :class:`~.faults.Spoiler` does on the wire.
+
+Some of them break HTTP itself, so they need the connection. ``server.py`` puts its transport into the
+request's state under ``transport``, and into ``stopping`` an event that ends long answers when the service
+stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from airflow_provider_bitdance.local import faults
+from airflow_provider_bitdance.local.answers import Json, envelope
+
+PAGE: Final = b"<!doctype html><html><head><title>Bad gateway</title></head><body>nginx</body></html>"
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+MESSAGES: Final = {
+    400: "Invalid request parameters",
+    401: "Invalid API key",
+    403: "Your account is suspended",
+    404: "Not found",
+    429: "You have reached your concurrency limit",
+    500: "Internal server error",
+    502: "Bad gateway",
+    503: "Service unavailable",
+    504: "Gateway timeout",
+}
+
+
+def error(status: int, message: str) -> Response:
+    """Answer with an error envelope."""
+    return JSONResponse(envelope(None, code=status, message=message), status)
+
+
+def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
+    """Make the spoiled answer.
+
+    :param rule: what goes wrong.
+    :param whole: makes the right answer; called only where some of it is used.
+    """
+    match rule:
+        case faults.Status():
+            return _status(rule)
+        case faults.Redirect():
+            return Response(status_code=rule.status, headers={"location": rule.url})
+        case faults.Reset():
+            return _Reset()
+        case faults.Slow():
+            return _Delayed(rule.seconds, whole)
+        case faults.Envelope():
+            return JSONResponse(envelope(None, code=rule.code, message=rule.message))
+        case faults.NotFound():
+            return error(404, "Prediction not found")
+        case faults.TruncatedJson() | faults.NotWhole():
+            return _half(whole())
+        case faults.Truncated():
+            return _Truncated(whole())
+        case faults.WrongType():
+            return Response(PAGE, media_type=rule.media_type)
+        case faults.Oversized():
+            return _Oversized(rule.bytes, declared=rule.declared)
+        case faults.Bomb():
+            return Response(bomb(), media_type="image/png")
+        case _:
+            return JSONResponse(altered(rule, json.loads(bytes(whole().body))))
+
+
+def altered(rule: faults.Spoiler, answer: dict[str, dict[str, object]]) -> Json:
+    """Change the data of a right answer."""
+    data = answer["data"]
+    match rule:
+        case faults.NoId():
+            data = {key: value for key, value in data.items() if key not in ("id", "urls")}
+        case faults.UnknownStatus():
+            data = {**data, "status": rule.status, "outputs": []}
+        case faults.NullOutputs():
+            data = {**data, "outputs": None}
+        case _:
+            raise NotImplementedError(rule.kind)
+    return {**answer, "data": data}
+
+
+def bomb() -> bytes:
+    """Make a valid PNG of a few bytes whose header promises 30000x30000 pixels."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def _status(rule: faults.Status) -> Response:
+    if rule.body == "html":
+        answer = Response(PAGE, rule.status, media_type="text/html")
+    elif rule.body == "empty":
+        answer = Response(status_code=rule.status)
+    else:
+        answer = error(rule.status, rule.message or MESSAGES.get(rule.status, "Error"))
+    if rule.retry_after is not None:
+        answer.headers["retry-after"] = str(rule.retry_after)
+    return answer
+
+
+def _half(whole: Response) -> Response:
+    body = bytes(whole.body)
+    return Response(body[: len(body) // 2], media_type=whole.headers["content-type"])
+
+
+class _Reset(Response):
+    """Resets the connection without an answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport: asyncio.Transport = scope["state"]["transport"]
+        # With no time to linger the kernel sends RST, not FIN: what a crashed proxy looks like.
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        transport.abort()
+        await _gone(receive)
+
+
+class _Truncated(Response):
+    """Sends half a body under the whole one's Content-Length and closes the connection."""
+
+    def __init__(self, whole: Response) -> None:
+        super().__init__()
+        self.whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.whole.body)
+        await send({"type": "http.response.start", "status": 200, "headers": self.whole.raw_headers})
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        transport: asyncio.Transport = scope["state"]["transport"]
+        transport.close()
+        await _gone(receive)
+
+
+class _Delayed(Response):
+    """Sends the right answer late."""
+
+    def __init__(self, seconds: float, whole: Callable[[], Response]) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.wait_for(scope["state"]["stopping"].wait(), self.seconds)
+        except TimeoutError:
+            return await self.whole()(scope, receive, send)
+        # Stopped meanwhile: the answer that was still to come, and its charge, never come.
+        transport: asyncio.Transport = scope["state"]["transport"]
+        transport.abort()
+        await _gone(receive)
+
+
+class _Oversized(Response):
+    """Sends zeros until so many bytes are sent or the client hangs up."""
+
+    def __init__(self, size: int, *, declared: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.declared = declared
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        transport: asyncio.Transport = scope["state"]["transport"]
+        stopping: asyncio.Event = scope["state"]["stopping"]
+        headers = [(b"content-type", b"image/png")]
+        if self.declared:
+            headers.append((b"content-length", str(self.size).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        left, chunk = self.size, PNG_SIGNATURE + bytes(65_536)
+        while left > 0:
+            if stopping.is_set() or transport.is_closing():
+                transport.abort()
+                return await _gone(receive)
+            await send({"type": "http.response.body", "body": chunk[:left], "more_body": left > len(chunk)})
+            left, chunk = left - len(chunk), bytes(65_536)
+            await asyncio.sleep(0)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until uvicorn knows that the connection is gone; else it would answer 500 or complain."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
