@@ -1,0 +1,1 @@
+"""`python -m demo`: a real Airflow, the local service and three images. Not part of the wheel."""

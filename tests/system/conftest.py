@@ -1,0 +1,97 @@
+"""One real Airflow and one local service for all system tests, and how they look at what was stored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from airflow_provider_bitdance.local import LocalService, Options, running_service
+from airflow_provider_bitdance.local.pictures import draw
+from airflow_provider_bitdance.receipts import Receipt
+from demo.real_airflow import RealAirflow
+
+ROOT = Path(__file__).parents[2]
+API_KEY = "wsk_system_test_5b1c0c2a9e"
+
+
+@dataclass
+class System:
+    """A real Airflow, the service it buys from, and the folder it stores to.
+
+    :ivar bought_before: The service's bill when the test began.
+    """
+
+    airflow: RealAirflow
+    service: LocalService
+    images: Path
+    bought_before: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bought_before = self.service.bill().billed
+
+    @property
+    def billed(self) -> int:
+        return self.service.bill().billed - self.bought_before
+
+    def results(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The results of a run's tasks, each checked: the file is there and shows its own prompt."""
+        found = []
+        for task in self.airflow.task_instances(dag_id, run_id):
+            result = self.airflow.xcom(dag_id, run_id, task["task_id"], task["map_index"])
+            check_picture(result)
+            found.append(result)
+        return found
+
+    def fails(self, dag_id: str, run_id: str) -> str:
+        """What the logs say, for a run that did not end as it should."""
+        return "\n".join(
+            self.airflow.task_log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])
+            for task in self.airflow.task_instances(dag_id, run_id)
+            if task["state"] != "success"
+        )
+
+
+def check_picture(result: dict[str, Any]) -> None:
+    """The stored file is byte for byte the picture that the service draws for the recorded request."""
+    receipt = Receipt.model_validate_json(Path(urlsplit(result["receipt"]).path).read_text())
+    stored = Path(urlsplit(result["uri"]).path).read_bytes()
+    width, height = map(int, receipt.request.size.split("*"))
+    assert stored == draw(
+        model=receipt.request.model,
+        prompt=receipt.request.prompt,
+        width=width,
+        height=height,
+        seed=receipt.request.seed,
+        media_type=receipt.media_type,
+    )
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RealAirflow, LocalService, Path]]:
+    home = tmp_path_factory.mktemp("system")
+    dags, images = home / "dags", home / "images"
+    dags.mkdir()
+    for folder in (ROOT / "example_dags", Path(__file__).parent / "dags"):
+        for file in folder.glob("*.py"):
+            shutil.copy(file, dags)
+    with running_service(Options(api_key=API_KEY, latency=1.0)) as service:
+        connection = {"conn_type": "bitdance", "host": service.url, "password": API_KEY}
+        env = {
+            "BITDANCE_OUTPUT_PATH": f"{images}/",
+            "AIRFLOW_CONN_BITDANCE_DEFAULT": json.dumps(connection),
+        }
+        with RealAirflow(home / "airflow", dags_folder=dags, env=env) as airflow:
+            yield airflow, service, images
+
+
+@pytest.fixture
+def system(running: tuple[RealAirflow, LocalService, Path]) -> System:
+    airflow, service, images = running
+    return System(airflow, service, images)
