@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -21,8 +22,6 @@ from typing import NoReturn
 from PIL import Image
 
 from .airflow_rest import Json
-from .http_json import RestError
-from .processes import ProcessDied
 from .progress import Progress
 from .real_airflow import RealAirflow
 from .service import Bill, LocalService, RealService, connection
@@ -76,7 +75,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130
-    except (DemoFailed, ProcessDied, RestError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError) as error:
         print(f"\nThe demo failed. {error}\nAll log files are in {HOME}", file=sys.stderr, flush=True)
         return 1
     return 0
@@ -161,13 +160,16 @@ def _check(airflow: RealAirflow, run_id: str, images: list[Stored], bill: Bill |
 
 
 def _why(airflow: RealAirflow, run_id: str, task: Json) -> str:
-    """One task's state, its last log file and the last errors in it."""
+    """One task's state, its last log file and the last error in it."""
     files = airflow.task_log_files(DAG_ID, run_id, task["task_id"])
     if not files:
         return f"Task {task['task_id']} is {task['state']} and has no log; see {airflow.log_folder}"
-    errors = [line for line in files[-1].read_text(errors="replace").splitlines() if '"error"' in line]
-    shown = "".join(f"\n    {line[:2000]}" for line in errors[-2:])
-    return f"Task {task['task_id']} is {task['state']}. Log file: {files[-1]}{shown}"
+    causes: list[Json] = []
+    for line in files[-1].read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            causes += json.loads(line).get("error_detail") or []
+    cause = f"\n    {causes[-1]['exc_type']}: {causes[-1]['exc_value']}" if causes else ""
+    return f"Task {task['task_id']} is {task['state']}.{cause}\n    Log file: {files[-1]}"
 
 
 def _keep_up(airflow: RealAirflow, run_id: str) -> None:

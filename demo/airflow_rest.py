@@ -15,8 +15,7 @@ from urllib.parse import quote, urlencode
 from .http_json import AWAY, RestError, send
 
 FINAL_STATES = frozenset({"success", "failed"})
-_READ_ATTEMPTS = 20
-_READ_PAUSE = 0.5
+_AWAY_TIMEOUT = 90  # an API server needs 10 to 30 seconds to start
 
 # The only exceptions to "no dict[str, Any]": Airflow's answers, passed on as they are.
 Json = dict[str, Any]
@@ -105,12 +104,7 @@ class AirflowRest:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
         """Every task instance of a run, mapped ones one by one."""
-        found: list[Json] = []
-        while True:
-            page = self.get(f"{_run(dag_id, run_id)}/taskInstances", limit=100, offset=len(found))
-            found += page["task_instances"]
-            if len(found) >= page["total_entries"] or not page["task_instances"]:
-                return found
+        return self._all(f"{_run(dag_id, run_id)}/taskInstances", "task_instances")
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Json:
         """One task instance: id, state, try_number, max_tries, start_date, rendered_fields, trigger …"""
@@ -162,8 +156,12 @@ class AirflowRest:
         return self.get(path, map_index=map_index, stringify="false")["value"]
 
     def event_log(self, dag_id: str, run_id: str) -> list[Json]:
-        """What users and the scheduler did to a run and its tasks, oldest first."""
-        logs: list[Json] = self.get("/eventLogs", dag_id=dag_id, run_id=run_id, limit=100)["event_logs"]
+        """What happened to a run and its tasks, oldest first: event, task_id, map_index, try_number, extra.
+
+        "state mismatch" is the scheduler taking a finished process for a killed one (apache/airflow#71580).
+        Airflow 3.1 logs what users do and nothing else.
+        """
+        logs = self._all("/eventLogs", "event_logs", dag_id=dag_id, run_id=run_id)
         return sorted(logs, key=lambda entry: str(entry["when"]))
 
     def health(self) -> dict[str, str]:
@@ -177,16 +175,16 @@ class AirflowRest:
     def get(self, path: str, **query: object) -> Any:
         """GET a path below /api/v2, again while the server is away or busy."""
         target = f"/api/v2{path}" + (f"?{urlencode(query)}" if query else "")
-        for attempt in range(_READ_ATTEMPTS):
+        deadline = time.monotonic() + _AWAY_TIMEOUT
+        while True:
             self.check()
             try:
                 return self._send("GET", target)
             except (*AWAY, RestError) as error:
                 busy = not isinstance(error, RestError) or error.status >= 500
-                if not busy or attempt == _READ_ATTEMPTS - 1:
+                if not busy or time.monotonic() > deadline:
                     raise
-                time.sleep(_READ_PAUSE)
-        raise AssertionError("unreachable")
+                time.sleep(0.5)
 
     def post(self, path: str, body: Json) -> Any:
         """POST to a path below /api/v2, once."""
@@ -194,6 +192,14 @@ class AirflowRest:
 
     def check(self) -> None:
         """Raise if it is known that the server will not answer; called before each read."""
+
+    def _all(self, path: str, key: str, **query: object) -> list[Json]:
+        found: list[Json] = []
+        while True:
+            page = self.get(path, limit=100, offset=len(found), **query)
+            found += page[key]
+            if len(found) >= page["total_entries"] or not page[key]:
+                return found
 
     def _send(self, method: str, path: str, body: Json | None = None) -> Any:
         if self._token is None:

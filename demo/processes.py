@@ -83,10 +83,12 @@ class Component:
             raise ProcessDied(f"{self.name} ended with exit code {code}. {self.report()}")
 
     def kill(self, sig: signal.Signals) -> None:
-        """Send `sig` to this process alone, not to its children."""
+        """Send `sig` to this process alone, not to its children; with SIGKILL, wait until it is dead."""
         self.expected = self.expected and sig in (signal.SIGSTOP, signal.SIGCONT)
         if self.running:
             os.kill(self.pid, sig)
+            if self._popen is not None and sig == signal.SIGKILL:
+                self._popen.wait(30)
 
     def run(self, timeout: float) -> None:
         """Start it and wait for its end; raises `ProcessDied` if it fails or takes longer than `timeout`."""

@@ -28,7 +28,7 @@ class Progress:
     def show(self, states: Mapping[str, str], bill: Bill | None) -> None:
         """Show the state of each task; without a terminal only if something changed."""
         tasks = "  ".join(f"{task} {state}" for task, state in sorted(states.items()))
-        line = f"{tasks}  ·  {bill}" if bill else tasks
+        line = f"${bill.dollars:.2f}  {tasks}" if bill else tasks
         seconds = f"{time.monotonic() - self._started:4.0f} s  "
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1

@@ -1,0 +1,51 @@
+# Every target builds its own environment in .venv, from nothing: with uv where present, else with venv and pip.
+# PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+UV := $(shell command -v uv 2>/dev/null)
+
+# The first candidate that runs and is new enough; a name on PATH alone proves nothing.
+OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
+CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build clean
+
+help: ## Show this help
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(STAMP) ## Run a real Airflow that buys three images from the local service, in .demo/
+	@$(BIN)/python -m demo
+
+test: $(STAMP) ## Run the tests; ARGS="tests/unit -x" goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+build: $(STAMP) ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build $(if $(UV),--installer uv)
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+	  echo 'No Python 3.11 or newer found (tried: $(CANDIDATES)). Try: make PYTHON=/path/to/python' >&2; exit 1; \
+	fi; \
+	echo "Building $(VENV) with $$python, about a minute"; rm -rf $(VENV); \
+	if [ -n "$(UV)" ]; then \
+	  "$(UV)" venv --quiet --no-python-downloads --python "$$python" $(VENV) && \
+	  "$(UV)" pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+	  "$$python" -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
