@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from airflow_provider_bitdance.api.errors import InputError, shorten
 
@@ -17,6 +16,10 @@ EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 _KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
 _DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
 _LONGEST_NAME = 100
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_LONGEST_STEM = 240
+"""In bytes; with its extension it stays below the 255 of common disks."""
 
 
 def safe_name(text: str) -> str:
@@ -63,19 +66,28 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
 
     :param output_path: An absolute path or a URI such as ``s3://conn_id@bucket/images/``.
     :param default_stem: The file's name where a folder is given.
-    :raises InputError: It is blank, relative, or has no folder.
+    :raises InputError: It is blank, relative, has no folder, or cannot be a file's name.
     """
     text = str(output_path).strip() if output_path is not None else ""
     text = f"file://{text}" if text.startswith("/") else text
     allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
-    if not urlsplit(text).scheme:
-        raise InputError(f"output_path is {shorten(repr(text))}: not an absolute path", allowed=allowed)
-    if any(part == ".." for part in text.split("/")):
-        raise InputError(f'output_path is {shorten(repr(text))}: it has a ".."', allowed=allowed)
-    folder, _, name = text.rpartition("/")
-    if not folder.rpartition("://")[2].strip("/"):
-        raise InputError(f"output_path is {shorten(repr(text))}: it has no folder", allowed=allowed)
+    wrong = f"output_path is {shorten(repr(text))}"
+    scheme, separator, path = text.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise InputError(f"{wrong}: not an absolute path", allowed=allowed)
+    if any(part == ".." for part in path.split("/")):
+        raise InputError(f'{wrong}: it has a ".."', allowed=allowed)
+    if _CONTROL.search(path):
+        raise InputError(f"{wrong}: it has a control character", allowed=allowed)
+    folder, _, name = path.rpartition("/")
+    if not folder.strip("/"):
+        raise InputError(f"{wrong}: it has no folder", allowed=allowed)
+    folder = f"{scheme}://{folder.rstrip('/')}"
     if not name:
-        return ImageAddress(folder.rstrip("/"), default_stem)
+        return ImageAddress(folder, default_stem)
     extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
-    return ImageAddress(folder, name.removesuffix(extension), extension)
+    stem = name.removesuffix(extension)
+    # Found here and not by the store, which would refuse such a name when the image is paid for.
+    if not stem or len(stem.encode()) > _LONGEST_STEM:
+        raise InputError(f"{wrong}: its file has {'a too long' if stem else 'no'} name", allowed=allowed)
+    return ImageAddress(folder, stem, extension)

@@ -41,7 +41,7 @@ class PollSchedule:
         :param asked: Seconds that the API asked to wait (``Retry-After``).
         """
         pause = min(max(self.interval, age * self.growth) * 2.0**failures, self.longest)
-        return max(pause * (1 + self.jitter * (2 * draw - 1)), asked or 0.0)
+        return max(pause * (1 + self.jitter * (2 * draw - 1)), self.interval, asked or 0.0)
 
     def first(self, *, age: float) -> float:
         """Return the seconds until the first look of this process: at once where it is due."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_bitdance.api.errors import StorageError
+from airflow_provider_bitdance.api.errors import StorageError, api_text
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -84,10 +84,7 @@ class LocalFolder:
             except OSError:
                 # A disk without hard links. A crash between these two lines leaves an empty file, which
                 # stops its readers: that is safe, and needs a person.
-                with target.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write_new(target, data)
             _sync_folder(target.parent)
 
     def replace(self, name: str, data: bytes) -> None:
@@ -121,13 +118,13 @@ class LocalFolder:
     @contextmanager
     def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
         """Write ``data`` beside its target, on the disk for good, and take away what is left over."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # not what create() means by it
+            raise NotADirectoryError(*error.args, error.filename) from None
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_new(temporary, data)
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -203,9 +200,21 @@ def _told(action: str, uri: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(
-            f"Could not {action} {uri}/{name}: {type(error).__name__}: {error}",
+            f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}",
             fix="Check that the path exists, has room, and may be written by Airflow's workers",
         ) from error
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a new file, on the disk for good; where that fails, half a file does not stay."""
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _sync_folder(path: Path) -> None:

@@ -90,6 +90,11 @@ class Component:
             if self._popen is not None and sig == signal.SIGKILL:
                 self._popen.wait(30)
 
+    def reap(self) -> None:
+        """Collect the exit code of a process that has ended: until then it is a zombie."""
+        if self._popen is not None:
+            self._popen.wait(timeout=10)
+
     def run(self, timeout: float) -> None:
         """Start it and wait for its end; raises `ProcessDied` if it fails or takes longer than `timeout`."""
         self.start()
@@ -155,6 +160,8 @@ def end(components: Sequence[Component], *, grace: float) -> None:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
         time.sleep(0.1)
+    for component in components:
+        component.reap()
 
 
 def _left(components: Sequence[Component], known: set[psutil.Process]) -> list[psutil.Process]:

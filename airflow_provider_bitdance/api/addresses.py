@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,10 +17,12 @@ from urllib.request import getproxies
 
 from airflow_provider_bitdance.api.errors import InputError, OutputError, OutputRefusedError
 
-__all__ = ["DEFAULT_BASE_URL", "OutputRule", "base_url", "host_of"]
+__all__ = ["DEFAULT_BASE_URL", "OutputRule", "base_url", "host_of", "uses_proxy"]
 
 DEFAULT_BASE_URL: Final = "https://api.wavespeed.ai"
 
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 Resolve = Callable[[str], Awaitable[list[str]]]
 
 
@@ -30,13 +33,14 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
     :param allow_http: Take plain http to any host. Default: only to this machine, for the key goes along.
     :raises InputError: It is no such URL.
     """
-    parts = urlsplit(url.strip())
     try:
+        parts = urlsplit(url.strip())
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        host, port = "", None
+        parts, host, port = urlsplit(""), "", None
     fix = "Correct the host field of the connection"
-    if parts.scheme not in {"https", "http"} or not host or parts.username or parts.query or parts.fragment:
+    plain = _HOST.fullmatch(host) and "@" not in parts.netloc and not parts.query and not parts.fragment
+    if parts.scheme not in {"https", "http"} or not plain:
         raise InputError(
             "The API's address is not a plain https URL",
             allowed=f"such as {DEFAULT_BASE_URL}, without user, query or fragment",
@@ -50,12 +54,27 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
         )
     path = parts.path.rstrip("/").removesuffix("/api/v3")
     shown = f"[{host}]" if ":" in host else host
+    # The host is part of a request's identity, so one service has one spelling.
+    port = None if port == {"https": 443, "http": 80}[parts.scheme] else port
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
 
 
 def host_of(url: str) -> str:
     """Return ``host`` or ``host:port`` of the API: the part of its address that is a request's identity."""
     return urlsplit(url).netloc
+
+
+def uses_proxy(url: str) -> bool:
+    """Say whether a request for ``url`` goes through a proxy of the environment, as httpx reads it."""
+    parts, proxies = urlsplit(url), getproxies()
+    if not (proxies.get(parts.scheme) or proxies.get("all")):
+        return False
+    host, netloc = (parts.hostname or "").lower(), parts.netloc.rpartition("@")[2].lower()
+    for entry in proxies.get("no", "").lower().split(","):
+        name = entry.strip().rpartition("://")[2].lstrip(".")
+        if name == "*" or (name and any(f".{known}".endswith(f".{name}") for known in (host, netloc))):
+            return False
+    return True
 
 
 async def look_up(host: str) -> list[str]:
@@ -82,14 +101,17 @@ class OutputRule:
         :raises OutputRefusedError: The scheme or the address is not allowed.
         :raises OutputError: The host's name does not resolve just now.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise OutputRefusedError("The output's URL is no URL", allowed="https to a public host") from None
         schemes = {"https", self._api.scheme} if _is_loopback(self._api.hostname or "") else {"https"}
         if parts.scheme not in schemes or not parts.hostname:
             raise OutputRefusedError(
                 "The output's URL is not https", allowed="https; http only where the API is http on loopback"
             )
         # Behind a proxy it is the proxy that resolves names, and this machine often cannot.
-        if getproxies().get(parts.scheme) and not _is_address(parts.hostname):
+        if uses_proxy(url) and not _is_address(parts.hostname):
             return
         for address in await self._addresses(parts.hostname):
             await self.check_address(address)
@@ -115,7 +137,7 @@ class OutputRule:
             return [host]
         try:
             return await self._resolve(host)
-        except OSError:
+        except (OSError, UnicodeError):
             raise OutputError("The host of an output has no address just now") from None
 
 

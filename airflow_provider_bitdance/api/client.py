@@ -17,7 +17,6 @@ from contextvars import ContextVar
 from datetime import datetime
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
-from urllib.request import getproxies
 
 import httpx
 
@@ -287,7 +286,7 @@ class AsyncClient:
         """Check the address that was reached: a name may resolve to another one than a moment ago."""
         stream = response.extensions.get("network_stream")
         peer = stream.get_extra_info("server_addr") if stream is not None else None
-        if peer and not getproxies():
+        if peer and not addresses.uses_proxy(str(response.request.url)):
             await self._output_rule.check_address(str(peer[0]))
 
     async def _send(self, call: protocol.Call[T]) -> T:

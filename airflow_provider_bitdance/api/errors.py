@@ -78,7 +78,8 @@ PROMPT_SHOWN = 80
 """A prompt is shown to at most this many characters in errors and logs."""
 
 _API_TEXT_SHOWN = 200
-_URL = re.compile(r"https?://\S+")
+_API_TEXT_READ = 5_000
+_URL = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 class Paid(StrEnum):
@@ -189,6 +190,7 @@ class ServerError(APIError):
     """The API failed (5xx), redirected, or answered with a code that its documentation does not name."""
 
     retry_helps = True
+    default_paid = Paid.POSSIBLY
 
 
 class TransportError(BitDanceError):
@@ -204,9 +206,13 @@ class NotSentError(TransportError):
 class LostAnswerError(TransportError):
     """The request was sent, at least in part, and no answer was read."""
 
+    default_paid = Paid.POSSIBLY
+
 
 class GarbledAnswerError(TransportError):
     """An answer with a good status that is not what the API documents: no JSON, no data, no id."""
+
+    default_paid = Paid.POSSIBLY
 
 
 class PredictionError(BitDanceError):
@@ -309,10 +315,20 @@ def api_text(message: object, *, prompt: str = "") -> str:
     :param message: The API's text; moderation messages may quote the whole prompt back.
     :param prompt: The prompt of the request, where it is known.
     """
-    text = str(message or "")
-    if prompt:
-        text = text.replace(prompt, shorten(prompt))
-    return shorten(_URL.sub("[url]", text), _API_TEXT_SHOWN)
+    text, asked = (" ".join(_URL.sub("[url]", part).split()) for part in (str(message or ""), prompt))
+    return shorten(_cut_quotes(text[:_API_TEXT_READ], asked), _API_TEXT_SHOWN)
+
+
+def _cut_quotes(text: str, prompt: str) -> str:
+    """Cut each part of ``text`` that is also in ``prompt``: the API may quote a prompt without its end."""
+    longer = PROMPT_SHOWN + 1
+    for start in range(len(text) - PROMPT_SHOWN):
+        if text[start : start + longer] in prompt:
+            end = start + longer
+            while end < len(text) and text[start : end + 1] in prompt:
+                end += 1
+            return text[:start] + shorten(text[start:end]) + _cut_quotes(text[end:], prompt)
+    return text
 
 
 def _sentence(text: str) -> str:

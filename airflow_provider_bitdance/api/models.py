@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -56,6 +56,9 @@ _SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
+_Finding = tuple[str, str, object]
+"""A field of a request, what is wrong with it, and its value."""
+
 
 class ImageRequest(BaseModel):
     """One image as it is asked for, in the one form in which it is sent, recorded and compared.
@@ -94,17 +97,18 @@ class ImageRequest(BaseModel):
         :param model: The model's path on WaveSpeed.
         :raises InputError: Names every field that is wrong, its value, and what is allowed.
         """
+        asked_size, findings = _asked_size(size, width, height)
+        seed = -1 if seed is None else seed
         try:
-            return cls.model_validate(
-                {
-                    "prompt": prompt,
-                    "size": _asked_size(size, width, height),
-                    "seed": -1 if seed is None else seed,
-                    "model": model,
-                }
-            )
+            request = cls.model_validate({"prompt": prompt, "size": asked_size, "seed": seed, "model": model})
         except ValidationError as error:
-            raise _input_error(error) from None
+            findings += [
+                (str(found["loc"][0]), _wrong(found["msg"]), found["input"])
+                for found in error.errors(include_url=False)
+            ]
+        if findings:
+            raise _input_error(findings)
+        return request
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -151,33 +155,28 @@ class ImageRequest(BaseModel):
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _asked_size(size: object, width: object, height: object) -> str:
-    """Make one size of ``size``, ``width`` and ``height``, and refuse what contradicts itself."""
+def _asked_size(size: object, width: object, height: object) -> tuple[object, list[_Finding]]:
+    """Make one size of ``size``, ``width`` and ``height``, and say what is wrong with the sides."""
     if width is None and height is None:
-        return DEFAULT_SIZE if size is None else size  # type: ignore[return-value]  # checked by the field
+        return DEFAULT_SIZE if size is None else size, []
+    sides = (("width", width), ("height", height))
     if size is not None:
-        raise InputError(
-            f"size is {shorten(repr(size))} and width, height are {shorten(f'{width!r}, {height!r}')}",
-            allowed="either size, or width and height, not both",
-        )
-    for name, value in (("width", width), ("height", height)):
-        if value is None:
-            raise InputError(f"{name} is missing", allowed=_ALLOWED[name])
-        if isinstance(value, bool) or not re.fullmatch(r"\s*\d{1,5}\s*", str(value)):
-            raise InputError(f"{name} is {shorten(repr(value))}: not a whole number", allowed=_ALLOWED[name])
-        if not MIN_SIDE <= int(str(value)) <= MAX_SIDE:
-            raise InputError(f"{name} is {shorten(repr(value))}: out of range", allowed=_ALLOWED[name])
-    return f"{width}*{height}"
+        given: list[_Finding] = [(name, "contradicts size", side) for name, side in sides if side is not None]
+        return DEFAULT_SIZE, [("size", "contradicts width and height", size), *given]
+    findings: list[_Finding] = []
+    for name, side in sides:
+        if side is None:
+            findings.append((name, "is missing", side))
+        elif isinstance(side, bool) or not re.fullmatch(r"\s*\d{1,5}\s*", str(side)):
+            findings.append((name, "is not a whole number", side))
+        elif not MIN_SIDE <= int(str(side)) <= MAX_SIDE:
+            findings.append((name, "is out of range", side))
+    return DEFAULT_SIZE if findings else f"{width}*{height}", findings
 
 
-def _input_error(error: ValidationError) -> InputError:
-    findings = error.errors(include_url=False)
-    fields = [str(finding["loc"][0]) for finding in findings]
-    what = "; ".join(
-        f"{field} {_wrong(finding['msg'])}: {shorten(repr(finding['input']))}"
-        for field, finding in zip(fields, findings, strict=True)
-    )
-    return InputError(what, allowed="; ".join(f"{field}: {_ALLOWED[field]}" for field in fields))
+def _input_error(findings: list[_Finding]) -> InputError:
+    what = "; ".join(f"{field} {wrong}: {shorten(repr(value))}" for field, wrong, value in findings)
+    return InputError(what, allowed="; ".join(f"{field}: {_ALLOWED[field]}" for field, _, _ in findings))
 
 
 def _wrong(message: str) -> str:
@@ -306,8 +305,9 @@ def _output_url(item: object) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    """Read an ISO time; the API sends nine fractional digits, of which Python keeps six."""
+    """Read an ISO time, UTC unless it says otherwise; of nine fractional digits Python keeps six."""
     try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else None
+        read = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
+    return read.replace(tzinfo=UTC) if read and read.tzinfo is None else read

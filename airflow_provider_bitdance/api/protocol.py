@@ -7,15 +7,16 @@ The one thing to know: :func:`read` answers whether a refused or garbled submiss
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from airflow_provider_bitdance.api import errors
 from airflow_provider_bitdance.api.errors import Paid, api_text
@@ -30,6 +31,7 @@ from airflow_provider_bitdance.api.models import (
 
 T = TypeVar("T")
 PREFIX = "/api/v3"
+_NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Call(Generic[T]):
     """One request to the API and how its answer is read.
 
     :param buys: Whether this call spends money: only a submission does.
+    :param prompt: The prompt it carries, to keep it short where the API's text quotes it.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Call(Generic[T]):
     parse: Callable[[Any], T]
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     buys: bool = False
+    prompt: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Answer:
 def submit(request: ImageRequest) -> Call[Prediction]:
     """Build ``POST /{model}``, the only call that costs money. Only documented keys are sent."""
     body = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
-    return Call("POST", f"{PREFIX}/{request.model}", Prediction.from_api, body, buys=True)
+    path = f"{PREFIX}/{request.model}"
+    return Call("POST", path, Prediction.from_api, body, buys=True, prompt=request.prompt)
 
 
 def get_prediction(prediction_id: str) -> Call[Prediction]:
@@ -97,7 +102,7 @@ def get_price(request: ImageRequest) -> Call[Price]:
     """Build ``POST /model/price``: what this request would cost. Free."""
     inputs = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
     body = {"model_id": request.model, "inputs": inputs}
-    return Call("POST", f"{PREFIX}/model/price", Price.model_validate, body)
+    return Call("POST", f"{PREFIX}/model/price", Price.model_validate, body, prompt=request.prompt)
 
 
 def read(call: Call[T], answer: Answer) -> T:
@@ -132,7 +137,8 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> errors.Prediction
     what = f"Prediction {prediction.id} ended as {prediction.status!r} (code {prediction.code}): {text}"
     if prediction.status in {"cancelled", "canceled", "deleted"}:
         return errors.PredictionGoneError(what, fix="Clear the task to buy the image anew")
-    flagged = any(word in prediction.error.lower() for word in ("sensitive", "nsfw", "moderation"))
+    said = _own_words(prediction.error, prompt).lower()
+    flagged = any(word in said for word in ("sensitive", "nsfw", "moderation"))
     if prediction.code == 1200 or flagged:
         return errors.ModerationError(what, fix="Change the prompt")
     if prediction.code == 1407:
@@ -153,7 +159,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
     :param now: Unix time, for an answer without a ``Date`` header.
     """
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     until = _http_date(value)
     if until is None:
@@ -168,8 +174,8 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
     4xx means that the API read the request and made no task; 408 comes from gateways that gave up waiting,
     so it is no 4xx in that sense. Everything else leaves it open (docs/errors-retries-timeouts).
     """
-    prompt = str((call.body or {}).get("prompt", ""))
-    message = api_text(envelope.get("message") if isinstance(envelope, dict) else "", prompt=prompt)
+    said = envelope.get("message") if isinstance(envelope, dict) else None
+    message = api_text(said, prompt=call.prompt)
     what = f"{call.method} {call.path} was answered with {status}" + (f": {message}" if message else "")
     if status == 429:
         return errors.RateLimitError(
@@ -182,13 +188,19 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
             what, status=status, fix="Check the API key in the connection; a key works after the first top-up"
         )
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
-    if status in {400, 402} and "insufficient" in message.lower():
+    if status == 402 or (status == 400 and _NO_MONEY.search(_own_words(said, call.prompt))):
         return errors.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404:
         return errors.NotFoundError(what, status=status, fix="Check the model, or the prediction's id")
     if 400 <= status < 500 and status != 408:
         return errors.RequestRefusedError(what, status=status, fix="Change the request")
     return errors.ServerError(what, status=status, paid=Paid.POSSIBLY if call.buys else Paid.NO)
+
+
+def _own_words(message: object, prompt: str) -> str:
+    """Return what the API says without the prompt that it may quote: words of the prompt decide nothing."""
+    text = str(message or "")
+    return text.replace(prompt, "") if prompt else text
 
 
 def _garbled(call: Call[Any], why: str) -> errors.GarbledAnswerError:
@@ -200,23 +212,33 @@ def _garbled(call: Call[Any], why: str) -> errors.GarbledAnswerError:
 def _json(body: bytes) -> object:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _history_page(data: dict[str, Any]) -> HistoryPage:
-    items = data.get("items") or []
-    return HistoryPage(page=data.get("page") or 1, items=tuple(Prediction.from_api(item) for item in items))
+    read = _Rows.model_validate({"page": data.get("page") or 1, "items": data.get("items") or []})
+    return HistoryPage(page=read.page, items=tuple(Prediction.from_api(item) for item in read.items))
 
 
 def _deleted_count(data: dict[str, Any]) -> int:
-    return int(data.get("deleted_count") or 0)
+    return _Deleted.model_validate({"deleted_count": data.get("deleted_count") or 0}).deleted_count
+
+
+class _Rows(BaseModel):
+    page: int
+    items: list[dict[str, Any]]
+
+
+class _Deleted(BaseModel):
+    deleted_count: int
 
 
 def _http_date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError):
+        read = parsedate_to_datetime(value)
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_bitdance.api.errors import (
+    BitDanceError,
     FencedError,
+    Paid,
+    PredictionError,
     PredictionTimeoutError,
     RecordUnreadableError,
 )
@@ -56,15 +59,25 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     await _claim(bench, wanted)
     for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
         await buy(bench, image)
-    pending = _pending(bench)
-    if pending:
+    if pending := _pending(bench):
+        await _collect(bench, pending)
+    return await _outcome(bench)
+
+
+async def _collect(bench: Bench, pending: dict[str, float]) -> None:
+    """Wait for what is bought, and store what ends."""
+    try:
         ended = await watch(
             bench.client, pending, until=_until(bench), poll=bench.policy.poll, clock=bench.clock
         )
         for image in bench.journal.state.having(Status.SUBMITTED):
             if image.prediction_id in ended:
                 await settle(bench, image, ended[image.prediction_id])
-    return await _outcome(bench)
+    except BitDanceError as error:
+        # A look that failed or a full disk costs nothing itself, but the image that it is about is bought.
+        if error.paid is Paid.NO and not isinstance(error, PredictionError):
+            error.paid = Paid.YES
+        raise
 
 
 async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
@@ -127,7 +140,8 @@ async def _outcome(bench: Bench) -> Finished | Waiting:
     if not pending:
         return Finished([await _result(bench, image) for image in state.images.values()])
     now = bench.clock.time()
-    if now >= state.deadline:
+    # The last look may come a moment before the deadline, and only some may hand over what is left.
+    if now >= state.deadline or bench.policy.defer_after is None:
         raise PredictionTimeoutError(
             f"Not done within {bench.policy.timeout:.0f} s: prediction {', '.join(pending)}",
             fix="Its output stays collectable for 7 days",

@@ -12,6 +12,8 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 4096 * 4096
 """Nearly three times the side that the model offers; a picture of that size takes 64 MB in memory."""
 
+_END_OF_PNG = b"IEND\xaeB`\x82"
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -41,9 +43,12 @@ def look_into(data: bytes) -> Picture:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise bomb
-            media_type = Image.MIME[image.format or ""]
+            # Pillow tells a JPEG with a second picture in it (a preview) from a JPEG; nothing else does.
+            media_type = Image.MIME["JPEG" if image.format == "MPO" else image.format or ""]
             width, height = image.size
             image.verify()
+            if image.format == "PNG" and _END_OF_PNG not in data:
+                raise EOFError  # Pillow does not miss the last four bytes
         with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

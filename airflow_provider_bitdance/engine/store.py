@@ -73,12 +73,12 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
     address = address_of(image.plan, bench.journal.state.output)
     await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address)))
     bench.log.info(
-        "Stored %s: %d x %d, %d bytes, %.1f s after it was bought",
-        receipt.uri,
+        "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
         receipt.width,
         receipt.height,
         receipt.bytes,
         (receipt.stored_at - receipt.submitted_at).total_seconds(),
+        receipt.uri,
     )
 
 
@@ -100,7 +100,8 @@ async def _fetch(bench: Bench, prediction: Prediction) -> Picture:
             if not error.retry_helps:
                 raise
             if pause is None:
-                raise _expired(bench, prediction, error) from error
+                _raise_if_expired(bench, prediction, error)
+                raise
             bench.log.info("%s Trying again in %.0f s", error, pause)
         await bench.clock.sleep(pause)
     raise AssertionError("unreachable: the last round returns or raises")
@@ -119,14 +120,14 @@ async def _fetch_once(bench: Bench, url: str) -> Picture:
     return await asyncio.to_thread(look_into, data)
 
 
-def _expired(bench: Bench, prediction: Prediction, error: OutputError) -> OutputError:
+def _raise_if_expired(bench: Bench, prediction: Prediction, error: OutputError) -> None:
     made = prediction.created_at
     if made is None or bench.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():
-        return error
-    return OutputExpiredError(
+        return
+    raise OutputExpiredError(
         f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
         fix="Clear the task to buy the image anew",
-    )
+    ) from error
 
 
 def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Picture) -> Receipt:

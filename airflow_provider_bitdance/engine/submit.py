@@ -7,6 +7,7 @@ A POST is sent again only where the task certainly was not created: no connectio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 from airflow_provider_bitdance.api.errors import (
@@ -14,7 +15,7 @@ from airflow_provider_bitdance.api.errors import (
     NotSentError,
     Paid,
     RateLimitError,
-    StorageError,
+    RecordError,
     shorten,
 )
 from airflow_provider_bitdance.api.models import Prediction
@@ -37,12 +38,14 @@ async def buy(bench: Bench, image: ImageState) -> None:
         prediction = await _post(bench, image)
     except BitDanceError as error:
         event = NotCreated if error.paid is Paid.NO else Lost
-        await bench.write(event(key=key, reason=error.what))
+        # What happened to the money matters more than the store. Unwritten, the intent stands for a loss.
+        with contextlib.suppress(RecordError):
+            await bench.write(event(key=key, reason=error.what))
         raise
     try:
         await bench.write(Submitted(key=key, prediction_id=prediction.id))
-    except StorageError as error:
-        raise StorageError(
+    except RecordError as error:
+        raise type(error)(
             f"Prediction {prediction.id} is bought and could not be recorded: {error.what}",
             fix="Collect it by its id, or the next try buys it anew",
             paid=Paid.YES,

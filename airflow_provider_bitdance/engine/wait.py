@@ -53,19 +53,20 @@ async def _watch_one(
     clock: Clock,
 ) -> Prediction | None:
     failures = 0
+    asked = 0.0
     pause = poll.first(age=clock.time() - submitted_at)
     while True:
         left = until - clock.time()
-        if left < pause and left < poll.interval and pause > 0:
-            return None  # so little time is left that a look would come right after the last one
+        if left < pause and left < max(poll.interval, asked) and pause > 0:
+            return None  # so little time is left that a look would come too soon after the last one
         await clock.sleep(min(pause, max(left, 0.0)))
-        asked = None
+        asked = 0.0
         try:
             prediction = await client.get_prediction(prediction_id)
         except BitDanceError as error:
             failures += 1
             _raise_if_final(error, prediction_id, clock.time() - submitted_at, failures, poll)
-            asked = error.retry_after if isinstance(error, RateLimitError) else None
+            asked = (isinstance(error, RateLimitError) and error.retry_after) or 0.0
         else:
             failures = 0
             if prediction.is_terminal:

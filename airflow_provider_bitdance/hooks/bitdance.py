@@ -6,6 +6,7 @@ again. The operator is what remembers.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,11 @@ from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSett
 from airflow_provider_bitdance.api.errors import (
     AuthenticationError,
     BitDanceError,
+    GarbledAnswerError,
     InputError,
+    NotFoundError,
     PredictionTimeoutError,
+    RateLimitError,
     TransportError,
     shorten,
 )
@@ -44,8 +48,8 @@ class ConnectionExtra(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    price_usd: float = Field(default=0.01, ge=0)
-    timeout: float = Field(default=60.0, gt=0)
+    price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     records_path: str = ""
     allow_http: bool = False
 
@@ -55,6 +59,8 @@ class ConnectionExtra(BaseModel):
 
         :raises InputError: Names each field that is wrong.
         """
+        if not isinstance(extra, dict):
+            raise InputError("The extra is not a JSON object", fix="Correct the connection")
         given = {name: value for name, value in extra.items() if value not in (None, "")}
         try:
             return cls.model_validate(given)
@@ -63,9 +69,14 @@ class ConnectionExtra(BaseModel):
                 f"{finding['loc'][0]} is {shorten(repr(finding['input']))}: {finding['msg']}"
                 for finding in error.errors(include_url=False)
             )
-            raise InputError(
-                f"The connection's extra cannot be used: {what}", fix="Correct the connection"
-            ) from None
+            raise InputError(f"The extra cannot be used: {what}", fix="Correct the connection") from None
+
+
+class _NotWaitedForError(PredictionTimeoutError):
+    """The hook keeps no records, so here a retry does not find the prediction again."""
+
+    retry_helps = False
+    retry_in_words = "get_prediction looks again for free; to generate again buys another image."
 
 
 class BitDanceHook(BaseHook):
@@ -186,28 +197,29 @@ class BitDanceHook(BaseHook):
         :param timeout: Seconds to wait.
         :param poll_interval: Seconds from the submission to the first look, and the shortest pause.
         :raises PredictionError: It ended without a picture.
-        :raises PredictionTimeoutError: It is not done yet; the error names its id.
+        :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
         schedule = PollSchedule(interval=poll_interval)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         start = time.monotonic()
-        failures = 0
+        failures, asked = 0, None
         with self.get_conn() as client:
             while not prediction.is_terminal:
                 age = time.monotonic() - start
                 if age >= timeout:
-                    raise PredictionTimeoutError(
-                        f"Not done within {timeout:.0f} s: prediction {prediction.id}",
-                        fix="Look at it again with get_prediction",
-                    )
-                time.sleep(schedule.pause(age=age, draw=0.5, failures=failures))
+                    raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
+                pause = schedule.pause(age=age, draw=0.5, failures=failures, asked=asked)
+                time.sleep(min(pause, timeout - age))
                 try:
                     prediction = client.get_prediction(prediction.id)
-                    failures = 0
+                    failures, asked = 0, None
                 except BitDanceError as error:
                     failures += 1
-                    if not error.retry_helps or failures >= schedule.failures:
-                        raise
+                    asked = error.retry_after if isinstance(error, RateLimitError) else None
+                    unknown_yet = isinstance(error, NotFoundError) and age < schedule.not_found_grace
+                    if not (error.retry_helps or unknown_yet) or failures >= schedule.failures:
+                        what = f"Looking at prediction {prediction.id} failed: {error.what}"
+                        raise _NotWaitedForError(what) from error
         if not prediction.is_completed:
             raise failure_of(prediction, prompt=prompt)
         return prediction
@@ -221,8 +233,11 @@ class BitDanceHook(BaseHook):
         """Ask for the balance, which is free, and say in words what came back."""
         try:
             balance = self.get_balance()
-        except AuthenticationError:
-            return False, "The API key was refused. Check it; a key works only after the first top-up."
+        except AuthenticationError as error:
+            why = f" ({error.what})" if error.status != 401 else ""
+            return False, f"The API key was refused. Check it; a key works only after the first top-up.{why}"
+        except (NotFoundError, GarbledAnswerError) as error:
+            return False, f"This is not the address of a WaveSpeed API. Check the host. ({error.what})"
         except TransportError as error:
             return False, f"The API could not be reached. Check the address and the network. ({error.what})"
         except BitDanceError as error:
@@ -238,12 +253,29 @@ class BitDanceHook(BaseHook):
 
 def _read(connection: Connection, extra_fields: dict[str, Any]) -> tuple[ClientSettings, ConnectionExtra]:
     """Turn a connection into what the client needs, with errors that name the connection."""
-    extra = ConnectionExtra.of(extra_fields)
-    host = (connection.host or "").strip() or DEFAULT_BASE_URL
-    if "://" not in host:
-        port = f":{connection.port}" if connection.port else ""
-        host = f"{connection.schema or 'https'}://{host}{port}"
-    settings = ClientSettings(
-        connection.password or "", base_url=host, allow_http=extra.allow_http, timeout=extra.timeout
-    )
+    try:
+        extra = ConnectionExtra.of(extra_fields)
+        settings = ClientSettings(
+            connection.password or "",
+            base_url=_address(connection),
+            allow_http=extra.allow_http,
+            timeout=extra.timeout,
+        )
+    except InputError as error:
+        what = f"Connection {connection.conn_id!r}: {error.what}"
+        raise InputError(what, allowed=error.allowed, fix=error.fix) from None
     return settings, extra
+
+
+def _address(connection: Connection) -> str:
+    """Return the API's address. Airflow splits a port off a URI whose host keeps its scheme."""
+    host = (connection.host or "").strip()
+    if not host:
+        return DEFAULT_BASE_URL
+    if "://" not in host:
+        host = f"{connection.schema or 'https'}://{host}"
+    scheme, _, rest = host.partition("://")
+    name, slash, path = rest.partition("/")
+    if connection.port and not re.search(r":\d+$", name):
+        name = f"{name}:{connection.port}"
+    return f"{scheme}://{name}{slash}{path}"

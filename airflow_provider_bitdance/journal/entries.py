@@ -18,7 +18,7 @@ from airflow_provider_bitdance.names import safe_name
 FORMAT = 1
 """Version of the entries' format. An entry of a newer one stops its reader."""
 
-_strict = ConfigDict(frozen=True, extra="forbid")
+_strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON would hold a null instead
 
 
 class Job(BaseModel):

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
+from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, shorten
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.names import image_address
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BitDanceTextToImageOperator"]
 
+LONGEST_WAIT = 7 * 24 * 3600.0
+"""Seconds; WaveSpeed keeps an output no longer."""
 DEFERRAL_MARGIN = timedelta(seconds=60)
 """Airflow's own time-out of a deferral comes this much after ours, which has the better message."""
 
@@ -154,8 +156,9 @@ class BitDanceTextToImageOperator(BaseOperator):
         """Go on after a deferral. All that is needed is in the journal; the event is for the log.
 
         :param event: As :class:`BitDanceTrigger` sends it.
+        :raises ValueError: It is not such an event.
         """
-        reason = Reason(event["reason"])
+        reason = _reason_of(event)
         self.log.info("Back from the triggerer: %s, %s ended", reason, event.get("ended"))
         return self._advance(context, resumed=True)
 
@@ -253,11 +256,26 @@ class BitDanceTextToImageOperator(BaseOperator):
         )
 
 
+def _reason_of(event: dict[str, Any]) -> Reason:
+    """Read the trigger's event; a triggerer of another version may send what this one does not know."""
+    try:
+        return Reason(event["reason"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"The event of the trigger is {shorten(repr(event))}. Allowed: a reason of {', '.join(Reason)}. "
+            "Install one version of airflow-provider-bitdance on all workers and triggerers. "
+            "A retry goes on with the same prediction and buys nothing."
+        ) from None
+
+
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
 
 
 def _check_seconds(name: str, value: object, *, at_least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= at_least:
-        raise InputError(f"{name} is {value!r}", allowed=f"a number of seconds, {at_least:g} or more")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and at_least <= value <= LONGEST_WAIT):  # type: ignore[operator]  # a number
+        raise InputError(
+            f"{name} is {value!r}", allowed=f"a number of seconds, {at_least:g} to {LONGEST_WAIT:g}"
+        )

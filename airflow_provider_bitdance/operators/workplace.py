@@ -47,10 +47,10 @@ def default_stem(job: Job) -> str:
     return safe_name(f"{job.dag_id}.{job.task_id}.{job.run_id}{index}")
 
 
-def records_path(of_operator: str | None, of_connection: str, *, output: str) -> str:
+def records_path(of_operator: object, of_connection: str, *, output: str) -> str:
     """Return where the records lie: by the operator, the connection, the settings, or beside the images."""
     settings: str = conf.get("bitdance", "records_path", fallback="") or ""
-    path = of_operator or of_connection or settings or f"{output}/.bitdance"
+    path = str(of_operator or of_connection or settings or f"{output}/.bitdance").strip()
     if not (path.startswith("/") or "://" in path):
         raise InputError(
             f"records_path is {shorten(repr(path))}: not an absolute path",
@@ -67,6 +67,13 @@ def open_folder(uri: str) -> Folder:
     """
     from airflow.sdk import ObjectStoragePath
 
+    host = uri.partition("://")[2].partition("/")[0]
+    if uri.startswith("file://") and host and not host.endswith("@"):
+        # ObjectStoragePath would take it for a path below the worker's current folder.
+        raise InputError(
+            f"{shorten(uri, 200)} is not an absolute path",
+            allowed='three slashes, as in "file:///data/images"',
+        )
     try:
         path = ObjectStoragePath(uri)
         if path.protocol in ("", "file", "local"):

@@ -90,7 +90,9 @@ class BitDanceTrigger(BaseTrigger):
         except BitDanceError as error:
             self.log.warning("Looking at %d predictions failed: %s", len(self.pending), error)
             reason = Reason.UNREACHABLE
-        await clock.sleep(max(0.0, self.not_before - clock.time()))
+        # The last look comes a moment early; an early event would only be deferred again.
+        earliest = max(self.not_before, self.deadline) if reason is Reason.DEADLINE else self.not_before
+        await clock.sleep(max(0.0, earliest - clock.time()))
         event = {"reason": reason.value, "ended": ended, "pending": len(self.pending) - ended}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 

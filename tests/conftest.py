@@ -1,0 +1,67 @@
+"""An Airflow home of its own, made before Airflow is imported; a clock; the local service.
+
+Nothing of the caller's shell counts: an AIRFLOW variable of theirs could point the tests at a real database.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="bitdance-tests-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+for name in [name for name in os.environ if name.lstrip("_").startswith("AIRFLOW")]:
+    del os.environ[name]
+(HOME / "dags").mkdir()
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(HOME / "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
+)
+
+from airflow_provider_bitdance.engine import Clock  # noqa: E402
+from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402
+from tests.builders import API_KEY, connection_to  # noqa: E402
+from tests.unit.support import FakeClock  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Make the database that ``dag.test()`` needs, once: it takes seconds."""
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Return a clock that the engine, the trigger and the service go by: it moves when somebody sleeps."""
+    clock = FakeClock()
+    monkeypatch.setattr(Clock, "time", lambda _: clock.time())
+    monkeypatch.setattr(Clock, "sleep", lambda _, seconds: clock.sleep(seconds))
+    return clock
+
+
+@pytest.fixture(scope="session")
+def running_local() -> Iterator[LocalService]:
+    """Start the local service once: to stop it takes longer than most tests."""
+    with running_service(Options(api_key=API_KEY)) as service:
+        yield service
+
+
+@pytest.fixture
+def local(running_local: LocalService, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> LocalService:
+    """Return an empty local service on the test's clock, to which ``bitdance_default`` leads."""
+    running_local.service.clock = clock.time
+    running_local.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(running_local))
+    return running_local

@@ -1,0 +1,252 @@
+"""A process may die anywhere: at every store write and every API call, before it and after it.
+
+Each test kills the first process at one point (some kill a second one too), has fresh processes go on from
+what lies on the disk, and compares the bill with what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_bitdance.api.errors import BitDanceError, FencedError
+from airflow_provider_bitdance.engine import Bench, Finished, Waiting, Wanted, advance
+from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.receipts import Receipts
+from airflow_provider_bitdance.storage import LocalFolder
+from tests.unit.support import OUTPUT, Crash, Fuse, World, a_receipt, a_wanted, a_writer, run
+
+POINTS = [
+    "before create 000001",
+    "after create 000001",
+    "before POST",
+    "after POST",
+    "before create 000002",
+    "after create 000002",
+    "before look",
+    "after look",
+    "before look",
+    "after look",
+    "before download",
+    "after download",
+    "before replace cover.png",
+    "after replace cover.png",
+    "before replace receipt",
+    "after replace receipt",
+    "before create 000003",
+    "after create 000003",
+]
+"""The steps of one image, in order: entry 1 claims, plans and intends, 2 has the id, 3 is the end."""
+
+MAYBE_PAID = POINTS[1:5]
+"""Between the intent and the id, nobody can know whether the image was bought."""
+PAID_TWICE = POINTS[3:5]
+"""Of these, the points at which it was."""
+
+LIMIT = 20
+
+
+def go(world: World, *, crash_at: int = 0, wanted: list[Wanted] | None = None, **bench: Any) -> Any:
+    """Run one process; return its outcome, or ``None`` where it died."""
+    fuse = Fuse(crash_at)
+    try:
+        return run(advance(world.bench(step=fuse, **bench), wanted or [a_wanted()]))
+    except Crash:
+        return None
+
+
+def finish(world: World, *, first_try: int = 2, **bench: Any) -> list[dict[str, Any]]:
+    """Run process after process, each a new try, until one has finished."""
+    for try_number in range(first_try, first_try + LIMIT):
+        outcome = go(world, try_number=try_number, **bench)
+        if isinstance(outcome, Finished):
+            return outcome.results
+    raise AssertionError("never finished")
+
+
+def check(world: World, results: list[dict[str, Any]]) -> None:
+    """Compare what is stored, what the results say and what was billed."""
+    stored = world.images
+    assert {result["uri"] for result in results} == {f"{OUTPUT}/{name}" for name in stored}
+    for result in results:
+        made = world.api.made[result["prediction_id"]]
+        assert stored[result["uri"].removeprefix(f"{OUTPUT}/")] == made.picture
+        assert result["seed"] == made.body["seed"]
+    lost = world.event_names.count("lost")
+    assert lost == sum(result["possibly_paid"] for result in results)
+    assert world.api.billed <= len(results) + lost
+
+
+def test_the_points_of_this_test_are_all_that_there_are() -> None:
+    fuse = Fuse()
+    run(advance(World().bench(step=fuse), [a_wanted()]))
+    assert fuse.steps == POINTS
+
+
+@pytest.mark.parametrize("at", range(len(POINTS)), ids=lambda at: f"{at + 1} {POINTS[at]}")
+def test_after_a_crash_anywhere_the_image_is_stored_once_and_the_bill_is_explained(at: int) -> None:
+    world = World()
+    assert go(world, crash_at=at + 1) is None
+    (result,) = finish(world)
+    check(world, [result])
+    assert result["possibly_paid"] == (1 if POINTS[at] in MAYBE_PAID else 0)
+    assert world.api.billed == (2 if POINTS[at] in PAID_TWICE else 1)
+
+
+@pytest.mark.parametrize("at", range(len(POINTS)), ids=lambda at: f"{at + 1} {POINTS[at]}")
+def test_after_a_crash_on_a_real_disk_too(at: int, tmp_path: Path) -> None:
+    world = World()
+    wanted = Wanted("image", a_wanted().request, image_address(f"{tmp_path}/out/cover", default_stem="-"))
+
+    def process(try_number: int, fuse: Fuse) -> Bench:
+        bench = world.bench(try_number=try_number, step=fuse)
+        folder = Stepping(tmp_path / "out" / ".bitdance", fuse)
+        journal = Journal(folder, a_writer(try_number=try_number))
+        journal.load()
+        return Bench(
+            client=bench.client,
+            journal=journal,
+            receipts=Receipts(folder),
+            images=Stepping(tmp_path / "out", fuse),
+            policy=bench.policy,
+            log=bench.log,
+            clock=world.clock,
+        )
+
+    with pytest.raises(Crash):
+        run(advance(process(1, Fuse(at + 1)), [wanted]))
+    outcome = run(advance(process(2, Fuse()), [wanted]))
+    assert isinstance(outcome, Finished)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    images = [path for path in files if ".bitdance" not in path.parts]
+    assert [path.read_bytes() for path in images] == [
+        world.api.made[outcome.results[0]["prediction_id"]].picture
+    ]
+    assert [path for path in files if path.suffix not in {".json", ".png"}] == []
+    assert world.api.billed == (2 if POINTS[at] in PAID_TWICE else 1)
+
+
+class Stepping(LocalFolder):
+    """A real folder with the fuse's points."""
+
+    def __init__(self, path: Path, fuse: Fuse) -> None:
+        super().__init__(path)
+        self._fuse = fuse
+
+    def create(self, name: str, data: bytes) -> None:
+        self._fuse(f"before create {name}")
+        super().create(name, data)
+        self._fuse(f"after create {name}")
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._fuse(f"before replace {name}")
+        super().replace(name, data)
+        self._fuse(f"after replace {name}")
+
+
+@settings(max_examples=75, deadline=None)
+@given(st.lists(st.integers(1, len(POINTS)), max_size=5))
+def test_after_several_crashes_in_a_row(crashes: list[int]) -> None:
+    world = World()
+    for try_number, crash_at in enumerate(crashes, start=1):
+        go(world, crash_at=crash_at, try_number=try_number)
+    check(world, finish(world, first_try=len(crashes) + 1))
+
+
+@pytest.mark.parametrize("at", range(1, 2 * len(POINTS)))
+def test_after_a_crash_among_several_images(at: int) -> None:
+    world = World()
+    wanted = [a_wanted(f"prompt {name}", key=name, name=name) for name in "abc"]
+    go(world, crash_at=at, wanted=wanted)
+    results = finish(world, wanted=wanted)
+    assert [Path(result["uri"]).stem for result in results] == ["a", "b", "c"]
+    for result, item in zip(results, wanted, strict=True):
+        assert world.api.made[result["prediction_id"]].body["prompt"] == item.request.prompt
+    check(world, results)
+    assert world.event_names.count("lost") <= 1
+
+
+@pytest.mark.parametrize("at", range(1, len(POINTS) + 5))
+def test_after_a_crash_while_an_older_image_of_another_format_is_replaced(at: int) -> None:
+    """The old file may stay behind, as a file without a receipt; the new one is whole and recorded."""
+    world = World()
+    bench = world.bench()
+    bench.images.replace("cover.jpg", b"old")
+    bench.receipts.write(a_wanted().address, a_receipt(file="cover.jpg", bytes=3, fingerprint="another"))
+    go(world, crash_at=at)
+    (result,) = finish(world)
+    made = world.api.made[result["prediction_id"]]
+    assert world.images["cover.png"] == made.picture
+    receipt = world.bench().receipts.find(a_wanted().address)
+    assert receipt is not None
+    assert receipt.prediction_id == made.id
+    assert world.api.billed <= 1 + result["possibly_paid"]
+
+
+@pytest.mark.parametrize("at", range(1, 13))
+def test_after_a_crash_of_a_process_that_came_back_from_the_triggerer(at: int) -> None:
+    world = World(latency=100)
+    first = go(world, defer_after=5.0)
+    assert isinstance(first, Waiting)
+    world.clock.now += 100
+    go(world, crash_at=at, defer_after=5.0)
+    results = finish(world, defer_after=5.0)
+    check(world, results)
+    assert (world.api.billed, results[0]["possibly_paid"]) == (1, 0)
+
+
+@pytest.mark.parametrize("at", range(1, len(POINTS) + 1))
+def test_a_process_that_was_only_paused_does_nothing_more_once_another_has_taken_over(at: int) -> None:
+    """The zombie: it stops at a point, another process does the whole job, then it wakes up."""
+    world = World()
+    results: list[dict[str, Any]] = []
+
+    def sleep_through_the_other(step: str) -> None:
+        steps.append(step)
+        if len(steps) == at:
+            results.extend(finish_elsewhere(world))
+
+    steps: list[str] = []
+    bench = world.bench(step=sleep_through_the_other)
+    try:
+        outcome = run(advance(bench, [a_wanted()]))
+    except BitDanceError as error:
+        assert isinstance(error, FencedError)  # noqa: PT017
+    else:
+        assert isinstance(outcome, Finished)
+        assert outcome.results[0]["prediction_id"] == results[0]["prediction_id"]
+    receipt = world.bench().receipts.find(a_wanted().address)
+    assert receipt is not None
+    assert world.images["cover.png"] == world.api.made[receipt.prediction_id].picture
+    lost = world.event_names.count("lost")
+    assert world.api.billed <= 1 + lost
+    assert lost == (1 if POINTS[at - 1] in MAYBE_PAID else 0)
+
+
+def finish_elsewhere(world: World) -> list[dict[str, Any]]:
+    """Run the job to its end in another thread's loop, as another worker would."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: finish(world)).result(timeout=30)
+
+
+def test_many_processes_at_once_buy_one_image() -> None:
+    world = World()
+
+    async def all_at_once() -> list[Any]:
+        benches = [world.bench(try_number=number) for number in range(1, 6)]
+        return await asyncio.gather(
+            *(advance(bench, [a_wanted()]) for bench in benches), return_exceptions=True
+        )
+
+    outcomes = run(all_at_once())
+    assert all(isinstance(outcome, Finished | FencedError) for outcome in outcomes)
+    results = finish(world, first_try=9)
+    check(world, results)

@@ -1,0 +1,279 @@
+"""Buying one image: what is written down around the POST, and when the POST may be sent again."""
+
+from __future__ import annotations
+
+import logging
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.api.errors import (
+    AuthenticationError,
+    BitDanceError,
+    FencedError,
+    GarbledAnswerError,
+    InsufficientCreditError,
+    LostAnswerError,
+    NotFoundError,
+    NotSentError,
+    Paid,
+    RateLimitError,
+    RequestRefusedError,
+    ServerError,
+    StorageError,
+)
+from airflow_provider_bitdance.engine import Bench
+from airflow_provider_bitdance.engine.submit import CONNECTION_TRIES, buy
+from airflow_provider_bitdance.journal import ImageState, Intended, Planned, Status
+from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
+
+PLAN = Planned(output=OUTPUT, images=(a_plan(),))
+INTENT = Intended(keys=("image",))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None) -> Bench:
+    """Return a process that has claimed the job: entry 1."""
+    bench = world.bench(step=step)
+    events = [PLAN, INTENT] if intended else [PLAN]
+    bench.journal.claim(world.clock.now + 600, world.clock.now, *events)
+    return bench
+
+
+def buying(bench: Bench) -> None:
+    run(buy(bench, bench.journal.state.images["image"]))
+
+
+def recorded(world: World) -> ImageState:
+    """Return what another process reads."""
+    return world.bench().journal.state.images["image"]
+
+
+def fails_at(wanted: str, error: Exception) -> Step:
+    def step(name: str) -> None:
+        if name == wanted:
+            raise error
+
+    return step
+
+
+def test_a_bought_image_is_written_down_with_its_id(world: World) -> None:
+    buying(buyer(world))
+    image = recorded(world)
+    assert (image.status, image.prediction_id, image.possibly_paid) == (Status.SUBMITTED, "pred-1", 0)
+
+
+def test_what_is_sent_is_what_was_planned(world: World) -> None:
+    buying(buyer(world))
+    assert world.api.posts == [{"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}]
+
+
+def test_the_intent_is_written_before_the_post_and_the_id_after_it(world: World) -> None:
+    steps: list[str] = []
+    buying(buyer(world, intended=False, step=steps.append))
+    assert steps[2:] == [
+        "before create 000002",
+        "after create 000002",
+        "before POST",
+        "after POST",
+        "before create 000003",
+        "after create 000003",
+    ]
+    assert world.event_names == ["claimed", "planned", "intended", "submitted"]
+
+
+def test_an_intent_of_this_process_is_not_written_twice(world: World) -> None:
+    buying(buyer(world, intended=True))
+    assert world.event_names == ["claimed", "planned", "intended", "submitted"]
+
+
+def test_the_log_tells_the_purchase_with_a_short_prompt_and_no_key(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = world.bench()
+    long = a_plan().model_copy(update={"request": a_plan().request.model_copy(update={"prompt": "x" * 500})})
+    bench.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(long,)))
+    with caplog.at_level(logging.INFO):
+        buying(bench)
+    assert "Bought prediction pred-1, about $0.01: 1024*1024, seed 7" in caplog.text
+    assert "x" * 81 not in caplog.text
+    assert API_KEY not in caplog.text
+
+
+def test_429_waits_as_long_as_asked_and_sends_again(world: World) -> None:
+    world.api.on_post = [refusal(429, Retry_After="30"), refusal(429, Retry_After="45")]
+    buying(buyer(world))
+    assert len(world.api.posts) == 3
+    assert world.clock.slept == [30, 45]
+    assert world.api.billed == 1
+
+
+def test_429_without_a_time_waits_longer_each_time(world: World) -> None:
+    world.api.on_post = [refusal(429) for _ in range(8)]
+    buying(buyer(world))
+    expected = [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(world.clock.slept) == len(expected)
+    assert all(
+        0.8 * base <= slept <= 1.2 * base for slept, base in zip(world.clock.slept, expected, strict=True)
+    )
+
+
+def test_429_is_given_up_when_the_next_post_would_come_after_the_deadline(world: World) -> None:
+    world.api.on_post = [refusal(429, Retry_After="601")]
+    with pytest.raises(RateLimitError):
+        buying(buyer(world))
+    assert world.clock.slept == []
+    assert world.event_names[-1] == "not_created"
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
+def test_a_connection_that_was_not_made_is_tried_again(world: World, error: type[Exception]) -> None:
+    world.api.on_post = [error("refused") for _ in range(CONNECTION_TRIES - 1)]
+    buying(buyer(world))
+    assert len(world.api.posts) == CONNECTION_TRIES
+    assert recorded(world).possibly_paid == 0
+
+
+def test_a_connection_that_is_never_made_ends_the_try_and_nothing_was_paid(world: World) -> None:
+    world.api.on_post = [httpx.ConnectError("refused") for _ in range(99)]
+    with pytest.raises(NotSentError):
+        buying(buyer(world))
+    assert len(world.api.posts) == CONNECTION_TRIES
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 0)
+
+
+REFUSALS: dict[str, tuple[Answer, type[BitDanceError]]] = {
+    "400": (refusal(400, "size is wrong"), RequestRefusedError),
+    "400 no money": (refusal(400, "Insufficient credits"), InsufficientCreditError),
+    "401": (refusal(401), AuthenticationError),
+    "402 no money": (refusal(402, "insufficient balance"), InsufficientCreditError),
+    "403": (refusal(403), AuthenticationError),
+    "404": (refusal(404), NotFoundError),
+    "413": (refusal(413), RequestRefusedError),
+    "422": (refusal(422), RequestRefusedError),
+    "200 with code 400": (envelope({}, code=400), RequestRefusedError),
+    "200 with code 401": (envelope({}, code=401), AuthenticationError),
+}
+
+LOSSES: dict[str, tuple[Answer, type[BitDanceError]]] = {
+    "302": (httpx.Response(302, headers={"Location": "http://127.0.0.1:9/api/v3/other"}), ServerError),
+    "307": (httpx.Response(307, headers={"Location": "http://127.0.0.1:9/api/v3/other"}), ServerError),
+    "408": (refusal(408), ServerError),
+    "500": (refusal(500), ServerError),
+    "502 HTML": (httpx.Response(502, text="<html>bad gateway</html>"), ServerError),
+    "503 with Retry-After": (refusal(503, Retry_After="1"), ServerError),
+    "504 empty": (httpx.Response(504), ServerError),
+    "200 with code 500": (envelope({}, code=500), ServerError),
+    "200 HTML": (httpx.Response(200, text="<html>"), GarbledAnswerError),
+    "200 empty": (httpx.Response(200), GarbledAnswerError),
+    "200 cut": (httpx.Response(200, content=b'{"code": 200, "data": {"id": "pr'), GarbledAnswerError),
+    "200 without an id": (envelope({"status": "created"}), GarbledAnswerError),
+    "200 with an unsafe id": (envelope({"id": "../../etc"}), GarbledAnswerError),
+    "read time-out": (httpx.ReadTimeout("x"), LostAnswerError),
+    "write time-out": (httpx.WriteTimeout("x"), LostAnswerError),
+    "read error": (httpx.ReadError("x"), LostAnswerError),
+    "write error": (httpx.WriteError("x"), LostAnswerError),
+    "closed": (httpx.RemoteProtocolError("x"), LostAnswerError),
+    "not decodable": (httpx.DecodingError("x"), LostAnswerError),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_not_sent_again_and_nothing_was_created(world: World, name: str) -> None:
+    answer, error = REFUSALS[name]
+    world.api.on_post = [answer]
+    with pytest.raises(error) as caught:
+        buying(buyer(world))
+    assert type(caught.value) is error
+    assert caught.value.paid is Paid.NO
+    assert not caught.value.retry_helps
+    assert len(world.api.posts) == 1
+    assert world.event_names[-1] == "not_created"
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_answer_is_not_sent_again_and_is_written_down_as_possibly_paid(
+    world: World, name: str
+) -> None:
+    answer, error = LOSSES[name]
+    world.api.on_post = [answer]
+    with pytest.raises(error) as caught:
+        buying(buyer(world))
+    assert type(caught.value) is error
+    assert caught.value.paid is Paid.POSSIBLY
+    assert caught.value.retry_helps
+    assert len(world.api.posts) == 1
+    assert world.event_names[-1] == "lost"
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 1)
+
+
+def test_the_reason_is_recorded_without_the_key_or_the_prompt(world: World) -> None:
+    prompt = "a lighthouse at dawn"
+    world.api.on_post = [refusal(400, f"bad prompt {prompt * 20} for key {API_KEY}")]
+    with pytest.raises(RequestRefusedError):
+        buying(buyer(world))
+    reason = world.events[-1]["reason"]
+    assert "400" in reason
+    assert API_KEY not in reason
+    assert len(reason) < 400
+
+
+def test_nothing_is_sent_once_another_process_has_gone_on_with_the_job(world: World) -> None:
+    bench = buyer(world)
+    world.bench().journal.claim(world.clock.now + 600, world.clock.now)
+    with pytest.raises(FencedError):
+        buying(bench)
+    assert world.api.posts == []
+
+
+def test_nothing_is_sent_again_when_another_process_took_over_during_the_pause(world: World) -> None:
+    def take_over(request: httpx.Request) -> httpx.Response:
+        world.bench().journal.claim(world.clock.now + 600, world.clock.now)
+        return refusal(429)
+
+    world.api.on_post = [take_over]
+    with pytest.raises(FencedError):
+        buying(buyer(world))
+    assert len(world.api.posts) == 1
+
+
+def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
+    step = fails_at("before create 000002", StorageError("full"))
+    with pytest.raises(StorageError) as caught:
+        buying(buyer(world, intended=False, step=step))
+    assert world.api.posts == []
+    assert caught.value.paid is Paid.NO
+
+
+def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it_is_paid(
+    world: World,
+) -> None:
+    step = fails_at("before create 000002", StorageError("full"))
+    with pytest.raises(StorageError, match="pred-1 is bought and could not be recorded") as caught:
+        buying(buyer(world, step=step))
+    assert caught.value.paid is Paid.YES
+    assert caught.value.retry_helps
+
+
+def test_a_take_over_during_the_post_names_the_prediction_and_says_that_it_is_paid(world: World) -> None:
+    def take_over(name: str) -> None:
+        if name == "after POST":
+            world.bench().journal.claim(world.clock.now + 600, world.clock.now)
+
+    with pytest.raises(FencedError, match="pred-1 is bought") as caught:
+        buying(buyer(world, step=take_over))
+    assert caught.value.paid is Paid.YES
+
+
+def test_an_error_of_the_api_is_raised_even_when_the_store_cannot_take_it(world: World) -> None:
+    """The intent stays in the journal and stands for the loss."""
+    world.api.on_post = [world.api.lose_answer]
+    with pytest.raises(LostAnswerError) as caught:
+        buying(buyer(world, step=fails_at("before create 000002", StorageError("full"))))
+    assert caught.value.paid is Paid.POSSIBLY
+    assert recorded(world).status is Status.INTENDED

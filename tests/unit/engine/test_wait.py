@@ -1,0 +1,218 @@
+"""Looking at predictions until they end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.api.errors import (
+    AuthenticationError,
+    BitDanceError,
+    GarbledAnswerError,
+    LostAnswerError,
+    NotSentError,
+    PredictionGoneError,
+    RateLimitError,
+    ServerError,
+)
+from airflow_provider_bitdance.api.models import Prediction
+from airflow_provider_bitdance.engine.wait import watch
+from airflow_provider_bitdance.polling import PollSchedule
+from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.5)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def api(clock: FakeClock) -> FakeAPI:
+    return FakeAPI(clock)
+
+
+def watching(
+    api: FakeAPI, pending: dict[str, float] | None = None, *, seconds: float = 600.0, **poll: float
+) -> dict[str, Prediction]:
+    """Watch from now on for so many seconds; without ``pending``, one prediction that is made now."""
+    if pending is None:
+        pending = {api.create({}).id: api.clock.now}
+    schedule = PollSchedule(**poll)  # type: ignore[arg-type]
+    until = api.clock.now + seconds
+    return run(watch(api.client(), pending, until=until, poll=schedule, clock=api.clock))
+
+
+def look_ages(api: FakeAPI) -> list[float]:
+    return [round(moment - START, 2) for _, moment in api.looks]
+
+
+def test_a_prediction_that_ends_is_returned(api: FakeAPI) -> None:
+    found = watching(api)
+    assert found["pred-1"].is_completed
+    assert found["pred-1"].outputs
+
+
+def test_the_looks_grow_rarer(api: FakeAPI) -> None:
+    api.latency = 100
+    watching(api)
+    ages = look_ages(api)
+    assert ages[:9] == [2, 4, 6, 8, 10, 12, 14.4, 17.28, 20.74]
+    assert ages[-3:] == [74.3, 89.16, 104.16]
+
+
+def test_every_end_is_an_end_and_not_only_success(api: FakeAPI) -> None:
+    api.next_changes = {"status": "failed"}
+    assert watching(api)["pred-1"].status == "failed"
+
+
+def test_an_unknown_status_is_looked_at_again(api: FakeAPI) -> None:
+    made = api.create({})
+    api.on_look = [envelope({"id": made.id, "status": word}) for word in ("pondering", "", "queued")]
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert len(api.looks) == 4
+
+
+FAILURES: dict[str, tuple[Callable[[], Answer], type[BitDanceError]]] = {
+    "503": (lambda: refusal(503), ServerError),
+    "429": (lambda: refusal(429), RateLimitError),
+    "HTML": (lambda: httpx.Response(200, text="<html>"), GarbledAnswerError),
+    "time-out": (lambda: httpx.ReadTimeout("x"), LostAnswerError),
+    "no connection": (lambda: httpx.ConnectError("x"), NotSentError),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failures_that_pass_are_tolerated(api: FakeAPI, failure: str) -> None:
+    api.on_look = [FAILURES[failure][0]() for _ in range(9)]
+    assert watching(api)["pred-1"].is_completed
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_too_many_failures_one_after_another_are_raised(api: FakeAPI, failure: str) -> None:
+    make, error = FAILURES[failure]
+    api.on_look = [make() for _ in range(10)]
+    with pytest.raises(error):
+        watching(api)
+    assert len(api.looks) == 10
+
+
+def test_a_look_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> None:
+    made = api.create({})
+    alive = envelope({"id": made.id, "status": "processing"})
+    api.on_look = [*(refusal(503) for _ in range(9)), alive, *(refusal(503) for _ in range(9))]
+    assert watching(api, {made.id: START})[made.id].is_completed
+
+
+def test_failures_make_the_looks_rarer(api: FakeAPI) -> None:
+    api.on_look = [refusal(503) for _ in range(4)]
+    watching(api)
+    assert look_ages(api) == [2, 6, 14, 29, 44]
+
+
+def test_retry_after_is_waited_for(api: FakeAPI) -> None:
+    api.on_look = [refusal(429, Retry_After="40")]
+    watching(api)
+    assert look_ages(api) == [2, 42]
+
+
+def test_retry_after_is_waited_for_at_the_end_of_the_time_too(api: FakeAPI) -> None:
+    api.on_look = [refusal(429, Retry_After="40")]
+    assert watching(api, seconds=20) == {}
+    assert look_ages(api) == [2]
+
+
+def test_an_error_for_good_is_raised_at_once(api: FakeAPI) -> None:
+    api.on_look = [refusal(401)]
+    with pytest.raises(AuthenticationError):
+        watching(api)
+    assert len(api.looks) == 1
+
+
+def test_a_prediction_just_made_may_be_unknown_for_a_moment(api: FakeAPI) -> None:
+    api.on_look = [refusal(404), refusal(404), refusal(404)]
+    assert watching(api)["pred-1"].is_completed
+
+
+def test_a_prediction_unknown_after_the_grace_is_gone(api: FakeAPI) -> None:
+    with pytest.raises(PredictionGoneError, match="pred-404") as caught:
+        watching(api, {"pred-404": START})
+    assert not caught.value.retry_helps
+    assert 60 < look_ages(api)[-1] < 90
+
+
+def test_an_old_prediction_that_is_unknown_is_gone_at_the_first_look(api: FakeAPI) -> None:
+    with pytest.raises(PredictionGoneError):
+        watching(api, {"pred-404": START - 61})
+    assert len(api.looks) == 1
+
+
+def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:
+    api.latency = 9999
+    assert watching(api, seconds=50) == {}
+    assert look_ages(api)[-2:] == [43.0, 50.0]
+
+
+@pytest.mark.parametrize("seconds", [21, 22])
+def test_no_look_comes_right_after_another_at_the_hand_over(api: FakeAPI, seconds: float) -> None:
+    api.latency = 9999
+    assert watching(api, seconds=seconds) == {}
+    assert look_ages(api)[-1] == 20.74
+
+
+def test_nothing_is_looked_at_when_the_hand_over_comes_before_the_first_look(api: FakeAPI) -> None:
+    assert watching(api, seconds=0) == {}
+    assert api.looks == []
+
+
+def test_an_overdue_prediction_is_looked_at_at_once(api: FakeAPI) -> None:
+    made = api.create({})
+    api.clock.now += 30
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert look_ages(api) == [30]
+
+
+def test_a_prediction_is_looked_at_once_even_after_the_deadline(api: FakeAPI) -> None:
+    made = api.create({})
+    api.clock.now += 30
+    assert watching(api, {made.id: START}, seconds=-10)[made.id].is_completed
+    assert len(api.looks) == 1
+
+
+def test_two_predictions_are_waited_for_side_by_side(api: FakeAPI) -> None:
+    api.latency = 100
+    slow = api.create({})
+    api.clock.now += 60
+    fast = api.create({})
+    found = watching(api, {slow.id: START, fast.id: START + 60})
+    assert set(found) == {slow.id, fast.id}
+    assert api.clock.now - START < 185
+    assert min(moment for name, moment in api.looks if name == fast.id) - START == 62
+
+
+def test_the_one_that_ended_is_returned_without_the_one_that_did_not(api: FakeAPI) -> None:
+    api.latency = 100
+    slow, fast = api.create({}), api.create({})
+    fast.created -= 100
+    found = watching(api, {slow.id: START, fast.id: START}, seconds=20)
+    assert list(found) == [fast.id]
+    assert sum(name == fast.id for name, _ in api.looks) == 1
+
+
+def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
+    made = api.create({})
+    with pytest.raises(BitDanceError) as caught:
+        watching(api, {made.id: START, "pred-404": START - 100})
+    assert type(caught.value) is PredictionGoneError
+
+
+def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:
+    assert watching(api, {}) == {}
+    assert api.looks == []

@@ -1,0 +1,718 @@
+"""The operator as Airflow calls it, against the local service, on a clock that moves when somebody sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+from PIL import Image
+
+from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
+from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION, SHORTEST_DEFERRAL
+from tests.builders import API_KEY, connection_to, context, posts, trigger_again
+from tests.unit.support import FakeClock
+
+PROMPT = "A lighthouse at dawn"
+READY = {"reason": "ready", "ended": 1, "pending": 0}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+def operator(output: Path, **given: Any) -> BitDanceTextToImageOperator:
+    arguments: dict[str, Any] = {
+        "task_id": "image",
+        "prompt": PROMPT,
+        "size": "256*256",
+        "output_path": f"{output}/",
+        "retries": 2,
+    }
+    return BitDanceTextToImageOperator(**{**arguments, **given})
+
+
+def deferred(operator: BitDanceTextToImageOperator, **ti: Any) -> TaskDeferred:
+    """Execute until the operator hands over to the triggerer."""
+    with pytest.raises(TaskDeferred) as handed_over:
+        operator.execute(context(**ti))
+    return handed_over.value
+
+
+def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
+    """Run a trigger as the triggerer does, from what Airflow keeps of it."""
+
+    async def events() -> list[dict[str, Any]]:
+        return [event.payload async for event in trigger_again(trigger).run()]
+
+    (event,) = asyncio.run(events())
+    return event
+
+
+# What a Dag file gets wrong
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("if_exists", "always", "reuse, regenerate, fail"),
+        ("if_exists", None, "reuse, regenerate, fail"),
+        ("nsfw", "keep", "fail, skip, allow"),
+        ("defer_after", -1, "a number of seconds, 0 to 604800"),
+        ("defer_after", "20", "a number of seconds, 0 to 604800"),
+        ("defer_after", True, "a number of seconds, 0 to 604800"),
+        ("timeout", 0, "a number of seconds, 1 to 604800"),
+        ("timeout", None, "a number of seconds, 1 to 604800"),
+        ("timeout", float("nan"), "a number of seconds, 1 to 604800"),
+        ("timeout", float("inf"), "a number of seconds, 1 to 604800"),
+        ("timeout", 1e15, "a number of seconds, 1 to 604800"),
+        ("timeout", timedelta(minutes=10), "a number of seconds, 1 to 604800"),
+        ("poll_interval", 0, "a number of seconds, 0.1 to 604800"),
+        ("poll_interval", float("inf"), "a number of seconds, 0.1 to 604800"),
+    ],
+)
+def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
+    output: Path, argument: str, value: object, allowed: str
+) -> None:
+    with DAG("dag", schedule=None), pytest.raises(ValueError, match=r"A retry does not help\.") as refused:
+        operator(output, **{argument: value})
+
+    assert f"{argument} is {value!r}. Allowed: {allowed}" in str(refused.value)
+
+
+@pytest.mark.parametrize("argument", ["prompt", "output_path"])
+def test_what_has_no_default_has_to_be_given(output: Path, argument: str) -> None:
+    given = {"task_id": "image", "prompt": PROMPT, "output_path": f"{output}/"}
+    del given[argument]
+
+    with pytest.raises(TypeError, match=argument):
+        BitDanceTextToImageOperator(**given)
+
+
+# What a template renders to
+
+BAD_INPUTS = [
+    ({"prompt": " \n"}, "prompt", r"' \n'", "at least one character"),
+    ({"prompt": ""}, "prompt", "''", "at least one character"),
+    ({"prompt": None}, "prompt", "None", "at least one character"),
+    ({"prompt": 42}, "prompt", "42", "at least one character"),
+    ({"prompt": {"text": "a"}}, "prompt", "{'text': 'a'}", "at least one character"),
+    ({"prompt": ["a"]}, "prompt", "['a']", "at least one character"),
+    ({"size": "large"}, "size", "'large'", "1:1, 16:9"),
+    ({"size": "None"}, "size", "'None'", "1:1, 16:9"),
+    ({"size": ""}, "size", "''", "1:1, 16:9"),
+    ({"size": "1024"}, "size", "'1024'", "1:1, 16:9"),
+    ({"size": "255*1024"}, "size", "'255*1024'", "256 to 1536"),
+    ({"size": "1024*1537"}, "size", "'1024*1537'", "256 to 1536"),
+    ({"size": "-512*512"}, "size", "'-512*512'", "256 to 1536"),
+    ({"size": None, "width": 512}, "height", "missing", "together with width"),
+    ({"size": None, "height": "512"}, "width", "missing", "together with height"),
+    ({"size": None, "width": "wide", "height": 512}, "width", "'wide'", "256 to 1536"),
+    ({"size": None, "width": 512, "height": 100}, "height", "100", "256 to 1536"),
+    ({"size": None, "width": True, "height": 512}, "width", "True", "256 to 1536"),
+    ({"size": "1:1", "width": 512, "height": 512}, "size", "'1:1'", "without size"),
+    ({"size": "1:1", "width": 512}, "size", "'1:1'", "without size"),
+    ({"seed": "abc"}, "seed", "'abc'", "-1 (any seed) to 2147483647"),
+    ({"seed": ""}, "seed", "''", "-1 (any seed) to 2147483647"),
+    ({"seed": True}, "seed", "True", "-1 (any seed) to 2147483647"),
+    ({"seed": 1.5}, "seed", "1.5", "-1 (any seed) to 2147483647"),
+    ({"seed": -2}, "seed", "-2", "-1 (any seed) to 2147483647"),
+    ({"seed": 2**31}, "seed", "2147483648", "-1 (any seed) to 2147483647"),
+    ({"model": "../x"}, "model", "'../x'", "path of a WaveSpeed text-to-image model"),
+    ({"model": "predictions/../x"}, "model", "'predictions/../x'", "path of a WaveSpeed"),
+    ({"model": "https://example.com/x"}, "model", "'https://example.com/x'", "path of a WaveSpeed"),
+    ({"model": None}, "model", "None", "path of a WaveSpeed"),
+    ({"output_path": ""}, "output_path", "''", "an absolute path or a URI"),
+    ({"output_path": "  "}, "output_path", "''", "an absolute path or a URI"),
+    ({"output_path": None}, "output_path", "''", "an absolute path or a URI"),
+    ({"output_path": "images/"}, "output_path", "'images/'", "an absolute path or a URI"),
+    ({"output_path": "covers:today/a"}, "output_path", "'covers:today/a'", "an absolute path or a URI"),
+    ({"output_path": "/"}, "output_path", "'file:///'", "an absolute path or a URI"),
+    ({"output_path": "/data/../images/"}, "output_path", "/data/../images/", "an absolute path or a URI"),
+    ({"records_path": "records"}, "records_path", "'records'", "an absolute path or a URI"),
+    ({"records_path": 5}, "records_path", "'5'", "an absolute path or a URI"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "shown", "allowed"), BAD_INPUTS, ids=lambda value: str(value)[:40]
+)
+def test_a_bad_input_fails_without_retry_before_any_request(
+    local: LocalService, output: Path, given: dict[str, Any], field: str, shown: str, allowed: str
+) -> None:
+    with pytest.raises(AirflowFailException) as failed:
+        operator(output, **given).execute(context())
+
+    what, _, rest = str(failed.value).partition("Allowed: ")
+    assert field in what
+    assert shown in what
+    assert allowed in rest
+    assert rest.endswith("A retry does not help. Nothing was charged for it.")
+    assert local.requests() == []
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("folder", ["nowhere://bucket/images", "http://[images/a"])
+def test_an_address_that_this_worker_cannot_open_fails_without_retry(
+    local: LocalService, output: Path, folder: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=re.escape(folder)) as failed:
+        operator(output, output_path=f"{folder}/").execute(context())
+
+    assert "Install the Airflow provider" in str(failed.value)
+    assert local.requests() == []
+
+
+@pytest.mark.parametrize("argument", ["output_path", "records_path"])
+def test_a_file_address_with_two_slashes_is_no_absolute_path(
+    local: LocalService, output: Path, argument: str
+) -> None:
+    with pytest.raises(
+        AirflowFailException, match=r"file://data/images\S* is not an absolute path"
+    ) as failed:
+        operator(output, **{argument: "file://data/images/x"}).execute(context())
+
+    assert "file:///data/images" in str(failed.value)
+    assert local.requests() == []
+
+
+def test_a_long_prompt_is_cut_in_errors(local: LocalService, output: Path) -> None:
+    with pytest.raises(AirflowFailException) as failed:
+        operator(output, prompt=["long " * 100]).execute(context())
+
+    assert "…" in str(failed.value)
+    assert len(str(failed.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"size": None}, "1024*1024"),
+        ({"size": "16:9"}, "1280*720"),
+        ({"size": "512x768"}, "512*768"),
+        ({"size": None, "width": "512", "height": 768}, "512*768"),
+    ],
+)
+def test_every_way_to_say_a_size_is_sent_as_one(
+    local: LocalService, output: Path, given: dict[str, Any], size: str
+) -> None:
+    assert operator(output, **given).execute(context())["size"] == size
+    assert [made["size"] for made in local.predictions()] == [size]
+
+
+# Templates
+
+
+def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Path) -> None:
+    task = operator(
+        output,
+        prompt="A lighthouse on {{ ds }}",
+        output_path=f"{output}/{{{{ ds }}}}/",
+        size="{{ side }}*{{ side }}",
+        seed="{{ seed }}",
+        model="{{ model }}",
+        records_path="{{ records }}",
+    )
+
+    task.render_template_fields(
+        {"ds": "2026-11-22", "side": 512, "seed": 7, "model": BITDANCE_14B, "records": "/records"}
+    )
+
+    assert {name: getattr(task, name) for name in task.template_fields} == {
+        "prompt": "A lighthouse on 2026-11-22",
+        "output_path": f"{output}/2026-11-22/",
+        "size": "512*512",
+        "width": None,
+        "height": None,
+        "seed": "7",
+        "model": BITDANCE_14B,
+        "records_path": "/records",
+    }
+
+
+def test_width_and_height_may_be_rendered(local: LocalService, output: Path) -> None:
+    task = operator(output, size=None, width="{{ 256 * 2 }}", height="{{ 256 }}", seed="{{ 40 + 2 }}")
+
+    task.render_template_fields({})
+    result = task.execute(context())
+
+    assert (result["width"], result["height"], result["seed"]) == (512, 256, 42)
+
+
+def test_a_prompt_file_is_rendered_and_its_last_newline_does_not_count(
+    local: LocalService, output: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cover.prompt").write_text("A {{ animal }} in a\nbirch forest\n")
+    with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
+        task = operator(output, prompt="cover.prompt")
+
+    task.resolve_template_files()
+    task.render_template_fields({"animal": "fox"})
+    task.execute(context())
+
+    assert [made["prompt"] for made in local.predictions()] == ["A fox in a\nbirch forest"]
+
+
+def test_a_prompt_is_shown_in_the_ui_as_text(output: Path) -> None:
+    assert BitDanceTextToImageOperator.template_fields_renderers == {"prompt": "md"}
+
+
+# One image
+
+
+def test_the_result_is_the_documented_dict_of_plain_json(local: LocalService, output: Path) -> None:
+    result = operator(output, seed=7).execute(context())
+
+    (made,) = local.predictions()
+    file = output / "dag.image.run.png"
+    data = file.read_bytes()
+    receipts = list(output.glob(".bitdance/receipts/*.json"))
+    assert result == {
+        "uri": f"file://{file}",
+        "receipt": f"file://{receipts[0]}",
+        "prediction_id": made["id"],
+        "model": BITDANCE_14B,
+        "size": "256*256",
+        "width": 256,
+        "height": 256,
+        "media_type": "image/png",
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "seed": 7,
+        "inference_ms": result["inference_ms"],
+        "estimated_cost_usd": 0.01,
+        "reused": False,
+        "nsfw": False,
+        "possibly_paid": 0,
+    }
+    assert json.loads(json.dumps(result)) == result
+    assert len(receipts) == 1
+
+
+def test_the_docstring_names_what_the_result_holds_in_its_order(local: LocalService, output: Path) -> None:
+    documented = BitDanceTextToImageOperator.__doc__ or ""
+    named = re.findall(
+        r"``(\w+)``", documented.partition("The result is a plain dict:")[2].partition("\n\n")[0]
+    )
+
+    assert list(operator(output).execute(context())) == named
+
+
+def test_a_drawn_seed_is_the_one_that_was_sent(local: LocalService, output: Path) -> None:
+    result = operator(output, seed=-1).execute(context())
+
+    (made,) = local.predictions()
+    assert made["seed_asked"] == made["seed"] == result["seed"] >= 0
+
+
+def test_a_named_file_keeps_its_name_and_gets_the_extension_of_its_format(
+    local: LocalService, output: Path
+) -> None:
+    result = operator(output, output_path=f"{output}/cover.jpg").execute(context())
+
+    assert result["uri"] == f"file://{output}/cover.png"
+    with Image.open(output / "cover.png") as image:
+        assert image.format == "PNG"
+
+
+def test_mapped_tasks_have_names_of_their_own(local: LocalService, output: Path) -> None:
+    uris = {operator(output).execute(context(map_index=index))["uri"] for index in (0, 1)}
+
+    assert uris == {f"file://{output}/dag.image.run.{index}.png" for index in (0, 1)}
+
+
+@pytest.mark.parametrize("kind", [str, Path], ids=["text", "Path"])
+def test_records_lie_where_the_operator_says(
+    local: LocalService, output: Path, tmp_path: Path, kind: type
+) -> None:
+    result = operator(output, records_path=kind(tmp_path / "records")).execute(context())
+
+    assert result["receipt"].startswith(f"file://{tmp_path}/records/receipts/")
+    assert [path.name for path in output.iterdir()] == ["dag.image.run.png"]
+
+
+def test_the_operator_outranks_the_connection_and_that_the_settings_for_the_records(
+    local: LocalService, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receipt(run_id: str, **given: Any) -> str:
+        receipt = operator(output, **given).execute(context(run_id=run_id))["receipt"]
+        return str(Path(receipt.removeprefix("file://")).relative_to(tmp_path).parts[0])
+
+    beside = receipt("1")
+    monkeypatch.setenv("AIRFLOW__BITDANCE__RECORDS_PATH", f"{tmp_path}/settings")
+    of_settings = receipt("2")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, records_path=f"{tmp_path}/connection")
+    )
+    of_connection = receipt("3")
+    of_operator = receipt("4", records_path=f"{tmp_path}/operator")
+
+    assert [beside, of_settings, of_connection, of_operator] == [
+        "images",
+        "settings",
+        "connection",
+        "operator",
+    ]
+
+
+# Deferral
+
+
+def waits(local: LocalService, *, seconds: float) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=seconds)
+
+
+def test_what_is_done_in_time_is_not_deferred(local: LocalService, output: Path) -> None:
+    waits(local, seconds=15)
+
+    assert operator(output, deferrable=True, defer_after=20).execute(context())["reused"] is False
+
+
+def test_it_waits_in_the_worker_first(local: LocalService, output: Path, clock: FakeClock) -> None:
+    waits(local, seconds=120)
+    start = clock.now
+
+    deferred(operator(output, deferrable=True, defer_after=20))
+
+    assert start + 15 < clock.now <= start + 20
+
+
+def test_without_deferrable_it_waits_in_the_worker_to_the_end(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    waits(local, seconds=300)
+    start = clock.now
+
+    operator(output, deferrable=False, defer_after=1).execute(context())
+
+    assert clock.now >= start + 300
+
+
+def test_it_hands_over_the_prediction_and_the_times(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    waits(local, seconds=60)
+    start = clock.now
+
+    handed_over = deferred(operator(output, deferrable=True, defer_after=0, timeout=300, poll_interval=4))
+
+    (made,) = local.predictions()
+    assert isinstance(handed_over.trigger, BitDanceTrigger)
+    assert handed_over.method_name == "execute_complete"
+    assert not handed_over.kwargs
+    assert handed_over.trigger.serialize()[1] == {
+        "bitdance_conn_id": "bitdance_default",
+        "pending": {made["id"]: start},
+        "deadline": start + 300,
+        "not_before": start + SHORTEST_DEFERRAL,
+        "poll_interval": 4,
+    }
+
+
+def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
+    needed = 0 if AIRFLOW_VERSION >= (3, 4) else 10
+
+    assert needed == SHORTEST_DEFERRAL
+
+
+@pytest.mark.parametrize("timeout", [2, 600, 7 * 24 * 3600])
+def test_airflow_s_own_time_out_comes_after_the_trigger_s_last_event(
+    local: LocalService, output: Path, clock: FakeClock, timeout: float
+) -> None:
+    waits(local, seconds=60)
+
+    handed_over = deferred(operator(output, deferrable=True, defer_after=0, timeout=timeout))
+
+    trigger = handed_over.trigger
+    last_event = max(trigger.deadline, trigger.not_before)
+    assert clock.now + handed_over.timeout.total_seconds() >= last_event + 30
+
+
+def test_what_airflow_keeps_of_a_deferral_holds_no_key_prompt_or_address(
+    local: LocalService, output: Path
+) -> None:
+    waits(local, seconds=60)
+
+    trigger = deferred(operator(output, deferrable=True, defer_after=0)).trigger
+    kept = json.dumps([trigger.serialize(), event_of(trigger)])
+
+    assert not [secret for secret in (API_KEY, "lighthouse", "http", "://") if secret in kept]
+
+
+def test_a_deferred_image_is_stored_on_resume_and_bought_once(local: LocalService, output: Path) -> None:
+    waits(local, seconds=60)
+    handed_over = deferred(operator(output, deferrable=True, defer_after=0))
+
+    event = event_of(handed_over.trigger)
+    result = operator(output, deferrable=True, defer_after=0).execute_complete(context(), event)
+
+    assert event == READY
+    assert (output / "dag.image.run.png").stat().st_size == result["bytes"]
+    assert local.bill().billed == posts(local) == 1
+
+
+def test_a_resume_does_what_was_planned_and_not_what_is_rendered_now(
+    local: LocalService, output: Path, tmp_path: Path
+) -> None:
+    waits(local, seconds=60)
+    records = {"records_path": f"{tmp_path}/records", "deferrable": True, "defer_after": 0}
+    handed_over = deferred(operator(output, **records))
+
+    now = operator(tmp_path / "elsewhere", prompt="", size="nonsense", **records)
+    result = now.execute_complete(context(), event_of(handed_over.trigger))
+
+    assert result["uri"] == f"file://{output}/dag.image.run.png"
+    assert [made["prompt"] for made in local.predictions()] == [PROMPT]
+
+
+def test_a_resume_before_the_image_is_ready_waits_on(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    waits(local, seconds=300)
+    first = deferred(operator(output, deferrable=True, defer_after=0))
+    clock.now += 30
+
+    with pytest.raises(TaskDeferred) as again:
+        operator(output, deferrable=True, defer_after=0).execute_complete(
+            context(), {"reason": "unreachable", "ended": 0, "pending": 1}
+        )
+
+    assert again.value.trigger.pending == first.trigger.pending
+    assert again.value.trigger.deadline == first.trigger.deadline
+    assert posts(local) == 1
+
+
+def test_a_deadline_raises_for_a_retry_that_collects_the_same_image(
+    local: LocalService, output: Path
+) -> None:
+    waits(local, seconds=900)
+    task = operator(output, deferrable=True, defer_after=0, timeout=600)
+    event = event_of(deferred(task).trigger)
+
+    with pytest.raises(errors.PredictionTimeoutError) as late:
+        task.execute_complete(context(), event)
+    again = deferred(task, try_number=2)
+    result = task.execute_complete(context(try_number=2), event_of(again.trigger))
+
+    assert event["reason"] == "deadline"
+    assert "buys nothing" in str(late.value)
+    assert result["prediction_id"] == local.predictions()[0]["id"]
+    assert posts(local) == 1
+
+
+@pytest.mark.parametrize(
+    "event", [{"reason": "cancelled", "ended": 0, "pending": 1}, {"reason": ""}, {"status": "ready"}, {}]
+)
+def test_an_event_that_is_not_the_trigger_s_is_refused(
+    local: LocalService, output: Path, event: dict[str, Any]
+) -> None:
+    waits(local, seconds=60)
+    task = operator(output, deferrable=True, defer_after=0)
+    deferred(task)
+    local.service.log.clear()
+
+    with pytest.raises(ValueError, match="event"):
+        task.execute_complete(context(), event)
+
+    assert local.requests() == []
+
+
+def test_a_resume_whose_journal_is_gone_fails_without_buying(local: LocalService, output: Path) -> None:
+    with pytest.raises(AirflowFailException, match="journal of this task is not at") as failed:
+        operator(output).execute_complete(context(), READY)
+
+    assert f"{output}/.bitdance/jobs/dag/run/image/map=-1/generation=0" in str(failed.value)
+    assert "render alike in every try" in str(failed.value)
+    assert local.requests() == []
+
+
+# Errors: does a retry help?
+
+
+def fault(**rule: Any) -> dict[str, Any]:
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        (fault(on="submit", kind="status", status=500), errors.ServerError),
+        (fault(on="submit", kind="status", status=429), errors.RateLimitError),
+        (fault(on="submit", kind="reset"), errors.LostAnswerError),
+        (fault(on="submit", kind="no_id"), errors.GarbledAnswerError),
+        (fault(on="submit", kind="never_finish"), errors.PredictionTimeoutError),
+        (fault(on="submit", kind="failed", code=5000), errors.PredictionFailedError),
+        (fault(on="result", kind="status", status=503), errors.ServerError),
+        (fault(on="output", kind="truncated"), errors.OutputError),
+        (fault(on="output", kind="wrong_type"), errors.OutputError),
+    ],
+    ids=lambda value: "-".join(str(part) for part in value.values()) if isinstance(value, dict) else "",
+)
+def test_what_a_retry_may_mend_is_raised_as_it_is(
+    local: LocalService, output: Path, rule: dict[str, Any], error: type[errors.BitDanceError]
+) -> None:
+    local.add_fault(**rule)
+
+    with pytest.raises(errors.BitDanceError) as raised:
+        operator(output).execute(context())
+
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        (fault(on="submit", kind="status", status=400), errors.RequestRefusedError),
+        (fault(on="submit", kind="status", status=401), errors.AuthenticationError),
+        (
+            fault(on="submit", kind="status", status=400, message="Insufficient credits."),
+            errors.InsufficientCreditError,
+        ),
+        (fault(on="submit", kind="failed", code=1200), errors.ModerationError),
+        (fault(on="submit", kind="failed", code=1400), errors.PredictionRefusedError),
+        (fault(on="submit", kind="nsfw"), errors.NsfwError),
+        (fault(on="result", kind="status", status=403), errors.AuthenticationError),
+        (fault(on="output", kind="bomb"), errors.OutputRefusedError),
+    ],
+    ids=lambda value: "-".join(str(part) for part in value.values()) if isinstance(value, dict) else "",
+)
+def test_what_no_retry_mends_fails_the_task_for_good(
+    local: LocalService, output: Path, rule: dict[str, Any], error: type[errors.BitDanceError]
+) -> None:
+    local.add_fault(**rule)
+
+    with pytest.raises(AirflowFailException) as failed:
+        operator(output).execute(context())
+
+    assert type(failed.value.__cause__) is error
+    assert str(failed.value) == str(failed.value.__cause__)
+    assert posts(local) == 1
+
+
+def test_an_existing_image_fails_the_task_where_the_dag_says_so(local: LocalService, output: Path) -> None:
+    operator(output, output_path=f"{output}/cover").execute(context())
+
+    with pytest.raises(AirflowFailException, match="already"):
+        operator(output, output_path=f"{output}/cover", if_exists="fail").execute(context(run_id="next"))
+
+    assert posts(local) == 1
+
+
+def test_a_flagged_picture_skips_the_task_in_every_try_and_is_bought_once(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="nsfw")
+
+    for try_number in (1, 2):
+        with pytest.raises(AirflowSkipException, match="not safe for work"):
+            operator(output, nsfw="skip").execute(context(try_number=try_number))
+
+    assert local.bill().billed == posts(local) == 1
+    assert list(output.glob("*.png")) == []
+
+
+def test_a_flagged_picture_is_stored_where_it_is_allowed(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="nsfw")
+
+    result = operator(output, nsfw="allow").execute(context())
+
+    assert result["nsfw"] is True
+    assert (output / "dag.image.run.png").exists()
+
+
+# Tries and generations
+
+
+def test_a_retry_goes_on_with_the_image_that_was_bought(local: LocalService, output: Path) -> None:
+    local.add_fault(on="output", kind="status", status=500, times=3)
+    with pytest.raises(errors.OutputError):
+        operator(output).execute(context(try_number=1))
+
+    result = operator(output, prompt="Another prompt by now").execute(context(try_number=2))
+
+    (made,) = local.predictions()
+    assert result["prediction_id"] == made["id"]
+    assert (result["reused"], result["estimated_cost_usd"]) == (False, 0.01)
+
+
+def test_a_retry_after_a_lost_answer_says_what_is_possibly_paid(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="reset", after_create=True, times=1)
+    with pytest.raises(errors.LostAnswerError, match="may have been charged"):
+        operator(output).execute(context(try_number=1))
+
+    assert operator(output).execute(context(try_number=2))["possibly_paid"] == 1
+    assert local.bill().billed == 2
+
+
+def test_a_try_after_success_returns_the_same_and_asks_nothing(local: LocalService, output: Path) -> None:
+    result = operator(output).execute(context(try_number=1))
+    local.service.log.clear()
+
+    assert operator(output).execute(context(try_number=2)) == result
+    assert local.requests() == []
+
+
+def test_a_cleared_task_reuses_the_image_of_the_same_request(local: LocalService, output: Path) -> None:
+    bought = operator(output).execute(context(try_number=1, max_tries=2))
+
+    # A clear sets max_tries to the tries so far plus retries.
+    result = operator(output).execute(context(try_number=2, max_tries=3))
+
+    assert result == {**bought, "reused": True, "estimated_cost_usd": 0.0}
+    assert local.bill().billed == posts(local) == 1
+
+
+def test_a_cleared_task_buys_what_is_asked_now_and_replaces_the_image(
+    local: LocalService, output: Path
+) -> None:
+    operator(output).execute(context(try_number=1, max_tries=2))
+
+    operator(output, prompt="A teapot").execute(context(try_number=2, max_tries=3))
+
+    assert [made["prompt"] for made in local.predictions()] == [PROMPT, "A teapot"]
+    assert [path.name for path in output.glob("*.png")] == ["dag.image.run.png"]
+
+
+def test_a_cleared_task_asks_anew_after_a_permanent_failure(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200, times=1)
+    with pytest.raises(AirflowFailException):
+        operator(output).execute(context(try_number=1, max_tries=2))
+    with pytest.raises(AirflowFailException):
+        operator(output).execute(context(try_number=2, max_tries=2))
+    assert posts(local) == 1
+
+    assert operator(output).execute(context(try_number=3, max_tries=4))["reused"] is False
+
+
+def test_regenerate_buys_once_a_generation(local: LocalService, output: Path) -> None:
+    task = operator(output, if_exists="regenerate")
+
+    for try_number, max_tries in ((1, 2), (2, 2), (3, 4), (4, 4)):
+        task.execute(context(try_number=try_number, max_tries=max_tries))
+
+    assert posts(local) == 2
+
+
+def test_a_task_without_retries_has_generations_too(local: LocalService, output: Path) -> None:
+    task = operator(output, retries=0, if_exists="regenerate")
+
+    for try_number, max_tries in ((1, 0), (2, 1)):
+        task.execute(context(try_number=try_number, max_tries=max_tries))
+
+    assert posts(local) == 2

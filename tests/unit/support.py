@@ -1,0 +1,428 @@
+"""What the unit tests are built from: a clock moved by hand, a store in memory, a fake WaveSpeed, builders.
+
+Nothing here waits, opens a socket or touches the disk. The fake API keeps its own bill, so that a test can
+compare what was paid for with what was stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+from PIL import Image
+
+from airflow_provider_bitdance.api.addresses import OutputRule
+from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.engine import Bench, Clock, Policy, Wanted
+from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
+from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.storage import Folder
+
+T = TypeVar("T")
+
+START = 1_780_000_000.0
+API_URL = "http://127.0.0.1:9"
+API_HOST = "127.0.0.1:9"
+API_KEY = "wsk-not-a-real-key"
+OUTPUT = "mem://disk/images"
+RECORDS = f"{OUTPUT}/.bitdance"
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+class FakeClock(Clock):
+    """Time that moves when somebody sleeps; of many sleepers the one that is due first wakes first."""
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+        self.slept: list[float] = []
+        self._due: list[tuple[float, int]] = []
+        self._ticket = itertools.count()
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        mine = (self.now + seconds, next(self._ticket))
+        heapq.heappush(self._due, mine)
+        try:
+            await asyncio.sleep(0)
+            while self._due[0] != mine:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            self.now = max(self.now, mine[0])
+        finally:
+            self._due.remove(mine)
+            heapq.heapify(self._due)
+
+
+class MemoryFolder:
+    """A folder in a dictionary that several folders and processes may share: the disk."""
+
+    def __init__(self, disk: dict[str, bytes], uri: str) -> None:
+        self.uri = uri
+        self.disk = disk
+
+    def create(self, name: str, data: bytes) -> None:
+        if self.disk.setdefault(f"{self.uri}/{name}", data) is not data:
+            raise FileExistsError(name)
+
+    def replace(self, name: str, data: bytes) -> None:
+        self.disk[f"{self.uri}/{name}"] = data
+
+    def read(self, name: str) -> bytes | None:
+        return self.disk.get(f"{self.uri}/{name}")
+
+    def size(self, name: str) -> int | None:
+        data = self.read(name)
+        return None if data is None else len(data)
+
+    def remove(self, name: str) -> None:
+        self.disk.pop(f"{self.uri}/{name}", None)
+
+
+Step = Callable[[str], None]
+
+
+class SteppingFolder:
+    """Tells a function before and after every change of the folder below it; it may raise."""
+
+    def __init__(self, folder: Folder, step: Step) -> None:
+        self.uri = folder.uri
+        self._folder = folder
+        self._step = step
+
+    def create(self, name: str, data: bytes) -> None:
+        self._step(f"before create {_short(name)}")
+        self._folder.create(name, data)
+        self._step(f"after create {_short(name)}")
+
+    def replace(self, name: str, data: bytes) -> None:
+        self._step(f"before replace {_short(name)}")
+        self._folder.replace(name, data)
+        self._step(f"after replace {_short(name)}")
+
+    def remove(self, name: str) -> None:
+        self._step(f"before remove {_short(name)}")
+        self._folder.remove(name)
+        self._step(f"after remove {_short(name)}")
+
+    def read(self, name: str) -> bytes | None:
+        return self._folder.read(name)
+
+    def size(self, name: str) -> int | None:
+        return self._folder.size(name)
+
+
+def _short(name: str) -> str:
+    """Return an entry's number, "receipt", or the image's file name."""
+    return "receipt" if name.startswith("receipts/") else name.rpartition("/")[2].removesuffix(".json")
+
+
+class Crash(BaseException):
+    """The process is gone: nothing in the package may catch this."""
+
+
+class Fuse:
+    """A process that dies at its n-th step, and does nothing more once it is dead."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+        self.steps: list[str] = []
+
+    def __call__(self, step: str) -> None:
+        self.steps.append(step)
+        if self.at and len(self.steps) >= self.at:
+            raise Crash(step)
+
+
+@dataclass
+class FakePrediction:
+    """A prediction of the fake API; a test may change it."""
+
+    id: str
+    body: dict[str, Any]
+    created: float
+    picture: bytes
+    status: str = "completed"
+    error: str = ""
+    code: int = 0
+    nsfw: bool = False
+    outputs: list[str] = field(default_factory=list)
+
+
+Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+
+
+class Body(httpx.AsyncByteStream):
+    """An answer's body that arrives in two parts, as a download does."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        middle = len(self.data) // 2
+        for part in (self.data[:middle], self.data[middle:]):
+            await asyncio.sleep(0)
+            yield part
+
+
+async def no_lookup(host: str) -> list[str]:
+    raise AssertionError(f"{host} was looked up: tests stay on this machine")
+
+
+class FakeAPI:
+    """WaveSpeed on a ``MockTransport``: answers what is scripted, else what the real one would.
+
+    :param latency: Seconds until a prediction ends.
+    :ivar on_post: Answers for the next submissions, one each; likewise ``on_look`` and ``on_download``.
+    :ivar made: Everything that was created, and so billed, by id.
+    """
+
+    def __init__(self, clock: FakeClock, *, latency: float = 3.0) -> None:
+        self.clock = clock
+        self.latency = latency
+        self.on_post: list[Answer] = []
+        self.on_look: list[Answer] = []
+        self.on_download: list[Answer] = []
+        self.posts: list[dict[str, Any]] = []
+        self.looks: list[tuple[str, float]] = []
+        self.downloads: list[httpx.Request] = []
+        self.made: dict[str, FakePrediction] = {}
+        self.next_changes: dict[str, Any] = {}
+        self.extension = "png"
+
+    @property
+    def billed(self) -> int:
+        return len(self.made)
+
+    def client(self, step: Step = lambda _: None) -> AsyncClient:
+        """Return a client of this API.
+
+        :param step: Told before and after every call; it may raise.
+        """
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            kind = self._kind(request)
+            step(f"before {kind}")
+            response = self._answer(kind, request)
+            step(f"after {kind}")
+            if kind == "download":
+                return httpx.Response(response.status_code, stream=Body(response.content))
+            return response
+
+        settings = ClientSettings(API_KEY, base_url=API_URL)
+        rule = OutputRule(API_URL, resolve=no_lookup)
+        return AsyncClient(settings, transport=httpx.MockTransport(handle), output_rule=rule)
+
+    def create(self, body: dict[str, Any]) -> FakePrediction:
+        """Create a prediction, which bills it."""
+        number = len(self.made) + 1
+        text = f"{body} {number}"
+        made = FakePrediction(
+            f"pred-{number}", body, self.clock.now, a_picture(self.extension, text), **self.next_changes
+        )
+        made.outputs = made.outputs or [f"{API_URL}/outputs/{made.id}"]
+        self.made[made.id] = made
+        return made
+
+    def lose_answer(self, request: httpx.Request) -> httpx.Response:
+        """Create the prediction and lose the answer: for ``on_post``."""
+        self.create(json.loads(request.content))
+        raise httpx.ReadTimeout("lost")
+
+    @staticmethod
+    def _kind(request: httpx.Request) -> str:
+        if request.method == "POST":
+            return "POST"
+        return "download" if request.url.path.startswith("/outputs/") else "look"
+
+    def _answer(self, kind: str, request: httpx.Request) -> httpx.Response:
+        last = request.url.path.removesuffix("/result").rpartition("/")[2]
+        if kind == "POST":
+            self.posts.append(json.loads(request.content))
+        elif kind == "look":
+            self.looks.append((last, self.clock.now))
+        else:
+            self.downloads.append(request)
+        script = {"POST": self.on_post, "look": self.on_look, "download": self.on_download}[kind]
+        if script:
+            answer = script.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer if isinstance(answer, httpx.Response) else answer(request)
+        if kind == "POST":
+            return envelope(self._told(self.create(json.loads(request.content))))
+        if last not in self.made:
+            return refusal(404, "no such prediction")
+        if kind == "look":
+            return envelope(self._told(self.made[last]))
+        return httpx.Response(200, content=self.made[last].picture)
+
+    def _told(self, made: FakePrediction) -> dict[str, Any]:
+        told = {
+            "id": made.id,
+            "model": "wavespeed-ai/bitdance-14b/text-to-image",
+            "status": "processing",
+            "created_at": datetime.fromtimestamp(made.created, UTC).isoformat(),
+            "outputs": [],
+        }
+        if self.clock.now - made.created < self.latency:
+            return told
+        outputs = made.outputs if made.status == "completed" else []
+        return told | {
+            "status": made.status,
+            "outputs": outputs,
+            "has_nsfw_contents": [made.nsfw],
+            "error": made.error,
+            "code": made.code,
+            "timings": {"inference": 1234.5},
+        }
+
+
+def envelope(data: object, *, code: int = 200) -> httpx.Response:
+    return httpx.Response(200, json={"code": code, "message": "success", "data": data})
+
+
+def refusal(status: int, message: str = "no", **headers: str) -> httpx.Response:
+    shown = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, json={"code": status, "message": message}, headers=shown)
+
+
+def a_picture(extension: str = "png", text: str = "", *, side: int = 12) -> bytes:
+    """Return a small picture whose pixels follow from ``text``."""
+    pixels = hashlib.shake_256(text.encode()).digest(3 * side * side)
+    file = BytesIO()
+    image = Image.frombytes("RGB", (side, side), pixels)
+    image.save(file, format={"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "gif": "GIF"}[extension])
+    return file.getvalue()
+
+
+def a_request(prompt: str = "a lighthouse at dawn", *, seed: int = 7, **fields: object) -> ImageRequest:
+    return ImageRequest.of(prompt=prompt, seed=seed, **fields)
+
+
+def a_wanted(
+    prompt: str = "a lighthouse at dawn", *, key: str = "image", name: str = "cover", seed: int = 7
+) -> Wanted:
+    address = image_address(f"{OUTPUT}/{name}", default_stem="unused")
+    return Wanted(key=key, request=a_request(prompt, seed=seed), address=address)
+
+
+def a_job(**changes: Any) -> Job:
+    fields: dict[str, Any] = {"dag_id": "covers", "run_id": "run-1", "task_id": "cover", "map_index": -1}
+    return Job(**(fields | {"generation": 0} | changes))
+
+
+def a_writer(*, try_number: int = 1, job: Job | None = None, token: str | None = None) -> Writer:
+    return Writer(job=job or a_job(), try_number=try_number, host="worker", pid=1, token=token or uuid4().hex)
+
+
+def a_plan(key: str = "image", *, seed: int = 7, stem: str = "cover") -> PlannedImage:
+    request = a_request(seed=seed)
+    return PlannedImage(
+        key=key,
+        request=request,
+        seed_asked=seed,
+        fingerprint=request.fingerprint(API_HOST),
+        stem=stem,
+        estimated_cost_usd=0.01,
+    )
+
+
+def a_receipt(**changes: Any) -> Receipt:
+    request = a_request()
+    moment = datetime.fromtimestamp(START, UTC)
+    fields: dict[str, Any] = {
+        "uri": f"{OUTPUT}/cover.png",
+        "file": "cover.png",
+        "prediction_id": "pred-old",
+        "request": request,
+        "seed_asked": 7,
+        "fingerprint": request.fingerprint(API_HOST),
+        "width": 12,
+        "height": 12,
+        "media_type": "image/png",
+        "bytes": 500,
+        "sha256": "0" * 64,
+        "nsfw": False,
+        "inference_ms": 1234.5,
+        "estimated_cost_usd": 0.01,
+        "possibly_paid": 0,
+        "submitted_at": moment,
+        "stored_at": moment,
+        "writer": a_writer(),
+    }
+    return Receipt(**(fields | changes))
+
+
+class World:
+    """What outlives a process: the disk, the clock and the API. Each bench from it is a new process."""
+
+    def __init__(self, *, latency: float = 3.0) -> None:
+        self.clock = FakeClock()
+        self.api = FakeAPI(self.clock, latency=latency)
+        self.disk: dict[str, bytes] = {}
+
+    def bench(
+        self,
+        *,
+        try_number: int = 1,
+        job: Job | None = None,
+        records: str = RECORDS,
+        step: Step = lambda _: None,
+        drawn_seed: int = 4242,
+        **policy: Any,
+    ) -> Bench:
+        """Return the handles of a new process, with its journal loaded."""
+        folder = SteppingFolder(MemoryFolder(self.disk, records), step)
+        journal = Journal(folder, a_writer(try_number=try_number, job=job))
+        journal.load()
+        return Bench(
+            client=self.api.client(step),
+            journal=journal,
+            receipts=Receipts(folder),
+            images=SteppingFolder(MemoryFolder(self.disk, OUTPUT), step),
+            policy=Policy(**policy),
+            log=logging.getLogger("bitdance.test"),
+            clock=self.clock,
+            draw_seed=lambda: drawn_seed,
+        )
+
+    @property
+    def images(self) -> dict[str, bytes]:
+        """The stored images by file name."""
+        return {
+            path.removeprefix(f"{OUTPUT}/"): data
+            for path, data in self.disk.items()
+            if path.startswith(f"{OUTPUT}/") and not path.startswith(f"{RECORDS}/")
+        }
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Every event in the journals, in order."""
+        entries = sorted(path for path in self.disk if "/jobs/" in path)
+        return [event for path in entries for event in json.loads(self.disk[path])["events"]]
+
+    @property
+    def event_names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    @property
+    def entry_count(self) -> int:
+        return sum("/jobs/" in path for path in self.disk)
