@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,7 @@ print(json.dumps({"asked": asked, "loaded": sorted(set(sys.modules) - before), "
 HEAVY = {"PIL", "httpx", "httpx2", "fastapi", "uvicorn", "fsspec", "s3fs", "upath", "sqlalchemy"}
 
 
+@cache
 def observed(module: str) -> dict[str, list[str]]:
     """Import a module in a process that has Airflow's Dag classes already, and tell what it did."""
     result = subprocess.run(

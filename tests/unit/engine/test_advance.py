@@ -11,11 +11,13 @@ import pytest
 
 from airflow_provider_bitdance.api.errors import (
     AuthenticationError,
+    BitDanceError,
     FencedError,
     InputError,
     LostAnswerError,
     ModerationError,
     NsfwError,
+    Paid,
     PredictionFailedError,
     PredictionGoneError,
     PredictionRefusedError,
@@ -270,6 +272,24 @@ def test_a_receipt_that_is_gone_when_the_job_ends_is_said_and_nothing_is_bought(
     with pytest.raises(RecordUnreadableError, match=r"its receipt .* is gone"):
         go(world, try_number=2)
     assert world.api.billed == 1
+
+
+@pytest.mark.parametrize(
+    ("looks", "changes", "paid"),
+    [
+        ([refusal(401)], {}, Paid.YES),
+        ([], {"status": "failed", "code": 5000}, Paid.NO),
+        ([], {"nsfw": True}, Paid.YES),
+    ],
+)
+def test_an_error_after_the_purchase_says_whether_the_image_is_paid_for(
+    world: World, looks: list[Any], changes: dict[str, Any], paid: Paid
+) -> None:
+    world.api.on_look = looks
+    world.api.next_changes = changes
+    with pytest.raises(BitDanceError) as caught:
+        go(world)
+    assert caught.value.paid is paid
 
 
 # Several images
