@@ -23,7 +23,6 @@ import httpx
 from airflow_provider_bitdance import __version__
 from airflow_provider_bitdance.api import addresses, protocol
 from airflow_provider_bitdance.api.errors import (
-    InputError,
     LostAnswerError,
     NotSentError,
     OutputError,
@@ -31,72 +30,13 @@ from airflow_provider_bitdance.api.errors import (
     Paid,
 )
 from airflow_provider_bitdance.api.models import Balance, HistoryPage, ImageRequest, Prediction, Price
+from airflow_provider_bitdance.api.settings import ClientSettings
 
 __all__ = ["AsyncClient", "Client", "ClientSettings"]
 
 T = TypeVar("T")
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_REDIRECTS = 3
-DEFAULT_TIMEOUT = 60.0
-
-
-class ClientSettings:
-    """What both clients are built from. ``repr`` hides the key.
-
-    :param api_key: The WaveSpeed API key.
-    :param base_url: ``https://host``; http only to this machine unless ``allow_http``.
-    :param allow_http: Accept http to other hosts; the key then travels in clear text.
-    :param timeout: Seconds for one HTTP request; WaveSpeed advises 30 to 60.
-    :raises InputError: The key or the URL cannot be used.
-    """
-
-    def __init__(
-        self,
-        api_key: str,
-        *,
-        base_url: str = addresses.DEFAULT_BASE_URL,
-        allow_http: bool = False,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> None:
-        key = (api_key or "").strip()
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(
-                "The API key is missing or is no key",
-                allowed="the key from the WaveSpeed dashboard, one word of ASCII letters, digits and signs",
-                fix="Put it into the password field of the connection",
-            )
-        self.api_key = key
-        self.base_url = addresses.base_url(base_url, allow_http=allow_http)
-        self.timeout = timeout
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self.base_url!r}, api_key='***')"
-
-    @property
-    def host(self) -> str:
-        """``host`` or ``host:port`` of the API."""
-        return addresses.host_of(self.base_url)
-
-    def _httpx_options(self, transport: Any) -> dict[str, Any]:
-        """Return what both httpx clients share. Redirects are never followed: a POST must not move."""
-        return {
-            "timeout": httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)),
-            "follow_redirects": False,
-            "headers": {"User-Agent": USER_AGENT},
-            "transport": transport,
-            "verify": _ssl_context(),
-        }
-
-    def _api_options(self, transport: Any) -> dict[str, Any]:
-        options = self._httpx_options(transport)
-        options["headers"] = {**options["headers"], "Authorization": f"Bearer {self.api_key}"}
-        return {**options, "base_url": self.base_url}
-
-    def _answer(self, response: httpx.Response) -> protocol.Answer:
-        # An answer that echoes the key must not carry it into an error's text.
-        body = response.content.replace(self.api_key.encode(), b"***")
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return protocol.Answer(response.status_code, headers, body)
 
 
 class Client:
@@ -108,7 +48,7 @@ class Client:
 
     def __init__(self, settings: ClientSettings, *, transport: Any = None) -> None:
         self.settings = settings
-        self._http = httpx.Client(**settings._api_options(transport))
+        self._http = httpx.Client(**_api_options(settings, transport))
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +105,7 @@ class Client:
     def _send(self, call: protocol.Call[T]) -> T:
         with _told(call):
             response = self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, self.settings._answer(response))
+        return protocol.read(call, _answer(self.settings, response))
 
 
 class AsyncClient:
@@ -184,9 +124,9 @@ class AsyncClient:
         output_rule: addresses.OutputRule | None = None,
     ) -> None:
         self.settings = settings
-        self._http = httpx.AsyncClient(**settings._api_options(transport))
+        self._http = httpx.AsyncClient(**_api_options(settings, transport))
         # A second client, so that the API key cannot reach the host of an output.
-        self._outputs = httpx.AsyncClient(**settings._httpx_options(transport))
+        self._outputs = httpx.AsyncClient(**_options(settings, transport))
         self._output_rule = output_rule or addresses.OutputRule(settings.base_url)
 
     async def __aenter__(self) -> Self:
@@ -292,7 +232,31 @@ class AsyncClient:
     async def _send(self, call: protocol.Call[T]) -> T:
         with _told(call):
             response = await self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, self.settings._answer(response))
+        return protocol.read(call, _answer(self.settings, response))
+
+
+def _options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
+    """Return what both httpx clients share. Redirects are never followed: a POST must not move."""
+    return {
+        "timeout": httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+        "follow_redirects": False,
+        "headers": {"User-Agent": USER_AGENT},
+        "transport": transport,
+        "verify": _ssl_context(),
+    }
+
+
+def _api_options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
+    options = _options(settings, transport)
+    options["headers"] = {**options["headers"], "Authorization": f"Bearer {settings.api_key}"}
+    return {**options, "base_url": settings.base_url}
+
+
+def _answer(settings: ClientSettings, response: httpx.Response) -> protocol.Answer:
+    # An answer that echoes the key must not carry it into an error's text.
+    body = response.content.replace(settings.api_key.encode(), b"***")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return protocol.Answer(response.status_code, headers, body)
 
 
 _NOT_SENT = (

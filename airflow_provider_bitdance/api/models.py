@@ -117,6 +117,8 @@ class ImageRequest(BaseModel):
             raise ValueError(f"is {type(value).__name__}, not text")
         if not (text := value.strip()):
             raise ValueError("is blank")
+        if text == "None":
+            raise ValueError("is what a template renders for nothing")
         if any("\ud800" <= char <= "\udfff" for char in text):
             raise ValueError("holds a lone surrogate, which UTF-8 cannot carry")
         return text

@@ -199,7 +199,7 @@ class BitDanceHook(BaseHook):
         :raises PredictionError: It ended without a picture.
         :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
-        schedule = PollSchedule(interval=poll_interval)
+        schedule, timeout = PollSchedule(interval=float(poll_interval)), float(timeout)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         start = time.monotonic()
         failures, asked = 0, None

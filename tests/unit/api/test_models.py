@@ -105,6 +105,7 @@ REFUSED = [
     ("size", (512, 512), "neither a preset nor"),
     ("size", "255*1024", "side out of range"),
     ("size", "1024x1537", "side out of range"),
+    ("prompt", "None", "what a template renders for nothing"),
     ("size", "None", "neither a preset nor"),
     ("size", "{{ params.size }}", "neither a preset nor"),
     ("seed", True, "truth value"),
