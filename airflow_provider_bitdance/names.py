@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.api.errors import InputError, shorten
 
@@ -41,16 +41,24 @@ class ImageAddress:
     :param folder: The output folder, as the user wrote it, without a slash at its end.
     :param stem: The file's name without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
+    :param named: The user named the file, so another task may want the same address.
     """
 
     folder: str
     stem: str
     extension: str = ""
+    named: bool = field(default=False, compare=False)
 
     @property
     def identity(self) -> str:
         """The address without the connection id, which is information and not identity."""
         return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
+
+    @property
+    def record_name(self) -> str:
+        """The name of the records of this address: readable, and different for different addresses."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        return f"{safe_name(self.stem)[:80]}-{digest}"
 
     def file_name(self, media_type: str) -> str:
         """Return the name of the stored file: its extension is that of the real format."""
@@ -90,4 +98,4 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
     # Found here and not by the store, which would refuse such a name when the image is paid for.
     if not stem or len(stem.encode()) > _LONGEST_STEM:
         raise InputError(f"{wrong}: its file has {'a too long' if stem else 'no'} name", allowed=allowed)
-    return ImageAddress(folder, stem, extension)
+    return ImageAddress(folder, stem, extension, named=True)

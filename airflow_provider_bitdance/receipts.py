@@ -6,7 +6,6 @@ cost. A receipt of an image that is about to be replaced is withdrawn first.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.journal.entries import Writer
-from airflow_provider_bitdance.names import ImageAddress, safe_name
+from airflow_provider_bitdance.names import ImageAddress
 from airflow_provider_bitdance.records import read_record
 from airflow_provider_bitdance.storage import Folder, at
 
@@ -35,6 +34,7 @@ class Receipt(BaseModel):
     :param height: Real height of the file, pixels.
     :param inference_ms: The service's own figure, milliseconds.
     :param estimated_cost_usd: The price we assumed; the API reports no cost for a prediction.
+    :param reservation: Number of the reservation under which it was made; 0 where the name needs none.
     :param possibly_paid: How many submissions for this image were lost without an answer, beside the one
         that gave it; each may have been charged.
     """
@@ -57,6 +57,7 @@ class Receipt(BaseModel):
     inference_ms: float | None
     estimated_cost_usd: float
     possibly_paid: int
+    reservation: int = 0
     submitted_at: datetime
     stored_at: datetime
     writer: Writer
@@ -120,5 +121,4 @@ class Receipts:
         self._folder.remove(self._name(address))
 
     def _name(self, address: ImageAddress) -> str:
-        digest = hashlib.sha256(address.identity.encode()).hexdigest()[:16]
-        return f"receipts/{safe_name(address.stem)[:80]}-{digest}.json"
+        return f"receipts/{address.record_name}.json"

@@ -15,11 +15,11 @@ from airflow_provider_bitdance.api.errors import (
     RecordUnreadableError,
 )
 from airflow_provider_bitdance.engine.bench import Bench
-from airflow_provider_bitdance.engine.plan import Wanted, address_of, plan
+from airflow_provider_bitdance.engine.plan import Wanted, plan
 from airflow_provider_bitdance.engine.store import recorded_error, settle
 from airflow_provider_bitdance.engine.submit import buy
 from airflow_provider_bitdance.engine.wait import watch
-from airflow_provider_bitdance.journal import Failure, ImageState, Intended, Lost, Status
+from airflow_provider_bitdance.journal import Adopted, Failure, ImageState, Intended, Status, Stored, losses
 from airflow_provider_bitdance.journal.entries import Event
 
 CLAIM_TRIES = 5
@@ -84,6 +84,7 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
     """Become the job's writer, with the plan where there is none, and the first intent."""
     for _ in range(CLAIM_TRIES):
         state = bench.journal.state
+        _check_not_replaced(bench)
         now = bench.clock.time()
         deadline = now + bench.policy.timeout
         if state.writer is not None and state.writer.try_number == bench.journal.writer.try_number:
@@ -91,7 +92,10 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
         for image in state.having(Status.FAILED):
             if image.failure is not Failure.FAILED:
                 raise recorded_error(image)
-        events = _losses(state.having(Status.INTENDED)) if state.images else await plan(bench, wanted)
+        events: list[Event] = []
+        if not state.images:
+            events += await plan(bench, wanted)
+        events += losses(state.having(Status.INTENDED), "the process ended before the answer")
         first = _first_to_buy(state.images, wanted, events)
         if first is not None:
             events.append(Intended(keys=(first,)))
@@ -105,21 +109,27 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
     raise FencedError(f"Too many processes want the job {bench.journal.uri}")
 
 
-def _losses(images: list[ImageState]) -> list[Event]:
-    """An intent without an answer, left by a process that ended: it may have been charged."""
-    return [
-        Lost(key=image.plan.key, reason="the process ended between the intent and the answer")
-        for image in images
-    ]
+def _check_not_replaced(bench: Bench) -> None:
+    """A process that slept through a retry or a clear, and wakes up before its claim, must not claim back."""
+    ours, last = bench.journal.writer, bench.journal.state.writer
+    if last is None or not last.job.same_task(ours.job):
+        return
+    if (last.job.generation, last.try_number) > (ours.job.generation, ours.try_number):
+        raise FencedError(f"Try {last.try_number} of this task has taken over the job {bench.journal.uri}")
 
 
 def _first_to_buy(images: dict[str, ImageState], wanted: list[Wanted], events: list[Event]) -> str | None:
-    """Return the key of the first image to be bought: its intent goes into the claim's own entry."""
-    if not images:
-        reused = {event.key for event in events if event.event == "stored"}
-        return next((item.key for item in wanted if item.key not in reused), None)
-    to_buy = {Status.PLANNED, Status.INTENDED, Status.FAILED}
-    return next((key for key, image in images.items() if image.status in to_buy), None)
+    """Return the key of an image whose intent can go into the claim's own entry.
+
+    Not one that the user named: its address has to be reserved first.
+    """
+    if images:
+        to_buy = {Status.PLANNED, Status.INTENDED, Status.FAILED}
+        ready = (key for key, image in images.items() if image.status in to_buy and not image.plan.named)
+    else:
+        settled = {event.key for event in events if isinstance(event, Stored | Adopted)}
+        ready = (item.key for item in wanted if item.key not in settled and not item.address.named)
+    return next(ready, None)
 
 
 def _pending(bench: Bench) -> dict[str, float]:
@@ -150,11 +160,17 @@ async def _outcome(bench: Bench) -> Finished | Waiting:
 
 
 async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:
-    address = address_of(image.plan, bench.journal.state.output)
+    address = bench.address_of(image.plan)
     receipt = await asyncio.to_thread(bench.receipts.find, address)
     if receipt is None:
         raise RecordUnreadableError(
             f"The image {address.identity} was stored and its receipt {image.receipt} is gone",
             fix="Clear the task to have it made anew",
+        )
+    if receipt.fingerprint != image.plan.fingerprint:
+        raise RecordUnreadableError(
+            f"The image {address.identity} was stored, and then replaced with another request by run "
+            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
+            fix="Give the tasks different output_paths, or clear the task to have its image made anew",
         )
     return receipt.summary(receipt=image.receipt, reused=image.reused)

@@ -11,10 +11,12 @@ from typing import Any, Literal, Protocol
 
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.models import MAX_SEED
-from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.journal import Journal, PlannedImage
 from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.names import ImageAddress
 from airflow_provider_bitdance.polling import PollSchedule
 from airflow_provider_bitdance.receipts import Receipts
+from airflow_provider_bitdance.reservations import Reservations
 from airflow_provider_bitdance.storage import Folder
 
 IfExists = Literal["reuse", "regenerate", "fail"]
@@ -64,18 +66,33 @@ class Policy:
 class Bench:
     """The engine's handles.
 
-    :param journal: Loaded.
+    :param journal: Of this job, loaded.
+    :param records: The records path, where the journals, receipts and reservations lie.
     :param images: The output folder.
     """
 
     client: AsyncClient
     journal: Journal
-    receipts: Receipts
+    records: Folder
     images: Folder
     policy: Policy
     log: Log
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
+
+    @property
+    def receipts(self) -> Receipts:
+        """The receipts below the records path."""
+        return Receipts(self.records)
+
+    @property
+    def reservations(self) -> Reservations:
+        """The reservations below the records path."""
+        return Reservations(self.records)
+
+    def address_of(self, image: PlannedImage) -> ImageAddress:
+        """Return where an image of this job's plan goes."""
+        return ImageAddress(self.journal.state.output, image.stem, image.extension, image.named)
 
     async def write(self, *events: Event) -> None:
         """Write an entry of the journal, in a thread."""

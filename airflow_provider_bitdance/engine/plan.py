@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from airflow_provider_bitdance.api.errors import InputError, shorten
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.engine.bench import Bench
-from airflow_provider_bitdance.journal import Planned, PlannedImage, Stored
+from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
+from airflow_provider_bitdance.journal import Journal, Planned, PlannedImage, Status, Stored
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.names import EXTENSIONS, ImageAddress
 from airflow_provider_bitdance.receipts import Receipt
@@ -28,35 +29,49 @@ class Wanted:
 
 
 async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
-    """Return the events of a first entry: the plan, and what is reused.
+    """Return the events of a first entry: the plan, and what needs no purchase.
 
     :raises InputError: ``if_exists="fail"``, and there is an image.
     """
-    planned = []
-    reused: list[Event] = []
-    for item in wanted:
-        planned.append(_planned(bench, item))
-        receipt = await asyncio.to_thread(_standing_receipt, bench, item.address)
-        if bench.policy.if_exists == "fail":
-            await asyncio.to_thread(_refuse_existing, bench, item.address)
-        elif receipt is None or bench.policy.if_exists == "regenerate":
-            continue
-        elif receipt.fingerprint == planned[-1].fingerprint:
-            reused.append(
-                Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True),
-            )
-            _tell_reuse(bench, receipt)
-        else:
-            bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
+    earlier = await take_over_earlier(bench)
+    decided = [await _decide(bench, item, earlier) for item in wanted]
+    settled = [event for _, event in decided if event is not None]
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
-    if len(reused) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
+    if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
         await asyncio.to_thread(check_writable, bench.images)
-    return [Planned(output=wanted[0].address.folder, images=tuple(planned)), *reused]
+    return [
+        Planned(output=wanted[0].address.folder, images=tuple(image for image, _ in decided)),
+        *settled,
+    ]
 
 
-def address_of(image: PlannedImage, output: str) -> ImageAddress:
-    """Return where a planned image goes."""
-    return ImageAddress(output, image.stem, image.extension)
+async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[PlannedImage, Event | None]:
+    """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
+    image = _planned(bench, item)
+    if bench.policy.if_exists == "fail":
+        await asyncio.to_thread(_refuse_existing, bench, item.address)
+    elif bench.policy.if_exists == "reuse":
+        receipt = await asyncio.to_thread(_standing_receipt, bench, item.address)
+        if receipt is not None and receipt.fingerprint == image.fingerprint:
+            _tell_reuse(bench, receipt)
+            return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
+        if receipt is not None:
+            bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
+    bought = earlier.state.images.get(item.key) if earlier is not None else None
+    if earlier is None or bought is None or bought.status is not Status.SUBMITTED:
+        return image, None
+    if bench.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
+        bench.log.warning(
+            "Prediction %s, bought before the task was cleared, goes on; it stays collectable for 7 days",
+            bought.prediction_id,
+        )
+        return image, None
+    bench.log.info(
+        "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
+        bought.prediction_id,
+    )
+    same = image.model_copy(update={"request": bought.plan.request})  # with the seed that was drawn
+    return same, adoption(bought, item.key, earlier.job)
 
 
 def _planned(bench: Bench, item: Wanted) -> PlannedImage:
@@ -71,6 +86,7 @@ def _planned(bench: Bench, item: Wanted) -> PlannedImage:
         fingerprint=item.request.fingerprint(bench.client.settings.host),
         stem=item.address.stem,
         extension=item.address.extension,
+        named=item.address.named,
         estimated_cost_usd=bench.policy.price_usd,
     )
 
@@ -97,7 +113,7 @@ def _refuse_existing(bench: Bench, address: ImageAddress) -> None:
 
 def _tell_reuse(bench: Bench, receipt: Receipt) -> None:
     made = receipt.writer.job
-    ours = bench.journal.writer.job
+    ours = bench.journal.job
     if (made.dag_id, made.run_id) == (ours.dag_id, ours.run_id):
         bench.log.info("%s is there already; reused, nothing is bought", receipt.uri)
         return

@@ -24,7 +24,6 @@ from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.api.protocol import failure_of
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.picture import MAX_BYTES, Picture, look_into
-from airflow_provider_bitdance.engine.plan import address_of
 from airflow_provider_bitdance.journal import Failed, Failure, ImageState, Stored
 from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import at
@@ -70,8 +69,9 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
     if receipt is None:
         picture = await _fetch(bench, prediction)
         receipt = await asyncio.to_thread(_keep, bench, image, prediction, picture)
-    address = address_of(image.plan, bench.journal.state.output)
-    await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address)))
+    address = bench.address_of(image.plan)
+    bought_here = image.bought_by is None or image.bought_by.same_task(bench.journal.job)
+    await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address), reused=not bought_here))
     bench.log.info(
         "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
         receipt.width,
@@ -84,7 +84,7 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
 
 def _receipt_of_this(bench: Bench, image: ImageState) -> Receipt | None:
     """Return the receipt that an earlier process wrote for this very prediction, if its file is whole."""
-    receipt = bench.receipts.find(address_of(image.plan, bench.journal.state.output))
+    receipt = bench.receipts.find(bench.address_of(image.plan))
     if receipt is None or receipt.prediction_id != image.prediction_id:
         return None
     return receipt if bench.images.size(receipt.file) == receipt.bytes else None
@@ -131,12 +131,20 @@ def _raise_if_expired(bench: Bench, prediction: Prediction, error: OutputError) 
 
 
 def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Picture) -> Receipt:
-    """Write the file, then its receipt. Whatever was recorded at this address is withdrawn first."""
-    address = address_of(image.plan, bench.journal.state.output)
+    """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first.
+
+    A process that slept through a clear must not put its old picture, or receipt, over the new one: so it
+    looks at its journal before each. A sleep within the write itself cannot be excluded; the receipt's size
+    and hash tell then that the file is not its own.
+    """
+    address = bench.address_of(image.plan)
     file = address.file_name(picture.media_type)
+    bench.journal.check_unchanged()
     replaced = bench.receipts.find(address)
-    if replaced is not None:
+    if replaced is not None and replaced.prediction_id != prediction.id:
         bench.receipts.withdraw(address)
+    known = replaced.reservation if replaced else 0
+    held = bench.reservations.last(address, known=known) if address.named else None
     bench.images.replace(file, picture.data)
     receipt = Receipt(
         uri=at(bench.images, file),
@@ -154,10 +162,12 @@ def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Pict
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,
         possibly_paid=image.possibly_paid,
+        reservation=held.number if held else 0,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(bench.clock.time(), UTC),
         writer=bench.journal.writer,
     )
+    bench.journal.check_unchanged()
     bench.receipts.write(address, receipt)
     if replaced is not None and replaced.file != file:
         bench.images.remove(replaced.file)

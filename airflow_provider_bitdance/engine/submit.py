@@ -20,6 +20,7 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.others import reserve
 from airflow_provider_bitdance.journal import ImageState, Intended, Lost, NotCreated, Status, Submitted
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -27,12 +28,14 @@ CONNECTION_TRIES = 5
 
 
 async def buy(bench: Bench, image: ImageState) -> None:
-    """Buy one image that is planned, or intended by this process.
+    """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
     key = image.plan.key
     if image.status is not Status.INTENDED:
+        if image.plan.named and not await reserve(bench, image):
+            return
         await bench.write(Intended(keys=(key,)))
     try:
         prediction = await _post(bench, image)

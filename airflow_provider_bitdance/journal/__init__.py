@@ -7,6 +7,7 @@ writer.
 """
 
 from airflow_provider_bitdance.journal.entries import (
+    Adopted,
     Failed,
     Failure,
     Intended,
@@ -20,9 +21,10 @@ from airflow_provider_bitdance.journal.entries import (
     Writer,
 )
 from airflow_provider_bitdance.journal.log import Journal
-from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold
+from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold, losses
 
 __all__ = [
+    "Adopted",
     "Failed",
     "Failure",
     "ImageState",
@@ -39,4 +41,5 @@ __all__ = [
     "Submitted",
     "Writer",
     "fold",
+    "losses",
 ]

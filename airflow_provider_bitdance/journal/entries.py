@@ -41,6 +41,10 @@ class Job(BaseModel):
         parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
         return "/".join(["jobs", *parts, f"map={self.map_index}", f"generation={self.generation}"])
 
+    def same_task(self, other: Job) -> bool:
+        """Say whether the other is this task instance, in this generation or another."""
+        return self.model_copy(update={"generation": other.generation}) == other
+
 
 class Writer(BaseModel):
     """The process that wrote an entry.
@@ -77,6 +81,7 @@ class PlannedImage(BaseModel):
     :param fingerprint: Identity of what was asked.
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
+    :param named: The user named the file, so another task may want the same address.
     """
 
     model_config = _strict
@@ -87,6 +92,7 @@ class PlannedImage(BaseModel):
     fingerprint: str
     stem: str
     extension: str = ""
+    named: bool = False
     estimated_cost_usd: float
 
 
@@ -117,6 +123,20 @@ class Submitted(BaseModel):
     event: Literal["submitted"] = "submitted"
     key: str
     prediction_id: str
+
+
+class Adopted(BaseModel):
+    """A prediction that another job bought, the same request for the same address, is this job's too.
+
+    :param bought_by: That job: an earlier generation of this task, or another task.
+    """
+
+    model_config = _strict
+    event: Literal["adopted"] = "adopted"
+    key: str
+    prediction_id: str
+    submitted_at: datetime
+    bought_by: Job
 
 
 class NotCreated(BaseModel):
@@ -167,9 +187,9 @@ class Failed(BaseModel):
     reason: str
 
 
-ImageEvent = Submitted | NotCreated | Lost | Stored | Failed
+ImageEvent = Submitted | Adopted | NotCreated | Lost | Stored | Failed
 Event = Annotated[
-    Claimed | Planned | Intended | Submitted | NotCreated | Lost | Stored | Failed,
+    Claimed | Planned | Intended | Submitted | Adopted | NotCreated | Lost | Stored | Failed,
     Field(discriminator="event"),
 ]
 

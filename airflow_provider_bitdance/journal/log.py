@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.api.errors import FencedError
-from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Writer
+from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Job, Writer
 from airflow_provider_bitdance.journal.state import JobState, fold
 from airflow_provider_bitdance.records import read_record
 from airflow_provider_bitdance.storage import Folder, at
@@ -16,17 +16,19 @@ class Journal:
 
     :param folder: The records path.
     :param writer: This process.
+    :param job: The job that the journal is of, where it is not the writer's own.
     """
 
-    def __init__(self, folder: Folder, writer: Writer) -> None:
+    def __init__(self, folder: Folder, writer: Writer, *, job: Job | None = None) -> None:
         self.writer = writer
+        self.job = job or writer.job
         self.state = JobState()
         self._folder = folder
 
     @property
     def uri(self) -> str:
         """Where the journal lies."""
-        return at(self._folder, self.writer.job.folder)
+        return at(self._folder, self.job.folder)
 
     def load(self) -> JobState:
         """Read what has been written since the last look, and return the state.
@@ -87,4 +89,4 @@ class Journal:
         return read_record(Entry, data, newest=FORMAT, uri=at(self._folder, name))
 
     def _name(self, number: int) -> str:
-        return f"{self.writer.job.folder}/{number:06}.json"
+        return f"{self.job.folder}/{number:06}.json"

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from airflow_provider_bitdance.api.errors import RecordUnreadableError
 from airflow_provider_bitdance.journal.entries import (
+    Adopted,
     Claimed,
     Entry,
     Event,
@@ -14,6 +15,7 @@ from airflow_provider_bitdance.journal.entries import (
     Failure,
     ImageEvent,
     Intended,
+    Job,
     Lost,
     Planned,
     PlannedImage,
@@ -35,17 +37,26 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """What the journal says of one image."""
+    """What the journal says of one image.
+
+    :param bought_by: The other job that bought the prediction, where one did.
+    """
 
     plan: PlannedImage
     status: Status = Status.PLANNED
     prediction_id: str = ""
     submitted_at: float = 0.0
+    bought_by: Job | None = None
     receipt: str = ""
     reused: bool = False
     failure: Failure | None = None
     reason: str = ""
     possibly_paid: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be done for it."""
+        return self.status in (Status.STORED, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,11 @@ class JobState:
     output: str = ""
     images: dict[str, ImageState] = field(default_factory=dict)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be done: each image is stored or has failed."""
+        return all(image.is_settled for image in self.images.values())
+
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
         return [image for image in self.images.values() if image.status in statuses]
@@ -69,12 +85,16 @@ class JobState:
 NEXT: dict[tuple[Status, str], Status] = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,  # reused: there was nothing to buy
+    (Status.PLANNED, "adopted"): Status.SUBMITTED,
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,
     (Status.SUBMITTED, "stored"): Status.STORED,
     (Status.SUBMITTED, "failed"): Status.FAILED,
-    (Status.FAILED, "intended"): Status.INTENDED,  # a next try buys anew what failed without our fault
+    # A next try buys anew what failed without our fault, unless another task has it by then.
+    (Status.FAILED, "intended"): Status.INTENDED,
+    (Status.FAILED, "adopted"): Status.SUBMITTED,
+    (Status.FAILED, "stored"): Status.STORED,
 }
 """Every (status, event) pair that may happen to an image; any other is a damaged journal."""
 
@@ -120,7 +140,19 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     image = replace(image, status=status)
     if isinstance(event, Submitted):
         return replace(
-            image, prediction_id=event.prediction_id, submitted_at=entry.time.timestamp(), failure=None
+            image,
+            prediction_id=event.prediction_id,
+            submitted_at=entry.time.timestamp(),
+            bought_by=None,
+            failure=None,
+        )
+    if isinstance(event, Adopted):
+        return replace(
+            image,
+            prediction_id=event.prediction_id,
+            submitted_at=event.submitted_at.timestamp(),
+            bought_by=event.bought_by,
+            failure=None,
         )
     if isinstance(event, Lost):
         return replace(image, possibly_paid=image.possibly_paid + 1, reason=event.reason)
@@ -129,6 +161,11 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, Failed):
         return replace(image, failure=event.failure, reason=event.reason)
     return image
+
+
+def losses(images: list[ImageState], reason: str) -> list[Lost]:
+    """Return the events of intents without an answer, left by a process that ended: possibly paid."""
+    return [Lost(key=image.plan.key, reason=reason) for image in images]
 
 
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:

@@ -186,7 +186,6 @@ class BitDanceTextToImageOperator(BaseOperator):
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.journal import Journal
         from airflow_provider_bitdance.operators import workplace
-        from airflow_provider_bitdance.receipts import Receipts
 
         hook = BitDanceHook(self.bitdance_conn_id)
         writer = workplace.writer(context, retries=self.retries or 0)
@@ -198,6 +197,8 @@ class BitDanceTextToImageOperator(BaseOperator):
         state = journal.load()
         if resumed and not state.images:
             raise workplace.journal_missing(journal)
+        if not state.images and writer.try_number > writer.job.generation + 1:
+            self.log.warning("An earlier try left no journal at %s", journal.uri)
         images = workplace.open_folder(state.output or address.folder)
         wanted = [] if state.images else [self._wanted(address)]
 
@@ -206,7 +207,7 @@ class BitDanceTextToImageOperator(BaseOperator):
                 bench = Bench(
                     client=client,
                     journal=journal,
-                    receipts=Receipts(records),
+                    records=records,
                     images=images,
                     policy=self._policy(hook.extra.price_usd),
                     log=self.log,

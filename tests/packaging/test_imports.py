@@ -18,7 +18,7 @@ NAME = "airflow_provider_bitdance"
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-RECORDS = {"journal", "receipts", "polling", "storage", "names", "records"}
+RECORDS = {"journal", "receipts", "reservations", "polling", "storage", "names", "records"}
 MAY_IMPORT = {
     "": set(),  # the package itself, which holds the version
     "api": set(),

@@ -28,7 +28,7 @@ from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.engine import Bench, Clock, Policy, Wanted
 from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
 from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
 
 T = TypeVar("T")
@@ -318,9 +318,16 @@ def a_request(prompt: str = "a lighthouse at dawn", *, seed: int = 7, **fields: 
 
 
 def a_wanted(
-    prompt: str = "a lighthouse at dawn", *, key: str = "image", name: str = "cover", seed: int = 7
+    prompt: str = "a lighthouse at dawn",
+    *,
+    key: str = "image",
+    name: str = "cover",
+    seed: int = 7,
+    named: bool = False,
 ) -> Wanted:
-    address = image_address(f"{OUTPUT}/{name}", default_stem="unused")
+    """Return an image wanted at ``name``: made from the task's ids, or ``named`` by the user."""
+    path = f"{OUTPUT}/{name}" if named else f"{OUTPUT}/"
+    address = image_address(path, default_stem=name)
     return Wanted(key=key, request=a_request(prompt, seed=seed), address=address)
 
 
@@ -396,7 +403,7 @@ class World:
         return Bench(
             client=self.api.client(step),
             journal=journal,
-            receipts=Receipts(folder),
+            records=folder,
             images=SteppingFolder(MemoryFolder(self.disk, OUTPUT), step),
             policy=Policy(**policy),
             log=logging.getLogger("bitdance.test"),

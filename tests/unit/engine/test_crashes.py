@@ -18,7 +18,6 @@ from airflow_provider_bitdance.api.errors import BitDanceError, FencedError
 from airflow_provider_bitdance.engine import Bench, Finished, Waiting, Wanted, advance
 from airflow_provider_bitdance.journal import Journal
 from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.receipts import Receipts
 from airflow_provider_bitdance.storage import LocalFolder
 from tests.unit.support import OUTPUT, Crash, Fuse, World, a_receipt, a_wanted, a_writer, run
 
@@ -102,7 +101,7 @@ def test_after_a_crash_anywhere_the_image_is_stored_once_and_the_bill_is_explain
 @pytest.mark.parametrize("at", range(len(POINTS)), ids=lambda at: f"{at + 1} {POINTS[at]}")
 def test_after_a_crash_on_a_real_disk_too(at: int, tmp_path: Path) -> None:
     world = World()
-    wanted = Wanted("image", a_wanted().request, image_address(f"{tmp_path}/out/cover", default_stem="-"))
+    wanted = Wanted("image", a_wanted().request, image_address(f"{tmp_path}/out/", default_stem="cover"))
 
     def process(try_number: int, fuse: Fuse) -> Bench:
         bench = world.bench(try_number=try_number, step=fuse)
@@ -112,7 +111,7 @@ def test_after_a_crash_on_a_real_disk_too(at: int, tmp_path: Path) -> None:
         return Bench(
             client=bench.client,
             journal=journal,
-            receipts=Receipts(folder),
+            records=folder,
             images=Stepping(tmp_path / "out", fuse),
             policy=bench.policy,
             log=bench.log,

@@ -107,6 +107,7 @@ def test_the_receipt_tells_what_was_stored(world: World) -> None:
         "inference_ms": 1234.5,
         "estimated_cost_usd": 0.01,
         "possibly_paid": 0,
+        "reservation": 0,
         "submitted_at": datetime.fromtimestamp(world.clock.now - 12, UTC),
         "stored_at": datetime.fromtimestamp(world.clock.now, UTC),
     }

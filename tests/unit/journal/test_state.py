@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_bitdance.api.errors import RecordUnreadableError
 from airflow_provider_bitdance.journal import (
+    Adopted,
     Failed,
     Failure,
     Intended,
@@ -26,7 +27,7 @@ from airflow_provider_bitdance.journal import (
 )
 from airflow_provider_bitdance.journal.entries import Claimed, Entry, Event, ImageEvent
 from airflow_provider_bitdance.journal.state import NEXT
-from tests.unit.support import OUTPUT, START, a_plan, a_writer
+from tests.unit.support import OUTPUT, START, a_job, a_plan, a_writer
 
 US = a_writer(token="us")
 THEM = a_writer(token="them")
@@ -37,6 +38,12 @@ PLAN = Planned(output=OUTPUT, images=(a_plan(),))
 EVENTS: dict[str, Event] = {
     "intended": Intended(keys=("image",)),
     "submitted": Submitted(key="image", prediction_id="pred-1"),
+    "adopted": Adopted(
+        key="image",
+        prediction_id="pred-2",
+        submitted_at=datetime.fromtimestamp(START, UTC),
+        bought_by=a_job(generation=1),
+    ),
     "not_created": NotCreated(key="image", reason="429"),
     "lost": Lost(key="image", reason="time-out"),
     "stored": Stored(key="image", receipt="mem://r"),
@@ -54,12 +61,15 @@ REACHED_BY: dict[Status, tuple[str, ...]] = {
 MEANT = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,
+    (Status.PLANNED, "adopted"): Status.SUBMITTED,
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,
     (Status.SUBMITTED, "stored"): Status.STORED,
     (Status.SUBMITTED, "failed"): Status.FAILED,
     (Status.FAILED, "intended"): Status.INTENDED,
+    (Status.FAILED, "adopted"): Status.SUBMITTED,
+    (Status.FAILED, "stored"): Status.STORED,
 }
 
 
