@@ -112,9 +112,7 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
 def _check_not_replaced(bench: Bench) -> None:
     """A process that slept through a retry or a clear, and wakes up before its claim, must not claim back."""
     ours, last = bench.journal.writer, bench.journal.state.writer
-    if last is None or not last.job.same_task(ours.job):
-        return
-    if (last.job.generation, last.try_number) > (ours.job.generation, ours.try_number):
+    if last is not None and last.job.same_task(ours.job) and last.try_number > ours.try_number:
         raise FencedError(f"Try {last.try_number} of this task has taken over the job {bench.journal.uri}")
 
 

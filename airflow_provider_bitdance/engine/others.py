@@ -33,7 +33,9 @@ async def take_over_earlier(bench: Bench) -> Journal | None:
     A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
     """
     job = bench.journal.job
-    for generation in range(job.generation - 1, -1, -1):
+    last = job.generation
+    # Below 0 are those of a task whose `retries` were raised in the Dag file while it was at work.
+    for generation in range(last - 1, -1, -1) if last > 0 else range(0, last, -1):
         earlier = Journal(
             bench.records, bench.journal.writer, job=job.model_copy(update={"generation": generation})
         )
@@ -49,6 +51,7 @@ def adoption(image: ImageState, key: str, owner: Job) -> Adopted:
     """Return the event by which a job makes another's prediction its own, too."""
     return Adopted(
         key=key,
+        request=image.plan.request,
         prediction_id=image.prediction_id,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         bought_by=image.bought_by or owner,

@@ -70,8 +70,7 @@ async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[
         "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
         bought.prediction_id,
     )
-    same = image.model_copy(update={"request": bought.plan.request})  # with the seed that was drawn
-    return same, adoption(bought, item.key, earlier.job)
+    return image, adoption(bought, item.key, earlier.job)
 
 
 def _planned(bench: Bench, item: Wanted) -> PlannedImage:

@@ -128,12 +128,14 @@ class Submitted(BaseModel):
 class Adopted(BaseModel):
     """A prediction that another job bought, the same request for the same address, is this job's too.
 
+    :param request: What was sent for it: with the seed that the other job drew.
     :param bought_by: That job: an earlier generation of this task, or another task.
     """
 
     model_config = _strict
     event: Literal["adopted"] = "adopted"
     key: str
+    request: ImageRequest
     prediction_id: str
     submitted_at: datetime
     bought_by: Job

@@ -149,6 +149,7 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, Adopted):
         return replace(
             image,
+            plan=image.plan.model_copy(update={"request": event.request}),
             prediction_id=event.prediction_id,
             submitted_at=event.submitted_at.timestamp(),
             bought_by=event.bought_by,

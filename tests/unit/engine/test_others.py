@@ -77,6 +77,14 @@ def test_a_second_clear_adopts_what_the_first_adopted() -> None:
     assert world.api.billed == 1
 
 
+@pytest.mark.parametrize("generation", [-1, -3, 2])
+def test_retries_that_are_edited_while_a_task_waits_do_not_hide_what_was_bought(generation: int) -> None:
+    world = World(latency=50)
+    in_flight(world)
+    result(go(world, a_job(generation=generation), try_number=2))
+    assert world.api.billed == 1
+
+
 def test_a_clear_that_never_got_to_its_plan_does_not_hide_what_was_bought() -> None:
     world = World(latency=50)
     in_flight(world)
@@ -169,10 +177,10 @@ def test_a_process_that_slept_before_its_claim_does_not_claim_back(older: dict[s
 
 def test_the_second_task_takes_the_prediction_that_the_first_has_bought() -> None:
     world = World(latency=50)
-    in_flight(world, FIRST, named=True)
-    second = result(go(world, SECOND, named=True))
+    in_flight(world, FIRST, named=True, drawn_seed=11)
+    second = result(go(world, SECOND, named=True, drawn_seed=22))
     assert world.api.billed == 1
-    assert (second["reused"], second["estimated_cost_usd"]) == (True, 0.0)
+    assert (second["seed"], second["reused"], second["estimated_cost_usd"]) == (11, True, 0.0)
     first = result(go(world, FIRST, named=True))
     assert (first["prediction_id"], first["reused"]) == (second["prediction_id"], False)
     assert world.api.billed == 1

@@ -40,6 +40,7 @@ EVENTS: dict[str, Event] = {
     "submitted": Submitted(key="image", prediction_id="pred-1"),
     "adopted": Adopted(
         key="image",
+        request=a_plan(seed=99).request,
         prediction_id="pred-2",
         submitted_at=datetime.fromtimestamp(START, UTC),
         bought_by=a_job(generation=1),

@@ -393,6 +393,16 @@ def test_it_waits_in_the_worker_first(local: LocalService, output: Path, clock: 
     assert start + 15 < clock.now <= start + 20
 
 
+def test_the_poll_interval_is_the_time_to_the_first_look(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    start = clock.now
+
+    operator(output, poll_interval=8).execute(context())
+
+    assert [event.time - start for event in local.requests()] == [0, 8, 8]
+
+
 def test_without_deferrable_it_waits_in_the_worker_to_the_end(
     local: LocalService, output: Path, clock: FakeClock
 ) -> None:

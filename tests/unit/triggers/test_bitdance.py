@@ -81,14 +81,24 @@ def test_the_deadline_fires_with_what_has_ended_by_then(local: LocalService, clo
     }
 
 
-def test_the_last_look_is_within_a_pause_of_the_deadline_and_the_event_at_it(
+def test_a_deadline_between_two_looks_fires_at_its_time_and_not_at_the_last_look(
     local: LocalService, clock: FakeClock
 ) -> None:
-    deadline = clock.now + 30
+    deadline = clock.now + 7
 
-    fired(waiting_for(bought(local, clock, latency=1000), clock, deadline=deadline))
+    fired(waiting_for(bought(local, clock, latency=1000), clock, deadline=deadline, poll_interval=2))
 
-    assert deadline - PollSchedule().interval <= local.requests()[-1].time <= deadline == clock.now
+    assert local.requests()[-1].time < deadline == clock.now
+
+
+def test_the_poll_interval_is_the_shortest_pause(local: LocalService, clock: FakeClock) -> None:
+    start = clock.now
+
+    fired(waiting_for(bought(local, clock, latency=20), clock, poll_interval=8))
+
+    first, second, *_ = (event.time for event in local.requests())
+    assert first - start == 8
+    assert second - first == pytest.approx(8, abs=1)
 
 
 def test_a_deadline_that_is_past_still_allows_one_look(local: LocalService, clock: FakeClock) -> None:

@@ -1,0 +1,80 @@
+"""Dags of the system tests: runs again, at the same address, with prompts that change, and a sleeper."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Context, Param, task
+
+from airflow_provider_bitdance.journal import Intended, Journal
+from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+
+OUTPUT = os.environ["BITDANCE_OUTPUT_PATH"]
+
+
+def dag(dag_id: str, *, schedule: str | None = None, **options: Any) -> DAG:
+    return DAG(
+        dag_id,
+        schedule=schedule,
+        catchup=False,
+        **options,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
+    )
+
+
+def an_image(
+    operator: type[BitDanceTextToImageOperator] = BitDanceTextToImageOperator, **options: Any
+) -> Any:
+    return operator(**{"task_id": "image", "output_path": OUTPUT, **options})
+
+
+class Sleeper(BitDanceTextToImageOperator):
+    """Stops its process and its supervisor, as a paused machine does, right after the first intent."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        if context["ti"].try_number == 1:
+            append = Journal.append
+
+            def append_and_sleep(journal: Journal, now: float, *events: Any) -> Any:
+                state = append(journal, now, *events)
+                if any(isinstance(event, Intended) for event in events):
+                    Path(OUTPUT, "sleeper.pids").write_text(f"{os.getpid()} {os.getppid()}")
+                    os.kill(os.getppid(), signal.SIGSTOP)
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                return state
+
+            Journal.append = append_and_sleep  # type: ignore[method-assign]
+        return super().execute(context)
+
+
+with dag("sleeper"):
+    an_image(Sleeper, prompt="a sleeper")
+
+with dag("regenerated"):
+    an_image(prompt="made anew", if_exists="regenerate")
+
+with dag("of_the_moment"):
+    an_image(prompt="at {{ macros.datetime.now() }}", deferrable=True, defer_after=0)
+
+with dag("of_a_variable"):
+    an_image(prompt="a {{ var.value.get('subject', 'cat') }}", deferrable=True, defer_after=0)
+
+with dag("of_an_upstream"):
+
+    @task
+    def subject() -> str:
+        return "an upstream's dog"
+
+    an_image(prompt=subject(), deferrable=True, defer_after=0)
+
+for dag_id in ("named", "named_twin"):
+    with dag(dag_id, params={"prompt": Param("a cover"), "name": Param("cover")}):
+        an_image(prompt="{{ params.prompt }}", output_path=f"{OUTPUT}{{{{ params.name }}}}")
+
+# It ends in the past, so that only backfills run it.
+with dag("daily", schedule="@daily", start_date=datetime(2026, 2, 1), end_date=datetime(2026, 3, 2)):
+    an_image(prompt="the picture of {{ ds }}", output_path=f"{OUTPUT}daily-{{{{ ds }}}}")
