@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.api.errors import InputError, shorten
@@ -22,15 +23,23 @@ _LONGEST_STEM = 240
 """In bytes; with its extension it stays below the 255 of common disks."""
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
     """Return a file name that every store takes: as it is, or made plain, with a hash of what it was.
 
     The hash keeps two ids apart that look alike once their colons, slashes and accents are gone.
+
+    :param parts: What ``text`` was joined from by dots, where a dot within them could make two look alike.
     """
     plain = _DISLIKED.sub("-", text)
-    if plain == text and 0 < len(text) <= _LONGEST_NAME and not text.startswith("."):
+    if (
+        not any("." in part for part in parts)
+        and plain == text
+        and 0 < len(text) <= _LONGEST_NAME
+        and not text.startswith(".")
+    ):
         return text
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    whole = "\0".join(parts) or text
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain[: _LONGEST_NAME - 9].lstrip('.')}-{digest}"
 
 

@@ -62,11 +62,12 @@ class Receipt(BaseModel):
     stored_at: datetime
     writer: Writer
 
-    def summary(self, *, receipt: str, reused: bool) -> dict[str, Any]:
+    def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
 
         :param receipt: Where this receipt lies.
-        :param reused: The image was there before, so nothing was bought.
+        :param reused: The image was there before, or another task bought it.
+        :param possibly_paid: How many submissions of this task instance were lost without an answer.
         """
         return {
             "uri": self.uri,
@@ -84,7 +85,7 @@ class Receipt(BaseModel):
             "estimated_cost_usd": 0.0 if reused else self.estimated_cost_usd,
             "reused": reused,
             "nsfw": self.nsfw,
-            "possibly_paid": 0 if reused else self.possibly_paid,
+            "possibly_paid": possibly_paid,
         }
 
 

@@ -25,6 +25,7 @@ class Reservation(BaseModel):
     """One job's hold on an address.
 
     :param key: The image's name within that job.
+    :param fingerprint: Identity of what that job asks for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Reservation(BaseModel):
     time: datetime
     writer: Writer
     key: str
+    fingerprint: str
 
 
 class Reservations:

@@ -8,8 +8,10 @@ blocks; the engine calls them in threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 __all__ = ["Folder", "LocalFolder", "ObjectFolder", "at", "check_writable"]
+
+ATOMIC = frozenset(
+    {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"},
+)
+"""The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
+``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others look first and write
+then, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
+PROOF = "checks/exclusive-creation.txt"
+PROOF_TEXT = (
+    b"Written once by airflow-provider-bitdance. The store refuses to create this file again, which shows\n"
+    b"that two workers cannot both write one record. It may be deleted: it is written again when needed.\n"
+)
+CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between tries to create an object that others create at this moment."""
 
 
 class Folder(Protocol):
@@ -72,6 +88,10 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.uri = f"file://{path}"
         self._path = path
+
+    def is_exclusive(self) -> bool:
+        """Return whether of many workers that create one file, on any machine, exactly one can succeed."""
+        return True
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new file. The link fails where the name is taken, on NFS too, and shows no half file."""
@@ -143,10 +163,41 @@ class ObjectFolder:
         self._fs = filesystem
         self._path = path.rstrip("/")
 
+    def is_exclusive(self) -> bool:
+        """Return whether the store itself refuses to create a file twice; else two workers could both do it.
+
+        Asked of the store and not of version numbers: old libraries and some S3-compatible servers ignore
+        the condition and overwrite. One small write; two where nobody has asked this folder before.
+
+        :raises StorageError: The folder cannot be written.
+        """
+        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
+        if names.isdisjoint(ATOMIC):
+            return False
+        for _ in range(2):
+            try:
+                self.create(PROOF, PROOF_TEXT)
+            except FileExistsError:
+                return True
+        return False
+
     def create(self, name: str, data: bytes) -> None:
         """Write a new object. Where the store can, as S3 can, it refuses a second one itself."""
         with _told("write", self.uri, name):
-            self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
+            for pause in (*CONFLICT_PAUSES, None):
+                try:
+                    self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
+                except OSError as error:
+                    code = _s3_code(error)
+                    # s3fs knows AWS's answer by a field that SeaweedFS, for one, does not send.
+                    if code in ("PreconditionFailed", "412"):
+                        raise FileExistsError(name) from error
+                    # AWS, while somebody else creates it: "on a 409 failure, retry the upload".
+                    if code not in ("ConditionalRequestConflict", "409") or pause is None:
+                        raise
+                    time.sleep(pause)
+                else:
+                    return
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object; stores show it whole or not at all."""
@@ -164,7 +215,7 @@ class ObjectFolder:
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or ``None`` where there is none."""
         with _told("read", self.uri, name):
-            self._fs.invalidate_cache(self._path)
+            self._fs.invalidate_cache()  # a listing that others made with this handle may be old
             try:
                 return int(self._fs.size(f"{self._path}/{name}"))
             except FileNotFoundError:
@@ -200,9 +251,27 @@ def _told(action: str, uri: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(
-            f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}",
-            fix="Check that the path exists, has room, and may be written by Airflow's workers",
+            f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}", fix=_fix(error)
         ) from error
+
+
+def _fix(error: Exception) -> str:
+    """Return what to do about what a store's library threw."""
+    if isinstance(error, FileNotFoundError):
+        return "Create the bucket, or correct the path; this package makes folders and no buckets"
+    if isinstance(error, PermissionError):
+        return "Check the credentials, and that they may read, write and delete below this path"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room"
+    if isinstance(error, TypeError):
+        return "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older ones cannot create exclusively"
+    return "Check that every worker reaches this store and may write there"
+
+
+def _s3_code(error: Exception) -> str:
+    """Return the code that S3 gave; s3fs keeps it only in the cause of the error that it raises."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -31,6 +31,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     └── RecordError                                          the journal or a receipt
         ├── RecordUnreadableError   no retry · possibly      damaged or from a newer version
         ├── StorageError            retry    · not paid      the store could not be read or written
+        ├── AddressBusyError        retry    · not paid      another task is about to buy the same image
         └── FencedError             retry    · not paid      another process has taken over this job
 
 ``paid`` of a GET is always ``NO``; what the table says of "possibly" holds for a submission.
@@ -44,6 +45,7 @@ from typing import ClassVar
 
 __all__ = [
     "APIError",
+    "AddressBusyError",
     "AuthenticationError",
     "BitDanceError",
     "FencedError",
@@ -292,6 +294,12 @@ class RecordUnreadableError(RecordError):
 
 class StorageError(RecordError):
     """The store that holds records or images could not be read or written."""
+
+    retry_helps = True
+
+
+class AddressBusyError(RecordError):
+    """Another task is about to buy the same image for the same address, and has not said that it did."""
 
     retry_helps = True
 

@@ -13,6 +13,7 @@ from airflow_provider_bitdance.api.errors import (
     PredictionError,
     PredictionTimeoutError,
     RecordUnreadableError,
+    shorten,
 )
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.plan import Wanted, plan
@@ -56,6 +57,7 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     :param wanted: What the user asks for now; looked at only where the job has no plan yet.
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
+    _tell_if_changed(bench, wanted)
     await _claim(bench, wanted)
     for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
         await buy(bench, image)
@@ -87,7 +89,8 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
         _check_not_replaced(bench)
         now = bench.clock.time()
         deadline = now + bench.policy.timeout
-        if state.writer is not None and state.writer.try_number == bench.journal.writer.try_number:
+        ours, last = bench.journal.writer, state.writer
+        if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline  # a resume after a deferral is the same try
         for image in state.having(Status.FAILED):
             if image.failure is not Failure.FAILED:
@@ -110,10 +113,30 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
 
 
 def _check_not_replaced(bench: Bench) -> None:
-    """A process that slept through a retry or a clear, and wakes up before its claim, must not claim back."""
-    ours, last = bench.journal.writer, bench.journal.state.writer
-    if last is not None and last.job.same_task(ours.job) and last.try_number > ours.try_number:
+    """A process that slept through a retry or a clear, and wakes up before its claim, must not claim back.
+
+    It began before the newer try wrote its last entry. A run that was deleted and made again did not: it has
+    low numbers, too, and goes on with the job.
+    """
+    ours, state = bench.journal.writer, bench.journal.state
+    last = state.writer
+    if last is None or not last.job.same_task(ours.job) or bench.started_at > state.time:
+        return
+    if last.try_number > ours.try_number:
         raise FencedError(f"Try {last.try_number} of this task has taken over the job {bench.journal.uri}")
+
+
+def _tell_if_changed(bench: Bench, wanted: list[Wanted]) -> None:
+    """Say so where the fields render to another request than the one that this job has planned."""
+    for item in wanted:
+        image = bench.journal.state.images.get(item.key)
+        if image and image.plan.fingerprint != item.request.fingerprint(bench.client.settings.host):
+            bench.log.warning(
+                "The task asks for %r now, and for %r when it was planned. It goes on with its plan; clear "
+                "it when it has ended to have the new image",
+                shorten(item.request.prompt),
+                shorten(image.plan.request.prompt),
+            )
 
 
 def _first_to_buy(images: dict[str, ImageState], wanted: list[Wanted], events: list[Event]) -> str | None:
@@ -171,4 +194,4 @@ async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:
             f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
             fix="Give the tasks different output_paths, or clear the task to have its image made anew",
         )
-    return receipt.summary(receipt=image.receipt, reused=image.reused)
+    return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ from secrets import randbelow
 from typing import Any, Literal, Protocol
 
 from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.errors import NsfwError
 from airflow_provider_bitdance.api.models import MAX_SEED
 from airflow_provider_bitdance.journal import Journal, PlannedImage
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.names import ImageAddress
 from airflow_provider_bitdance.polling import PollSchedule
-from airflow_provider_bitdance.receipts import Receipts
+from airflow_provider_bitdance.receipts import Receipt, Receipts
 from airflow_provider_bitdance.reservations import Reservations
 from airflow_provider_bitdance.storage import Folder
 
@@ -69,6 +71,7 @@ class Bench:
     :param journal: Of this job, loaded.
     :param records: The records path, where the journals, receipts and reservations lie.
     :param images: The output folder.
+    :param started_at: Unix time at which this process began with the job.
     """
 
     client: AsyncClient
@@ -77,6 +80,7 @@ class Bench:
     images: Folder
     policy: Policy
     log: Log
+    started_at: float
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
 
@@ -93,6 +97,24 @@ class Bench:
     def address_of(self, image: PlannedImage) -> ImageAddress:
         """Return where an image of this job's plan goes."""
         return ImageAddress(self.journal.state.output, image.stem, image.extension, image.named)
+
+    def is_intact(self, receipt: Receipt) -> bool:
+        """Say whether the file of a receipt is there as it was stored. Reads it where the size is right."""
+        if self.images.size(receipt.file) != receipt.bytes:
+            return False
+        data = self.images.read(receipt.file)
+        return data is not None and hashlib.sha256(data).hexdigest() == receipt.sha256
+
+    def check_nsfw(self, receipt: Receipt) -> None:
+        """Refuse a stored picture that is flagged, where the policy is not to have such.
+
+        :raises NsfwError: It is.
+        """
+        if receipt.nsfw and self.policy.nsfw != "allow":
+            raise NsfwError(
+                f"{receipt.uri}, stored for the same request, is flagged as not safe for work",
+                fix='Change the prompt, or set nsfw="allow"',
+            )
 
     async def write(self, *events: Event) -> None:
         """Write an entry of the journal, in a thread."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.api.errors import FencedError, InputError, shorten
+from airflow_provider_bitdance.api.errors import AddressBusyError, FencedError, InputError, shorten
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.journal import (
     Adopted,
@@ -21,10 +21,13 @@ from airflow_provider_bitdance.journal import (
     Stored,
     losses,
 )
+from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.reservations import Reservation
 
 LOOK_SECONDS = 1.0
 """Pause between looks at another task's journal, until it says which prediction it bought."""
+START_SECONDS = 10.0
+"""A task that is alive gets from its plan to its intent in less."""
 
 
 async def take_over_earlier(bench: Bench) -> Journal | None:
@@ -33,16 +36,16 @@ async def take_over_earlier(bench: Bench) -> Journal | None:
     A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
     """
     job = bench.journal.job
-    last = job.generation
-    # Below 0 are those of a task whose `retries` were raised in the Dag file while it was at work.
-    for generation in range(last - 1, -1, -1) if last > 0 else range(0, last, -1):
+    if bench.journal.writer.try_number == 1:
+        return None  # nothing was cleared yet
+    for generation in range(job.generation - 1, -1, -1):
         earlier = Journal(
             bench.records, bench.journal.writer, job=job.model_copy(update={"generation": generation})
         )
         state = await asyncio.to_thread(earlier.load)
-        if not (state.images and state.is_settled):
-            await asyncio.to_thread(_stop, bench, earlier)  # one without a plan may still be about to claim
-        if state.images:
+        if not state.is_stored:
+            await asyncio.to_thread(_stop, bench, earlier)  # one without a plan may be about to claim
+        if earlier.state.images:
             return earlier
     return None
 
@@ -65,76 +68,96 @@ async def reserve(bench: Bench, image: ImageState) -> bool:
     waits for that prediction, or takes its stored image.
 
     :raises InputError: Another task is making a different image at this address.
+    :raises AddressBusyError: Another task is about to buy the same, and has not said so in time.
     """
     address = bench.address_of(image.plan)
     while True:
         receipt = await asyncio.to_thread(bench.receipts.find, address)
-        held = await asyncio.to_thread(
-            bench.reservations.last, address, known=receipt.reservation if receipt else 0
-        )
+        known = receipt.reservation if receipt else 0
+        held = await asyncio.to_thread(bench.reservations.last, address, known=known)
         if held is not None and held.writer.job == bench.journal.job:
             return True
+        found: Event | None = None
         if held is not None and not held.writer.job.same_task(bench.journal.job):
-            decided = await _other_task(bench, image, held)
-            if decided is not None:
-                return decided
+            found = await _of_other_task(bench, image, held)
+        if found is not None:
+            await bench.write(found)
+        if isinstance(found, Stored):
+            return False
         mine = Reservation(
             number=held.number + 1 if held else 1,
             time=datetime.fromtimestamp(bench.clock.time(), UTC),
             writer=bench.journal.writer,
             key=image.plan.key,
+            fingerprint=image.plan.fingerprint,
         )
-        if await asyncio.to_thread(bench.reservations.take, address, mine):
-            return True
+        taken = await asyncio.to_thread(bench.reservations.take, address, mine)
+        if taken or found is not None:
+            return found is None
 
 
-async def _other_task(bench: Bench, image: ImageState, held: Reservation) -> bool | None:
-    """Settle with the task that holds the address: ``False``, its image is ours; ``None``, it is done."""
+async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> Adopted | Stored | None:
+    """Settle with the task that holds the address: its image is ours, too, or, with ``None``, it is done."""
     owner = held.writer.job
     journal = Journal(bench.records, bench.journal.writer, job=owner)
+    same = held.fingerprint == image.plan.fingerprint and bench.policy.if_exists == "reuse"
+    patience = bench.clock.time() + START_SECONDS
     while True:
         state = await asyncio.to_thread(journal.load)
         theirs = state.images.get(held.key)
-        same = theirs is not None and theirs.plan.fingerprint == image.plan.fingerprint
-        same = same and bench.policy.if_exists == "reuse"
-        if theirs is None or theirs.is_settled:
-            return await _take_stored(bench, image) if same else None
-        if not same:
-            address = shorten(bench.address_of(image.plan).identity, 200)
-            raise InputError(
-                f"Task {_name(owner)} is making another image at {address}, and so would task "
-                f"{_name(bench.journal.job)}",
-                allowed="one task at a time for one output_path, or the same request from each",
-                fix="Give the tasks different output_paths, or let one run after the other",
-            )
-        if theirs.status is Status.SUBMITTED:
-            await bench.write(adoption(theirs, image.plan.key, owner))
-            bench.log.info(
-                "Task %s has bought prediction %s for the same request; waiting for it, nothing is bought",
-                _name(owner),
-                theirs.prediction_id,
-            )
-            return False
-        if bench.clock.time() >= state.deadline:
-            # It has neither bought nor given up in its time: its process is dead, or will be stopped.
+        now = bench.clock.time()
+        if theirs is None or theirs.status is Status.STORED:
+            return await _stored(bench, image) if same else None
+        if theirs.status is Status.SUBMITTED and same:
+            _tell(bench, "%s has bought prediction %s for the same request", owner, theirs.prediction_id)
+            return adoption(theirs, image.plan.key, owner)
+        if state.writer is not None and state.writer.token == bench.journal.writer.token:
+            if theirs.status is Status.SUBMITTED:
+                _tell(
+                    bench, "%s has bought prediction %s; collectable for 7 days", owner, theirs.prediction_id
+                )
+            return None  # stopped by us, and nothing of it is of use
+        at_rest = theirs.status is Status.FAILED or now >= state.deadline
+        if not same and not at_rest:
+            raise _refusal(bench, image, owner)
+        if at_rest or (theirs.status is Status.PLANNED and now >= patience):
             await asyncio.to_thread(_stop, bench, journal)
-            return None
+            continue  # it may have bought in the last moment
+        if now >= bench.journal.state.deadline:
+            raise AddressBusyError(f"Task {_name(owner)} is about to buy the same image")
         await bench.clock.sleep(LOOK_SECONDS)
 
 
-async def _take_stored(bench: Bench, image: ImageState) -> bool | None:
-    """Take the image that another task has stored since this job's plan; ``None`` where it has failed."""
+async def _stored(bench: Bench, image: ImageState) -> Stored | None:
+    """Return the event that takes the image that another task has stored since this job's plan."""
     address = bench.address_of(image.plan)
     receipt = await asyncio.to_thread(bench.receipts.find, address)
     if receipt is None or receipt.fingerprint != image.plan.fingerprint:
         return None
-    await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address), reused=True))
+    bench.check_nsfw(receipt)
     bench.log.info("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
-    return False
+    return Stored(key=image.plan.key, receipt=bench.receipts.uri(address), reused=True)
+
+
+def check_address_is_ours(bench: Bench, image: ImageState, *, known: int = 0) -> int:
+    """Return the number of the reservation under which an image may be stored; 0 where none is needed.
+
+    :param known: Number of a reservation that is known to be there.
+    :raises InputError: Another task has taken the address for another image meanwhile.
+    """
+    if not image.plan.named:
+        return 0
+    held = bench.reservations.last(bench.address_of(image.plan), known=known)
+    if held is not None and held.fingerprint != image.plan.fingerprint:
+        raise _refusal(bench, image, held.writer.job)
+    return held.number if held else 0
 
 
 def _stop(bench: Bench, journal: Journal) -> None:
-    """Claim another job's journal: its process stops at its next entry, or before its next purchase."""
+    """Claim another job's journal: its process stops at its next entry, or before its next purchase.
+
+    The caller has to look again: it may have bought in the last moment.
+    """
     while True:
         lost = losses(journal.state.having(Status.INTENDED), "the job was taken over before the answer")
         now = bench.clock.time()
@@ -146,6 +169,20 @@ def _stop(bench: Bench, journal: Journal) -> None:
             break
     if lost:
         bench.log.warning("%s was stopped before an answer came: possibly paid", _name(journal.job))
+
+
+def _refusal(bench: Bench, image: ImageState, owner: Job) -> InputError:
+    address = shorten(bench.address_of(image.plan).identity, 200)
+    return InputError(
+        f"Task {_name(owner)} is making another image at {address}, and so would task "
+        f"{_name(bench.journal.job)}",
+        allowed="one task at a time for one output_path, or the same request from each",
+        fix="Give the tasks different output_paths, or let one run after the other",
+    )
+
+
+def _tell(bench: Bench, message: str, owner: Job, prediction_id: str) -> None:
+    bench.log.info(f"Task {message}", _name(owner), prediction_id)
 
 
 def _name(job: Job) -> str:

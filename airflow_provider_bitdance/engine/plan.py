@@ -9,7 +9,15 @@ from airflow_provider_bitdance.api.errors import InputError, shorten
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
-from airflow_provider_bitdance.journal import Journal, Planned, PlannedImage, Status, Stored
+from airflow_provider_bitdance.journal import (
+    Failure,
+    ImageState,
+    Journal,
+    Planned,
+    PlannedImage,
+    Status,
+    Stored,
+)
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.names import EXTENSIONS, ImageAddress
 from airflow_provider_bitdance.receipts import Receipt
@@ -53,12 +61,16 @@ async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[
     elif bench.policy.if_exists == "reuse":
         receipt = await asyncio.to_thread(_standing_receipt, bench, item.address)
         if receipt is not None and receipt.fingerprint == image.fingerprint:
+            bench.check_nsfw(receipt)
             _tell_reuse(bench, receipt)
             return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
         if receipt is not None:
             bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
     bought = earlier.state.images.get(item.key) if earlier is not None else None
-    if earlier is None or bought is None or bought.status is not Status.SUBMITTED:
+    if earlier is None or bought is None:
+        return image, None
+    image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
+    if not (bought.status is Status.SUBMITTED or _is_allowed_now(bench, bought)):
         return image, None
     if bench.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
         bench.log.warning(
@@ -71,6 +83,11 @@ async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[
         bought.prediction_id,
     )
     return image, adoption(bought, item.key, earlier.job)
+
+
+def _is_allowed_now(bench: Bench, bought: ImageState) -> bool:
+    """Say whether an image was not stored only because the policy was not to keep flagged pictures."""
+    return bought.failure is Failure.NSFW and bench.policy.nsfw == "allow"
 
 
 def _planned(bench: Bench, item: Wanted) -> PlannedImage:
@@ -95,7 +112,7 @@ def _standing_receipt(bench: Bench, address: ImageAddress) -> Receipt | None:
     receipt = bench.receipts.find(address)
     if receipt is None:
         return None
-    if bench.images.size(receipt.file) != receipt.bytes:
+    if not bench.is_intact(receipt):
         bench.log.warning("%s is gone or was changed since it was stored", receipt.uri)
         return None
     return receipt

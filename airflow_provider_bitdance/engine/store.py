@@ -15,6 +15,7 @@ from airflow_provider_bitdance.api.errors import (
     NsfwError,
     OutputError,
     OutputExpiredError,
+    OutputRefusedError,
     PredictionError,
     PredictionFailedError,
     PredictionGoneError,
@@ -23,6 +24,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.api.protocol import failure_of
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.others import check_address_is_ours
 from airflow_provider_bitdance.engine.picture import MAX_BYTES, Picture, look_into
 from airflow_provider_bitdance.journal import Failed, Failure, ImageState, Stored
 from airflow_provider_bitdance.receipts import Receipt
@@ -33,17 +35,19 @@ DOWNLOAD_PAUSES = (1.0, 3.0)
 KEPT_BY_WAVESPEED = timedelta(days=7)
 
 
-_ERRORS: dict[Failure, type[PredictionError]] = {
+_ERRORS: dict[Failure, type[PredictionError | OutputError]] = {
     Failure.FAILED: PredictionFailedError,
     Failure.REFUSED: PredictionRefusedError,
     Failure.MODERATED: ModerationError,
     Failure.NSFW: NsfwError,
     Failure.GONE: PredictionGoneError,
+    Failure.EXPIRED: OutputExpiredError,
+    Failure.UNSAFE: OutputRefusedError,
 }
 _FAILURES = {error: failure for failure, error in _ERRORS.items()}
 
 
-def recorded_error(image: ImageState) -> PredictionError:
+def recorded_error(image: ImageState) -> PredictionError | OutputError:
     """Return the error that the journal has of an image, for a try that may not buy it anew."""
     return _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
 
@@ -52,23 +56,17 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
     """Store the image of a prediction that ended, or write down why there is none.
 
     :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
-    :raises OutputError: The picture could not be had; it is paid for and stays collectable.
+    :raises OutputError: The picture could not be had; it is paid for, and collectable where a retry helps.
     """
-    error: PredictionError | None = None
-    if not prediction.is_completed:
-        error = failure_of(prediction, prompt=image.plan.request.prompt)
-    elif prediction.is_nsfw and bench.policy.nsfw != "allow":
-        error = NsfwError(
-            f"The picture of prediction {prediction.id} is flagged as not safe for work",
-            fix='Change the prompt, or set nsfw="allow" to keep such pictures',
-        )
-    if error is not None:
+    try:
+        _check_ended_well(bench, image, prediction)
+        receipt = await asyncio.to_thread(_receipt_of_this, bench, image)
+        if receipt is None:
+            picture = await _fetch(bench, prediction)
+            receipt = await asyncio.to_thread(_keep, bench, image, prediction, picture)
+    except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await bench.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
-        raise error
-    receipt = await asyncio.to_thread(_receipt_of_this, bench, image)
-    if receipt is None:
-        picture = await _fetch(bench, prediction)
-        receipt = await asyncio.to_thread(_keep, bench, image, prediction, picture)
+        raise
     address = bench.address_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(bench.journal.job)
     await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address), reused=not bought_here))
@@ -82,12 +80,22 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
     )
 
 
+def _check_ended_well(bench: Bench, image: ImageState, prediction: Prediction) -> None:
+    if not prediction.is_completed:
+        raise failure_of(prediction, prompt=image.plan.request.prompt)
+    if prediction.is_nsfw and bench.policy.nsfw != "allow":
+        raise NsfwError(
+            f"The picture of prediction {prediction.id} is flagged as not safe for work",
+            fix='Change the prompt, or set nsfw="allow" and clear the task to keep it',
+        )
+
+
 def _receipt_of_this(bench: Bench, image: ImageState) -> Receipt | None:
     """Return the receipt that an earlier process wrote for this very prediction, if its file is whole."""
     receipt = bench.receipts.find(bench.address_of(image.plan))
     if receipt is None or receipt.prediction_id != image.prediction_id:
         return None
-    return receipt if bench.images.size(receipt.file) == receipt.bytes else None
+    return receipt if bench.is_intact(receipt) else None
 
 
 async def _fetch(bench: Bench, prediction: Prediction) -> Picture:
@@ -139,12 +147,11 @@ def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Pict
     """
     address = bench.address_of(image.plan)
     file = address.file_name(picture.media_type)
-    bench.journal.check_unchanged()
     replaced = bench.receipts.find(address)
+    bench.journal.check_unchanged()
+    number = check_address_is_ours(bench, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != prediction.id:
         bench.receipts.withdraw(address)
-    known = replaced.reservation if replaced else 0
-    held = bench.reservations.last(address, known=known) if address.named else None
     bench.images.replace(file, picture.data)
     receipt = Receipt(
         uri=at(bench.images, file),
@@ -162,12 +169,13 @@ def _keep(bench: Bench, image: ImageState, prediction: Prediction, picture: Pict
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,
         possibly_paid=image.possibly_paid,
-        reservation=held.number if held else 0,
+        reservation=number,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(bench.clock.time(), UTC),
         writer=bench.journal.writer,
     )
     bench.journal.check_unchanged()
+    check_address_is_ours(bench, image, known=number)
     bench.receipts.write(address, receipt)
     if replaced is not None and replaced.file != file:
         bench.images.remove(replaced.file)

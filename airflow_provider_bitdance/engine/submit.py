@@ -16,6 +16,7 @@ from airflow_provider_bitdance.api.errors import (
     Paid,
     RateLimitError,
     RecordError,
+    StorageError,
     shorten,
 )
 from airflow_provider_bitdance.api.models import Prediction
@@ -25,6 +26,7 @@ from airflow_provider_bitdance.journal import ImageState, Intended, Lost, NotCre
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 CONNECTION_TRIES = 5
+RECORD_PAUSES = (1.0, 3.0, 10.0)
 
 
 async def buy(bench: Bench, image: ImageState) -> None:
@@ -45,14 +47,7 @@ async def buy(bench: Bench, image: ImageState) -> None:
         with contextlib.suppress(RecordError):
             await bench.write(event(key=key, reason=error.what))
         raise
-    try:
-        await bench.write(Submitted(key=key, prediction_id=prediction.id))
-    except RecordError as error:
-        raise type(error)(
-            f"Prediction {prediction.id} is bought and could not be recorded: {error.what}",
-            fix="Collect it by its id, or the next try buys it anew",
-            paid=Paid.YES,
-        ) from error
+    await _record(bench, Submitted(key=key, prediction_id=prediction.id))
     bench.log.info(
         "Bought prediction %s, about $%.4g: %s, seed %d, %r",
         prediction.id,
@@ -61,6 +56,24 @@ async def buy(bench: Bench, image: ImageState) -> None:
         image.plan.request.seed,
         shorten(image.plan.request.prompt),
     )
+
+
+async def _record(bench: Bench, bought: Submitted) -> None:
+    """Write down what is bought, again and again for a while: unwritten, it would be bought twice."""
+    now = bench.clock.time()
+    for pause in (*RECORD_PAUSES, None):
+        try:
+            await asyncio.to_thread(bench.journal.append, now, bought)
+            return
+        except RecordError as error:
+            if pause is None or not isinstance(error, StorageError):
+                raise type(error)(
+                    f"Prediction {bought.prediction_id} is bought and could not be recorded: {error.what}",
+                    fix="Collect it by its id, or the next try buys it anew",
+                    paid=Paid.YES,
+                ) from error
+            bench.log.warning("%s Trying again in %.0f s", error.what, pause)
+        await bench.clock.sleep(pause)
 
 
 async def _post(bench: Bench, image: ImageState) -> Prediction:

@@ -10,7 +10,6 @@ from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
     NotFoundError,
-    PredictionGoneError,
     RateLimitError,
 )
 from airflow_provider_bitdance.api.models import Prediction
@@ -30,7 +29,7 @@ async def watch(
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param until: Unix time of the last look.
-    :return: The predictions that ended, by id.
+    :return: The predictions that ended, by id; one that the API no longer knows as "deleted".
     :raises BitDanceError: Looking failed for good, or too often one after another.
     """
     try:
@@ -65,7 +64,12 @@ async def _watch_one(
             prediction = await client.get_prediction(prediction_id)
         except BitDanceError as error:
             failures += 1
-            _raise_if_final(error, prediction_id, clock.time() - submitted_at, failures, poll)
+            if isinstance(error, NotFoundError):
+                # A prediction just made may be unknown for a moment.
+                if clock.time() - submitted_at > poll.not_found_grace:
+                    return Prediction(id=prediction_id, status="deleted", error="the API does not know it")
+            elif not error.retry_helps or failures >= poll.failures:
+                raise
             asked = (isinstance(error, RateLimitError) and error.retry_after) or 0.0
         else:
             failures = 0
@@ -73,18 +77,3 @@ async def _watch_one(
                 return prediction
         age = clock.time() - submitted_at
         pause = poll.pause(age=age, draw=random.random(), failures=failures, asked=asked)
-
-
-def _raise_if_final(
-    error: BitDanceError, prediction_id: str, age: float, failures: int, poll: PollSchedule
-) -> None:
-    """Raise where looking on is of no use; a prediction just made may be unknown for a moment."""
-    if isinstance(error, NotFoundError):
-        if age > poll.not_found_grace:
-            raise PredictionGoneError(
-                f"The API does not know prediction {prediction_id} (any more)",
-                fix="Clear the task to buy the image anew",
-            ) from error
-        return
-    if not error.retry_helps or failures >= poll.failures:
-        raise error

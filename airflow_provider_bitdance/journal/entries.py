@@ -82,6 +82,7 @@ class PlannedImage(BaseModel):
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
     :param named: The user named the file, so another task may want the same address.
+    :param possibly_paid: Answers that were lost before the task was cleared.
     """
 
     model_config = _strict
@@ -93,6 +94,7 @@ class PlannedImage(BaseModel):
     stem: str
     extension: str = ""
     named: bool = False
+    possibly_paid: int = 0
     estimated_cost_usd: float
 
 
@@ -170,13 +172,15 @@ class Stored(BaseModel):
 
 
 class Failure(StrEnum):
-    """Why a prediction gave no image."""
+    """Why a prediction gave no image that can be stored."""
 
     FAILED = "failed"
     REFUSED = "refused"
     MODERATED = "moderated"
     NSFW = "nsfw"
     GONE = "gone"
+    EXPIRED = "expired"
+    UNSAFE = "unsafe"
 
 
 class Failed(BaseModel):

@@ -53,29 +53,26 @@ class ImageState:
     reason: str = ""
     possibly_paid: int = 0
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to be done for it."""
-        return self.status in (Status.STORED, Status.FAILED)
-
 
 @dataclass(frozen=True, slots=True)
 class JobState:
     """What the journal says of the job: the fold of its entries.
 
     :param number: Of the last entry; 0 before the first.
+    :param time: Of the last entry, Unix time.
     """
 
     number: int = 0
+    time: float = 0.0
     writer: Writer | None = None
     deadline: float = 0.0
     output: str = ""
     images: dict[str, ImageState] = field(default_factory=dict)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to be done: each image is stored or has failed."""
-        return all(image.is_settled for image in self.images.values())
+    def is_stored(self) -> bool:
+        """Whether there is a plan, and each of its images is stored."""
+        return bool(self.images) and all(image.status is Status.STORED for image in self.images.values())
 
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
@@ -109,7 +106,7 @@ def fold(state: JobState, entry: Entry) -> JobState:
     claims = isinstance(entry.events[0], Claimed)
     if not claims and (state.writer is None or state.writer.token != entry.writer.token):
         raise _broken(entry, "is of a writer that has not claimed the journal")
-    state = replace(state, number=entry.number, writer=entry.writer)
+    state = replace(state, number=entry.number, time=entry.time.timestamp(), writer=entry.writer)
     for event in entry.events:
         state = _apply(state, entry, event)
     return state
@@ -122,7 +119,9 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
         if state.images:
             raise _broken(entry, "plans a second time")
         return replace(
-            state, output=event.output, images={plan.key: ImageState(plan) for plan in event.images}
+            state,
+            output=event.output,
+            images={plan.key: ImageState(plan, possibly_paid=plan.possibly_paid) for plan in event.images},
         )
     keys = event.keys if isinstance(event, Intended) else (event.key,)
     images = dict(state.images)

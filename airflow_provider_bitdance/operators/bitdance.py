@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, shorten
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.names import ImageAddress, image_address
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
 from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_bitdance.engine import Finished, Policy, Waiting, Wanted
+    from airflow_provider_bitdance.journal import Writer
 
 __all__ = ["BitDanceTextToImageOperator"]
 
@@ -182,25 +183,27 @@ class BitDanceTextToImageOperator(BaseOperator):
     def _run_engine(self, context: Context, *, resumed: bool) -> Finished | Waiting:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
-        from airflow_provider_bitdance.engine import Bench, advance
+        from airflow_provider_bitdance.engine import Bench, Clock, advance
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.journal import Journal
         from airflow_provider_bitdance.operators import workplace
 
+        started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
-        writer = workplace.writer(context, retries=self.retries or 0)
-        address = image_address(self.output_path, default_stem=workplace.default_stem(writer.job))
+        writer = workplace.writer(context)
+        # Where a records path is set, output_path is not read again once there is a plan.
         records = workplace.open_folder(
-            workplace.records_path(self.records_path, hook.extra.records_path, output=address.folder)
+            workplace.records_path(self.records_path, hook.extra.records_path)
+            or f"{self._address(writer).folder}/.bitdance"
         )
         journal = Journal(records, writer)
         state = journal.load()
         if resumed and not state.images:
             raise workplace.journal_missing(journal)
-        if not state.images and writer.try_number > writer.job.generation + 1:
+        if not state.images and writer.try_number > writer.job.generation - (self.retries or 0) + 1:
             self.log.warning("An earlier try left no journal at %s", journal.uri)
-        images = workplace.open_folder(state.output or address.folder)
-        wanted = [] if state.images else [self._wanted(address)]
+        wanted = [] if resumed else self._wanted(writer, planned=bool(state.images))
+        images = workplace.open_folder(state.output or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
             async with hook.new_async_client() as client:
@@ -211,23 +214,35 @@ class BitDanceTextToImageOperator(BaseOperator):
                     images=images,
                     policy=self._policy(hook.extra.price_usd),
                     log=self.log,
+                    started_at=started_at,
                 )
                 return await advance(bench, wanted)
 
         return asyncio.run(run())
 
-    def _wanted(self, address: Any) -> Wanted:
+    def _wanted(self, writer: Writer, *, planned: bool) -> list[Wanted]:
+        """Return what the fields ask for now. Where there is a plan, they may have rendered to anything."""
         from airflow_provider_bitdance.engine import Wanted
 
-        request = ImageRequest.of(
-            prompt=self.prompt,
-            size=self.size,
-            width=self.width,
-            height=self.height,
-            seed=self.seed,
-            model=self.model,
-        )
-        return Wanted(key="image", request=request, address=address)
+        try:
+            request = ImageRequest.of(
+                prompt=self.prompt,
+                size=self.size,
+                width=self.width,
+                height=self.height,
+                seed=self.seed,
+                model=self.model,
+            )
+            return [Wanted(key="image", request=request, address=self._address(writer))]
+        except InputError:
+            if planned:
+                return []
+            raise
+
+    def _address(self, writer: Writer) -> ImageAddress:
+        from airflow_provider_bitdance.operators import workplace
+
+        return image_address(self.output_path, default_stem=workplace.default_stem(writer.job))
 
     def _policy(self, price_usd: float) -> Policy:
         from airflow_provider_bitdance.engine import Policy

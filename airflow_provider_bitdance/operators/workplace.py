@@ -6,26 +6,34 @@ import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_provider_bitdance.api.errors import InputError, RecordUnreadableError, shorten
+from airflow_provider_bitdance.api.errors import InputError, RecordUnreadableError, api_text, shorten
 from airflow_provider_bitdance.journal import Job, Journal, Writer
 from airflow_provider_bitdance.names import safe_name
-from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
+from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_bitdance.engine.bench import Log
 
-def writer(context: Context, *, retries: int) -> Writer:
+_S3 = "Run pip install 'airflow-provider-bitdance[s3]' on every worker"
+_GOOGLE = "Run pip install apache-airflow-providers-google on every worker"
+_AZURE = "Run pip install apache-airflow-providers-microsoft-azure on every worker"
+_INSTALL = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE, "abfss": _AZURE}
+"""What to do where a kind of address cannot be opened, by its scheme."""
+
+
+def writer(context: Context) -> Writer:
     """Return this process as the journal knows it.
 
-    The generation is what changes when a user clears the task and not when Airflow retries it: a clear sets
-    ``max_tries`` to the tries so far plus ``retries`` (``models/taskinstance.py``, 3.1 to 3.4).
-
-    :param retries: Of the task.
+    The generation is what changes when a user clears the task and not when Airflow retries it: ``max_tries``
+    is set when the task instance is made, and by a clear, to the tries so far plus ``retries``
+    (``models/taskinstance.py``, 3.1 to 3.4). ``retries`` itself may be edited in the Dag file meanwhile.
     """
     ti = context["ti"]
     job = Job(
@@ -33,7 +41,7 @@ def writer(context: Context, *, retries: int) -> Writer:
         run_id=ti.run_id,
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
-        generation=(ti.max_tries or 0) - retries,
+        generation=ti.max_tries or 0,
     )
     return Writer(
         job=job, try_number=ti.try_number, host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex
@@ -43,15 +51,15 @@ def writer(context: Context, *, retries: int) -> Writer:
 def default_stem(job: Job) -> str:
     """Return the name of an image in a folder. The Dag's id is in it, for two Dags may share the folder, and
     a scheduled run has the same id in both."""
-    index = f".{job.map_index}" if job.map_index >= 0 else ""
-    return safe_name(f"{job.dag_id}.{job.task_id}.{job.run_id}{index}")
+    ids = [job.dag_id, job.task_id, job.run_id, *([str(job.map_index)] if job.map_index >= 0 else [])]
+    return safe_name(".".join(ids), parts=ids)
 
 
-def records_path(of_operator: object, of_connection: str, *, output: str) -> str:
-    """Return where the records lie: by the operator, the connection, the settings, or beside the images."""
+def records_path(of_operator: object, of_connection: str) -> str:
+    """Return where the records lie: by the operator, the connection or the settings; else nothing."""
     settings: str = conf.get("bitdance", "records_path", fallback="") or ""
-    path = str(of_operator or of_connection or settings or f"{output}/.bitdance").strip()
-    if not (path.startswith("/") or "://" in path):
+    path = str(of_operator or of_connection or settings).strip()
+    if path and not (path.startswith("/") or "://" in path):
         raise InputError(
             f"records_path is {shorten(repr(path))}: not an absolute path",
             allowed='an absolute path or a URI, such as "s3://conn_id@bucket/records"',
@@ -59,7 +67,7 @@ def records_path(of_operator: object, of_connection: str, *, output: str) -> str
     return path
 
 
-def open_folder(uri: str) -> Folder:
+def open_folder(uri: str) -> LocalFolder | ObjectFolder:
     """Resolve a folder with its connection. Blocks; call it before there is an event loop.
 
     :param uri: An absolute path or a URI that ``ObjectStoragePath`` takes.
@@ -67,13 +75,16 @@ def open_folder(uri: str) -> Folder:
     """
     from airflow.sdk import ObjectStoragePath
 
-    host = uri.partition("://")[2].partition("/")[0]
-    if uri.startswith("file://") and host and not host.endswith("@"):
+    parts = urlsplit(uri)
+    conn_id, has_conn_id, host = parts.netloc.rpartition("@")
+    if parts.scheme == "file" and host:
         # ObjectStoragePath would take it for a path below the worker's current folder.
         raise InputError(
             f"{shorten(uri, 200)} is not an absolute path",
             allowed='three slashes, as in "file:///data/images"',
         )
+    if has_conn_id:
+        _check_connection(conn_id, uri)
     try:
         path = ObjectStoragePath(uri)
         if path.protocol in ("", "file", "local"):
@@ -81,9 +92,39 @@ def open_folder(uri: str) -> Folder:
         return ObjectFolder(path.fs, path.path, uri)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"{shorten(uri, 200)} cannot be opened on this worker: {error}",
-            fix="Install the Airflow provider for this kind of address and its fsspec extra",
+            f"{shorten(uri, 200)} cannot be opened on this worker: {api_text(error)}",
+            fix=_INSTALL.get(
+                parts.scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
+            ),
         ) from error
+
+
+def warn_of_races(records: LocalFolder | ObjectFolder, log: Log) -> None:
+    """Say so where the store cannot keep two workers from writing one record: once, when a job begins.
+
+    Asks the store itself, with one small write before any money moves; see ``docs/storage.md``.
+
+    :raises StorageError: The records cannot be written.
+    """
+    if records.is_exclusive():
+        return
+    log.warning(
+        "%s cannot create a file exclusively: two workers at one job could both write, and both buy. "
+        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path",
+        records.uri,
+    )
+
+
+def _check_connection(conn_id: str, uri: str) -> None:
+    """Look for the connection that an address names: without it, Amazon's hook would quietly go on with
+    whatever credentials the worker has."""
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise InputError(
+            f"{shorten(uri, 200)} names the connection {conn_id!r}, which is not defined",
+            fix=f"Define it, or write the address without {conn_id}@ to use the worker's own credentials",
+        ) from None
 
 
 def journal_missing(journal: Journal) -> RecordUnreadableError:

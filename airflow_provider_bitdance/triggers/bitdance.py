@@ -87,8 +87,10 @@ class BitDanceTrigger(BaseTrigger):
                     )
                 )
             reason = Reason.READY if ended == len(self.pending) else Reason.DEADLINE
-        except BitDanceError as error:
-            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), error)
+        except Exception as error:
+            # Whatever it is, a connection that only workers see among it: the worker looks for itself.
+            what = error if isinstance(error, BitDanceError) else type(error).__name__
+            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), what)
             reason = Reason.UNREACHABLE
         # The last look comes a moment early; an early event would only be deferred again.
         earliest = max(self.not_before, self.deadline) if reason is Reason.DEADLINE else self.not_before

@@ -352,7 +352,8 @@ def a_plan(key: str = "image", *, seed: int = 7, stem: str = "cover") -> Planned
     )
 
 
-def a_receipt(**changes: Any) -> Receipt:
+def a_receipt(data: bytes = b"", **changes: Any) -> Receipt:
+    """Return a receipt, of the file with this content."""
     request = a_request()
     moment = datetime.fromtimestamp(START, UTC)
     fields: dict[str, Any] = {
@@ -365,8 +366,8 @@ def a_receipt(**changes: Any) -> Receipt:
         "width": 12,
         "height": 12,
         "media_type": "image/png",
-        "bytes": 500,
-        "sha256": "0" * 64,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
         "nsfw": False,
         "inference_ms": 1234.5,
         "estimated_cost_usd": 0.01,
@@ -407,6 +408,7 @@ class World:
             images=SteppingFolder(MemoryFolder(self.disk, OUTPUT), step),
             policy=Policy(**policy),
             log=logging.getLogger("bitdance.test"),
+            started_at=self.clock.now,
             clock=self.clock,
             draw_seed=lambda: drawn_seed,
         )

@@ -5,35 +5,50 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, Lock
+from threading import Lock
 from typing import Any
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_bitdance import storage
 from airflow_provider_bitdance.api.errors import StorageError
-from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder, at, check_writable
+from airflow_provider_bitdance.storage import ATOMIC, Folder, LocalFolder, ObjectFolder, check_writable
+from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite
 
 
-class OneAtATime(MemoryFileSystem):  # type: ignore[misc]
+class Atomic(MemoryFileSystem):  # type: ignore[misc]
     """A memory filesystem whose writes are atomic, as S3's are; fsspec's own looks first and writes then."""
 
     cachable = False
     lock = Lock()
+
+    def __init__(self) -> None:
+        super().__init__(skip_instance_cache=True)
+        self.store: dict[str, Any] = {}  # fsspec shares one in the whole process
+        self.pseudo_dirs = [""]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         with self.lock:
             super().pipe_file(path, value, mode=mode, **kwargs)
 
 
+class Forgetful(Atomic):
+    """As an old library, or a server that knows no condition: it overwrites."""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value)
+
+
+def called(name: str, kind: type) -> type:
+    """Return a filesystem class that goes by another's full name."""
+    module, _, qualname = name.rpartition(".")
+    return type(qualname, (kind,), {"__module__": module, "__qualname__": qualname})
+
+
 def on_disk(tmp_path: Path) -> Folder:
-    return LocalFolder(tmp_path / "records")
-
-
-def on_disk_without_links(tmp_path: Path) -> Folder:
     return LocalFolder(tmp_path / "records")
 
 
@@ -42,14 +57,8 @@ def on_fsspec_disk(tmp_path: Path) -> Folder:
     return ObjectFolder(LocalFileSystem(auto_mkdir=True), str(path), f"file://{path}/")
 
 
-def in_memory(tmp_path: Path) -> Folder:
-    filesystem = OneAtATime(skip_instance_cache=True)
-    filesystem.store = {}  # fsspec shares one store in the whole process
-    filesystem.pseudo_dirs = [""]
+def in_memory(filesystem: MemoryFileSystem) -> ObjectFolder:
     return ObjectFolder(filesystem, "/bucket/records/", "memory://bucket/records/")
-
-
-KINDS: list[Callable[[Path], Folder]] = [on_disk, on_disk_without_links, on_fsspec_disk, in_memory]
 
 
 def forbid_links(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,132 +68,149 @@ def forbid_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    if request.param is on_disk_without_links:
-        forbid_links(monkeypatch)
-    made: Folder = request.param(tmp_path)
-    return made
-
-
 def files_below(path: Path) -> set[str]:
     return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
 
 
-def test_a_created_file_is_read_back(folder: Folder) -> None:
-    folder.create("jobs/a/000001.json", b"one")
-    assert folder.read("jobs/a/000001.json") == b"one"
-    assert folder.size("jobs/a/000001.json") == 3
+class TestOnDisk(FolderSuite, RaceSuite, WholeSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(on_disk(tmp_path), lambda: files_below(tmp_path))
 
 
-def test_a_second_creation_fails_and_changes_nothing(folder: Folder) -> None:
-    folder.create("jobs/000001.json", b"one")
-    with pytest.raises(FileExistsError):
-        folder.create("jobs/000001.json", b"two")
-    assert folder.read("jobs/000001.json") == b"one"
+class TestOnADiskWithoutLinks(FolderSuite, RaceSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+        forbid_links(monkeypatch)
+        return Place(on_disk(tmp_path), lambda: files_below(tmp_path))
 
 
-def test_a_removed_file_can_be_created_anew(folder: Folder) -> None:
-    folder.create("x", b"one")
-    folder.remove("x")
-    folder.create("x", b"two")
-    assert folder.read("x") == b"two"
+class TestOnAnFsspecDisk(FolderSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(on_fsspec_disk(tmp_path), lambda: files_below(tmp_path))
 
 
-def test_a_replaced_file_holds_the_new_bytes_only(folder: Folder) -> None:
-    folder.replace("receipts/x", b"a long first version")
-    folder.replace("receipts/x", b"short")
-    assert folder.read("receipts/x") == b"short"
-    assert folder.size("receipts/x") == 5
+class TestOnAnAtomicStore(FolderSuite, RaceSuite, WholeSuite):
+    @pytest.fixture(params=sorted(ATOMIC))
+    def place(self, request: pytest.FixtureRequest) -> Place:
+        filesystem = called(request.param, Atomic)()
+        folder = in_memory(filesystem)
+        return Place(folder, lambda: {name.removeprefix("/bucket/") for name in filesystem.store})
 
 
-def test_an_empty_file_is_a_file(folder: Folder) -> None:
-    folder.replace("x", b"")
-    assert folder.read("x") == b""
-    assert folder.size("x") == 0
+@pytest.mark.parametrize("name", sorted(ATOMIC))
+def test_a_store_that_forgets_the_condition_is_found_out(name: str) -> None:
+    assert not in_memory(called(name, Forgetful)()).is_exclusive()
 
 
-def test_what_is_not_there_is_none(folder: Folder) -> None:
-    assert folder.read("jobs/nothing") is None
-    assert folder.size("jobs/nothing") is None
-
-
-def test_a_file_that_was_just_written_is_no_longer_missing(folder: Folder) -> None:
-    assert folder.size("x") is None
-    folder.replace("x", b"1234")
-    assert folder.size("x") == 4
-    folder.replace("x", b"123456")
-    assert folder.size("x") == 6
-
-
-def test_a_file_may_be_removed_twice(folder: Folder) -> None:
-    folder.replace("x", b"1")
-    folder.remove("x")
-    folder.remove("x")
-    assert folder.read("x") is None
-
-
-def test_the_writable_check_leaves_nothing(folder: Folder, tmp_path: Path) -> None:
-    check_writable(folder)
+def test_a_store_that_may_look_first_and_write_then_is_not_exclusive_and_is_not_asked(tmp_path: Path) -> None:
+    assert not on_fsspec_disk(tmp_path).is_exclusive()
+    assert not in_memory(Atomic()).is_exclusive()
     assert files_below(tmp_path) == set()
 
 
-def test_a_uri_has_no_slash_at_its_end(folder: Folder) -> None:
-    assert at(folder, "a/b").endswith("/records/a/b")
+@pytest.mark.parametrize("name", ["s3fs.core.S3FileSystem", "adlfs.spec.AzureBlobFileSystem"])
+def test_a_subclass_counts_as_what_it_extends(name: str) -> None:
+    class Mine(called(name, Atomic)):  # type: ignore[misc]
+        pass
+
+    assert in_memory(Mine()).is_exclusive()
 
 
-@pytest.mark.parametrize("kind", [on_disk, on_disk_without_links, in_memory], ids=lambda kind: kind.__name__)
-def test_of_many_creators_exactly_one_wins_and_its_bytes_stand(
-    kind: Callable[[Path], Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kind is on_disk_without_links:
-        forbid_links(monkeypatch)
-    folder = kind(tmp_path)
-    racers, rounds = 8, 15
-    start = Barrier(racers)
-
-    def race(number: int) -> list[bool]:
-        won = []
-        for turn in range(rounds):
-            start.wait(timeout=30)
-            try:
-                folder.create(f"jobs/{turn}", bytes([number]) * 5000)
-            except FileExistsError:
-                won.append(False)
-            else:
-                won.append(True)
-        return won
-
-    with ThreadPoolExecutor(racers) as pool:
-        wins = list(pool.map(race, range(racers)))
-    for turn in range(rounds):
-        winners = [number for number in range(racers) if wins[number][turn]]
-        assert len(winners) == 1
-        assert folder.read(f"jobs/{turn}") == bytes(winners) * 5000
+def test_asking_a_store_writes_one_small_file_and_only_once() -> None:
+    filesystem = called("s3fs.core.S3FileSystem", Atomic)()
+    folder = in_memory(filesystem)
+    folder.is_exclusive()
+    (file,) = filesystem.store.values()
+    written = file.modified
+    assert folder.is_exclusive()
+    assert list(filesystem.store) == ["/bucket/records/checks/exclusive-creation.txt"]
+    assert file.modified == written
 
 
-def test_a_reader_never_sees_half_of_a_new_file(tmp_path: Path) -> None:
-    folder = on_disk(tmp_path)
-    data = b"x" * 500_000
-    seen: set[int | None] = set()
+class ClientError(Exception):
+    """As botocore has it, whose errors s3fs turns into its own."""
 
-    def read_all() -> None:
-        while (found := folder.read("x")) is None or len(found) < len(data):
-            seen.add(None if found is None else len(found))
-
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_all)
-        folder.create("x", data)
-        reading.result(timeout=30)
-    assert seen <= {None}
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
 
 
-def test_no_temporary_file_is_left(folder: Folder, tmp_path: Path) -> None:
-    folder.create("jobs/1", b"one")
-    folder.replace("x", b"two")
+class Refusing(Atomic):
+    """Answers creations as s3fs does when S3 says no, and then does as it is told."""
+
+    def __init__(self, *codes: str) -> None:
+        super().__init__()
+        self.codes = list(codes)
+        self.asked = 0
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self.asked += 1
+        if self.codes:
+            raise OSError(errno.EINVAL, "no") from ClientError(self.codes.pop(0))
+        super().pipe_file(path, value, mode=mode, **kwargs)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "412"])
+def test_a_failed_condition_means_that_the_file_exists(code: str) -> None:
     with pytest.raises(FileExistsError):
-        folder.create("jobs/1", b"three")
-    assert files_below(tmp_path) <= {"records/jobs/1", "records/x"}
+        in_memory(Refusing(code)).create("x", b"1")
+
+
+def test_a_creation_that_meets_another_is_tried_again_until_one_of_them_has_won(pauses: list[float]) -> None:
+    filesystem = Refusing("ConditionalRequestConflict", "409")
+    in_memory(filesystem).create("x", b"1")
+    assert (filesystem.asked, len(pauses)) == (3, 2)
+
+    with pytest.raises(FileExistsError):
+        in_memory(Refusing("ConditionalRequestConflict", "PreconditionFailed")).create("x", b"1")
+
+
+def test_a_creation_that_meets_others_for_ever_is_a_storage_error(pauses: list[float]) -> None:
+    folder = in_memory(Refusing(*["ConditionalRequestConflict"] * 6))
+    with pytest.raises(StorageError):
+        folder.create("x", b"1")
+    assert pauses == sorted(pauses)
+    assert sum(pauses) < 2
+    folder.create("x", b"1")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", ""])
+def test_every_other_refusal_is_a_storage_error_at_once(code: str, pauses: list[float]) -> None:
+    with pytest.raises(StorageError):
+        in_memory(Refusing(code)).create("x", b"1")
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (FileNotFoundError("no such bucket"), "Create the bucket"),
+        (PermissionError("Forbidden"), "Check the credentials"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Make room"),
+        (ConnectionError("refused"), "reaches this store"),
+        (TypeError("got an unexpected keyword argument 'mode'"), "Update s3fs, gcsfs or adlfs"),
+    ],
+)
+def test_the_error_says_what_to_do(error: Exception, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    filesystem = Atomic()
+    monkeypatch.setattr(filesystem, "pipe_file", fail)
+    with pytest.raises(StorageError, match=fix) as caught:
+        in_memory(filesystem).replace("x", b"1")
+    assert "Could not write memory://bucket/records/x: " in str(caught.value)
+    assert "A retry may help. Nothing was charged for it." in str(caught.value)
 
 
 def no_space(*_: object, **__: object) -> None:

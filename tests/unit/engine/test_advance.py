@@ -392,7 +392,7 @@ def test_a_warning_is_logged_for_an_image_of_another_run(
 ) -> None:
     data = b"x" * 500
     world.bench().images.replace("cover.png", data)
-    world.bench().receipts.write(a_wanted().address, a_receipt(bytes=500))
+    world.bench().receipts.write(a_wanted().address, a_receipt(data))
     with caplog.at_level(logging.WARNING):
         go(world, job=a_job(run_id="run-9"))
     assert "was made by run run-1" in caplog.text

@@ -115,6 +115,7 @@ def test_after_a_crash_on_a_real_disk_too(at: int, tmp_path: Path) -> None:
             images=Stepping(tmp_path / "out", fuse),
             policy=bench.policy,
             log=bench.log,
+            started_at=world.clock.now,
             clock=world.clock,
         )
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.api.errors import (
+    AddressBusyError,
     BitDanceError,
     FencedError,
     InputError,
+    InsufficientCreditError,
+    NsfwError,
     PredictionTimeoutError,
 )
 from airflow_provider_bitdance.engine import Finished, Waiting, advance
-from airflow_provider_bitdance.journal import Job, Status
-from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, run
+from airflow_provider_bitdance.journal import Job, Status, Submitted
+from airflow_provider_bitdance.journal.entries import Entry
+from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, refusal, run
 
 FIRST, SECOND = a_job(task_id="first"), a_job(dag_id="other", task_id="second", run_id="run-2")
 CLEARED = a_job(generation=1)
@@ -52,7 +57,7 @@ def finish(world: World, job: Job, *, first_try: int = 1) -> dict[str, Any]:
     for try_number in range(first_try, first_try + 3):
         try:
             return result(go(world, job, named=True, try_number=try_number))
-        except PredictionTimeoutError:
+        except (PredictionTimeoutError, AddressBusyError):
             continue
     raise AssertionError("never finished")
 
@@ -74,14 +79,6 @@ def test_a_second_clear_adopts_what_the_first_adopted() -> None:
     in_flight(world)
     in_flight(world, CLEARED, try_number=2)
     result(go(world, a_job(generation=2), try_number=3))
-    assert world.api.billed == 1
-
-
-@pytest.mark.parametrize("generation", [-1, -3, 2])
-def test_retries_that_are_edited_while_a_task_waits_do_not_hide_what_was_bought(generation: int) -> None:
-    world = World(latency=50)
-    in_flight(world)
-    result(go(world, a_job(generation=generation), try_number=2))
     assert world.api.billed == 1
 
 
@@ -169,6 +166,71 @@ def test_a_process_that_slept_before_its_claim_does_not_claim_back(older: dict[s
     sleeper.journal.load()
     with pytest.raises(FencedError):
         run(advance(sleeper, [a_wanted()]))
+    assert world.api.billed == 1
+
+
+def test_a_failed_image_is_not_bought_by_a_sleeping_retry_after_a_clear() -> None:
+    world = World(latency=50)
+    world.api.next_changes = {"status": "failed", "code": 5000}
+    with pytest.raises(BitDanceError):
+        go(world)
+    world.api.next_changes = {}
+    sleeper = world.bench(try_number=2)
+    world.clock.now += 1
+    found = result(go(world, CLEARED, try_number=3))
+    sleeper.journal.load()
+    with pytest.raises(FencedError):
+        run(advance(sleeper, [a_wanted(seed=-1)]))
+    assert len(world.api.posts) == 2
+    assert shown(world) == found["prediction_id"]
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+def test_what_was_possibly_paid_before_a_clear_is_still_reported(adopts: bool) -> None:
+    world = World(latency=50)
+    with pytest.raises(Crash):
+        go(world, step=Fuse(4))  # the POST is out, its answer is not read
+    if adopts:
+        in_flight(world, try_number=2)
+    found = result(go(world, CLEARED, try_number=3))
+    assert (world.api.billed, found["possibly_paid"]) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", ["gone", "expired"])
+def test_a_clear_buys_anew_what_can_no_longer_be_collected(kind: str) -> None:
+    world = World(latency=50)
+    in_flight(world)
+    if kind == "gone":
+        del world.api.made["pred-1"]
+        world.clock.now += 100
+    else:
+        world.clock.now += 8 * 24 * 3600
+        world.api.on_download = [refusal(404)] * 3
+    with pytest.raises(BitDanceError) as lost:
+        go(world, try_number=2)
+    assert not lost.value.retry_helps
+    with pytest.raises(type(lost.value)):
+        go(world, try_number=3)
+    result(go(world, CLEARED, try_number=4))
+    assert len(world.api.posts) == 2
+
+
+def test_a_flagged_picture_is_stored_after_a_clear_that_allows_it_and_not_bought_again() -> None:
+    world = World()
+    world.api.next_changes = {"nsfw": True}
+    with pytest.raises(NsfwError):
+        go(world)
+    found = result(go(world, CLEARED, try_number=2, nsfw="allow"))
+    assert (world.api.billed, found["nsfw"]) == (1, True)
+    with pytest.raises(NsfwError, match="stored for the same request"):
+        go(world, a_job(run_id="next"), nsfw="fail")
+
+
+def test_a_run_that_was_deleted_and_made_again_goes_on() -> None:
+    world = World(latency=50)
+    in_flight(world, try_number=2)
+    world.clock.now += 1
+    result(go(world, try_number=1))
     assert world.api.billed == 1
 
 
@@ -286,6 +348,100 @@ def test_a_prediction_that_failed_for_both_is_bought_anew_by_one_and_shared_agai
     in_flight(world, FIRST, named=True, try_number=2)
     second = result(go(world, SECOND, named=True, try_number=2))
     assert (second["prediction_id"], second["reused"], len(world.api.posts)) == ("pred-2", True, 2)
+
+
+def test_an_answer_that_comes_while_the_first_is_stopped_is_seen() -> None:
+    world = World(latency=50)
+    with pytest.raises(Crash):
+        go(world, FIRST, named=True, step=Fuse(6))  # intended
+    world.clock.now += 601
+    first = world.bench(job=FIRST)
+    answered = []
+
+    def answer_just_before_the_stop(step: str) -> None:
+        if step == "before create 000003" and not answered:
+            answered.append(step)
+            event = Submitted(key="image", prediction_id=world.api.create({"seed": 4242}).id)
+            entry = Entry(
+                number=first.journal.state.number + 1,
+                time=datetime.fromtimestamp(world.clock.now, UTC),
+                writer=first.journal.state.writer,
+                events=(event,),
+            )
+            path = f"{FIRST.folder}/{entry.number:06}.json"
+            first.records.create(path, entry.model_dump_json().encode())
+
+    second = result(go(world, SECOND, named=True, step=answer_just_before_the_stop))
+    assert answered
+    assert (second["reused"], world.api.billed) == (True, 1)
+
+
+def test_a_failed_image_is_bought_by_the_second_and_shared_by_the_firsts_retry() -> None:
+    world = World(latency=50)
+    world.api.next_changes = {"status": "failed", "code": 5000}
+    with pytest.raises(BitDanceError):
+        go(world, FIRST, named=True)
+    world.api.next_changes = {}
+    retry = world.bench(job=FIRST, try_number=2)
+    in_flight(world, SECOND, named=True)
+    retry.journal.load()
+    first = result(run(advance(retry, [a_wanted(seed=-1, named=True)])))
+    second = result(go(world, SECOND, named=True))
+    assert len(world.api.posts) == 2
+    assert first["prediction_id"] == second["prediction_id"] == "pred-2"
+
+
+def test_a_third_request_cannot_slip_in_while_one_of_two_that_share_still_waits() -> None:
+    world = World(latency=50)
+    in_flight(world, FIRST, named=True)
+    in_flight(world, SECOND, named=True)
+    result(go(world, FIRST, named=True))
+    with pytest.raises(InputError, match=r"other\.second of run run-2"):
+        go(world, a_job(task_id="third"), named=True, prompt="a windmill")
+    result(go(world, SECOND, named=True))
+    third = result(go(world, a_job(task_id="third", generation=1), named=True, prompt="a windmill"))
+    assert shown(world) == third["prediction_id"]
+
+
+@pytest.mark.parametrize("status", ["planned", "submitted"])
+def test_a_dead_task_does_not_hold_an_address_beyond_its_deadline(
+    status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(latency=50)
+    if status == "planned":
+        world.api.on_post = [refusal(400, "Insufficient credits. Please top up.")]
+        with pytest.raises(InsufficientCreditError):
+            go(world, FIRST, named=True)
+    else:
+        in_flight(world, FIRST, named=True)
+    with pytest.raises(InputError):
+        go(world, SECOND, named=True, prompt="a windmill")
+    world.clock.now += 601
+    job = a_job(run_id="tomorrow")
+    found = result(go(world, job, named=True, prompt="a windmill"))
+    assert shown(world) == found["prediction_id"]
+    assert ("collectable for 7 days" in caplog.text) == (status == "submitted")
+
+
+def test_a_second_task_waits_no_longer_than_its_own_time() -> None:
+    world = World()
+    with pytest.raises(Crash):
+        go(world, FIRST, named=True, step=Fuse(6), timeout=7 * 24 * 3600.0)
+    start = world.clock.now
+    with pytest.raises(AddressBusyError) as busy:
+        go(world, SECOND, named=True, timeout=60.0)
+    assert busy.value.retry_helps
+    assert 60 <= world.clock.now - start < 75
+    assert len(world.api.posts) == 0
+
+
+def test_the_stop_by_another_task_is_not_taken_for_ones_own_deadline() -> None:
+    world = World(latency=50)
+    with pytest.raises(Crash):
+        go(world, FIRST, named=True, step=Fuse(5), try_number=2)
+    world.clock.now += 601
+    in_flight(world, SECOND, named=True, try_number=2)
+    assert result(go(world, FIRST, named=True, try_number=2))["reused"]
 
 
 def test_a_reservation_is_found_without_reading_all_that_came_before() -> None:

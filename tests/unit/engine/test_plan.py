@@ -45,7 +45,7 @@ def stand(world: World, name: str = "cover", *, file: str | None = None, **chang
     file = file or f"{name}.png"
     bench.images.replace(file, PICTURE)
     address = image_address(f"{OUTPUT}/{name}", default_stem="unused")
-    bench.receipts.write(address, a_receipt(file=file, bytes=len(PICTURE), **changes))
+    bench.receipts.write(address, a_receipt(PICTURE, file=file, **changes))
 
 
 def the_plan(events: list[Event]) -> Planned:
@@ -210,6 +210,6 @@ def test_the_check_is_left_out_where_it_would_prove_nothing(world: World, record
     else:
         address = a_wanted().address
         world.bench().images.replace("cover.png", PICTURE)
-        world.bench(records=ELSEWHERE).receipts.write(address, a_receipt(bytes=len(PICTURE)))
+        world.bench(records=ELSEWHERE).receipts.write(address, a_receipt(PICTURE))
         assert reused(planning(world, records=ELSEWHERE, step=step)) == ["image"]
     assert steps == []

@@ -161,7 +161,7 @@ def test_a_receipt_of_this_very_prediction_is_not_downloaded_again(world: World)
     data = a_picture(text="from the process before")
     bench = world.bench()
     bench.images.replace("cover.png", data)
-    bench.receipts.write(ADDRESS, a_receipt(prediction_id="pred-1", bytes=len(data)))
+    bench.receipts.write(ADDRESS, a_receipt(data, prediction_id="pred-1"))
     settling(world)
     assert world.api.downloads == []
     assert world.images == {"cover.png": data}

@@ -14,7 +14,6 @@ from airflow_provider_bitdance.api.errors import (
     GarbledAnswerError,
     LostAnswerError,
     NotSentError,
-    PredictionGoneError,
     RateLimitError,
     ServerError,
 )
@@ -141,16 +140,14 @@ def test_a_prediction_just_made_may_be_unknown_for_a_moment(api: FakeAPI) -> Non
     assert watching(api)["pred-1"].is_completed
 
 
-def test_a_prediction_unknown_after_the_grace_is_gone(api: FakeAPI) -> None:
-    with pytest.raises(PredictionGoneError, match="pred-404") as caught:
-        watching(api, {"pred-404": START})
-    assert not caught.value.retry_helps
+def test_a_prediction_unknown_after_the_grace_has_ended_as_deleted(api: FakeAPI) -> None:
+    ended = watching(api, {"pred-404": START})["pred-404"]
+    assert (ended.status, ended.is_terminal, ended.is_completed) == ("deleted", True, False)
     assert 60 < look_ages(api)[-1] < 90
 
 
 def test_an_old_prediction_that_is_unknown_is_gone_at_the_first_look(api: FakeAPI) -> None:
-    with pytest.raises(PredictionGoneError):
-        watching(api, {"pred-404": START - 61})
+    assert watching(api, {"pred-404": START - 61})["pred-404"].status == "deleted"
     assert len(api.looks) == 1
 
 
@@ -208,9 +205,10 @@ def test_the_one_that_ended_is_returned_without_the_one_that_did_not(api: FakeAP
 
 def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
     made = api.create({})
+    api.on_look = [refusal(401)]
     with pytest.raises(BitDanceError) as caught:
         watching(api, {made.id: START, "pred-404": START - 100})
-    assert type(caught.value) is PredictionGoneError
+    assert type(caught.value) is AuthenticationError
 
 
 def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:

@@ -547,7 +547,7 @@ def test_a_resume_whose_journal_is_gone_fails_without_buying(local: LocalService
     with pytest.raises(AirflowFailException, match="journal of this task is not at") as failed:
         operator(output).execute_complete(context(), READY)
 
-    assert f"{output}/.bitdance/jobs/dag/run/image/map=-1/generation=0" in str(failed.value)
+    assert f"{output}/.bitdance/jobs/dag/run/image/map=-1/generation=2" in str(failed.value)
     assert "render alike in every try" in str(failed.value)
     assert local.requests() == []
 
@@ -726,3 +726,40 @@ def test_a_task_without_retries_has_generations_too(local: LocalService, output:
         task.execute(context(try_number=try_number, max_tries=max_tries))
 
     assert posts(local) == 2
+
+
+def test_retries_that_are_edited_while_a_task_waits_change_nothing(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=30)
+    deferred(operator(output, deferrable=True, defer_after=0, retries=2))
+
+    result = operator(output, retries=5).execute(context(try_number=2))
+
+    assert (local.bill().billed, result["reused"]) == (1, False)
+
+
+def test_a_resume_reads_its_plan_and_not_its_fields(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    fixed = {"records_path": f"{output}/records", "deferrable": True, "defer_after": 0}
+    deferred(operator(output, **fixed))
+    clock.now += 10
+
+    result = operator(output, **{**fixed, "output_path": "None", "prompt": " "}).execute_complete(
+        context(), READY
+    )
+
+    assert local.bill().billed == 1
+    assert result["uri"].startswith(f"file://{output}/")
+
+
+@pytest.mark.parametrize("prompt", ["a windmill", " "])
+def test_a_retry_goes_on_with_its_plan_and_says_so_where_the_prompt_has_changed(
+    local: LocalService, output: Path, prompt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=30)
+    deferred(operator(output, deferrable=True, defer_after=0))
+
+    operator(output, prompt=prompt).execute(context(try_number=2))
+
+    assert [made["prompt"] for made in local.predictions()] == [PROMPT]
+    assert ("It goes on with its plan" in capsys.readouterr().out) == (prompt != " ")

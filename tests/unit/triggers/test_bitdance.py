@@ -142,6 +142,19 @@ def test_a_connection_that_cannot_be_used_is_unreachable(
     assert fired(waiting_for(pending, clock))["reason"] == "unreachable"
 
 
+def test_a_connection_that_only_workers_see_is_unreachable(
+    local: LocalService, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = bought(local, clock)
+
+    async def not_here(_: object) -> None:
+        raise KeyError("no such connection in the triggerer")
+
+    monkeypatch.setattr("airflow_provider_bitdance.hooks.bitdance.BitDanceHook.get_async_conn", not_here)
+
+    assert fired(waiting_for(pending, clock))["reason"] == "unreachable"
+
+
 @pytest.mark.parametrize("reason", ["ready", "deadline", "unreachable"])
 def test_no_event_is_sent_before_its_time(local: LocalService, clock: FakeClock, reason: str) -> None:
     pending = bought(local, clock, latency=1000 if reason == "deadline" else 0)
