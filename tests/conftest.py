@@ -30,9 +30,12 @@ os.environ.update(
     AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
 )
 
+pytest.register_assert_rewrite("tests.suites")
+
 from airflow_provider_bitdance.engine import Clock  # noqa: E402
 from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402
 from tests.builders import API_KEY, connection_to  # noqa: E402
+from tests.s3 import S3Server, running_s3  # noqa: E402
 from tests.unit.support import FakeClock  # noqa: E402
 
 
@@ -65,3 +68,10 @@ def local(running_local: LocalService, clock: FakeClock, monkeypatch: pytest.Mon
     running_local.reset()
     monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(running_local))
     return running_local
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Start a real S3 server once, where a test asks for it. Its log stays in the temporary folder."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server

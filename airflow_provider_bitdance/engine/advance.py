@@ -13,6 +13,7 @@ from airflow_provider_bitdance.api.errors import (
     PredictionError,
     PredictionTimeoutError,
     RecordUnreadableError,
+    StorageError,
     shorten,
 )
 from airflow_provider_bitdance.engine.bench import Bench
@@ -58,12 +59,20 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
     _tell_if_changed(bench, wanted)
-    await _claim(bench, wanted)
-    for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
-        await buy(bench, image)
-    if pending := _pending(bench):
-        await _collect(bench, pending)
-    return await _outcome(bench)
+    try:
+        await _claim(bench, wanted)
+        for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
+            await buy(bench, image)
+        if pending := _pending(bench):
+            await _collect(bench, pending)
+        return await _outcome(bench)
+    except StorageError as error:
+        # A record that cannot be read or written costs nothing itself, but the image that it is about may be
+        # bought: by this process or by an earlier one.
+        images = bench.journal.state.images.values()
+        if error.paid is Paid.NO and any(image.prediction_id and not image.reused for image in images):
+            error.paid = Paid.YES
+        raise
 
 
 async def _collect(bench: Bench, pending: dict[str, float]) -> None:

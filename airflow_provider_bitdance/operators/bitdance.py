@@ -18,7 +18,14 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, shorten
+from airflow_provider_bitdance.api.errors import (
+    BitDanceError,
+    InputError,
+    NsfwError,
+    Paid,
+    StorageError,
+    shorten,
+)
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.names import ImageAddress, image_address
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
@@ -197,12 +204,20 @@ class BitDanceTextToImageOperator(BaseOperator):
             or f"{self._address(writer).folder}/.bitdance"
         )
         journal = Journal(records, writer)
-        state = journal.load()
+        try:
+            state = journal.load()
+        except StorageError as error:
+            # Unread, the journal may say that an earlier try has bought the image.
+            if resumed or writer.try_number > 1:
+                error.paid = Paid.POSSIBLY
+            raise
         if resumed and not state.images:
             raise workplace.journal_missing(journal)
         if not state.images and writer.try_number > writer.job.generation - (self.retries or 0) + 1:
             self.log.warning("An earlier try left no journal at %s", journal.uri)
         wanted = [] if resumed else self._wanted(writer, planned=bool(state.images))
+        if not state.images:
+            workplace.warn_of_races(records, self.log)
         images = workplace.open_folder(state.output or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:

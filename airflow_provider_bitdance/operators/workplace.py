@@ -6,7 +6,6 @@ import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
@@ -75,9 +74,9 @@ def open_folder(uri: str) -> LocalFolder | ObjectFolder:
     """
     from airflow.sdk import ObjectStoragePath
 
-    parts = urlsplit(uri)
-    conn_id, has_conn_id, host = parts.netloc.rpartition("@")
-    if parts.scheme == "file" and host:
+    scheme, _, rest = uri.partition("://")
+    conn_id, has_conn_id, host = rest.partition("/")[0].rpartition("@")
+    if scheme == "file" and host:
         # ObjectStoragePath would take it for a path below the worker's current folder.
         raise InputError(
             f"{shorten(uri, 200)} is not an absolute path",
@@ -94,7 +93,7 @@ def open_folder(uri: str) -> LocalFolder | ObjectFolder:
         raise InputError(
             f"{shorten(uri, 200)} cannot be opened on this worker: {api_text(error)}",
             fix=_INSTALL.get(
-                parts.scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
+                scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
             ),
         ) from error
 
