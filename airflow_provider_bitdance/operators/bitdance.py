@@ -18,14 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_bitdance.api.errors import (
-    BitDanceError,
-    InputError,
-    NsfwError,
-    Paid,
-    StorageError,
-    shorten,
-)
+from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, shorten
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.names import ImageAddress, image_address
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
@@ -192,33 +185,22 @@ class BitDanceTextToImageOperator(BaseOperator):
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
         from airflow_provider_bitdance.engine import Bench, Clock, advance
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.journal import Journal
         from airflow_provider_bitdance.operators import workplace
 
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
-        writer = workplace.writer(context)
+        writer = workplace.this_process(context)
         # Where a records path is set, output_path is not read again once there is a plan.
         records = workplace.open_folder(
             workplace.records_path(self.records_path, hook.extra.records_path)
             or f"{self._address(writer).folder}/.bitdance"
         )
-        journal = Journal(records, writer)
-        try:
-            state = journal.load()
-        except StorageError as error:
-            # Unread, the journal may say that an earlier try has bought the image.
-            if resumed or writer.try_number > 1:
-                error.paid = Paid.POSSIBLY
-            raise
-        if resumed and not state.images:
-            raise workplace.journal_missing(journal)
-        if not state.images and writer.try_number > writer.job.generation - (self.retries or 0) + 1:
-            self.log.warning("An earlier try left no journal at %s", journal.uri)
-        wanted = [] if resumed else self._wanted(writer, planned=bool(state.images))
-        if not state.images:
-            workplace.warn_of_races(records, self.log)
-        images = workplace.open_folder(state.output or wanted[0].address.folder)
+        journal = workplace.open_journal(
+            records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
+        )
+        planned = journal.state.output
+        wanted = [] if resumed else self._wanted(writer, planned=bool(planned))
+        images = workplace.open_folder(planned or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
             async with hook.new_async_client() as client:

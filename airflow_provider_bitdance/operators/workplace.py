@@ -10,7 +10,14 @@ from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_provider_bitdance.api.errors import InputError, RecordUnreadableError, api_text, shorten
+from airflow_provider_bitdance.api.errors import (
+    InputError,
+    Paid,
+    RecordUnreadableError,
+    StorageError,
+    api_text,
+    shorten,
+)
 from airflow_provider_bitdance.journal import Job, Journal, Writer
 from airflow_provider_bitdance.names import safe_name
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
@@ -27,7 +34,7 @@ _INSTALL = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE
 """What to do where a kind of address cannot be opened, by its scheme."""
 
 
-def writer(context: Context) -> Writer:
+def this_process(context: Context) -> Writer:
     """Return this process as the journal knows it.
 
     The generation is what changes when a user clears the task and not when Airflow retries it: ``max_tries``
@@ -126,11 +133,35 @@ def _check_connection(conn_id: str, uri: str) -> None:
         ) from None
 
 
-def journal_missing(journal: Journal) -> RecordUnreadableError:
-    """Return the error of a resumed task whose journal is not where it was."""
-    return RecordUnreadableError(
-        f"The journal of this task is not at {journal.uri}",
-        allowed="an output_path and a records_path that render alike in every try, on a store that every "
-        "worker sees",
-        fix="The prediction named in the first part of this log stays collectable for 7 days",
-    )
+def open_journal(
+    records: LocalFolder | ObjectFolder, writer: Writer, *, resumed: bool, retries: int, log: Log
+) -> Journal:
+    """Read the journal of this process's job. Blocks.
+
+    :param resumed: The task comes back from a deferral, so there must be a plan.
+    :param retries: Of the task, as its Dag file has it now.
+    :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
+    :raises StorageError: The store failed.
+    """
+    journal = Journal(records, writer)
+    try:
+        state = journal.load()
+    except StorageError as error:
+        # Unread, the journal may say that an earlier try has bought the image.
+        if resumed or writer.try_number > 1:
+            error.paid = Paid.POSSIBLY
+        raise
+    if state.images:
+        return journal
+    if resumed:
+        raise RecordUnreadableError(
+            f"The journal of this task is not at {journal.uri}",
+            allowed="an output_path and a records_path that render alike in every try, on a store that every "
+            "worker sees",
+            fix="The prediction named in the first part of this log stays collectable for 7 days",
+        )
+    first_try = writer.job.generation - retries + 1
+    if writer.try_number > first_try:
+        log.warning("An earlier try left no journal at %s", journal.uri)
+    warn_of_races(records, log)
+    return journal
