@@ -102,7 +102,7 @@ def test_two_dags_at_one_address_at_once_buy_one_image(system: System) -> None:
 
 
 def test_another_image_for_an_address_that_is_being_made_is_refused_with_both_names(system: System) -> None:
-    system.service.add_fault(on="submit", kind="latency", match="slow cover", seconds=15, times=1)
+    system.service.add_fault(on="submit", kind="latency", match="slow cover", seconds=30, times=1)
     first = system.airflow.trigger("named", conf={"prompt": "slow cover", "name": "contested"})
     deadline = time.monotonic() + 60
     while system.billed == 0:
