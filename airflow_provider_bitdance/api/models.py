@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -278,7 +278,7 @@ class Price(BaseModel):
 
     price: float
     discounted_price: float | None = None
-    currency: Literal["USD"] | str = "USD"
+    currency: str = "USD"
 
     @property
     def charged(self) -> float:

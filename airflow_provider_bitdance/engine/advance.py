@@ -55,7 +55,7 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     """Move every image of the job forward.
 
     :param bench: Handles, with the journal loaded.
-    :param wanted: What the user asks for now; looked at only where the job has no plan yet.
+    :param wanted: What the user asks for now; where the job has a plan, only compared with it for the log.
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
     _tell_if_changed(bench, wanted)

@@ -56,6 +56,9 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
 async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[PlannedImage, Event | None]:
     """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
     image = _planned(bench, item)
+    bought = earlier.state.images.get(item.key) if earlier is not None else None
+    if bought is not None:
+        image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
     if bench.policy.if_exists == "fail":
         await asyncio.to_thread(_refuse_existing, bench, item.address)
     elif bench.policy.if_exists == "reuse":
@@ -66,10 +69,8 @@ async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[
             return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
         if receipt is not None:
             bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
-    bought = earlier.state.images.get(item.key) if earlier is not None else None
     if earlier is None or bought is None:
         return image, None
-    image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
     if not (bought.status is Status.SUBMITTED or _is_allowed_now(bench, bought)):
         return image, None
     if bench.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:

@@ -196,6 +196,15 @@ def test_what_was_possibly_paid_before_a_clear_is_still_reported(adopts: bool) -
     assert (world.api.billed, found["possibly_paid"]) == (2, 1)
 
 
+def test_what_was_possibly_paid_is_still_reported_when_a_clear_reuses_the_image() -> None:
+    world = World()
+    with pytest.raises(Crash):
+        go(world, step=Fuse(4))
+    result(go(world, try_number=2))
+    found = result(go(world, CLEARED, try_number=3))
+    assert (found["reused"], found["possibly_paid"], world.api.billed) == (True, 1, 2)
+
+
 @pytest.mark.parametrize("kind", ["gone", "expired"])
 def test_a_clear_buys_anew_what_can_no_longer_be_collected(kind: str) -> None:
     world = World(latency=50)
