@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
@@ -22,6 +21,7 @@ import httpx
 
 from airflow_provider_bitdance import __version__
 from airflow_provider_bitdance.api import addresses, protocol
+from airflow_provider_bitdance.api.answers import Balance, Prediction
 from airflow_provider_bitdance.api.errors import (
     LostAnswerError,
     NotSentError,
@@ -29,7 +29,7 @@ from airflow_provider_bitdance.api.errors import (
     OutputRefusedError,
     Paid,
 )
-from airflow_provider_bitdance.api.models import Balance, HistoryPage, ImageRequest, Prediction, Price
+from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.api.settings import ClientSettings
 
 __all__ = ["AsyncClient", "Client", "ClientSettings"]
@@ -62,47 +62,18 @@ class Client:
 
     def submit(self, request: ImageRequest) -> Prediction:
         """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
-        return self._send(protocol.submit(request))
+        return self.send(protocol.submit(request))
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Look at a prediction. Free."""
-        return self._send(protocol.get_prediction(prediction_id))
-
-    def list_predictions(
-        self,
-        *,
-        page: int = 1,
-        page_size: int = 100,
-        model: str | None = None,
-        status: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> HistoryPage:
-        """Return one page of the account's last 7 days, newest first. Free."""
-        return self._send(
-            protocol.list_predictions(
-                page=page,
-                page_size=page_size,
-                model=model,
-                status=status,
-                created_after=created_after,
-                created_before=created_before,
-            )
-        )
-
-    def delete_predictions(self, ids: list[str]) -> int:
-        """Delete predictions for good and return how many there were."""
-        return self._send(protocol.delete_predictions(ids))
+        return self.send(protocol.get_prediction(prediction_id))
 
     def get_balance(self) -> Balance:
         """Return the account's balance in US dollars. Free."""
-        return self._send(protocol.get_balance())
+        return self.send(protocol.get_balance())
 
-    def get_price(self, request: ImageRequest) -> Price:
-        """Return what a request would cost. Free."""
-        return self._send(protocol.get_price(request))
-
-    def _send(self, call: protocol.Call[T]) -> T:
+    def send(self, call: protocol.Call[T]) -> T:
+        """Send any call of :mod:`protocol` and read its answer."""
         with _told(call):
             response = self._http.request(call.method, call.path, json=call.body)
         return protocol.read(call, _answer(self.settings, response))
@@ -142,45 +113,15 @@ class AsyncClient:
 
     async def submit(self, request: ImageRequest) -> Prediction:
         """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
-        return await self._send(protocol.submit(request))
+        return await self.send(protocol.submit(request))
 
     async def get_prediction(self, prediction_id: str) -> Prediction:
         """Look at a prediction. Free."""
-        return await self._send(protocol.get_prediction(prediction_id))
-
-    async def list_predictions(
-        self,
-        *,
-        page: int = 1,
-        page_size: int = 100,
-        model: str | None = None,
-        status: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> HistoryPage:
-        """Return one page of the account's last 7 days, newest first. Free."""
-        return await self._send(
-            protocol.list_predictions(
-                page=page,
-                page_size=page_size,
-                model=model,
-                status=status,
-                created_after=created_after,
-                created_before=created_before,
-            )
-        )
-
-    async def delete_predictions(self, ids: list[str]) -> int:
-        """Delete predictions for good and return how many there were."""
-        return await self._send(protocol.delete_predictions(ids))
+        return await self.send(protocol.get_prediction(prediction_id))
 
     async def get_balance(self) -> Balance:
         """Return the account's balance in US dollars. Free."""
-        return await self._send(protocol.get_balance())
-
-    async def get_price(self, request: ImageRequest) -> Price:
-        """Return what a request would cost. Free."""
-        return await self._send(protocol.get_price(request))
+        return await self.send(protocol.get_balance())
 
     async def download(self, url: str, into: IO[bytes], *, max_bytes: int) -> None:
         """Stream an output into a file, without the API key. Free.
@@ -229,7 +170,8 @@ class AsyncClient:
         if peer and not addresses.uses_proxy(str(response.request.url)):
             await self._output_rule.check_address(str(peer[0]))
 
-    async def _send(self, call: protocol.Call[T]) -> T:
+    async def send(self, call: protocol.Call[T]) -> T:
+        """Send any call of :mod:`protocol` and read its answer."""
         with _told(call):
             response = await self._http.request(call.method, call.path, json=call.body)
         return protocol.read(call, _answer(self.settings, response))

@@ -19,15 +19,16 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from airflow_provider_bitdance.api import errors
-from airflow_provider_bitdance.api.errors import Paid, api_text
-from airflow_provider_bitdance.api.models import (
-    BITDANCE_14B,
+from airflow_provider_bitdance.api.answers import (
     Balance,
+    BillingPage,
+    BillingRecord,
     HistoryPage,
-    ImageRequest,
     Prediction,
     Price,
 )
+from airflow_provider_bitdance.api.errors import Paid, api_text
+from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 
 T = TypeVar("T")
 PREFIX = "/api/v3"
@@ -38,6 +39,7 @@ _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNOR
 class Call(Generic[T]):
     """One request to the API and how its answer is read.
 
+    :param dated: Adds the API's own time to what was parsed, where that matters.
     :param buys: Whether this call spends money: only a submission does.
     :param prompt: The prompt it carries, to keep it short where the API's text quotes it.
     """
@@ -46,6 +48,7 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[Any], T]
     body: Mapping[str, Any] | None = field(default=None, repr=False)
+    dated: Callable[[T, float | None], T] | None = None
     buys: bool = False
     prompt: str = field(default="", repr=False)
 
@@ -85,7 +88,23 @@ def list_predictions(
     body["created_after"] = created_after.isoformat() if created_after else None
     body["created_before"] = created_before.isoformat() if created_before else None
     asked = {key: value for key, value in body.items() if value is not None}
-    return Call("POST", f"{PREFIX}/predictions", _history_page, asked)
+    return Call("POST", f"{PREFIX}/predictions", _history_page, asked, dated=_with_time)
+
+
+def search_billings(
+    *,
+    page: int = 1,
+    page_size: int = 100,
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+) -> Call[BillingPage]:
+    """Build ``POST /billings/search``: the account's charges and refunds, newest first."""
+    body: dict[str, Any] = {"page": page, "page_size": page_size}
+    if start_time is not None:
+        body["start_time"] = start_time.isoformat()
+    if end_time is not None:
+        body["end_time"] = end_time.isoformat()
+    return Call("POST", f"{PREFIX}/billings/search", _billing_page, body)
 
 
 def delete_predictions(ids: list[str]) -> Call[int]:
@@ -121,7 +140,8 @@ def read(call: Call[T], answer: Answer) -> T:
     if not isinstance(envelope, dict) or not isinstance(envelope.get("data"), dict):
         raise _garbled(call, "is not the JSON that the API documents")
     try:
-        return call.parse(envelope["data"])
+        parsed = call.parse(envelope["data"])
+        return call.dated(parsed, _http_date(answer.headers.get("date", ""))) if call.dated else parsed
     except ValidationError as error:
         fields = ", ".join(sorted({str(finding["loc"][0]) for finding in error.errors() if finding["loc"]}))
         raise _garbled(call, f"has no usable {fields or 'data'}") from None
@@ -221,6 +241,16 @@ def _history_page(data: dict[str, Any]) -> HistoryPage:
     return HistoryPage(page=read.page, items=tuple(Prediction.from_api(item) for item in read.items))
 
 
+def _with_time(page: HistoryPage, api_time: float | None) -> HistoryPage:
+    return page.model_copy(update={"api_time": api_time})
+
+
+def _billing_page(data: dict[str, Any]) -> BillingPage:
+    read = _Rows.model_validate({"page": data.get("page") or 1, "items": data.get("items") or []})
+    items = tuple(BillingRecord.from_api(item) for item in read.items)
+    return BillingPage(page=read.page, has_more=data.get("has_more") is True, items=items)
+
+
 def _deleted_count(data: dict[str, Any]) -> int:
     return _Deleted.model_validate({"deleted_count": data.get("deleted_count") or 0}).deleted_count
 
@@ -254,5 +284,6 @@ __all__ = [
     "list_predictions",
     "read",
     "retry_after",
+    "search_billings",
     "submit",
 ]

@@ -10,6 +10,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from tempfile import SpooledTemporaryFile
 
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     ModerationError,
     NsfwError,
@@ -21,7 +22,6 @@ from airflow_provider_bitdance.api.errors import (
     PredictionGoneError,
     PredictionRefusedError,
 )
-from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.api.protocol import failure_of
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.others import check_address_is_ours

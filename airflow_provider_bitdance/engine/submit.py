@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
     NotSentError,
@@ -19,7 +20,6 @@ from airflow_provider_bitdance.api.errors import (
     StorageError,
     shorten,
 )
-from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.others import reserve
 from airflow_provider_bitdance.journal import ImageState, Intended, Lost, NotCreated, Status, Submitted

@@ -6,13 +6,13 @@ import asyncio
 import random
 from collections.abc import Mapping
 
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
     NotFoundError,
     RateLimitError,
 )
-from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.engine.bench import Clock
 from airflow_provider_bitdance.polling import PollSchedule
 

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.api.errors import (
     AuthenticationError,
@@ -26,7 +27,7 @@ from airflow_provider_bitdance.api.errors import (
     TransportError,
     shorten,
 )
-from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest, Prediction
+from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.api.protocol import failure_of
 from airflow_provider_bitdance.get_provider_info import INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule

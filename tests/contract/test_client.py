@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance import __version__
-from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance.api import errors, protocol
 from airflow_provider_bitdance.api.addresses import OutputRule
 from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.api.errors import BitDanceError, Paid
@@ -57,11 +57,13 @@ def call(
     transport = httpx.MockTransport(handler) if handler else None
     if kind == "sync":
         with Client(settings, transport=transport) as client:
-            return getattr(client, method)(*args, **options)
+            return client.send(getattr(protocol, method)(*args, **options))
 
     async def run() -> Any:
         async with AsyncClient(settings, transport=transport) as client:
-            return await getattr(client, method)(*args, **options)
+            if method == "download":
+                return await client.download(*args, **options)
+            return await client.send(getattr(protocol, method)(*args, **options))
 
     return asyncio.run(run())
 

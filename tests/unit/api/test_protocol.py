@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.api import errors, protocol
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import BitDanceError, Paid
-from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest, Prediction
+from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.api.protocol import Answer, Call
 
 REQUEST = ImageRequest.of(prompt="a lighthouse", size="512*768", seed=7)
@@ -54,6 +56,7 @@ def test_only_a_submission_spends_money() -> None:
         protocol.delete_predictions(["p-1"]),
         protocol.get_balance(),
         protocol.get_price(REQUEST),
+        protocol.search_billings(),
     ]
     assert SUBMIT.buys
     assert not any(call.buys for call in free)
@@ -91,6 +94,13 @@ def test_only_a_submission_spends_money() -> None:
             "POST",
             "/api/v3/model/price",
             {"model_id": BITDANCE_14B, "inputs": {"prompt": "a lighthouse", "size": "512*768", "seed": 7}},
+        ),
+        (protocol.search_billings(), "POST", "/api/v3/billings/search", {"page": 1, "page_size": 100}),
+        (
+            protocol.search_billings(page=2, page_size=10, start_time=datetime(2026, 1, 1, tzinfo=UTC)),
+            "POST",
+            "/api/v3/billings/search",
+            {"page": 2, "page_size": 10, "start_time": "2026-01-01T00:00:00+00:00"},
         ),
     ],
 )
@@ -406,3 +416,17 @@ def test_the_number_of_deleted_predictions_is_read(data: dict[str, Any], count: 
 )
 def test_a_price_is_the_discounted_one_where_there_is_one(data: dict[str, Any], charged: float) -> None:
     assert protocol.read(protocol.get_price(REQUEST), page(**data)).charged == charged
+
+
+def test_a_page_of_the_history_tells_the_time_of_the_apis_own_clock() -> None:
+    answer = page(page=1, items=[])
+    dated = replace(answer, headers={"date": "Sun, 22 Nov 2026 12:00:00 GMT"})
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
+    assert protocol.read(protocol.list_predictions(), dated).api_time == noon
+    assert protocol.read(protocol.list_predictions(), answer).api_time is None
+
+
+def test_a_page_of_the_bill_is_read() -> None:
+    item = {"uuid": "b-1", "price": 0.01, "prediction": {"uuid": "p-1"}}
+    read = protocol.read(protocol.search_billings(), page(page=1, has_more=True, items=[item]))
+    assert (read.page, read.has_more, [line.prediction_id for line in read.items]) == (1, True, ["p-1"])

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
     ModerationError,
@@ -22,7 +23,6 @@ from airflow_provider_bitdance.api.errors import (
     PredictionGoneError,
     PredictionRefusedError,
 )
-from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.engine import store
 from airflow_provider_bitdance.engine.store import settle
 from airflow_provider_bitdance.journal import Failure, Intended, Planned, Status, Submitted

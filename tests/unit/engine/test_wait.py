@@ -8,6 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     AuthenticationError,
     BitDanceError,
@@ -17,7 +18,6 @@ from airflow_provider_bitdance.api.errors import (
     RateLimitError,
     ServerError,
 )
-from airflow_provider_bitdance.api.models import Prediction
 from airflow_provider_bitdance.engine.wait import watch
 from airflow_provider_bitdance.polling import PollSchedule
 from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
