@@ -15,6 +15,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "Used for estimated costs. Default: 0.01.",
         "schema": {"type": ["number", "null"], "minimum": 0, "default": 0.01},
     },
+    "live_price": {
+        "label": "Live price",
+        "description": "Ask the API for the price before buying, instead of assuming one.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
     "timeout": {
         "label": "HTTP time-out (seconds)",
         "description": "For one request to the API. Default: 60.",

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.api.errors import InputError, shorten
+from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.text import shorten
 
 __all__ = ["EXTENSIONS", "ImageAddress", "image_address", "safe_name"]
 

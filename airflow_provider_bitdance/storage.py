@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_bitdance.api.errors import StorageError, api_text
+from airflow_provider_bitdance.api.errors import StorageError
+from airflow_provider_bitdance.api.text import api_text
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -78,6 +79,15 @@ class Folder(Protocol):
         :raises StorageError: The store failed.
         """
 
+    def names(self, below: str) -> list[str]:
+        """Return the names of all files at any depth below a folder in this one, in any order.
+
+        For maintenance only: no image and no money depends on a listing.
+
+        :param below: That folder's name; none of that name has no files.
+        :raises StorageError: The store failed.
+        """
+
 
 class LocalFolder:
     """A folder of a local or mounted disk.
@@ -134,6 +144,20 @@ class LocalFolder:
         """Delete a file; none of that name is no error."""
         with _told("delete", self.uri, name):
             (self._path / name).unlink(missing_ok=True)
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of all files at any depth below a folder in this one, in any order."""
+
+        def tell(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                raise error
+
+        with _told("list", self.uri, below):
+            return [
+                (Path(folder) / file).relative_to(self._path).as_posix()
+                for folder, _, files in os.walk(self._path / below, onerror=tell)
+                for file in files
+            ]
 
     @contextmanager
     def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
@@ -225,6 +249,18 @@ class ObjectFolder:
         """Delete an object; none of that name is no error."""
         with _told("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._path}/{name}")
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of all objects at any depth below a folder in this one, in any order."""
+        with _told("list", self.uri, below):
+            self._fs.invalidate_cache()  # as in size()
+            top = str(self._fs._strip_protocol(self._path))  # as the paths that find() returns
+            try:
+                found = self._fs.find(f"{top}/{below}")
+            except FileNotFoundError:
+                return []
+            # Some stores list a folder itself, too.
+            return [path.removeprefix(f"{top}/") for path in found if path.startswith(f"{top}/{below}/")]
 
 
 def at(folder: Folder, name: str) -> str:

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_bitdance.api.models import BITDANCE_14B
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 
@@ -48,4 +49,4 @@ def trigger_again(trigger: BitDanceTrigger) -> BitDanceTrigger:
 
 def posts(service: LocalService) -> int:
     """Return how many submissions came in, refused ones among them."""
-    return sum(event.method == "POST" for event in service.requests())
+    return sum(event.path == f"/api/v3/{BITDANCE_14B}" for event in service.requests())

@@ -14,6 +14,8 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── NotFoundError           no retry · not paid      404
     │   ├── RateLimitError          retry    · not paid      429
     │   └── ServerError             retry    · possibly      5xx, redirects, unknown envelope codes
+    ├── BudgetError                 no retry · not paid      more than max_cost_usd, or than the balance
+    ├── UnconfirmedPurchaseError    no retry · possibly      a lost answer, and on_lost_answer="fail"
     ├── TransportError                                       no usable answer arrived
     │   ├── NotSentError            retry    · not paid      no connection, so the request never left
     │   ├── LostAnswerError         retry    · possibly      sent, but the answer was lost
@@ -39,7 +41,6 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import ClassVar
 
@@ -48,6 +49,7 @@ __all__ = [
     "AddressBusyError",
     "AuthenticationError",
     "BitDanceError",
+    "BudgetError",
     "FencedError",
     "GarbledAnswerError",
     "InputError",
@@ -73,15 +75,8 @@ __all__ = [
     "ServerError",
     "StorageError",
     "TransportError",
-    "shorten",
+    "UnconfirmedPurchaseError",
 ]
-
-PROMPT_SHOWN = 80
-"""A prompt is shown to at most this many characters in errors and logs."""
-
-_API_TEXT_SHOWN = 200
-_API_TEXT_READ = 5_000
-_URL = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 class Paid(StrEnum):
@@ -108,9 +103,9 @@ class BitDanceError(Exception):
     :param paid: Overrides the class's answer to "may an image be paid for?".
     """
 
-    retry_helps: ClassVar[bool] = False
+    retry_helps: bool = False
     default_paid: ClassVar[Paid] = Paid.NO
-    retry_in_words: ClassVar[str] = ""
+    retry_in_words: str = ""
 
     def __init__(
         self, what: str, *, allowed: str | None = None, fix: str | None = None, paid: Paid | None = None
@@ -192,6 +187,16 @@ class ServerError(APIError):
     """The API failed (5xx), redirected, or answered with a code that its documentation does not name."""
 
     retry_helps = True
+    default_paid = Paid.POSSIBLY
+
+
+class BudgetError(BitDanceError):
+    """What is still to be bought costs more than ``max_cost_usd`` allows, or than the account has."""
+
+
+class UnconfirmedPurchaseError(BitDanceError):
+    """An answer was lost, nothing proves what became of it, and the user wants to decide."""
+
     default_paid = Paid.POSSIBLY
 
 
@@ -309,34 +314,6 @@ class FencedError(RecordError):
 
     retry_helps = True
     retry_in_words = "A retry reads the journal and goes on from there."
-
-
-def shorten(text: str, limit: int = PROMPT_SHOWN) -> str:
-    """Return ``text`` on one line and in at most ``limit`` characters, the last one "…" where it was cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def api_text(message: object, *, prompt: str = "") -> str:
-    """Return what the API said, fit for an error: short, without URLs, the prompt cut to 80 characters.
-
-    :param message: The API's text; moderation messages may quote the whole prompt back.
-    :param prompt: The prompt of the request, where it is known.
-    """
-    text, asked = (" ".join(_URL.sub("[url]", part).split()) for part in (str(message or ""), prompt))
-    return shorten(_cut_quotes(text[:_API_TEXT_READ], asked), _API_TEXT_SHOWN)
-
-
-def _cut_quotes(text: str, prompt: str) -> str:
-    """Cut each part of ``text`` that is also in ``prompt``: the API may quote a prompt without its end."""
-    longer = PROMPT_SHOWN + 1
-    for start in range(len(text) - PROMPT_SHOWN):
-        if text[start : start + longer] in prompt:
-            end = start + longer
-            while end < len(text) and text[start : end + 1] in prompt:
-                end += 1
-            return text[:start] + shorten(text[start:end]) + _cut_quotes(text[end:], prompt)
-    return text
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from airflow_provider_bitdance.api.errors import InputError, shorten
+from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.text import shorten
 
 __all__ = ["BITDANCE_14B", "DEFAULT_SIZE", "SIZE_PRESETS", "ImageRequest"]
 

@@ -27,8 +27,9 @@ from airflow_provider_bitdance.api.answers import (
     Prediction,
     Price,
 )
-from airflow_provider_bitdance.api.errors import Paid, api_text
+from airflow_provider_bitdance.api.errors import Paid
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.api.text import api_text
 
 T = TypeVar("T")
 PREFIX = "/api/v3"

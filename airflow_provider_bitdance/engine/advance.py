@@ -8,20 +8,32 @@ from typing import Any
 
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
+    BudgetError,
     FencedError,
     Paid,
     PredictionError,
     PredictionTimeoutError,
     RecordUnreadableError,
     StorageError,
-    shorten,
+    UnconfirmedPurchaseError,
 )
+from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.budget import check_purchase, usd
+from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.plan import Wanted, plan
 from airflow_provider_bitdance.engine.store import recorded_error, settle
 from airflow_provider_bitdance.engine.submit import buy
 from airflow_provider_bitdance.engine.wait import watch
-from airflow_provider_bitdance.journal import Adopted, Failure, ImageState, Intended, Status, Stored, losses
+from airflow_provider_bitdance.journal import (
+    Adopted,
+    Failure,
+    ImageState,
+    Intended,
+    JobState,
+    Status,
+    Stored,
+)
 from airflow_provider_bitdance.journal.entries import Event
 
 CLAIM_TRIES = 5
@@ -60,12 +72,11 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     """
     _tell_if_changed(bench, wanted)
     try:
-        await _claim(bench, wanted)
-        for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
-            await buy(bench, image)
+        left_open = await _claim(bench, wanted)
+        stopped = await _buy_all(bench, left_open)
         if pending := _pending(bench):
             await _collect(bench, pending)
-        return await _outcome(bench)
+        return await _outcome(bench, stopped)
     except StorageError as error:
         # A record that cannot be read or written costs nothing itself, but the image that it is about may be
         # bought: by this process or by an earlier one.
@@ -73,6 +84,26 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
         if error.paid is Paid.NO and any(image.prediction_id and not image.reused for image in images):
             error.paid = Paid.YES
         raise
+
+
+async def _buy_all(bench: Bench, left_open: bool) -> BitDanceError | None:
+    """Buy what is missing, and return why not all of it, where some is bought that has to be stored first.
+
+    :param left_open: Another process left intents without an answer.
+    """
+    try:
+        if left_open:
+            await settle_intents(bench, bench.journal)
+        for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
+            await buy(bench, image.plan.key)
+    except FencedError:
+        raise
+    except BitDanceError as error:
+        if not _pending(bench):
+            raise
+        bench.log.warning("%s. What is bought already is stored first", error.what)
+        return error
+    return None
 
 
 async def _collect(bench: Bench, pending: dict[str, float]) -> None:
@@ -91,8 +122,11 @@ async def _collect(bench: Bench, pending: dict[str, float]) -> None:
         raise
 
 
-async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
-    """Become the job's writer, with the plan where there is none, and the first intent."""
+async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
+    """Become the job's writer, with the plan where there is none, and the first intent.
+
+    :return: Whether there are intents of another process, whose answers nobody has seen.
+    """
     for _ in range(CLAIM_TRIES):
         state = bench.journal.state
         _check_not_replaced(bench)
@@ -102,22 +136,22 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> None:
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline  # a resume after a deferral is the same try
         for image in state.having(Status.FAILED):
-            if image.failure is not Failure.FAILED:
+            if image.failure is not Failure.FAILED or not bench.policy.retry_failed:
                 raise recorded_error(image)
         events: list[Event] = []
         if not state.images:
             events += await plan(bench, wanted)
-        events += losses(state.having(Status.INTENDED), "the process ended before the answer")
-        first = _first_to_buy(state.images, wanted, events)
+        left_open = bool(state.having(Status.INTENDED))
+        first = None if left_open else _first_to_buy(bench, wanted, events)
         if first is not None:
             events.append(Intended(keys=(first,)))
         try:
-            await asyncio.to_thread(bench.journal.claim, deadline, now, *events)
+            await bench.claim(deadline, *events)
         except FencedError:
             # Somebody wrote between our look and our claim: look again, then claim what is left.
             await asyncio.to_thread(bench.journal.load)
         else:
-            return
+            return left_open
     raise FencedError(f"Too many processes want the job {bench.journal.uri}")
 
 
@@ -148,18 +182,22 @@ def _tell_if_changed(bench: Bench, wanted: list[Wanted]) -> None:
             )
 
 
-def _first_to_buy(images: dict[str, ImageState], wanted: list[Wanted], events: list[Event]) -> str | None:
+def _first_to_buy(bench: Bench, wanted: list[Wanted], events: list[Event]) -> str | None:
     """Return the key of an image whose intent can go into the claim's own entry.
 
     Not one that the user named: its address has to be reserved first.
     """
-    if images:
-        to_buy = {Status.PLANNED, Status.INTENDED, Status.FAILED}
-        ready = (key for key, image in images.items() if image.status in to_buy and not image.plan.named)
-    else:
+    if not bench.journal.state.images:
         settled = {event.key for event in events if isinstance(event, Stored | Adopted)}
-        ready = (item.key for item in wanted if item.key not in settled and not item.address.named)
-    return next(ready, None)
+        return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
+    for image in bench.journal.state.having(Status.PLANNED, Status.FAILED):
+        if not image.plan.named:
+            try:
+                check_purchase(bench, image)
+            except (BudgetError, UnconfirmedPurchaseError):
+                return None
+            return image.plan.key
+    return None
 
 
 def _pending(bench: Bench) -> dict[str, float]:
@@ -174,9 +212,11 @@ def _until(bench: Bench) -> float:
     return min(deadline, bench.clock.time() + bench.policy.defer_after)
 
 
-async def _outcome(bench: Bench) -> Finished | Waiting:
+async def _outcome(bench: Bench, stopped: BitDanceError | None) -> Finished | Waiting:
     state = bench.journal.state
     pending = _pending(bench)
+    if stopped is not None and not pending:
+        raise _with_what_is_missing(stopped, state)
     if not pending:
         return Finished([await _result(bench, image) for image in state.images.values()])
     now = bench.clock.time()
@@ -187,6 +227,16 @@ async def _outcome(bench: Bench) -> Finished | Waiting:
             fix="Its output stays collectable for 7 days",
         )
     return Waiting(pending, state.deadline, now)
+
+
+def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceError:
+    missing = [image for image in state.images.values() if image.status is not Status.STORED]
+    cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
+    stored = len(state.images) - len(missing)
+    error.what = (
+        f"{error.what}. {stored} of {len(state.images)} images are stored; the rest costs about {cost}"
+    )
+    return error
 
 
 async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:

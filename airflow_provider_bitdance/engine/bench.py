@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import NsfwError
 from airflow_provider_bitdance.api.models import MAX_SEED
+from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.journal import Journal, PlannedImage
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.names import ImageAddress
@@ -23,6 +24,7 @@ from airflow_provider_bitdance.storage import Folder
 
 IfExists = Literal["reuse", "regenerate", "fail"]
 Nsfw = Literal["fail", "skip", "allow"]
+OnLostAnswer = Literal["buy_again", "fail"]
 
 
 class Log(Protocol):
@@ -53,14 +55,22 @@ class Policy:
 
     :param timeout: Seconds that one try waits for its predictions.
     :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
-    :param price_usd: Assumed price of one image.
+    :param price_usd: Assumed price of one image; ``None`` asks the API.
+    :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
+    :param check_balance: Ask for the account's balance before the first purchase.
+    :param on_lost_answer: What to do where an answer was lost and the history proves nothing.
+    :param retry_failed: Whether a next try buys an image anew whose prediction failed.
     """
 
     timeout: float = 600.0
     defer_after: float | None = None
     if_exists: IfExists = "reuse"
     nsfw: Nsfw = "fail"
-    price_usd: float = 0.01
+    price_usd: float | None = 0.01
+    max_cost_usd: float | None = None
+    check_balance: bool = False
+    on_lost_answer: OnLostAnswer = "buy_again"
+    retry_failed: bool = True
     poll: PollSchedule = field(default_factory=PollSchedule)
 
 
@@ -72,6 +82,7 @@ class Bench:
     :param records: The records path, where the journals, receipts and reservations lie.
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
+    :param count: Takes metrics: a counter's name, and what is added.
     """
 
     client: AsyncClient
@@ -83,6 +94,7 @@ class Bench:
     started_at: float
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
+    count: Callable[[str, int], None] = lambda _name, _number: None
 
     @property
     def receipts(self) -> Receipts:
@@ -116,6 +128,17 @@ class Bench:
                 fix='Change the prompt, or set nsfw="allow"',
             )
 
-    async def write(self, *events: Event) -> None:
-        """Write an entry of the journal, in a thread."""
-        await asyncio.to_thread(self.journal.append, self.clock.time(), *events)
+    async def claim(self, deadline: float, *events: Event) -> None:
+        """Become the job's writer, with an entry that holds these events, too."""
+        await asyncio.to_thread(self.journal.claim, deadline, self.clock.time(), *events)
+        self._count(self.journal, events)
+
+    async def write(self, *events: Event, journal: Journal | None = None) -> None:
+        """Write an entry of this job's journal, or of one that this process has claimed, in a thread."""
+        journal = journal or self.journal
+        await asyncio.to_thread(journal.append, self.clock.time(), *events)
+        self._count(journal, events)
+
+    def _count(self, journal: Journal, events: tuple[Event, ...]) -> None:
+        for name, number in counts(events, journal.state):
+            self.count(name, number)

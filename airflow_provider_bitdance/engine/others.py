@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.api.errors import AddressBusyError, FencedError, InputError, shorten
+from airflow_provider_bitdance.api.errors import AddressBusyError, FencedError, InputError
+from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.journal import (
     Adopted,
     ImageState,
@@ -19,7 +21,6 @@ from airflow_provider_bitdance.journal import (
     Journal,
     Status,
     Stored,
-    losses,
 )
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.reservations import Reservation
@@ -44,7 +45,7 @@ async def take_over_earlier(bench: Bench) -> Journal | None:
         )
         state = await asyncio.to_thread(earlier.load)
         if not state.is_stored:
-            await asyncio.to_thread(_stop, bench, earlier)  # one without a plan may be about to claim
+            await _stop(bench, earlier)  # one without a plan may be about to claim
         if earlier.state.images:
             return earlier
     return None
@@ -121,7 +122,7 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
         if not same and not at_rest:
             raise _refusal(bench, image, owner)
         if at_rest or (theirs.status is Status.PLANNED and now >= patience):
-            await asyncio.to_thread(_stop, bench, journal)
+            await _stop(bench, journal)
             continue  # it may have bought in the last moment
         if now >= bench.journal.state.deadline:
             raise AddressBusyError(f"Task {_name(owner)} is about to buy the same image")
@@ -153,22 +154,22 @@ def check_address_is_ours(bench: Bench, image: ImageState, *, known: int = 0) ->
     return held.number if held else 0
 
 
-def _stop(bench: Bench, journal: Journal) -> None:
+async def _stop(bench: Bench, journal: Journal) -> None:
     """Claim another job's journal: its process stops at its next entry, or before its next purchase.
 
     The caller has to look again: it may have bought in the last moment.
     """
     while True:
-        lost = losses(journal.state.having(Status.INTENDED), "the job was taken over before the answer")
         now = bench.clock.time()
         try:
-            journal.claim(now, now, *lost)
+            await asyncio.to_thread(journal.claim, now, now)
         except FencedError:
-            journal.load()
+            await asyncio.to_thread(journal.load)
         else:
             break
-    if lost:
-        bench.log.warning("%s was stopped before an answer came: possibly paid", _name(journal.job))
+    if journal.state.having(Status.INTENDED):
+        bench.log.warning("%s was stopped before an answer came", _name(journal.job))
+        await settle_intents(bench, journal)
 
 
 def _refusal(bench: Bench, image: ImageState, owner: Job) -> InputError:

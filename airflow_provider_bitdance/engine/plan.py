@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from airflow_provider_bitdance.api.errors import InputError, shorten
+from airflow_provider_bitdance.api import protocol
+from airflow_provider_bitdance.api.errors import InputError
 from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.budget import check_plan
 from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
 from airflow_provider_bitdance.journal import (
     Failure,
@@ -40,10 +43,13 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, and what needs no purchase.
 
     :raises InputError: ``if_exists="fail"``, and there is an image.
+    :raises BudgetError: What is to be bought costs too much.
     """
     earlier = await take_over_earlier(bench)
-    decided = [await _decide(bench, item, earlier) for item in wanted]
+    prices = await _prices(bench, wanted)
+    decided = [await _decide(bench, item, earlier, prices) for item in wanted]
     settled = [event for _, event in decided if event is not None]
+    await check_plan(bench, [image for image, event in decided if event is None])
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
         await asyncio.to_thread(check_writable, bench.images)
@@ -53,9 +59,22 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     ]
 
 
-async def _decide(bench: Bench, item: Wanted, earlier: Journal | None) -> tuple[PlannedImage, Event | None]:
+async def _prices(bench: Bench, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
+    """Return the price of each model and size that is asked for: the assumed one, or the API's."""
+    if bench.policy.price_usd is not None:
+        return {(item.request.model, item.request.size): bench.policy.price_usd for item in wanted}
+    kinds = {(item.request.model, item.request.size): item.request for item in wanted}
+    return {
+        kind: (await bench.client.send(protocol.get_price(request))).charged
+        for kind, request in kinds.items()
+    }
+
+
+async def _decide(
+    bench: Bench, item: Wanted, earlier: Journal | None, prices: dict[tuple[str, str], float]
+) -> tuple[PlannedImage, Event | None]:
     """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
-    image = _planned(bench, item)
+    image = _planned(bench, item, prices[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     if bought is not None:
         image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
@@ -91,7 +110,7 @@ def _is_allowed_now(bench: Bench, bought: ImageState) -> bool:
     return bought.failure is Failure.NSFW and bench.policy.nsfw == "allow"
 
 
-def _planned(bench: Bench, item: Wanted) -> PlannedImage:
+def _planned(bench: Bench, item: Wanted, price_usd: float) -> PlannedImage:
     """Fix what is asked; the seed is drawn here, for the API does not tell the one that it uses."""
     request = item.request
     if request.seed == -1:
@@ -104,7 +123,7 @@ def _planned(bench: Bench, item: Wanted) -> PlannedImage:
         stem=item.address.stem,
         extension=item.address.extension,
         named=item.address.named,
-        estimated_cost_usd=bench.policy.price_usd,
+        estimated_cost_usd=price_usd,
     )
 
 

@@ -49,7 +49,10 @@ _FAILURES = {error: failure for failure, error in _ERRORS.items()}
 
 def recorded_error(image: ImageState) -> PredictionError | OutputError:
     """Return the error that the journal has of an image, for a try that may not buy it anew."""
-    return _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+    error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+    error.retry_helps = False
+    error.retry_in_words = ""
+    return error
 
 
 async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> None:
@@ -66,6 +69,9 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
             receipt = await asyncio.to_thread(_keep, bench, image, prediction, picture)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await bench.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
+        if isinstance(error, PredictionFailedError) and not bench.policy.retry_failed:
+            error.retry_helps = False
+            error.retry_in_words = "A retry does not buy it anew, for retry_failed is off."
         raise
     address = bench.address_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(bench.journal.job)

@@ -1,7 +1,7 @@
 """Submit: buys what is planned, writing down before and after what it does. Runs on a worker only.
 
-A POST is sent again only where the task certainly was not created: no connection was made, or the API said
-429. A lost answer is written down as possibly paid and raised; the next try buys anew.
+A POST is sent again by itself only where the task certainly was not created (``api/outcome.py``). Where
+that is unknown, the account's history is asked first (``lost.py``).
 """
 
 from __future__ import annotations
@@ -13,44 +13,89 @@ import random
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
+    FencedError,
     NotSentError,
     Paid,
     RateLimitError,
     RecordError,
     StorageError,
-    shorten,
 )
+from airflow_provider_bitdance.api.outcome import Outcome, outcome_of
+from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.budget import check_purchase
+from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.others import reserve
-from airflow_provider_bitdance.journal import ImageState, Intended, Lost, NotCreated, Status, Submitted
+from airflow_provider_bitdance.journal import ImageState, Intended, NotCreated, Orphaned, Status, Submitted
 
+PURCHASES_A_TRY = 3
+"""So often one try buys an image, where each answer before was lost."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 CONNECTION_TRIES = 5
 RECORD_PAUSES = (1.0, 3.0, 10.0)
 
 
-async def buy(bench: Bench, image: ImageState) -> None:
+async def buy(bench: Bench, key: str) -> None:
     """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
+    :param key: Of the image.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
-    key = image.plan.key
-    if image.status is not Status.INTENDED:
-        if image.plan.named and not await reserve(bench, image):
+    for purchases_left in reversed(range(PURCHASES_A_TRY)):
+        image = bench.journal.state.images[key]
+        if image.status is not Status.INTENDED:
+            check_purchase(bench, image)
+            if image.plan.named and not await reserve(bench, image):
+                return
+            await bench.write(Intended(keys=(key,)))
+            image = bench.journal.state.images[key]
+        try:
+            prediction = await _post(bench, image)
+        except BitDanceError as error:
+            if _is_not_created(error):
+                # The error matters more than the store. Unwritten, the intent is settled by the next try.
+                with contextlib.suppress(RecordError):
+                    await bench.write(NotCreated(key=key, reason=error.what))
+                raise
+            bench.log.warning("%s. Looking for it in the account's history", error.what)
+            await settle_intents(bench, bench.journal)
+            settled = bench.journal.state.images[key]
+            if settled.status is Status.SUBMITTED:
+                return
+            if not purchases_left:
+                error.paid = Paid.POSSIBLY if settled.unconfirmed else Paid.NO
+                raise
+        else:
+            await _record(bench, image, prediction.id)
             return
-        await bench.write(Intended(keys=(key,)))
-    try:
-        prediction = await _post(bench, image)
-    except BitDanceError as error:
-        event = NotCreated if error.paid is Paid.NO else Lost
-        # What happened to the money matters more than the store. Unwritten, the intent stands for a loss.
-        with contextlib.suppress(RecordError):
-            await bench.write(event(key=key, reason=error.what))
-        raise
-    await _record(bench, Submitted(key=key, prediction_id=prediction.id))
+
+
+def _is_not_created(error: BitDanceError) -> bool:
+    # A record that cannot be read is noticed before the POST.
+    return isinstance(error, RecordError) or outcome_of(error) in (Outcome.NOT_CREATED, Outcome.REFUSED)
+
+
+async def _record(bench: Bench, image: ImageState, prediction_id: str) -> None:
+    """Write down what is bought, again and again for a while: unwritten, it would be bought twice."""
+    bought = Submitted(key=image.plan.key, prediction_id=prediction_id)
+    for pause in (*RECORD_PAUSES, None):
+        try:
+            await bench.write(bought)
+            break
+        except RecordError as error:
+            if isinstance(error, FencedError):
+                await _leave_a_note(bench, bought, image.intent)
+            if pause is None or not isinstance(error, StorageError):
+                raise type(error)(
+                    f"Prediction {prediction_id} is bought and could not be recorded: {error.what}",
+                    fix="It stays collectable by its id for 7 days",
+                    paid=Paid.YES,
+                ) from error
+            bench.log.warning("%s Trying again in %.0f s", error.what, pause)
+        await bench.clock.sleep(pause)
     bench.log.info(
         "Bought prediction %s, about $%.4g: %s, seed %d, %r",
-        prediction.id,
+        prediction_id,
         image.plan.estimated_cost_usd,
         image.plan.request.size,
         image.plan.request.seed,
@@ -58,22 +103,11 @@ async def buy(bench: Bench, image: ImageState) -> None:
     )
 
 
-async def _record(bench: Bench, bought: Submitted) -> None:
-    """Write down what is bought, again and again for a while: unwritten, it would be bought twice."""
-    now = bench.clock.time()
-    for pause in (*RECORD_PAUSES, None):
-        try:
-            await asyncio.to_thread(bench.journal.append, now, bought)
-            return
-        except RecordError as error:
-            if pause is None or not isinstance(error, StorageError):
-                raise type(error)(
-                    f"Prediction {bought.prediction_id} is bought and could not be recorded: {error.what}",
-                    fix="Collect it by its id, or the next try buys it anew",
-                    paid=Paid.YES,
-                ) from error
-            bench.log.warning("%s Trying again in %.0f s", error.what, pause)
-        await bench.clock.sleep(pause)
+async def _leave_a_note(bench: Bench, bought: Submitted, intent: int) -> None:
+    """Tell the process that has taken over what was bought without it: this one slept through the change."""
+    with contextlib.suppress(StorageError):
+        orphan = Orphaned(key=bought.key, prediction_id=bought.prediction_id, intent=intent)
+        await asyncio.to_thread(bench.journal.note, bench.clock.time(), orphan)
 
 
 async def _post(bench: Bench, image: ImageState) -> Prediction:

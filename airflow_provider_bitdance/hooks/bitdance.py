@@ -25,10 +25,10 @@ from airflow_provider_bitdance.api.errors import (
     PredictionTimeoutError,
     RateLimitError,
     TransportError,
-    shorten,
 )
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.api.protocol import failure_of
+from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.get_provider_info import INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
 
@@ -42,6 +42,7 @@ class ConnectionExtra(BaseModel):
     """The extra fields of a ``bitdance`` connection; a field left empty has its default.
 
     :param price_usd: Assumed price of one image in US dollars.
+    :param live_price: Ask the API for the price before buying, instead.
     :param timeout: Seconds for one HTTP request.
     :param records_path: Where journal and receipts lie; empty: see the operator.
     :param allow_http: Send the key over plain http to hosts other than this machine.
@@ -50,6 +51,7 @@ class ConnectionExtra(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    live_price: bool = False
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     records_path: str = ""
     allow_http: bool = False

@@ -14,6 +14,7 @@ from airflow_provider_bitdance.journal.entries import (
     Job,
     Lost,
     NotCreated,
+    Orphaned,
     Planned,
     PlannedImage,
     Stored,
@@ -21,7 +22,7 @@ from airflow_provider_bitdance.journal.entries import (
     Writer,
 )
 from airflow_provider_bitdance.journal.log import Journal
-from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold, losses
+from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold
 
 __all__ = [
     "Adopted",
@@ -34,6 +35,7 @@ __all__ = [
     "Journal",
     "Lost",
     "NotCreated",
+    "Orphaned",
     "Planned",
     "PlannedImage",
     "Status",
@@ -41,5 +43,4 @@ __all__ = [
     "Submitted",
     "Writer",
     "fold",
-    "losses",
 ]

@@ -119,12 +119,16 @@ class Intended(BaseModel):
 
 
 class Submitted(BaseModel):
-    """The API created a prediction: the image is paid for and collectable by its id."""
+    """The API created a prediction: the image is paid for and collectable by its id.
+
+    :param found: Its answer was lost; the account's history proved that it is ours.
+    """
 
     model_config = _strict
     event: Literal["submitted"] = "submitted"
     key: str
     prediction_id: str
+    found: bool = False
 
 
 class Adopted(BaseModel):
@@ -161,6 +165,21 @@ class Lost(BaseModel):
     reason: str
 
 
+class Orphaned(BaseModel):
+    """A process that had been replaced bought this all the same: it slept while its submission was under way.
+
+    Counted as possibly paid. The only event that a process may write without having claimed the journal.
+
+    :param intent: Which intent of the image it was, counted from 1.
+    """
+
+    model_config = _strict
+    event: Literal["orphaned"] = "orphaned"
+    key: str
+    prediction_id: str
+    intent: int
+
+
 class Stored(BaseModel):
     """The image lies at its address and its receipt is written, or both were there before (``reused``)."""
 
@@ -193,9 +212,9 @@ class Failed(BaseModel):
     reason: str
 
 
-ImageEvent = Submitted | Adopted | NotCreated | Lost | Stored | Failed
+ImageEvent = Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed
 Event = Annotated[
-    Claimed | Planned | Intended | Submitted | Adopted | NotCreated | Lost | Stored | Failed,
+    Claimed | Planned | Intended | Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed,
     Field(discriminator="event"),
 ]
 
@@ -210,3 +229,8 @@ class Entry(BaseModel):
     time: datetime
     writer: Writer
     events: tuple[Event, ...] = Field(min_length=1)
+
+    @property
+    def is_note(self) -> bool:
+        """Whether this only adds to what is known, and takes the journal from nobody."""
+        return all(isinstance(event, Orphaned) for event in self.events)

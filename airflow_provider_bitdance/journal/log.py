@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.api.errors import FencedError
-from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Job, Writer
+from airflow_provider_bitdance.api.errors import FencedError, StorageError
+from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Job, Orphaned, Writer
 from airflow_provider_bitdance.journal.state import JobState, fold
 from airflow_provider_bitdance.records import read_record
 from airflow_provider_bitdance.storage import Folder, at
@@ -54,11 +54,45 @@ class Journal:
         :raises FencedError: The number is taken: another process has gone on with the job.
         :raises StorageError: The store failed; nothing is known to be written.
         """
+        while not self._write(now, events):
+            number = self.state.number
+            self.check_unchanged()
+            if self.state.number == number:  # the number is taken, and what took it cannot be seen yet
+                raise self._fenced()
+        return self.state
+
+    def note(self, now: float, *events: Orphaned) -> None:
+        """Add to the journal as a process that has been replaced; the one that has claimed it goes on.
+
+        :raises StorageError: The store failed; nothing is known to be written.
+        """
+        while not self._write(now, events):
+            number = self.state.number
+            if self.load().number == number:
+                raise StorageError(
+                    f"Entry {number + 1} of the journal {self.uri} is there and cannot be read"
+                )
+
+    def check_unchanged(self) -> None:
+        """Make sure that no other process has gone on with the job: called before money is spent.
+
+        :raises FencedError: One has.
+        """
+        while (entry := self._read(self.state.number + 1)) is not None:
+            if not entry.is_note:
+                raise self._fenced()
+            self.state = fold(self.state, entry)
+
+    def _fenced(self) -> FencedError:
+        return FencedError(f"Another process of this task has taken over the job {self.uri}")
+
+    def _write(self, now: float, events: tuple[Event, ...]) -> bool:
+        """Write the next entry, and say whether its number was free."""
         entry = Entry(
             number=self.state.number + 1,
             time=datetime.fromtimestamp(now, UTC),
             writer=self.writer,
-            events=tuple(events),
+            events=events,
         )
         after = fold(self.state, entry)
         try:
@@ -66,20 +100,9 @@ class Journal:
         except FileExistsError:
             # A store's client may repeat a write whose answer it lost: then the entry there is ours.
             if self._read(entry.number) != entry:
-                raise self._fenced() from None
+                return False
         self.state = after
-        return after
-
-    def check_unchanged(self) -> None:
-        """Make sure that no other process has gone on with the job: called before money is spent.
-
-        :raises FencedError: One has.
-        """
-        if self._read(self.state.number + 1) is not None:
-            raise self._fenced()
-
-    def _fenced(self) -> FencedError:
-        return FencedError(f"Another process of this task has taken over the job {self.uri}")
+        return True
 
     def _read(self, number: int) -> Entry | None:
         name = self._name(number)

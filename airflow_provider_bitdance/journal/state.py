@@ -17,6 +17,7 @@ from airflow_provider_bitdance.journal.entries import (
     Intended,
     Job,
     Lost,
+    Orphaned,
     Planned,
     PlannedImage,
     Stored,
@@ -39,11 +40,17 @@ class Status(StrEnum):
 class ImageState:
     """What the journal says of one image.
 
+    :param intent: How many intents there were.
+    :param intended_at: Unix time of the last one.
     :param bought_by: The other job that bought the prediction, where one did.
+    :param purchases: Predictions that this job bought for it.
+    :param unanswered: Intents of this job that may have been charged, and gave it no prediction.
     """
 
     plan: PlannedImage
     status: Status = Status.PLANNED
+    intent: int = 0
+    intended_at: float = 0.0
     prediction_id: str = ""
     submitted_at: float = 0.0
     bought_by: Job | None = None
@@ -51,7 +58,18 @@ class ImageState:
     reused: bool = False
     failure: Failure | None = None
     reason: str = ""
-    possibly_paid: int = 0
+    purchases: int = 0
+    unanswered: frozenset[int] = frozenset()
+
+    @property
+    def possibly_paid(self) -> int:
+        """How many submissions may have been charged and gave no prediction, those before a clear too."""
+        return self.plan.possibly_paid + len(self.unanswered)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many of them this job made, the one that is under way among them."""
+        return len(self.unanswered) + (self.status is Status.INTENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +122,11 @@ def fold(state: JobState, entry: Entry) -> JobState:
     if entry.number != state.number + 1:
         raise _broken(entry, f"follows entry {state.number}")
     claims = isinstance(entry.events[0], Claimed)
-    if not claims and (state.writer is None or state.writer.token != entry.writer.token):
-        raise _broken(entry, "is of a writer that has not claimed the journal")
-    state = replace(state, number=entry.number, time=entry.time.timestamp(), writer=entry.writer)
+    if not entry.is_note:
+        if not claims and (state.writer is None or state.writer.token != entry.writer.token):
+            raise _broken(entry, "is of a writer that has not claimed the journal")
+        state = replace(state, time=entry.time.timestamp(), writer=entry.writer)
+    state = replace(state, number=entry.number)
     for event in entry.events:
         state = _apply(state, entry, event)
     return state
@@ -121,7 +141,7 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
         return replace(
             state,
             output=event.output,
-            images={plan.key: ImageState(plan, possibly_paid=plan.possibly_paid) for plan in event.images},
+            images={plan.key: ImageState(plan) for plan in event.images},
         )
     keys = event.keys if isinstance(event, Intended) else (event.key,)
     images = dict(state.images)
@@ -133,16 +153,23 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
+    if isinstance(event, Orphaned):
+        found_meanwhile = event.prediction_id == image.prediction_id
+        return image if found_meanwhile else replace(image, unanswered=image.unanswered | {event.intent})
     status = NEXT.get((image.status, event.event))
     if status is None:
         raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
     image = replace(image, status=status)
+    if isinstance(event, Intended):
+        return replace(image, intent=image.intent + 1, intended_at=entry.time.timestamp())
     if isinstance(event, Submitted):
         return replace(
             image,
             prediction_id=event.prediction_id,
             submitted_at=entry.time.timestamp(),
             bought_by=None,
+            purchases=image.purchases + 1,
+            unanswered=image.unanswered - {image.intent},
             failure=None,
         )
     if isinstance(event, Adopted):
@@ -155,17 +182,12 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
             failure=None,
         )
     if isinstance(event, Lost):
-        return replace(image, possibly_paid=image.possibly_paid + 1, reason=event.reason)
+        return replace(image, unanswered=image.unanswered | {image.intent}, reason=event.reason)
     if isinstance(event, Stored):
         return replace(image, receipt=event.receipt, reused=event.reused)
     if isinstance(event, Failed):
         return replace(image, failure=event.failure, reason=event.reason)
     return image
-
-
-def losses(images: list[ImageState], reason: str) -> list[Lost]:
-    """Return the events of intents without an answer, left by a process that ended: possibly paid."""
-    return [Lost(key=image.plan.key, reason=reason) for image in images]
 
 
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_provider_bitdance.api.errors import (
-    InputError,
-    Paid,
-    RecordUnreadableError,
-    StorageError,
-    api_text,
-    shorten,
-)
+from airflow_provider_bitdance.api.errors import InputError, Paid, RecordUnreadableError, StorageError
+from airflow_provider_bitdance.api.text import api_text, shorten
 from airflow_provider_bitdance.journal import Job, Journal, Writer
 from airflow_provider_bitdance.names import safe_name
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
@@ -59,6 +54,18 @@ def default_stem(job: Job) -> str:
     a scheduled run has the same id in both."""
     ids = [job.dag_id, job.task_id, job.run_id, *([str(job.map_index)] if job.map_index >= 0 else [])]
     return safe_name(".".join(ids), parts=ids)
+
+
+def counter(job: Job) -> Callable[[str, int], None]:
+    """Return what takes the engine's metrics: Airflow's Stats, tagged with Dag and task."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    tags = {"dag_id": job.dag_id, "task_id": job.task_id}
+
+    def count(name: str, number: int) -> None:
+        Stats.incr(name, number, tags=tags)
+
+    return count
 
 
 def records_path(of_operator: object, of_connection: str) -> str:

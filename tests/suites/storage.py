@@ -78,6 +78,24 @@ class FolderSuite:
         folder.remove("x")
         assert folder.read("x") is None
 
+    def test_the_files_below_a_folder_are_listed_at_any_depth_and_no_others(self, folder: Folder) -> None:
+        assert folder.names("jobs") == []
+        for name in ("jobs/a/b/000001.json", "jobs/a/b/000002.json", "jobs/x.json", "jobs2/y.json", "z.json"):
+            folder.replace(name, b"1")
+        expected = {"jobs/a/b/000001.json", "jobs/a/b/000002.json", "jobs/x.json"}
+        listed = folder.names("jobs")
+        assert set(listed) == expected
+        assert len(listed) == len(expected)
+        assert set(folder.names("jobs/a")) == expected - {"jobs/x.json"}
+
+    def test_a_file_that_was_just_written_or_removed_is_listed_right(self, folder: Folder) -> None:
+        folder.replace("jobs/1", b"1")
+        assert folder.names("jobs") == ["jobs/1"]
+        folder.replace("jobs/2", b"2")
+        assert sorted(folder.names("jobs")) == ["jobs/1", "jobs/2"]
+        folder.remove("jobs/1")
+        assert folder.names("jobs") == ["jobs/2"]
+
     def test_the_writable_check_leaves_nothing(self, place: Place) -> None:
         check_writable(place.folder)
         assert place.files() == set()

@@ -15,8 +15,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -26,7 +27,8 @@ from airflow_provider_bitdance.api.addresses import OutputRule
 from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.engine import Bench, Clock, Policy, Wanted
-from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
+from airflow_provider_bitdance.journal import Job, JobState, Journal, PlannedImage, Writer, fold
+from airflow_provider_bitdance.journal.entries import Entry
 from airflow_provider_bitdance.names import image_address
 from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
@@ -95,6 +97,10 @@ class MemoryFolder:
     def remove(self, name: str) -> None:
         self.disk.pop(f"{self.uri}/{name}", None)
 
+    def names(self, below: str) -> list[str]:
+        folder = f"{self.uri}/{below}/"
+        return [path.removeprefix(f"{self.uri}/") for path in list(self.disk) if path.startswith(folder)]
+
 
 Step = Callable[[str], None]
 
@@ -127,6 +133,9 @@ class SteppingFolder:
 
     def size(self, name: str) -> int | None:
         return self._folder.size(name)
+
+    def names(self, below: str) -> list[str]:
+        return self._folder.names(below)
 
 
 def _short(name: str) -> str:
@@ -190,7 +199,10 @@ class FakeAPI:
     """WaveSpeed on a ``MockTransport``: answers what is scripted, else what the real one would.
 
     :param latency: Seconds until a prediction ends.
-    :ivar on_post: Answers for the next submissions, one each; likewise ``on_look`` and ``on_download``.
+    :ivar on_post: Answers for the next submissions, one each; likewise ``on_look``, ``on_download`` and
+        ``on_history``.
+    :ivar echo: Where inputs are shown: in the history, in a look at one prediction, or nowhere.
+    :ivar skew: Seconds by which its clock is ahead.
     :ivar made: Everything that was created, and so billed, by id.
     """
 
@@ -200,6 +212,12 @@ class FakeAPI:
         self.on_post: list[Answer] = []
         self.on_look: list[Answer] = []
         self.on_download: list[Answer] = []
+        self.on_history: list[Answer] = []
+        self.echo: Literal["history", "look"] | None = None
+        self.skew = 0.0
+        self.balance = 10.0
+        self.price = 0.01
+        self.histories: list[dict[str, Any]] = []
         self.posts: list[dict[str, Any]] = []
         self.looks: list[tuple[str, float]] = []
         self.downloads: list[httpx.Request] = []
@@ -235,7 +253,11 @@ class FakeAPI:
         number = len(self.made) + 1
         text = f"{body} {number}"
         made = FakePrediction(
-            f"pred-{number}", body, self.clock.now, a_picture(self.extension, text), **self.next_changes
+            f"pred-{number}",
+            body,
+            self.clock.now + self.skew,
+            a_picture(self.extension, text),
+            **self.next_changes,
         )
         made.outputs = made.outputs or [f"{API_URL}/outputs/{made.id}"]
         self.made[made.id] = made
@@ -248,8 +270,11 @@ class FakeAPI:
 
     @staticmethod
     def _kind(request: httpx.Request) -> str:
+        path = request.url.path
         if request.method == "POST":
-            return "POST"
+            return {"/api/v3/predictions": "history", "/api/v3/model/price": "price"}.get(path, "POST")
+        if path == "/api/v3/balance":
+            return "balance"
         return "download" if request.url.path.startswith("/outputs/") else "look"
 
     def _answer(self, kind: str, request: httpx.Request) -> httpx.Response:
@@ -258,9 +283,17 @@ class FakeAPI:
             self.posts.append(json.loads(request.content))
         elif kind == "look":
             self.looks.append((last, self.clock.now))
-        else:
+        elif kind == "history":
+            self.histories.append(json.loads(request.content))
+        elif kind == "download":
             self.downloads.append(request)
-        script = {"POST": self.on_post, "look": self.on_look, "download": self.on_download}[kind]
+        scripts = {
+            "POST": self.on_post,
+            "look": self.on_look,
+            "download": self.on_download,
+            "history": self.on_history,
+        }
+        script = scripts.get(kind, [])
         if script:
             answer = script.pop(0)
             if isinstance(answer, Exception):
@@ -268,21 +301,39 @@ class FakeAPI:
             return answer if isinstance(answer, httpx.Response) else answer(request)
         if kind == "POST":
             return envelope(self._told(self.create(json.loads(request.content))))
+        if kind == "balance":
+            return envelope({"balance": self.balance})
+        if kind == "price":
+            return envelope({"price": self.price, "discounted_price": self.price})
+        if kind == "history":
+            return self._history(json.loads(request.content))
         if last not in self.made:
             return refusal(404, "no such prediction")
         if kind == "look":
-            return envelope(self._told(self.made[last]))
+            return envelope(self._told(self.made[last], echo=self.echo == "look"))
         return httpx.Response(200, content=self.made[last].picture)
 
-    def _told(self, made: FakePrediction) -> dict[str, Any]:
+    def _history(self, asked: dict[str, Any]) -> httpx.Response:
+        after = datetime.fromisoformat(asked["created_after"]).timestamp()
+        found = [made for made in reversed(self.made.values()) if made.created >= after]
+        start = (asked["page"] - 1) * asked["page_size"]
+        shown = found[start : start + asked["page_size"]]
+        items = [self._told(made, echo=self.echo == "history") for made in shown]
+        answer = envelope({"page": asked["page"], "items": items})
+        answer.headers["date"] = format_datetime(
+            datetime.fromtimestamp(self.clock.now + self.skew, UTC), True
+        )
+        return answer
+
+    def _told(self, made: FakePrediction, *, echo: bool = False) -> dict[str, Any]:
         told = {
             "id": made.id,
             "model": "wavespeed-ai/bitdance-14b/text-to-image",
             "status": "processing",
             "created_at": datetime.fromtimestamp(made.created, UTC).isoformat(),
             "outputs": [],
-        }
-        if self.clock.now - made.created < self.latency:
+        } | ({"input": made.body} if echo else {})
+        if self.clock.now + self.skew - made.created < self.latency:
             return told
         outputs = made.outputs if made.status == "completed" else []
         return told | {
@@ -427,6 +478,15 @@ class World:
         """Every event in the journals, in order."""
         entries = sorted(path for path in self.disk if "/jobs/" in path)
         return [event for path in entries for event in json.loads(self.disk[path])["events"]]
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many submissions may have been charged without giving a prediction, by all the journals."""
+        states: dict[str, JobState] = {}
+        for path in sorted(path for path in self.disk if "/jobs/" in path):
+            folder = path.rpartition("/")[0]
+            states[folder] = fold(states.get(folder, JobState()), Entry.model_validate_json(self.disk[path]))
+        return sum(image.unconfirmed for state in states.values() for image in state.images.values())
 
     @property
     def event_names(self) -> list[str]:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.api import errors
-from airflow_provider_bitdance.api.errors import BitDanceError, Paid, api_text, shorten
+from airflow_provider_bitdance.api.errors import BitDanceError, Paid
+from airflow_provider_bitdance.api.text import api_text, shorten
 
 CLASSES = {
     name: found

@@ -110,12 +110,24 @@ def test_a_clear_after_success(if_exists: str, billed: int) -> None:
     assert shown(world) == found["prediction_id"] == f"pred-{billed}"
 
 
-def test_an_answer_that_a_clear_cut_off_is_written_down_as_possibly_paid() -> None:
+@pytest.mark.parametrize(
+    ("step", "echo", "became", "billed", "possibly_paid"),
+    [
+        ("before POST", None, "not_created", 1, 0),
+        ("after POST", None, "lost", 2, 1),
+        ("after POST", "history", "submitted", 1, 0),
+    ],
+)
+def test_an_answer_that_a_clear_cut_off_is_looked_up(
+    step: str, echo: Any, became: str, billed: int, possibly_paid: int
+) -> None:
     world = World()
+    world.api.echo = echo
     with pytest.raises(Crash):
-        go(world, step=Fuse(3))
-    result(go(world, CLEARED, try_number=2))
-    assert world.event_names[:5] == ["claimed", "planned", "intended", "claimed", "lost"]
+        go(world, step=Fuse({"before POST": 3, "after POST": 4}[step]))
+    found = result(go(world, CLEARED, try_number=2))
+    assert world.event_names[:5] == ["claimed", "planned", "intended", "claimed", became]
+    assert (world.api.billed, found["possibly_paid"]) == (billed, possibly_paid)
 
 
 @pytest.mark.parametrize("if_exists", ["reuse", "regenerate"])
@@ -140,8 +152,7 @@ def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
         assert isinstance(error, FencedError | InputError)  # noqa: PT017
     if not found:
         found.append(result(go(world, CLEARED, try_number=2, named=named, if_exists=if_exists)))
-    lost = world.event_names.count("lost")
-    assert len(world.api.posts) <= (1 if if_exists == "reuse" else 2) + lost
+    assert len(world.api.posts) <= (1 if if_exists == "reuse" else 2) + world.unconfirmed
     # A sleep within the write itself cannot be excluded: see docs/records.md.
     if at > len(steps) or not steps[at - 1].startswith("before replace"):
         assert shown(world) == found[0]["prediction_id"]
@@ -318,9 +329,8 @@ def test_wherever_the_first_task_dies_the_second_finishes_and_the_first_goes_on(
         pass
     second = finish(world, SECOND)
     first = finish(world, FIRST, first_try=2)
-    lost = world.event_names.count("lost")
-    assert world.api.billed <= 1 + lost
-    assert lost <= 1
+    assert world.api.billed == 1 + world.unconfirmed
+    assert world.unconfirmed <= 1
     assert first["prediction_id"] == second["prediction_id"] == shown(world)
     assert died or second["reused"]
 
@@ -339,8 +349,7 @@ def test_wherever_the_first_task_sleeps_it_buys_nothing_when_it_wakes_up(at: int
 
     with contextlib.suppress(BitDanceError):
         go(world, FIRST, named=True, step=sleep_until_the_second_is_done)
-    lost = world.event_names.count("lost")
-    assert world.api.billed <= 1 + lost
+    assert world.api.billed == 1 + world.unconfirmed
     (image,) = world.images.values()
     assert image in [made.picture for made in world.api.made.values()]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -21,9 +24,10 @@ from airflow_provider_bitdance.api.errors import (
     RequestRefusedError,
     ServerError,
     StorageError,
+    UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.engine import Bench
-from airflow_provider_bitdance.engine.submit import CONNECTION_TRIES, buy
+from airflow_provider_bitdance.engine.submit import CONNECTION_TRIES, PURCHASES_A_TRY, buy
 from airflow_provider_bitdance.journal import ImageState, Intended, Planned, Status
 from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
 
@@ -36,16 +40,16 @@ def world() -> World:
     return World()
 
 
-def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None) -> Bench:
+def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None, **policy: Any) -> Bench:
     """Return a process that has claimed the job: entry 1."""
-    bench = world.bench(step=step)
+    bench = world.bench(step=step, **policy)
     events = [PLAN, INTENT] if intended else [PLAN]
     bench.journal.claim(world.clock.now + 600, world.clock.now, *events)
     return bench
 
 
 def buying(bench: Bench) -> None:
-    run(buy(bench, bench.journal.state.images["image"]))
+    run(buy(bench, "image"))
 
 
 def recorded(world: World) -> ImageState:
@@ -196,20 +200,81 @@ def test_a_refusal_is_not_sent_again_and_nothing_was_created(world: World, name:
     assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 0)
 
 
+def lost_while_made(world: World, answer: Answer) -> Callable[[httpx.Request], httpx.Response]:
+    """Return an answer that is lost after the task was made: paid, and nobody here knows its id."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        world.api.create(json.loads(request.content))
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, httpx.Response)
+        return answer
+
+    return respond
+
+
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_lost_answer_is_not_sent_again_and_is_written_down_as_possibly_paid(
+def test_a_lost_answer_is_looked_up_and_bought_anew_when_the_history_has_nothing(
     world: World, name: str
 ) -> None:
-    answer, error = LOSSES[name]
+    answer, _ = LOSSES[name]
     world.api.on_post = [answer]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "not_created", "intended", "submitted"]
+    assert (len(world.api.posts), world.api.billed, recorded(world).possibly_paid) == (2, 1, 0)
+    assert world.clock.slept == [1, 3, 6], "the history gets its time before it is believed"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_answer_is_adopted_where_the_history_proves_it(world: World, name: str) -> None:
+    world.api.echo = "history"
+    world.api.on_post = [lost_while_made(world, LOSSES[name][0])]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "submitted"]
+    assert world.events[-1] == {
+        "event": "submitted",
+        "key": "image",
+        "prediction_id": "pred-1",
+        "found": True,
+    }
+    assert (len(world.api.posts), world.api.billed, recorded(world).possibly_paid) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_answer_without_proof_is_possibly_paid_and_bought_again(world: World, name: str) -> None:
+    world.api.on_post = [lost_while_made(world, LOSSES[name][0])]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "lost", "intended", "submitted"]
+    assert (recorded(world).prediction_id, recorded(world).possibly_paid) == ("pred-2", 1)
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_try_buys_three_times_at_most(world: World, name: str) -> None:
+    answer, error = LOSSES[name]
+    world.api.on_post = [lost_while_made(world, answer) for _ in range(9)]
     with pytest.raises(error) as caught:
         buying(buyer(world))
     assert type(caught.value) is error
-    assert caught.value.paid is Paid.POSSIBLY
-    assert caught.value.retry_helps
-    assert len(world.api.posts) == 1
-    assert world.event_names[-1] == "lost"
-    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 1)
+    assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, True)
+    assert (world.api.billed, recorded(world).possibly_paid) == (PURCHASES_A_TRY, PURCHASES_A_TRY)
+
+
+def test_an_api_that_answers_nothing_but_errors_is_not_paid_for(world: World) -> None:
+    world.api.on_post = [refusal(500) for _ in range(9)]
+    with pytest.raises(ServerError) as caught:
+        buying(buyer(world))
+    assert (caught.value.paid, len(world.api.posts)) == (Paid.NO, PURCHASES_A_TRY)
+    assert world.event_names[-1] == "not_created"
+
+
+def test_a_user_who_wants_to_decide_is_asked(world: World) -> None:
+    world.api.on_post = [world.api.lose_answer]
+    bench = buyer(world, on_lost_answer="fail")
+    with pytest.raises(UnconfirmedPurchaseError, match="may be bought already") as caught:
+        buying(bench)
+    assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, False)
+    assert (world.event_names[-1], len(world.api.posts)) == ("lost", 1)
 
 
 def test_the_reason_is_recorded_without_the_key_or_the_prompt(world: World) -> None:
@@ -260,7 +325,9 @@ def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it
     assert caught.value.retry_helps
 
 
-def test_a_take_over_during_the_post_names_the_prediction_and_says_that_it_is_paid(world: World) -> None:
+def test_a_take_over_during_the_post_leaves_a_note_and_says_that_the_prediction_is_paid(
+    world: World,
+) -> None:
     def take_over(name: str) -> None:
         if name == "after POST":
             world.bench().journal.claim(world.clock.now + 600, world.clock.now)
@@ -268,12 +335,14 @@ def test_a_take_over_during_the_post_names_the_prediction_and_says_that_it_is_pa
     with pytest.raises(FencedError, match="pred-1 is bought") as caught:
         buying(buyer(world, step=take_over))
     assert caught.value.paid is Paid.YES
+    note = {"event": "orphaned", "key": "image", "prediction_id": "pred-1", "intent": 1}
+    assert world.events[-1] == note
+    assert recorded(world).possibly_paid == 1
 
 
 def test_an_error_of_the_api_is_raised_even_when_the_store_cannot_take_it(world: World) -> None:
-    """The intent stays in the journal and stands for the loss."""
-    world.api.on_post = [world.api.lose_answer]
-    with pytest.raises(LostAnswerError) as caught:
+    """The intent stays in the journal, for the next try to settle."""
+    world.api.on_post = [refusal(401)]
+    with pytest.raises(AuthenticationError):
         buying(buyer(world, step=fails_at("before create 000002", StorageError("full"))))
-    assert caught.value.paid is Paid.POSSIBLY
     assert recorded(world).status is Status.INTENDED

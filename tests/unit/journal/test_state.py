@@ -18,6 +18,7 @@ from airflow_provider_bitdance.journal import (
     JobState,
     Lost,
     NotCreated,
+    Orphaned,
     Planned,
     Status,
     Stored,
@@ -92,7 +93,7 @@ def at_status(status: Status) -> JobState:
 def test_the_table_of_this_test_is_the_one_of_the_code() -> None:
     assert NEXT == MEANT
     assert set(REACHED_BY) == set(Status)
-    assert {type(event) for event in EVENTS.values()} == {Intended, *get_args(ImageEvent)}
+    assert {type(event) for event in EVENTS.values()} | {Orphaned} == {Intended, *get_args(ImageEvent)}
 
 
 @pytest.mark.parametrize(("status", "name"), list(itertools.product(Status, EVENTS)))
@@ -115,6 +116,44 @@ def test_a_submission_brings_the_id_and_the_time() -> None:
 def test_every_lost_answer_is_counted_and_a_refusal_is_not() -> None:
     again = (EVENTS["intended"], EVENTS["lost"], EVENTS["intended"], EVENTS["not_created"])
     assert after(CLAIM, PLAN, *again, *again).images["image"].possibly_paid == 2
+
+
+ORPHAN = Orphaned(key="image", prediction_id="pred-9", intent=1)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_replaced_process_may_add_what_it_bought_and_changes_nothing_else(status: Status) -> None:
+    before = at_status(status)
+    state = after(ORPHAN, state=before, writer=THEM)
+    assert state.images["image"].status is status
+    assert (state.writer, state.time) == (US, START)
+    assert state.images["image"].possibly_paid == 1
+
+
+@pytest.mark.parametrize("first", ["lost", "orphaned"])
+def test_an_answer_that_was_lost_and_came_to_a_replaced_process_is_counted_once(first: str) -> None:
+    state = at_status(Status.INTENDED)
+    for name in (first, {"lost": "orphaned", "orphaned": "lost"}[first]):
+        state = (
+            after(ORPHAN, state=state, writer=THEM)
+            if name == "orphaned"
+            else after(EVENTS[name], state=state)
+        )
+    assert state.images["image"].possibly_paid == 1
+
+
+@pytest.mark.parametrize("first", ["submitted", "orphaned"])
+def test_an_answer_that_was_found_and_came_to_a_replaced_process_is_not_counted(first: str) -> None:
+    found = Submitted(key="image", prediction_id="pred-9", found=True)
+    state = at_status(Status.INTENDED)
+    for name in (first, {"submitted": "orphaned", "orphaned": "submitted"}[first]):
+        state = after(ORPHAN, state=state, writer=THEM) if name == "orphaned" else after(found, state=state)
+    assert state.images["image"].possibly_paid == 0
+
+
+def test_every_purchase_is_counted_those_of_others_are_not() -> None:
+    events = ("intended", "submitted", "failed", "intended", "submitted", "failed", "adopted")
+    assert after(CLAIM, PLAN, *(EVENTS[name] for name in events)).images["image"].purchases == 2
 
 
 def test_what_was_possibly_paid_is_still_counted_when_the_image_is_stored() -> None:

@@ -15,13 +15,14 @@ from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowFailException,
     AirflowSkipException,
+    Stats,
     TaskDeferred,
 )
 from PIL import Image
 
 from airflow_provider_bitdance.api import errors
 from airflow_provider_bitdance.api.models import BITDANCE_14B
-from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION, SHORTEST_DEFERRAL
@@ -85,6 +86,9 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("timeout", timedelta(minutes=10), "a number of seconds, 1 to 604800"),
         ("poll_interval", 0, "a number of seconds, 0.1 to 604800"),
         ("poll_interval", float("inf"), "a number of seconds, 0.1 to 604800"),
+        ("on_lost_answer", "retry", "buy_again, fail"),
+        ("max_cost_usd", -1, "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", "1", "a number of US dollars, 0 to 1e+06"),
     ],
 )
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
@@ -661,13 +665,76 @@ def test_a_retry_goes_on_with_the_image_that_was_bought(local: LocalService, out
     assert (result["reused"], result["estimated_cost_usd"]) == (False, 0.01)
 
 
-def test_a_retry_after_a_lost_answer_says_what_is_possibly_paid(local: LocalService, output: Path) -> None:
+def test_the_result_says_what_is_possibly_paid(local: LocalService, output: Path) -> None:
     local.add_fault(on="submit", kind="reset", after_create=True, times=1)
-    with pytest.raises(errors.LostAnswerError, match="may have been charged"):
-        operator(output).execute(context(try_number=1))
 
-    assert operator(output).execute(context(try_number=2))["possibly_paid"] == 1
+    assert operator(output).execute(context())["possibly_paid"] == 1
     assert local.bill().billed == 2
+
+
+def test_a_user_may_decide_about_a_lost_answer(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="reset", after_create=True, times=1)
+
+    with pytest.raises(AirflowFailException, match=r"may be bought already.*A retry does not help"):
+        operator(output, on_lost_answer="fail").execute(context())
+
+    assert local.bill().billed == 1
+
+
+def test_more_than_the_budget_is_refused_before_anything_is_sent(local: LocalService, output: Path) -> None:
+    with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, and max_cost_usd is \$0\.005"):
+        operator(output, max_cost_usd=0.005).execute(context())
+
+    assert posts(local) == 0
+
+
+def test_more_than_the_balance_is_refused_before_anything_is_bought(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_service(Options(balance_usd=0.004)) as poor:
+        monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(poor))
+        with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, and the .* balance is \$0\.004"):
+            operator(output, check_balance=True).execute(context())
+
+        assert posts(poor) == 0
+
+
+def test_the_price_is_the_apis_where_the_connection_asks_for_it(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"live_price": True, "price_usd": 99}
+    monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, **extra))
+
+    assert operator(output, max_cost_usd=0.01).execute(context())["estimated_cost_usd"] == 0.01
+
+
+def test_a_failed_prediction_is_not_bought_anew_where_the_user_says_so(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="failed", times=1)
+
+    with pytest.raises(AirflowFailException, match="retry_failed is off"):
+        operator(output, retry_failed=False).execute(context())
+    with pytest.raises(AirflowFailException, match="Clear the task"):
+        operator(output, retry_failed=False).execute(context(try_number=2))
+
+    assert local.bill().submitted == 1
+
+
+def test_purchases_are_counted_in_airflows_metrics(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, int, dict[str, str]]] = []
+    monkeypatch.setattr(Stats, "incr", lambda name, count, *, tags: counted.append((name, count, tags)))
+
+    operator(output).execute(context())
+
+    tags = {"dag_id": "dag", "task_id": "image"}
+    assert counted == [
+        ("bitdance.bought", 1, tags),
+        ("bitdance.estimated_cost_micro_usd", 10_000, tags),
+        ("bitdance.stored", 1, tags),
+    ]
 
 
 def test_a_try_after_success_returns_the_same_and_asks_nothing(local: LocalService, output: Path) -> None:

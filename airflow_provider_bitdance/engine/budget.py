@@ -1,0 +1,67 @@
+"""Budget: whether a purchase may be made. Counts every purchase of this job, possibly paid ones too."""
+
+from __future__ import annotations
+
+from airflow_provider_bitdance.api import protocol
+from airflow_provider_bitdance.api.errors import BudgetError, UnconfirmedPurchaseError
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.journal import ImageState, JobState, PlannedImage
+
+ROUNDING = 1e-9
+"""Ten times a cent is not quite a dime in binary."""
+
+
+def spent(state: JobState) -> float:
+    """Return what a job has spent at most, in US dollars: estimated, and possibly paid submissions counted.
+
+    Predictions that failed count, too: WaveSpeed refunds them within hours, and not always.
+    """
+    return sum(
+        (image.purchases + image.unconfirmed) * image.plan.estimated_cost_usd
+        for image in state.images.values()
+    )
+
+
+def check_purchase(bench: Bench, image: ImageState) -> None:
+    """Make sure that one more purchase of an image is wanted. Called before its intent is written.
+
+    :raises BudgetError: It would cost more than ``max_cost_usd`` leaves.
+    :raises UnconfirmedPurchaseError: It may be bought already, and the user wants to decide.
+    """
+    if bench.policy.on_lost_answer == "fail" and image.unconfirmed:
+        raise UnconfirmedPurchaseError(
+            f"The image may be bought already, and is not bought again: {image.reason}",
+            fix="Look into your WaveSpeed account; the log names what may be it. Then clear the task to buy "
+            'the image, or set on_lost_answer="buy_again"',
+        )
+    limit, so_far = bench.policy.max_cost_usd, spent(bench.journal.state)
+    cost = image.plan.estimated_cost_usd
+    if limit is not None and so_far + cost > limit + ROUNDING:
+        raise BudgetError(
+            f"This task has spent or possibly spent {usd(so_far)}, another image costs about {usd(cost)}, "
+            f"and max_cost_usd is {usd(limit)}",
+            fix="Raise max_cost_usd; a cleared task starts to count anew",
+        )
+
+
+async def check_plan(bench: Bench, to_buy: list[PlannedImage]) -> None:
+    """Make sure that all that is to be bought may be, before the first purchase.
+
+    :raises BudgetError: It costs more than ``max_cost_usd``, or than the account's balance.
+    """
+    cost = sum(image.estimated_cost_usd for image in to_buy)
+    what = f"{len(to_buy)} image{'' if len(to_buy) == 1 else 's'} to buy cost about {usd(cost)}"
+    limit = bench.policy.max_cost_usd
+    if limit is not None and cost > limit + ROUNDING:
+        raise BudgetError(f"{what}, and max_cost_usd is {usd(limit)}", fix="Raise it, or ask for less")
+    if to_buy and bench.policy.check_balance:
+        balance = (await bench.client.send(protocol.get_balance())).balance
+        if cost > balance + ROUNDING:
+            raise BudgetError(
+                f"{what}, and the account's balance is {usd(balance)}", fix="Top up the WaveSpeed account"
+            )
+
+
+def usd(amount: float) -> str:
+    """Write an amount with cents, and with as many digits more as it has."""
+    return f"${amount:.2f}" if round(amount, 2) == round(amount, 6) else f"${amount:.6f}".rstrip("0")

@@ -1,0 +1,135 @@
+"""Lost answers: what became of a purchase that was intended and never answered.
+
+The account's history is asked, and only proof counts: the API echoes our prompt and seed for a prediction
+that none of our records knows. Time alone proves nothing, for other programs buy, too; a wrong picture
+costs more than a cent. An answer lost just now and an intent found after a crash take the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+
+from airflow_provider_bitdance.api.answers import Prediction
+from airflow_provider_bitdance.api.errors import BitDanceError, LostAnswerError
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.history import History, read_history, with_inputs
+from airflow_provider_bitdance.journal import ImageState, Journal, Lost, NotCreated, Status, Submitted
+
+SETTLING_PAUSES = (1.0, 3.0, 6.0)
+"""Seconds between looks into the history. What is not in it after the last one was not created."""
+
+
+class Proof(StrEnum):
+    """What the API's echo says of a prediction: ours, not ours, or nothing."""
+
+    OURS = "ours"
+    ANOTHER = "another"
+    NONE = "none"
+
+
+def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
+    """Compare what the API echoes of a prediction with what was sent.
+
+    Prompt and seed must both be there: the seed is what tells two images of one prompt apart.
+    """
+    echoed = prediction.input or {}
+    if "prompt" not in echoed or "seed" not in echoed:
+        return Proof.NONE
+    sent = {"prompt": request.prompt, "seed": request.seed, "size": request.size}
+    same = all(echoed.get(name, value) == value for name, value in sent.items())
+    return Proof.OURS if same else Proof.ANOTHER
+
+
+async def settle_intents(bench: Bench, journal: Journal) -> None:
+    """Write down what became of each open intent of a job: submitted, not created, or lost. Buys nothing.
+
+    :param journal: The job's journal, claimed by this process.
+    :raises LostAnswerError: The history cannot be read now; the intents stay open for a next try.
+    """
+    for pause in (*SETTLING_PAUSES, None):
+        intents = journal.state.having(Status.INTENDED)
+        if not intents:
+            return
+        try:
+            await _look(bench, journal, intents)
+        except BitDanceError as error:
+            await _tell_unreadable(bench, journal, error)
+        if pause is not None and journal.state.having(Status.INTENDED):
+            await bench.clock.sleep(pause)
+    for image in journal.state.having(Status.INTENDED):
+        reason = "The account's history has no such prediction"
+        await bench.write(NotCreated(key=image.plan.key, reason=reason), journal=journal)
+        bench.log.info("The answer to a purchase was lost. %s: nothing was bought", reason)
+
+
+async def _look(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:
+    """Decide what one look into the history can decide."""
+    history = await _unclaimed(bench, journal, intents)
+    for image in intents:
+        known = {other.prediction_id for other in journal.state.images.values()}
+        mine = [item for item in history.since(image.intended_at) if item.id not in known]
+        proofs = {item.id: proof_of(item, image.plan.request) for item in mine}
+        ours = [id_ for id_, proof in proofs.items() if proof is Proof.OURS]
+        doubtful = [id_ for id_, proof in proofs.items() if proof is Proof.NONE]
+        if ours:
+            await _adopt(bench, journal, image, ours)
+        elif doubtful:
+            count = len(doubtful)
+            reason = f"The API does not show whether it is among what was made then ({count} in the history)"
+            await _give_up(bench, journal, image, reason, doubtful)
+
+
+async def _unclaimed(bench: Bench, journal: Journal, intents: list[ImageState]) -> History:
+    """Read the history since the first intent, without what this Dag run's records know."""
+    since = min(image.intended_at for image in intents)
+    model = intents[0].plan.request.model
+    history = await read_history(bench.client, bench.clock, model=model, since=since)
+    items = list(history.items)
+    if items:
+        known = await asyncio.to_thread(_known, bench, journal, [item.id for item in items])
+        items = await with_inputs(bench.client, [item for item in items if item.id not in known])
+    return History(tuple(items), history.skew)
+
+
+def _known(bench: Bench, journal: Journal, ids: list[str]) -> set[str]:
+    """Return those of some predictions that a journal of the same Dag run speaks of."""
+    run = "/".join(journal.job.folder.split("/")[:3])
+    left = set(ids)
+    for name in bench.records.names(run):
+        entry = bench.records.read(name) or b""
+        left -= {id_ for id_ in left if id_.encode() in entry}
+    return set(ids) - left
+
+
+async def _adopt(bench: Bench, journal: Journal, image: ImageState, ours: list[str]) -> None:
+    found, *more = ours
+    await bench.write(Submitted(key=image.plan.key, prediction_id=found, found=True), journal=journal)
+    bench.log.info("The answer to a purchase was lost. The history proves prediction %s to be it", found)
+    if more:
+        bench.log.warning("The history has the same request more than once; collectable: %s", ", ".join(more))
+
+
+async def _give_up(
+    bench: Bench, journal: Journal, image: ImageState, reason: str, doubtful: list[str]
+) -> None:
+    # The ids are for the log only: a journal that speaks of them would seem to have bought them.
+    await bench.write(Lost(key=image.plan.key, reason=reason), journal=journal)
+    bench.log.warning(
+        "The answer to a purchase was lost: possibly paid, about $%.4g. %s%s",
+        image.plan.estimated_cost_usd,
+        reason,
+        f": {', '.join(doubtful)}" if doubtful else "",
+    )
+
+
+async def _tell_unreadable(bench: Bench, journal: Journal, error: BitDanceError) -> None:
+    """Leave the intents open where a next try may read the history; else give them up."""
+    reason = f"The account's history cannot be read: {error.what}"
+    if error.retry_helps:
+        raise LostAnswerError(
+            f"The answer to a purchase was lost. {reason}", fix="The next try looks again before it buys"
+        ) from error
+    for image in journal.state.having(Status.INTENDED):
+        await _give_up(bench, journal, image, reason, [])

@@ -1,0 +1,263 @@
+"""What all operators share: options, and the way from Airflow's context through the engine and back.
+
+``execute`` and ``execute_complete`` do the same: read the journal, do what is missing. What a Dag file
+imports from here stays cheap; the engine is imported when the task runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
+
+from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
+from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_bitdance.engine import Finished, Policy, Waiting, Wanted
+    from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
+    from airflow_provider_bitdance.journal import Writer
+
+__all__ = ["BitDanceBaseOperator"]
+
+LONGEST_WAIT = 7 * 24 * 3600.0
+"""Seconds; WaveSpeed keeps an output no longer."""
+DEFERRAL_MARGIN = timedelta(seconds=60)
+"""Airflow's own time-out of a deferral comes this much after ours, which has the better message."""
+
+
+class BitDanceBaseOperator(BaseOperator):
+    """Buys what is missing, waits, and stores. Not for use in a Dag: its subclasses say what is wanted.
+
+    :param bitdance_conn_id: The connection with the API key.
+    :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
+        default_deferrable``.
+    :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
+    :param timeout: Seconds that one try waits. The next try waits for the same predictions.
+    :param poll_interval: Seconds to the first look and the shortest pause between looks; it grows to 15.
+    :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
+        bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
+        ``"fail"``: refuse.
+    :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
+        ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
+        ``"allow"``: store it.
+    :param on_lost_answer: What to do where the answer to a purchase was lost and the account's history does
+        not prove what became of it. ``"buy_again"``: buy again, at most three times a try; each lost one is
+        reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
+    :param max_cost_usd: The most that this task may spend until it is cleared, in US dollars: all tries, and
+        what is possibly paid. More is refused before the first purchase. Default: no limit.
+    :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot
+        pay for.
+    :param retry_failed: Whether a retry buys an image anew whose prediction failed. WaveSpeed refunds failed
+        predictions. What was refused or moderated is never bought again by a retry.
+    :param records_path: Where journal and receipts lie. Default: the connection's, else ``[bitdance]
+        records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
+    """
+
+    template_fields: Sequence[str] = ("records_path",)
+    ui_color = "#e8e2f7"
+
+    def __init__(
+        self,
+        *,
+        bitdance_conn_id: str = "bitdance_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_after: float = 20.0,
+        timeout: float = 600.0,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        if_exists: Literal["reuse", "regenerate", "fail"] = "reuse",
+        nsfw: Literal["fail", "skip", "allow"] = "fail",
+        on_lost_answer: Literal["buy_again", "fail"] = "buy_again",
+        max_cost_usd: float | None = None,
+        check_balance: bool = False,
+        retry_failed: bool = True,
+        records_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _check_choice("if_exists", if_exists, ("reuse", "regenerate", "fail"))
+        _check_choice("nsfw", nsfw, ("fail", "skip", "allow"))
+        _check_choice("on_lost_answer", on_lost_answer, ("buy_again", "fail"))
+        _check_number("defer_after", defer_after, 0.0, LONGEST_WAIT, "seconds")
+        _check_number("timeout", timeout, 1.0, LONGEST_WAIT, "seconds")
+        _check_number("poll_interval", poll_interval, 0.1, LONGEST_WAIT, "seconds")
+        if max_cost_usd is not None:
+            _check_number("max_cost_usd", max_cost_usd, 0.0, 1e6, "US dollars")
+        self.bitdance_conn_id = bitdance_conn_id
+        self.deferrable = deferrable
+        self.defer_after = defer_after
+        self.timeout = timeout
+        self.poll_interval = poll_interval
+        self.if_exists = if_exists
+        self.nsfw = nsfw
+        self.on_lost_answer = on_lost_answer
+        self.max_cost_usd = max_cost_usd
+        self.check_balance = check_balance
+        self.retry_failed = retry_failed
+        self.records_path = records_path
+
+    def execute(self, context: Context) -> Any:
+        """Make what is wanted, or go on where the last try stopped.
+
+        :raises AirflowFailException: No retry helps.
+        :raises AirflowSkipException: The picture is flagged, and ``nsfw="skip"``.
+        :raises BitDanceError: A retry may help; the error says whether an image may be paid for.
+        """
+        return self._advance(context, resumed=False)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on after a deferral. All that is needed is in the journal; the event is for the log.
+
+        :param event: As :class:`BitDanceTrigger` sends it.
+        :raises ValueError: It is not such an event.
+        """
+        reason = _reason_of(event)
+        self.log.info("Back from the triggerer: %s, %s ended", reason, event.get("ended"))
+        return self._advance(context, resumed=True)
+
+    @abstractmethod
+    def _output_folder(self, writer: Writer) -> str:
+        """Return where images go, as the fields say now."""
+
+    @abstractmethod
+    def _wanted(self, writer: Writer) -> list[Wanted]:
+        """Return what the fields ask for now.
+
+        :raises InputError: They cannot be used.
+        """
+
+    @abstractmethod
+    def _result(self, finished: Finished) -> Any:
+        """Return what goes to XCom."""
+
+    def _advance(self, context: Context, *, resumed: bool) -> Any:
+        from airflow_provider_bitdance.engine import Waiting
+
+        try:
+            outcome = self._run_engine(context, resumed=resumed)
+        except NsfwError as error:
+            if self.nsfw == "skip":
+                raise AirflowSkipException(str(error)) from None
+            raise AirflowFailException(str(error)) from error
+        except BitDanceError as error:
+            if error.retry_helps:
+                raise
+            raise AirflowFailException(str(error)) from error
+        if isinstance(outcome, Waiting):
+            self._hand_over(outcome)
+        return self._result(outcome)
+
+    def _run_engine(self, context: Context, *, resumed: bool) -> Finished | Waiting:
+        """Resolve connections and folders here, on the main thread and before there is an event loop:
+        Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
+        from airflow_provider_bitdance.engine import Bench, Clock, advance
+        from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+        from airflow_provider_bitdance.operators import workplace
+
+        started_at = Clock().time()
+        hook = BitDanceHook(self.bitdance_conn_id)
+        writer = workplace.this_process(context)
+        # Where a records path is set, the output path is not read again once there is a plan.
+        records = workplace.open_folder(
+            workplace.records_path(self.records_path, hook.extra.records_path)
+            or f"{self._output_folder(writer)}/.bitdance"
+        )
+        journal = workplace.open_journal(
+            records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
+        )
+        planned = journal.state.output
+        wanted = [] if resumed else self._wanted_or_planned(writer, planned=bool(planned))
+        images = workplace.open_folder(planned or wanted[0].address.folder)
+
+        async def run() -> Finished | Waiting:
+            async with hook.new_async_client() as client:
+                bench = Bench(
+                    client=client,
+                    journal=journal,
+                    records=records,
+                    images=images,
+                    policy=self._policy(hook.extra),
+                    log=self.log,
+                    started_at=started_at,
+                    count=workplace.counter(writer.job),
+                )
+                return await advance(bench, wanted)
+
+        return asyncio.run(run())
+
+    def _wanted_or_planned(self, writer: Writer, *, planned: bool) -> list[Wanted]:
+        """Return what is wanted. Where there is a plan, the fields may have rendered to anything."""
+        try:
+            return self._wanted(writer)
+        except InputError:
+            if planned:
+                return []
+            raise
+
+    def _policy(self, extra: ConnectionExtra) -> Policy:
+        from airflow_provider_bitdance.engine import Policy
+
+        return Policy(
+            timeout=self.timeout,
+            defer_after=self.defer_after if self.deferrable else None,
+            if_exists=self.if_exists,
+            nsfw=self.nsfw,
+            price_usd=None if extra.live_price else extra.price_usd,
+            max_cost_usd=self.max_cost_usd,
+            check_balance=self.check_balance,
+            on_lost_answer=self.on_lost_answer,
+            retry_failed=self.retry_failed,
+            poll=PollSchedule(interval=self.poll_interval),
+        )
+
+    def _hand_over(self, waiting: Waiting) -> NoReturn:
+        left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
+        self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, ", ".join(waiting.pending))
+        self.defer(
+            trigger=BitDanceTrigger(
+                bitdance_conn_id=self.bitdance_conn_id,
+                pending=waiting.pending,
+                deadline=waiting.deadline,
+                not_before=waiting.now + SHORTEST_DEFERRAL,
+                poll_interval=self.poll_interval,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=left) + DEFERRAL_MARGIN,
+        )
+
+
+def _reason_of(event: dict[str, Any]) -> Reason:
+    """Read the trigger's event; a triggerer of another version may send what this one does not know."""
+    try:
+        return Reason(event["reason"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"The event of the trigger is {shorten(repr(event))}. Allowed: a reason of {', '.join(Reason)}. "
+            "Install one version of airflow-provider-bitdance on all workers and triggerers. "
+            "A retry goes on with the same prediction and buys nothing."
+        ) from None
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
+
+
+def _check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
+        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
