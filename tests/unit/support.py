@@ -263,6 +263,10 @@ class FakeAPI:
         self.made[made.id] = made
         return made
 
+    def answer_rightly(self, request: httpx.Request) -> httpx.Response:
+        """Create the prediction and answer as always: for ``on_post``, before another answer."""
+        return envelope(self._told(self.create(json.loads(request.content))))
+
     def lose_answer(self, request: httpx.Request) -> httpx.Response:
         """Create the prediction and lose the answer: for ``on_post``."""
         self.create(json.loads(request.content))
@@ -446,6 +450,7 @@ class World:
         records: str = RECORDS,
         step: Step = lambda _: None,
         drawn_seed: int = 4242,
+        count: Callable[[str, int], None] = lambda _name, _number: None,
         **policy: Any,
     ) -> Bench:
         """Return the handles of a new process, with its journal loaded."""
@@ -462,6 +467,7 @@ class World:
             started_at=self.clock.now,
             clock=self.clock,
             draw_seed=lambda: drawn_seed,
+            count=count,
         )
 
     @property

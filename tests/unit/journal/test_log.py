@@ -18,6 +18,7 @@ from airflow_provider_bitdance.journal import (
     Journal,
     Lost,
     NotCreated,
+    Orphaned,
     Planned,
     Status,
     Stored,
@@ -284,3 +285,44 @@ def test_a_claim_alone_is_an_entry(disk: Disk) -> None:
     theirs.claim(DEADLINE + 50, START)
     assert json.loads(disk[entry_path(2)])["events"] == [Claimed(deadline=DEADLINE + 50).model_dump()]
     assert theirs.state.deadline == DEADLINE + 50
+
+
+ORPHAN = Orphaned(key="image", prediction_id="pred-9", intent=1)
+
+
+def test_a_note_takes_the_journal_from_nobody(disk: Disk) -> None:
+    first, second = a_journal(disk), a_journal(disk, token="them")
+    first.claim(START + 600, START, PLAN, INTENT)
+    second.load()
+    second.claim(START + 600, START)
+    first.note(START, ORPHAN)
+    second.check_unchanged()
+    state = second.append(START, Lost(key="image", reason="ReadTimeout"))
+    assert state.number == 4
+    assert state.images["image"].possibly_paid == 1
+
+
+def test_a_note_that_comes_between_a_look_and_a_write_is_read_and_the_next_number_taken(
+    disk: Disk,
+) -> None:
+    first, second = a_journal(disk), a_journal(disk, token="them")
+    first.claim(START + 600, START, PLAN, INTENT)
+    second.load()
+    second.claim(START + 600, START)
+    first.note(START, ORPHAN)
+    assert second.append(START, Lost(key="image", reason="ReadTimeout")).number == 4
+    assert a_journal(disk).load() == second.state
+
+
+def test_a_writer_that_was_replaced_after_a_note_stops(disk: Disk) -> None:
+    first, second, third = (a_journal(disk, token=token) for token in ("us", "them", "others"))
+    first.claim(START + 600, START, PLAN, INTENT)
+    second.load()
+    second.claim(START + 600, START)
+    first.note(START, ORPHAN)
+    third.load()
+    third.claim(START + 600, START)
+    with pytest.raises(FencedError):
+        second.check_unchanged()
+    with pytest.raises(FencedError):
+        second.append(START, Lost(key="image", reason="ReadTimeout"))

@@ -1,0 +1,134 @@
+"""What a job may spend: counted before the first purchase and before each further one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_bitdance.api.errors import (
+    BitDanceError,
+    BudgetError,
+    InsufficientCreditError,
+    PredictionFailedError,
+)
+from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
+from airflow_provider_bitdance.engine.budget import usd
+from tests.unit.support import World, a_job, a_wanted, refusal, run
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def three() -> list[Wanted]:
+    return [a_wanted(f"prompt {name}", key=name, name=name) for name in "abc"]
+
+
+def go(world: World, wanted: list[Wanted] | None = None, **bench: Any) -> Finished | Waiting:
+    return run(advance(world.bench(**bench), wanted or [a_wanted()]))
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (0.0, "3 images to buy cost about $0.03, and max_cost_usd is $0.00"),
+        (0.029, "3 images to buy cost about $0.03, and max_cost_usd is $0.029"),
+    ],
+)
+def test_a_plan_over_the_budget_is_refused_before_the_first_purchase(
+    world: World, limit: float, said: str
+) -> None:
+    with pytest.raises(BudgetError) as refused:
+        go(world, three(), max_cost_usd=limit)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith("A retry does not help. Nothing was charged for it.")
+    assert (world.api.posts, world.disk) == ([], {})
+
+
+def test_a_plan_at_the_budget_is_bought(world: World) -> None:
+    assert isinstance(go(world, three(), max_cost_usd=0.03), Finished)
+
+
+def test_what_is_there_already_costs_nothing_of_the_budget(world: World) -> None:
+    go(world, three())
+    assert isinstance(go(world, three(), job=a_job(run_id="another"), max_cost_usd=0.0), Finished)
+
+
+def test_what_is_possibly_paid_counts(world: World) -> None:
+    world.api.on_post = [world.api.lose_answer]
+    with pytest.raises(
+        BudgetError, match=r"spent \$0\.01, another image costs about \$0\.01, and .* \$0\.015"
+    ):
+        go(world, max_cost_usd=0.015)
+    assert world.api.billed == 1
+
+
+def test_what_failed_counts_for_it_may_not_be_refunded(world: World) -> None:
+    world.api.next_changes = {"status": "failed", "code": 5000}
+    with pytest.raises(PredictionFailedError):
+        go(world, max_cost_usd=0.01)
+    with pytest.raises(BudgetError, match="Raise max_cost_usd; a cleared task starts to count anew"):
+        go(world, max_cost_usd=0.01, try_number=2)
+    assert world.api.billed == 1
+    world.api.next_changes = {}
+    assert isinstance(go(world, max_cost_usd=0.01, try_number=3, job=a_job(generation=1)), Finished)
+
+
+def test_a_plan_over_the_balance_is_refused_where_it_is_looked_at(world: World) -> None:
+    world.api.balance = 0.02
+    with pytest.raises(BudgetError, match=r"3 images .* about \$0\.03, and the account's balance is \$0\.02"):
+        go(world, three(), check_balance=True)
+    assert world.api.posts == []
+    assert isinstance(go(world, three()), Finished)
+
+
+def test_the_apis_price_is_asked_once_for_each_size(world: World) -> None:
+    world.api.price = 0.02
+    with pytest.raises(BudgetError, match=r"cost about \$0\.06"):
+        go(world, three(), price_usd=None, max_cost_usd=0.05)
+    finished = go(world, three(), price_usd=None)
+    assert isinstance(finished, Finished)
+    assert [result["estimated_cost_usd"] for result in finished.results] == [0.02] * 3
+
+
+def test_credit_that_runs_out_in_the_middle_keeps_what_is_stored_and_says_what_is_missing(
+    world: World,
+) -> None:
+    answers = [world.api.answer_rightly, world.api.answer_rightly, refusal(400, "Insufficient credits.")]
+    world.api.on_post = list(answers)
+    with pytest.raises(InsufficientCreditError) as stopped:
+        go(world, three())
+    assert sorted(world.images) == ["a.png", "b.png"]
+    assert "2 of 3 images are stored; the rest costs about $0.01." in str(stopped.value)
+    finished = go(world, three(), try_number=2)
+    assert isinstance(finished, Finished)
+    assert world.api.billed == 3
+
+
+def test_what_was_bought_before_the_credit_ran_out_is_waited_for_in_the_triggerer_too() -> None:
+    world = World(latency=100)
+    world.api.on_post = [world.api.answer_rightly, refusal(400, "Insufficient credits."), refusal(402)]
+    waiting = go(world, three(), defer_after=5.0)
+    assert isinstance(waiting, Waiting)
+    world.clock.now += 100
+    with pytest.raises(InsufficientCreditError, match="1 of 3 images are stored"):
+        go(world, three(), defer_after=5.0)
+    assert list(world.images) == ["a.png"]
+
+
+def test_a_transient_error_in_the_middle_loses_nothing_that_is_bought(world: World) -> None:
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="9999")]
+    with pytest.raises(BitDanceError, match="1 of 3 images are stored") as stopped:
+        go(world, three())
+    assert stopped.value.retry_helps
+    assert list(world.images) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "written"),
+    [(0, "$0.00"), (0.1 + 0.2, "$0.30"), (0.005, "$0.005"), (12.3456, "$12.3456"), (1e-6, "$0.000001")],
+)
+def test_amounts_have_cents_and_what_they_have_more(amount: float, written: str) -> None:
+    assert usd(amount) == written
