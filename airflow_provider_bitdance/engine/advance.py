@@ -18,10 +18,10 @@ from airflow_provider_bitdance.api.errors import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.bench import Bench, Wanted
 from airflow_provider_bitdance.engine.budget import check_purchase, usd
 from airflow_provider_bitdance.engine.lost import settle_intents
-from airflow_provider_bitdance.engine.plan import Wanted, plan
+from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.store import recorded_error, settle
 from airflow_provider_bitdance.engine.submit import buy
 from airflow_provider_bitdance.engine.wait import watch

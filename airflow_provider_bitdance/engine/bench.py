@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import NsfwError
-from airflow_provider_bitdance.api.models import MAX_SEED
+from airflow_provider_bitdance.api.models import MAX_SEED, ImageRequest
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.journal import Journal, PlannedImage
 from airflow_provider_bitdance.journal.entries import Event
@@ -72,6 +72,18 @@ class Policy:
     on_lost_answer: OnLostAnswer = "buy_again"
     retry_failed: bool = True
     poll: PollSchedule = field(default_factory=PollSchedule)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One image as the user asks for it now.
+
+    :param key: Its name within the job.
+    """
+
+    key: str
+    request: ImageRequest
+    address: ImageAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from airflow_provider_bitdance.api import protocol
+from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BudgetError, UnconfirmedPurchaseError
-from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
 from airflow_provider_bitdance.journal import ImageState, JobState, PlannedImage
 
 ROUNDING = 1e-9
@@ -60,6 +61,15 @@ async def check_plan(bench: Bench, to_buy: list[PlannedImage]) -> None:
             raise BudgetError(
                 f"{what}, and the account's balance is {usd(balance)}", fix="Top up the WaveSpeed account"
             )
+
+
+async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
+    """Return the price of each model and size that is asked for: the assumed one, or the API's."""
+    kinds = {(item.request.model, item.request.size): item.request for item in wanted}
+    if policy.price_usd is not None:
+        return dict.fromkeys(kinds, policy.price_usd)
+    quotes = {kind: await client.send(protocol.get_price(request)) for kind, request in kinds.items()}
+    return {kind: quote.charged for kind, quote in quotes.items()}
 
 
 def usd(amount: float) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
-from airflow_provider_bitdance.api import protocol
 from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.engine.bench import Bench
-from airflow_provider_bitdance.engine.budget import check_plan
+from airflow_provider_bitdance.engine.bench import Bench, Wanted
+from airflow_provider_bitdance.engine.budget import check_plan, prices
 from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
 from airflow_provider_bitdance.journal import (
     Failure,
@@ -27,18 +24,6 @@ from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import check_writable
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One image as the user asks for it now.
-
-    :param key: Its name within the job.
-    """
-
-    key: str
-    request: ImageRequest
-    address: ImageAddress
-
-
 async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, and what needs no purchase.
 
@@ -46,8 +31,8 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     :raises BudgetError: What is to be bought costs too much.
     """
     earlier = await take_over_earlier(bench)
-    prices = await _prices(bench, wanted)
-    decided = [await _decide(bench, item, earlier, prices) for item in wanted]
+    price = await prices(bench.client, bench.policy, wanted)
+    decided = [await _decide(bench, item, earlier, price) for item in wanted]
     settled = [event for _, event in decided if event is not None]
     await check_plan(bench, [image for image, event in decided if event is None])
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
@@ -59,22 +44,11 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     ]
 
 
-async def _prices(bench: Bench, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
-    """Return the price of each model and size that is asked for: the assumed one, or the API's."""
-    if bench.policy.price_usd is not None:
-        return {(item.request.model, item.request.size): bench.policy.price_usd for item in wanted}
-    kinds = {(item.request.model, item.request.size): item.request for item in wanted}
-    return {
-        kind: (await bench.client.send(protocol.get_price(request))).charged
-        for kind, request in kinds.items()
-    }
-
-
 async def _decide(
-    bench: Bench, item: Wanted, earlier: Journal | None, prices: dict[tuple[str, str], float]
+    bench: Bench, item: Wanted, earlier: Journal | None, price: dict[tuple[str, str], float]
 ) -> tuple[PlannedImage, Event | None]:
     """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
-    image = _planned(bench, item, prices[item.request.model, item.request.size])
+    image = _planned(bench, item, price[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     if bought is not None:
         image = image.model_copy(update={"possibly_paid": bought.possibly_paid})

@@ -28,9 +28,10 @@ from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine import Finished, Policy, Waiting, Wanted
-    from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
-    from airflow_provider_bitdance.journal import Writer
+    from airflow_provider_bitdance.engine import Finished, Forecast, Policy, Waiting, Wanted
+    from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
+    from airflow_provider_bitdance.journal import Job
+    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 __all__ = ["BitDanceBaseOperator"]
 
@@ -129,12 +130,46 @@ class BitDanceBaseOperator(BaseOperator):
         self.log.info("Back from the triggerer: %s, %s ended", reason, event.get("ended"))
         return self._advance(context, resumed=True)
 
+    def plan(self, context: Context) -> Forecast:
+        """Say what this task would do in this run: what it would reuse and buy, and what that costs.
+
+        Spends nothing and writes nothing. For a task that runs before this one, which may ask a person:
+
+        .. code-block:: python
+
+            @task
+            def ask(**context) -> str:
+                return str(cover.plan(context))
+
+        :param context: Of any task of the same Dag run.
+        :raises InputError: The fields cannot be used.
+        """
+        task = self.prepare_for_execution()
+        task.render_template_fields(context)
+        return task._forecast(context)
+
+    def _forecast(self, context: Context) -> Forecast:
+        from airflow_provider_bitdance.engine import forecast
+        from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+        from airflow_provider_bitdance.operators import workplace
+
+        hook = BitDanceHook(self.bitdance_conn_id)
+        job = workplace.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
+        wanted = self._wanted(job)
+        records, images = self._open_records(job, hook), workplace.open_folder(wanted[0].address.folder)
+
+        async def run() -> Forecast:
+            async with hook.new_async_client() as client:
+                return await forecast(client, records, images, self._policy(hook.extra), wanted)
+
+        return asyncio.run(run())
+
     @abstractmethod
-    def _output_folder(self, writer: Writer) -> str:
+    def _output_folder(self, job: Job) -> str:
         """Return where images go, as the fields say now."""
 
     @abstractmethod
-    def _wanted(self, writer: Writer) -> list[Wanted]:
+    def _wanted(self, job: Job) -> list[Wanted]:
         """Return what the fields ask for now.
 
         :raises InputError: They cannot be used.
@@ -171,16 +206,12 @@ class BitDanceBaseOperator(BaseOperator):
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
         writer = workplace.this_process(context)
-        # Where a records path is set, the output path is not read again once there is a plan.
-        records = workplace.open_folder(
-            workplace.records_path(self.records_path, hook.extra.records_path)
-            or f"{self._output_folder(writer)}/.bitdance"
-        )
+        records = self._open_records(writer.job, hook)
         journal = workplace.open_journal(
             records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         planned = journal.state.output
-        wanted = [] if resumed else self._wanted_or_planned(writer, planned=bool(planned))
+        wanted = [] if resumed else self._wanted_or_planned(writer.job, planned=bool(planned))
         images = workplace.open_folder(planned or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
@@ -199,10 +230,19 @@ class BitDanceBaseOperator(BaseOperator):
 
         return asyncio.run(run())
 
-    def _wanted_or_planned(self, writer: Writer, *, planned: bool) -> list[Wanted]:
+    def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
+        """Open the records path. Where one is set, the output path is not read again once there is a plan."""
+        from airflow_provider_bitdance.operators import workplace
+
+        return workplace.open_folder(
+            workplace.records_path(self.records_path, hook.extra.records_path)
+            or f"{self._output_folder(job)}/.bitdance"
+        )
+
+    def _wanted_or_planned(self, job: Job, *, planned: bool) -> list[Wanted]:
         """Return what is wanted. Where there is a plan, the fields may have rendered to anything."""
         try:
-            return self._wanted(writer)
+            return self._wanted(job)
         except InputError:
             if planned:
                 return []

@@ -11,7 +11,7 @@ from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.journal import Writer
+    from airflow_provider_bitdance.journal import Job
 
 __all__ = ["BitDanceTextToImageOperator"]
 
@@ -87,10 +87,10 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         self.seed = seed
         self.model = model
 
-    def _output_folder(self, writer: Writer) -> str:
-        return self._address(writer).folder
+    def _output_folder(self, job: Job) -> str:
+        return self._address(job).folder
 
-    def _wanted(self, writer: Writer) -> list[Wanted]:
+    def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
 
         request = ImageRequest.of(
@@ -101,12 +101,12 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             seed=self.seed,
             model=self.model,
         )
-        return [Wanted(key="image", request=request, address=self._address(writer))]
+        return [Wanted(key="image", request=request, address=self._address(job))]
 
     def _result(self, finished: Finished) -> dict[str, Any]:
         return finished.results[0]
 
-    def _address(self, writer: Writer) -> ImageAddress:
+    def _address(self, job: Job) -> ImageAddress:
         from airflow_provider_bitdance.operators import workplace
 
-        return image_address(self.output_path, default_stem=workplace.default_stem(writer.job))
+        return image_address(self.output_path, default_stem=workplace.default_stem(job))

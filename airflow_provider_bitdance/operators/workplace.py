@@ -29,23 +29,31 @@ _INSTALL = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE
 """What to do where a kind of address cannot be opened, by its scheme."""
 
 
-def this_process(context: Context) -> Writer:
-    """Return this process as the journal knows it.
+def job_of(context: Context) -> Job:
+    """Return the job of the task instance that runs.
 
     The generation is what changes when a user clears the task and not when Airflow retries it: ``max_tries``
     is set when the task instance is made, and by a clear, to the tries so far plus ``retries``
     (``models/taskinstance.py``, 3.1 to 3.4). ``retries`` itself may be edited in the Dag file meanwhile.
     """
     ti = context["ti"]
-    job = Job(
+    return Job(
         dag_id=ti.dag_id,
         run_id=ti.run_id,
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
         generation=ti.max_tries or 0,
     )
+
+
+def this_process(context: Context) -> Writer:
+    """Return this process as the journal knows it."""
     return Writer(
-        job=job, try_number=ti.try_number, host=socket.gethostname(), pid=os.getpid(), token=uuid4().hex
+        job=job_of(context),
+        try_number=context["ti"].try_number,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        token=uuid4().hex,
     )
 
 
