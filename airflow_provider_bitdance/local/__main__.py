@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import get_args
 
-from airflow_provider_bitdance.local import faults
-from airflow_provider_bitdance.local.service import WEEK, Options
-
-ABOUT: Final = """\
-A local service that speaks the WaveSpeed v3 API: images without a key, a network or a bill.
-
-It answers the calls that a text-to-image client makes, draws a picture for every prompt (the picture
-shows its prompt, size and seed), keeps a bill in play money, and goes wrong when it is asked to. It
-listens on this computer only. Stop it with Ctrl-C; it remembers nothing.
-"""
-
-MANUAL: Final = """\
-first steps:
-  python -m airflow_provider_bitdance.local --port 8700 &
-  curl -s http://127.0.0.1:8700/api/v3/wavespeed-ai/bitdance-14b/text-to-image \\
-       -H 'Authorization: Bearer local-key' -d '{"prompt": "a lighthouse at dusk"}'
-  curl -s http://127.0.0.1:8700/admin/bill
-
-  In Airflow: a connection of type bitdance, host http://127.0.0.1:8700, password local-key.
-
-the API, under /api/v3, with the key as bearer token:
-  POST /wavespeed-ai/bitdance-14b/text-to-image  submit: prompt, size, seed. Costs $0.01 at once
-  GET  /predictions/ID/result                    status and output URLs; also /predictions/ID
-  POST /predictions                              history: page, page_size, model, status, created_*
-  POST /predictions/delete                       delete: ids
-  GET  /balance                                  credit left
-  POST /model/price                              price: model_id, inputs
-  GET  /outputs/ID/1.EXT                         the picture (not under /api/v3; no key)
-
-ours, under /admin, without a key:
-  GET  /bill          submitted, billed, refunded, completed, failed, in flight; USD
-  GET  /predictions   each with its prompt, real seed, status and downloads
-  GET  /requests      every request but those to /admin: method, path, time, status
-  GET  /faults        the fault rules, and how often each applied
-  POST /faults        add a rule        DELETE /faults   forget all rules
-  POST /reset         forget everything
-
-faults:
-  A rule is a JSON object. "on" says where, "kind" says what, "times" how often (null: for ever),
-  "match" for which prompts (a part of them; null: all). The first rule that matches wins. On submit
-  one rule that shapes the prediction and one that spoils the answer may apply together. There,
-  "after_create" says whether the task is made and charged before the answer is spoiled.
-
-    {"on": "submit", "kind": "reset", "after_create": true, "times": 1}
-    {"on": "submit", "kind": "latency", "seconds": 30, "match": "lighthouse"}
-    {"on": "result", "kind": "status", "status": 429, "retry_after": 2, "times": 3}
-
-"""
+from airflow_provider_bitdance.local import faults, latency, limits, manual
+from airflow_provider_bitdance.local.inputs import PictureFormat
+from airflow_provider_bitdance.local.options import WEEK, Options
+from airflow_provider_bitdance.local.state_file import DamagedStateError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
+        options = _options(given)
+    except ValueError as bad:
+        parser.error(f"argument --pictures: {bad}")
+    try:
         plan = faults.parse_plan(Path(given.faults).read_bytes()) if given.faults else []
     except (OSError, ValueError) as bad:
         parser.error(f"argument --faults: {bad}")
@@ -79,11 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{missing}. pip install 'airflow-provider-bitdance[local]'", file=sys.stderr)
         return 1
     try:
-        local = LocalService(_options(given), host=given.host, port=given.port)
+        local = LocalService(options, host=given.host, port=given.port)
+    except (OSError, DamagedStateError) as bad:
+        parser.error(f"argument --state: {bad}")
     except ValueError as bad:
         parser.error(f"argument --host: {bad}")
-    for rule in plan:
-        local.service.faults.add(rule)
+    # A state that goes on has the rules already, and how often each applied.
+    if not local.service.restored:
+        for rule in plan:
+            local.service.faults.add(rule)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -102,44 +67,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_bitdance.local",
-        description=ABOUT,
-        epilog=MANUAL + _kinds(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=manual.ABOUT,
+        epilog=manual.text(),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=manual.WIDTH),
     )
-    _add_arguments(parser)
+    _add_address(parser)
+    _add_pictures(parser)
+    _add_account(parser)
+    _add_memory(parser)
     return parser
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    usual, add = Options(), parser.add_argument
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("address").add_argument
     add("--port", type=_port, default=0, metavar="N", help="to listen on; 0, the default, takes a free one")
     add("--host", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)")
-    add("--api-key", default=usual.api_key, metavar="KEY", help="the key to accept (default: local-key)")
+    add("--api-key", default=Options().api_key, metavar="KEY", help="the key to accept (default: local-key)")
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("pictures").add_argument
     add(
-        "--latency",
-        type=_latency,
-        default=2.0,
-        metavar="S|S-S",
-        help="seconds an image takes: 2 (default) or 1-12",
+        "--latency", type=_latency, default="2", metavar="S", help="seconds they take, see below (default: 2)"
     )
+    add("--format", choices=get_args(PictureFormat), default="png", help="of the files (default: png)")
     add(
-        "--balance",
-        type=float,
-        default=usual.balance_usd,
-        metavar="USD",
-        help="credit at the start (default: 100)",
+        "--pictures",
+        choices=("drawn", "fast"),
+        default="drawn",
+        help="fast: one colour and no text, for load; PNG only (default: drawn)",
     )
-    add("--format", choices=("png", "jpeg", "webp"), default="png", help="of the pictures (default: png)")
-    add(
-        "--output-ttl",
-        type=float,
-        default=WEEK,
-        metavar="S",
-        help="seconds a picture stays (default: 7 days)",
-    )
-    add("--echo-inputs", action="store_true", help="show inputs in the history (the API does not)")
-    add("--seed", type=int, default=0, metavar="N", help="of latencies and of seeds for -1 (default: 0)")
+    add("--output-ttl", type=_amount, default=WEEK, metavar="S", help="how long they stay (default: 7 days)")
+
+
+def _add_account(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("account").add_argument
+    add("--balance", type=_amount, default=100.0, metavar="USD", help="credit at the start (default: 100)")
+    add("--refund-after", type=_amount, default=0.0, metavar="S", help="from failure to refund (default: 0)")
+    add("--tier", choices=get_args(limits.Tier), help="published limits, see below (default: none)")
+    add("--tier-table", choices=get_args(limits.TierTable), default="newer", help="(default: newer)")
+    add("--requests-per-minute", type=_count, metavar="N", help="instead of the tier's")
+    add("--max-in-flight", type=_count, metavar="N", help="instead of the tier's")
+    add("--above-limit", choices=get_args(limits.AboveLimit), default="refuse", help="(default: refuse)")
+    add("--retry-after", action="store_true", help="send Retry-After with the refusals of the limits")
+
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("chance, faults and memory").add_argument
+    add("--seed", type=int, default=0, metavar="N", help="of all that is left to chance (default: 0)")
     add("--faults", metavar="FILE", help="JSON list of fault rules to start with")
+    add("--state", type=Path, metavar="FILE", help="keep the state there, and start from it")
+    add("--echo-inputs", action="store_true", help="show inputs in results and history (the API does not)")
+    add("--clock-skew", type=float, default=0.0, metavar="S", help="how far the service's clock is ahead")
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -148,9 +127,19 @@ def _options(given: argparse.Namespace) -> Options:
         latency=given.latency,
         balance_usd=given.balance,
         picture_format=given.format,
+        pictures=given.pictures,
         output_ttl=given.output_ttl,
         echo_inputs=given.echo_inputs,
         seed=given.seed,
+        tier=given.tier,
+        tier_table=given.tier_table,
+        requests_per_minute=given.requests_per_minute,
+        max_in_flight=given.max_in_flight,
+        above_limit=given.above_limit,
+        retry_after=given.retry_after,
+        refund_after=given.refund_after,
+        clock_skew=given.clock_skew,
+        state=given.state,
     )
 
 
@@ -160,32 +149,28 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _latency(text: str) -> float | tuple[float, float]:
+def _latency(text: str) -> str:
     try:
-        low, dash, high = text.partition("-")
-        latency = (float(low), float(high if dash else low))
+        latency.parse(text)
+    except ValueError as bad:
+        raise argparse.ArgumentTypeError(str(bad)) from None
+    return text
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
     except ValueError:
-        latency = (-1.0, -1.0)
-    if not 0 <= latency[0] <= latency[1] < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither seconds (2) nor a range (1-12)")
-    return latency
+        amount = -1.0
+    if not 0 <= amount < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount; allowed: numbers from 0")
+    return amount
 
 
-def _kinds() -> str:
-    """List the fault kinds from their classes, so that the manual cannot fall behind."""
-    lines = ["kinds, where they may be, and their own keys with defaults:"]
-    for kind in get_args(faults.AnyRule):
-        fields = kind.model_fields
-        keys = [name for name in fields if name not in faults.Rule.model_fields]
-        keys.sort(key="after_create".__eq__)
-        shown = (name if fields[name].is_required() else f"{name}={fields[name].default!r}" for name in keys)
-        lines.append(
-            f"  {get_args(fields['kind'].annotation)[0]} ({', '.join(get_args(fields['on'].annotation))})"
-        )
-        lines.append(f"      {' '.join(kind.__doc__.split())}")
-        if keys:
-            lines.append(f"      {', '.join(shown)}")
-    return "\n".join(lines).replace("%", "%%")
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} admits nothing; allowed: 1 and more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
 """Faults on demand: the kinds of rules, and their check. ``plan.py`` says which rule meets a request.
 
 A rule names a point (``on``) and a kind. It applies to the next matching request, ``times`` times, or for
-ever when ``times`` is null. The first rule in the plan that matches wins. A submit may meet two rules, for
-they do not exclude each other: one that shapes the prediction (a :class:`Shape`) and one that spoils the
-answer (a :class:`Spoiler`). To add a kind, write its class, add it to ``AnyRule``, and say in ``app.py`` or
-``spoiled.py`` what it does.
+ever when ``times`` is null; with a ``probability`` below 1 the dice decide at each match. The first rule in
+the plan that applies wins. A submit may meet two rules, for they do not exclude each other: one that shapes
+the prediction (a :class:`Shape`) and one that spoils the answer (a :class:`Spoiler`). To add a kind, write
+its class, add it to ``AnyRule``, and say in ``spoiled.py`` what it does.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-Point = Literal["submit", "result", "output", "balance", "history"]
+ApiPoint = Literal["submit", "result", "history", "delete", "balance", "price", "models", "billing", "usage"]
+AnswerPoint = Literal[ApiPoint, "output"]
+Point = Literal[AnswerPoint, "webhook"]
+
+WITH_PROMPT: Final = frozenset({"submit", "result", "output", "webhook"})
+"""Points whose requests belong to one prediction."""
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -25,11 +31,12 @@ class Rule(BaseModel):
     on: Point
     kind: str
     times: PositiveInt | None = None
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     match: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _match_needs_a_prompt(self) -> Self:
-        if self.match is not None and self.on in ("balance", "history"):
+        if self.match is not None and self.on not in WITH_PROMPT:
             raise ValueError(f"match: a {self.on} request has no prompt to match; leave it out")
         return self
 
@@ -45,8 +52,9 @@ class Spoiler(Rule):
 
 
 class AnySpoiler(Spoiler):
-    """A spoiler for any point, which on submit comes before or after the task is made and charged."""
+    """A spoiler for any answer, which on submit comes before or after the task is made and charged."""
 
+    on: AnswerPoint
     after_create: bool = False
 
     @model_validator(mode="after")
@@ -57,7 +65,10 @@ class AnySpoiler(Spoiler):
 
 
 class Failed(Shape):
-    """The prediction fails when its time is up, and its charge is refunded."""
+    """The prediction fails when its time is up, and its charge is refunded.
+
+    {prompt} in the error stands for the prompt, which moderation (code 1200) may quote.
+    """
 
     kind: Literal["failed"]
     code: int = 1403
@@ -107,6 +118,14 @@ class Slow(AnySpoiler):
     after_create: bool = True
 
 
+class Drip(Spoiler):
+    """The right answer, a few bytes at a time over so many seconds. On submit the task is made first."""
+
+    kind: Literal["drip"]
+    on: AnswerPoint
+    seconds: Seconds
+
+
 class Redirect(AnySpoiler):
     """A redirect to any address."""
 
@@ -119,14 +138,14 @@ class TruncatedJson(Spoiler):
     """HTTP 200 with the first half of the right JSON. On submit the task is made."""
 
     kind: Literal["truncated_json"]
-    on: Literal["submit", "result", "balance", "history"]
+    on: ApiPoint
 
 
 class Envelope(AnySpoiler):
     """HTTP 200 around an envelope whose code is not 200."""
 
     kind: Literal["envelope"]
-    on: Literal["submit", "result", "balance", "history"]
+    on: ApiPoint
     code: int = 500
     message: str = "Internal server error"
 
@@ -199,6 +218,20 @@ class Bomb(Spoiler):
     on: Literal["output"]
 
 
+class Drop(Spoiler):
+    """The webhook is never sent."""
+
+    kind: Literal["drop"]
+    on: Literal["webhook"]
+
+
+class Twice(Spoiler):
+    """The webhook is sent twice."""
+
+    kind: Literal["twice"]
+    on: Literal["webhook"]
+
+
 AnyRule = (
     Failed
     | NeverFinish
@@ -207,6 +240,7 @@ AnyRule = (
     | Status
     | Reset
     | Slow
+    | Drip
     | Redirect
     | TruncatedJson
     | Envelope
@@ -219,6 +253,8 @@ AnyRule = (
     | WrongType
     | Oversized
     | Bomb
+    | Drop
+    | Twice
 )
 
 _RULE: TypeAdapter[AnyRule] = TypeAdapter(Annotated[AnyRule, Field(discriminator="kind")])
@@ -231,13 +267,30 @@ def parse(rule: object) -> AnyRule:
     :param rule: a JSON object, such as ``{"on": "result", "kind": "status", "status": 503, "times": 2}``.
     :raises ValueError: names what is wrong.
     """
-    return _RULE.validate_python(rule)
+    try:
+        return _RULE.validate_python(rule)
+    except ValidationError as bad:
+        raise ValueError(_told(bad)) from None
 
 
 def parse_plan(text: str | bytes) -> list[AnyRule]:
     """Check a plan: a JSON list of rules.
 
     :param text: the JSON text.
-    :raises ValueError: names what is wrong.
+    :raises ValueError: names what is wrong, and in which rule.
     """
-    return _RULES.validate_json(text)
+    try:
+        return _RULES.validate_json(text)
+    except ValidationError as bad:
+        raise ValueError(_told(bad)) from None
+
+
+def _told(bad: ValidationError) -> str:
+    """Say in a line what pydantic says in many, such as ``slow.seconds: Field required``."""
+    errors = bad.errors(include_url=False, include_input=False)
+    return "; ".join(
+        ": ".join(
+            filter(None, (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")))
+        )
+        for error in errors
+    )

@@ -1,4 +1,4 @@
-"""What clients send: the request bodies of the API, checked.
+"""What clients send: the request bodies of the API, checked. Which model takes which is in ``catalogue.py``.
 
 A refusal is an HTTP 400 whose message names the field, as the real API's does. Keys that the API does not
 know are dropped in silence, which is what the official command line client reports of the real one.
@@ -7,13 +7,29 @@ know are dropped in silence, which is what the official command line client repo
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-DEFAULT_SIZE = "1024*1024"
-MIN_SIDE, MAX_SIDE = 256, 1536
-STATUSES = frozenset({"created", "processing", "completed", "failed", "cancelled", "timeout"})
+USAGE_DAYS: Final = 31
+RECRAFT_SIZES: Final = {
+    "1:1": (1024, 1024),
+    "16:9": (1344, 768),
+    "9:16": (768, 1344),
+    "4:3": (1216, 896),
+    "3:4": (896, 1216),
+}
+"""Pixels of each preset, which Recraft publishes and WaveSpeed does not."""
+
+PictureFormat = Literal["png", "jpeg", "webp"]
 
 
 class Refused(Exception):
@@ -21,12 +37,45 @@ class Refused(Exception):
 
     :param status: HTTP status, and the envelope's code.
     :param message: the envelope's message.
+    :param retry_after: seconds for a Retry-After header; None for no header.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after = retry_after
+
+
+def _seconds(moment: object) -> object:
+    """Turn an ISO 8601 time into seconds since the epoch."""
+    if not isinstance(moment, str):
+        raise ValueError("must be an ISO 8601 time")
+    try:
+        parsed = datetime.fromisoformat(moment)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("must be an ISO 8601 time") from None
+
+
+def _seconds_or_milliseconds(moment: object) -> object:
+    # The docs show milliseconds as text, the official command line client sends ISO 8601.
+    if isinstance(moment, str) and moment.isascii() and moment.isdigit() and len(moment) < 16:
+        return int(moment) / 1000
+    return _seconds(moment)
+
+
+_A_TIME: Final = {"type": "string", "format": "date-time"}
+Moment = Annotated[float, BeforeValidator(_seconds), Field(json_schema_extra=dict(_A_TIME))]
+BillingMoment = Annotated[
+    float, BeforeValidator(_seconds_or_milliseconds), Field(json_schema_extra=dict(_A_TIME))
+]
+Seed = Annotated[int, Field(ge=-1, le=2_147_483_647, description="-1 is any seed.")]
+Size = Annotated[
+    str, Field(description="W*H in pixels.", json_schema_extra={"pattern": r"^[0-9]{3,4}\*[0-9]{3,4}$"})
+]
+Page = Annotated[int, Field(ge=1, le=2_147_483_647)]
+PageSize = Annotated[int, Field(ge=1, le=100)]
 
 
 class Body(BaseModel):
@@ -36,11 +85,12 @@ class Body(BaseModel):
 
 
 class ImageInputs(Body):
-    """Inputs of a text-to-image task."""
+    """What the inputs of all text-to-image models share: a prompt, and a width and a height in pixels.
 
-    prompt: str
-    size: str = DEFAULT_SIZE
-    seed: Annotated[int, Field(ge=-1, le=2_147_483_647)] = -1
+    Each model's inputs have ``size`` as W*H and ``seed`` too, as a parameter or not: -1 is any seed.
+    """
+
+    prompt: Annotated[str, Field(description="What to show.", json_schema_extra={"pattern": r"\S"})]
 
     @field_validator("prompt")
     @classmethod
@@ -49,53 +99,111 @@ class ImageInputs(Body):
             raise ValueError("must not be blank")
         return prompt
 
-    @field_validator("size")
-    @classmethod
-    def _width_and_height(cls, size: str) -> str:
-        if not all(MIN_SIDE <= side <= MAX_SIDE for side in _sides(size)):
-            raise ValueError(f"must be W*H with sides from {MIN_SIDE} to {MAX_SIDE}, such as {DEFAULT_SIZE}")
-        return size
-
     @property
     def width(self) -> int:
         """Pixels."""
-        return _sides(self.size)[0]
+        return self.sides()[0]
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return _sides(self.size)[1]
+        return self.sides()[1]
+
+    def sides(self) -> tuple[int, int]:
+        """Tell width and height in pixels."""
+        raise NotImplementedError
+
+
+class SizedInputs(ImageInputs):
+    """Inputs whose ``size`` is W*H, within the model's bounds."""
+
+    smallest: ClassVar[int] = 256
+    largest: ClassVar[int] = 1536
+
+    size: Size = "1024*1024"
+
+    @field_validator("size")
+    @classmethod
+    def _within_bounds(cls, size: str) -> str:
+        if not all(cls.smallest <= side <= cls.largest for side in _sides(size)):
+            raise ValueError(f"must be W*H with sides from {cls.smallest} to {cls.largest}")
+        return size
+
+    def sides(self) -> tuple[int, int]:
+        """Tell width and height in pixels."""
+        return _sides(self.size)
+
+
+class BitDanceInputs(SizedInputs):
+    """Inputs of BitDance."""
+
+    seed: Seed = -1
+
+
+class FluxDevInputs(SizedInputs):
+    """Inputs of FLUX.1 Dev."""
+
+    seed: Seed = -1
+    output_format: PictureFormat = "jpeg"
+
+
+class SeedreamInputs(SizedInputs):
+    """Inputs of Seedream V5.0 Lite, which has no seed."""
+
+    smallest: ClassVar[int] = 1440
+    largest: ClassVar[int] = 4096
+    seed: ClassVar[int] = -1
+
+    size: Size = "2048*2048"
+
+
+class RecraftInputs(ImageInputs):
+    """Inputs of Recraft V4, which has presets of sizes and no seed."""
+
+    seed: ClassVar[int] = -1
+
+    image_size: Literal["1:1", "16:9", "9:16", "4:3", "3:4"] = "1:1"
+
+    @property
+    def size(self) -> str:
+        """W*H."""
+        return f"{self.width}*{self.height}"
+
+    def sides(self) -> tuple[int, int]:
+        """Tell width and height in pixels."""
+        return RECRAFT_SIZES[self.image_size]
+
+
+class OptimizerInputs(Body):
+    """Inputs of the prompt optimizer, which answers with a text and not with a picture."""
+
+    size: ClassVar[str] = ""
+    seed: ClassVar[int] = -1
+
+    text: str = ""
+    image: str = ""
+    style: Literal["default", "artistic", "photographic", "technical", "anime", "realistic"] = "default"
+    mode: Literal["image", "video"] = "image"
+    enable_sync_mode: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """What fault rules match."""
+        return self.text
+
+
+Inputs = BitDanceInputs | FluxDevInputs | SeedreamInputs | RecraftInputs | OptimizerInputs
 
 
 class HistoryQuery(Body):
     """Which predictions to list."""
 
-    page: Annotated[int, Field(ge=1)]
-    page_size: Annotated[int, Field(ge=1, le=100)]
+    page: Page
+    page_size: PageSize
     model: str | None = None
-    status: str | None = None
-    created_after: float | None = None
-    created_before: float | None = None
-
-    @field_validator("status")
-    @classmethod
-    def _known(cls, status: str | None) -> str | None:
-        if status is not None and status not in STATUSES:
-            raise ValueError(f"must be one of {', '.join(sorted(STATUSES))}")
-        return status
-
-    @field_validator("created_after", "created_before", mode="before")
-    @classmethod
-    def _seconds(cls, moment: object) -> float | None:
-        if moment is None:
-            return None
-        if not isinstance(moment, str):
-            raise ValueError("must be an ISO 8601 time")
-        try:
-            parsed = datetime.fromisoformat(moment)
-            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            raise ValueError("must be an ISO 8601 time") from None
+    status: Literal["created", "processing", "completed", "failed", "cancelled", "timeout"] | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
 
 
 class DeleteQuery(Body):
@@ -109,6 +217,37 @@ class PriceQuery(Body):
 
     model_id: str
     inputs: dict[str, object] = {}
+
+
+class BillingQuery(Body):
+    """Which charges and refunds to list.
+
+    The records here name no key, so a query by ``access_key_uuid`` finds none.
+    """
+
+    page: Page = 1
+    page_size: PageSize = 10
+    billing_type: str | None = None
+    start_time: BillingMoment | None = None
+    end_time: BillingMoment | None = None
+    model_uuid: str | None = None
+    prediction_uuids: list[str] | None = None
+    access_key_uuid: str | None = None
+    sort: Literal["created_at ASC", "created_at DESC"] = "created_at DESC"
+
+
+class UsageQuery(Body):
+    """Which days to add up."""
+
+    start_time: Moment
+    end_time: Moment
+    model_uuid: str | None = None
+
+    @model_validator(mode="after")
+    def _within_31_days(self) -> Self:
+        if not 0 <= self.end_time - self.start_time <= USAGE_DAYS * 24 * 3600:
+            raise ValueError(f"end_time must be at most {USAGE_DAYS} days after start_time")
+        return self
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
@@ -127,7 +266,7 @@ def checked(kind: type[AnyBody], body: object) -> AnyBody:
         return kind.model_validate(body)
     except ValidationError as bad:
         first = bad.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"]) or "range"
         raise Refused(
             400, f"Invalid parameter {field}: {first['msg'].removeprefix('Value error, ')}"
         ) from bad

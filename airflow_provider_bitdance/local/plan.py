@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from airflow_provider_bitdance.local.faults import AnyRule, NotFound, NullOutputs, Point, Shape, Spoiler
+from airflow_provider_bitdance.local.faults import (
+    AnyRule,
+    NotFound,
+    NullOutputs,
+    Point,
+    Shape,
+    Spoiler,
+    parse,
+)
+from airflow_provider_bitdance.local.state_file import StateEvent, from_rule
 
 
 @dataclass(slots=True)
 class Planned:
-    """A rule in the plan, with how often it applied."""
+    """A rule in the plan, with how often it applied and how often its dice were thrown."""
 
     rule: AnyRule
     applied: int = 0
+    thrown: int = 0
 
     @property
     def left(self) -> int | None:
@@ -27,22 +38,32 @@ class Planned:
 
 
 class FaultPlan:
-    """The rules in order, and which of them meets a request."""
+    """The rules in order, and which of them meets a request.
 
-    def __init__(self) -> None:
+    :param seed: of the dice of rules with a probability.
+    :param note: told of each change, so that :meth:`replay` can repeat it.
+    """
+
+    def __init__(self, seed: int = 0, note: Callable[[StateEvent], object] = lambda _: None) -> None:
+        self._seed = seed
+        self._note = note
         self._planned: list[Planned] = []
         # Downloads are answered on several threads at once; a rule for one time applies one time.
         self._lock = threading.Lock()
 
     def add(self, rule: AnyRule) -> Planned:
         """Put a rule last."""
-        planned = Planned(rule)
-        self._planned.append(planned)
-        return planned
+        with self._lock:
+            self._note({"event": "rule", "rule": from_rule(rule)})
+            planned = Planned(rule)
+            self._planned.append(planned)
+            return planned
 
     def clear(self) -> None:
         """Forget all rules."""
-        self._planned = []
+        with self._lock:
+            self._note({"event": "no_rules"})
+            self._planned = []
 
     def all(self) -> list[Planned]:
         """List the rules in order, spent ones too."""
@@ -51,10 +72,10 @@ class FaultPlan:
     def shape(self, prompt: str) -> Shape | None:
         """Take the rule that shapes this new prediction."""
         with self._lock:
-            for planned in self._planned:
-                if isinstance(planned.rule, Shape) and _meets(planned, "submit", prompt):
-                    planned.applied += 1
-                    return planned.rule
+            for number, planned in enumerate(self._planned):
+                rule = planned.rule
+                if isinstance(rule, Shape) and _meets(planned, "submit", prompt) and self._applies(number):
+                    return rule
         return None
 
     def spoiler(
@@ -68,7 +89,7 @@ class FaultPlan:
         :param completed: whether it is completed.
         """
         with self._lock:
-            for planned in self._planned:
+            for number, planned in enumerate(self._planned):
                 rule = planned.rule
                 if not isinstance(rule, Spoiler) or not _meets(planned, on, prompt):
                     continue
@@ -76,9 +97,40 @@ class FaultPlan:
                     continue
                 if isinstance(rule, NullOutputs) and not completed:
                     continue
-                planned.applied += 1
-                return rule
+                if self._applies(number):
+                    return rule
         return None
+
+    def replay(self, event: StateEvent) -> None:
+        """Repeat a change that was noted.
+
+        :param event: what ``note`` was told.
+        :raises ValueError: for an event of another kind.
+        """
+        match event["event"]:
+            case "rule":
+                self._planned.append(Planned(parse(event["rule"])))
+            case "no_rules":
+                self._planned = []
+            case "met":
+                self._count(self._planned[event["number"]], applied=event["applied"])
+            case other:
+                raise ValueError(f"unknown event {other!r}")
+
+    def _applies(self, number: int) -> bool:
+        """Throw the dice of a rule that meets a request, and count the throw."""
+        planned = self._planned[number]
+        # Each throw has dice of its own, so that a restarted service goes on with the next one.
+        probability, dice = planned.rule.probability, f"{self._seed}:{number}:{planned.thrown}"
+        applied = probability == 1 or random.Random(dice).random() < probability
+        self._note({"event": "met", "number": number, "applied": applied})
+        self._count(planned, applied=applied)
+        return applied
+
+    @staticmethod
+    def _count(planned: Planned, *, applied: bool) -> None:
+        planned.thrown += 1
+        planned.applied += applied
 
 
 def _meets(planned: Planned, on: Point, prompt: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import ipaddress
+import json
 import socket
 import threading
 import time
@@ -14,9 +14,10 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from airflow_provider_bitdance.local import answers, faults
+from airflow_provider_bitdance.local import answers, faults, shapes
 from airflow_provider_bitdance.local.app import create_app
-from airflow_provider_bitdance.local.service import Bill, Event, Options, Service
+from airflow_provider_bitdance.local.service import Bill, Event, Options, Prediction, Service
+from airflow_provider_bitdance.local.webhooks import Delivery, Webhooks, is_loopback
 
 START_SECONDS: Final = 30.0
 
@@ -40,7 +41,9 @@ class LocalService:
     ) -> None:
         self.host = _loopback(host)
         self.port = port
-        self.service = Service(options or Options(), clock=clock)
+        options = options or Options()
+        self.service = Service(options, clock=lambda: clock() + options.clock_skew)
+        self._webhooks = Webhooks(self.service, self._webhook)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -54,6 +57,11 @@ class LocalService:
         """The key it accepts."""
         return self.service.options.api_key
 
+    @property
+    def connection(self) -> str:
+        """An Airflow connection to it, as the environment variable ``AIRFLOW_CONN_<CONN_ID>`` holds one."""
+        return json.dumps({"conn_type": "bitdance", "host": self.url, "password": self.api_key})
+
     def start(self) -> None:
         """Listen. Returns when requests are answered.
 
@@ -66,7 +74,7 @@ class LocalService:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         stopping = asyncio.Event()
-        server = self._server = _Server(self._config(stopping), stopping)
+        server = self._server = _Server(self._config(stopping), stopping, self._webhooks)
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name=f"bitdance-local-{self.port}", daemon=True
         )
@@ -89,13 +97,17 @@ class LocalService:
         """Count what was asked for and what it cost."""
         return self.service.bill()
 
-    def predictions(self) -> list[dict[str, object]]:
+    def predictions(self) -> list[shapes.AdminPrediction]:
         """List all predictions with prompt and real seed, oldest first, as ``GET /admin/predictions``."""
         return answers.admin_predictions(self.service)
 
     def requests(self) -> list[Event]:
         """List the requests that came in, oldest first, without those to ``/admin``."""
         return list(self.service.log)
+
+    def webhooks(self) -> list[Delivery]:
+        """List the webhooks, oldest first, and what became of them."""
+        return list(self._webhooks.deliveries)
 
     def add_fault(self, **rule: object) -> None:
         """Add a fault rule, such as ``add_fault(on="result", kind="status", status=503, times=2)``.
@@ -106,12 +118,16 @@ class LocalService:
         self.service.faults.add(faults.parse(rule))
 
     def reset(self) -> None:
-        """Forget everything: predictions, bill, faults, log."""
+        """Forget everything: predictions, bill, faults, log, webhooks."""
+        self._webhooks.forget()
         self.service.reset()
+
+    def _webhook(self, prediction: Prediction) -> shapes.WebhookBody:
+        return answers.webhook(prediction, self.service.clock(), base_url=self.url)
 
     def _config(self, stopping: asyncio.Event) -> uvicorn.Config:
         return uvicorn.Config(
-            create_app(self.service, base_url=self.url),
+            create_app(self.service, self._webhooks, base_url=self.url),
             http=_protocol(stopping),
             ws="none",
             loop="asyncio",
@@ -121,6 +137,7 @@ class LocalService:
             log_level="warning",
             access_log=False,
             server_header=False,
+            date_header=False,  # app.py writes it.
             # Longer than clients keep idle connections, so that a slow poll does not meet a closed one.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
@@ -157,23 +174,26 @@ def running_service(
 
 
 def _loopback(host: str) -> str:
-    address = "127.0.0.1" if host == "localhost" else host
-    try:
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    except ValueError:
-        pass
-    raise ValueError(f"host {host!r} is not a loopback address; the local service listens on those only")
+    if not is_loopback(host):
+        raise ValueError(f"host {host!r} is not a loopback address; the local service listens on those only")
+    return "127.0.0.1" if host == "localhost" else host
 
 
 class _Server(uvicorn.Server):
-    """Stops at once: long answers are told to end, and clients that read slowly are cut off."""
+    """Sends webhooks when they are due, and stops at once: whoever reads or answers slowly is cut off."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, webhooks: Webhooks) -> None:
         super().__init__(config)
         self.stopping = stopping
+        self.webhooks = webhooks
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and send webhooks."""
+        self.webhooks.send_due()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
         self.stopping.set()
         for connection in list(self.server_state.connections):
             connection.transport.abort()

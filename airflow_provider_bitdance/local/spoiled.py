@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import struct
 import zlib
@@ -19,9 +20,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_bitdance.local import faults
-from airflow_provider_bitdance.local.answers import Json, envelope
+from airflow_provider_bitdance.local.wire import error
 
 PAGE: Final = b"<!doctype html><html><head><title>Bad gateway</title></head><body>nginx</body></html>"
+DRIP_SECONDS: Final = 0.05
+"""Between two drops."""
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MESSAGES: Final = {
     400: "Invalid request parameters",
@@ -34,11 +37,6 @@ MESSAGES: Final = {
     503: "Service unavailable",
     504: "Gateway timeout",
 }
-
-
-def error(status: int, message: str) -> Response:
-    """Answer with an error envelope."""
-    return JSONResponse(envelope(None, code=status, message=message), status)
 
 
 def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
@@ -56,8 +54,10 @@ def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
             return _Reset()
         case faults.Slow():
             return _Delayed(rule.seconds, whole)
+        case faults.Drip():
+            return _Dripping(rule.seconds, whole())
         case faults.Envelope():
-            return JSONResponse(envelope(None, code=rule.code, message=rule.message))
+            return JSONResponse({"code": rule.code, "message": rule.message, "data": None})
         case faults.NotFound():
             return error(404, "Prediction not found")
         case faults.TruncatedJson() | faults.NotWhole():
@@ -74,7 +74,7 @@ def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
             return JSONResponse(altered(rule, json.loads(bytes(whole().body))))
 
 
-def altered(rule: faults.Spoiler, answer: dict[str, dict[str, object]]) -> Json:
+def altered(rule: faults.Spoiler, answer: dict[str, dict[str, object]]) -> dict[str, object]:
     """Change the data of a right answer."""
     data = answer["data"]
     match rule:
@@ -154,14 +154,30 @@ class _Delayed(Response):
         self.whole = whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await asyncio.wait_for(scope["state"]["stopping"].wait(), self.seconds)
-        except TimeoutError:
-            return await self.whole()(scope, receive, send)
-        # Stopped meanwhile: the answer that was still to come, and its charge, never come.
-        transport: asyncio.Transport = scope["state"]["transport"]
-        transport.abort()
-        await _gone(receive)
+        if await stopped_within(self.seconds, scope):
+            # The answer that was still to come, and its charge, never come.
+            return await _abort(scope, receive)
+        await self.whole()(scope, receive, send)
+
+
+class _Dripping(Response):
+    """Sends the right answer a few bytes at a time."""
+
+    def __init__(self, seconds: float, whole: Response) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.whole.body)
+        size = max(1, math.ceil(len(body) * DRIP_SECONDS / max(self.seconds, DRIP_SECONDS)))
+        drops = [body[start : start + size] for start in range(0, len(body), size)]
+        await send({"type": "http.response.start", "status": 200, "headers": self.whole.raw_headers})
+        for drop in drops:
+            if await stopped_within(self.seconds / len(drops), scope):
+                return await _abort(scope, receive)
+            await send({"type": "http.response.body", "body": drop, "more_body": True})
+        await send({"type": "http.response.body"})
 
 
 class _Oversized(Response):
@@ -182,11 +198,25 @@ class _Oversized(Response):
         left, chunk = self.size, PNG_SIGNATURE + bytes(65_536)
         while left > 0:
             if stopping.is_set() or transport.is_closing():
-                transport.abort()
-                return await _gone(receive)
+                return await _abort(scope, receive)
             await send({"type": "http.response.body", "body": chunk[:left], "more_body": left > len(chunk)})
             left, chunk = left - len(chunk), bytes(65_536)
             await asyncio.sleep(0)
+
+
+async def stopped_within(seconds: float, scope: Scope) -> bool:
+    """Wait so many seconds. Returns at once, and true, when the service stops meanwhile."""
+    try:
+        await asyncio.wait_for(scope["state"]["stopping"].wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _abort(scope: Scope, receive: Receive) -> None:
+    transport: asyncio.Transport = scope["state"]["transport"]
+    transport.abort()
+    await _gone(receive)
 
 
 async def _gone(receive: Receive) -> None:

@@ -29,6 +29,8 @@ MAY_IMPORT = {
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
     "triggers": {"api", *RECORDS, "engine", "hooks", "version_compat"},
     "operators": {"api", *RECORDS, "engine", "hooks", "triggers", "version_compat"},
+    "maintenance": {"api", *RECORDS, "engine", "hooks", "operators"},
+    "__main__": {"api", "operators", "maintenance"},
     "local": set(),
 }
 """Which parts of the package a part may import, beside itself and the version."""

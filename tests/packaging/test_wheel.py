@@ -1,9 +1,7 @@
-"""The wheel's content. Built with hatchling in this environment, so without a network."""
+"""The wheel's content."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from email import message_from_string
 from email.message import Message
 from pathlib import Path
@@ -18,16 +16,8 @@ DIST_INFO = f"airflow_provider_bitdance-{airflow_provider_bitdance.__version__}.
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (file,) = folder.glob("*.whl")
-    return ZipFile(file)
+def wheel(wheel_file: Path) -> ZipFile:
+    return ZipFile(wheel_file)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +48,13 @@ def test_it_holds_the_licence(wheel: ZipFile, metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_it_holds_the_entry_point(wheel: ZipFile) -> None:
+def test_it_holds_the_entry_points(wheel: ZipFile) -> None:
     points = wheel.read(f"{DIST_INFO}/entry_points.txt").decode()
 
     assert "[apache_airflow_provider]" in points
     assert "airflow_provider_bitdance.get_provider_info:get_provider_info" in points
+    assert "[pytest11]" in points
+    assert "bitdance = airflow_provider_bitdance.local.pytest_plugin" in points
 
 
 def test_it_needs_airflow_3_1_and_no_server_of_its_own(metadata: Message) -> None:

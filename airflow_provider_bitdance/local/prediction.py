@@ -1,0 +1,70 @@
+"""One task as the service knows it. Its status follows from the clock at the moment somebody looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from airflow_provider_bitdance.local import faults
+from airflow_provider_bitdance.local.inputs import Inputs, PictureFormat
+
+Status = Literal["created", "processing", "completed", "failed"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Prediction:
+    """One task.
+
+    :param id: drawn at random; all else is drawn from the service's seed.
+    :param model: model id.
+    :param inputs: as they were asked for.
+    :param seed: the seed that was really used.
+    :param price: USD charged at submit.
+    :param picture_format: of the output.
+    :param created_at: when it was submitted, in seconds since the epoch, as all moments here.
+    :param admitted_at: when it took its slot: at once, or when a queue let it in.
+    :param due_at: when it ends; infinity for never.
+    :param shape: the fault rule that decided how it will go.
+    :param webhook: where to tell that it ended.
+    :param reads: how often its result was asked for.
+    :param downloads: how often its whole picture was handed out.
+    :param deleted: whether the client deleted it.
+    :param told: whether its webhook was handed out.
+    """
+
+    id: str
+    model: str
+    inputs: Inputs
+    seed: int
+    price: Decimal
+    picture_format: PictureFormat
+    created_at: float
+    admitted_at: float
+    due_at: float
+    shape: faults.Shape | None = None
+    webhook: str | None = None
+    reads: int = 0
+    downloads: int = 0
+    deleted: bool = False
+    told: bool = False
+
+    @property
+    def failure(self) -> faults.Failed | None:
+        """How it will fail; None when it will not."""
+        return self.shape if isinstance(self.shape, faults.Failed) else None
+
+    @property
+    def nsfw(self) -> bool:
+        """Whether its picture will be flagged."""
+        return isinstance(self.shape, faults.Nsfw)
+
+    def status(self, now: float) -> Status:
+        """Tell the status at a moment."""
+        if now < self.admitted_at:
+            return "created"
+        if now >= self.due_at:
+            return "failed" if self.failure else "completed"
+        # The real service shows "created" for a moment even when nothing is in the way.
+        moment = min(0.2, (self.due_at - self.admitted_at) / 10)
+        return "processing" if now >= self.admitted_at + moment else "created"

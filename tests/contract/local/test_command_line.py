@@ -1,0 +1,77 @@
+"""``python -m airflow_provider_bitdance.local``."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.contract.local.caller import ROOT, SUBMIT
+
+COMMAND = (sys.executable, "-m", "airflow_provider_bitdance.local")
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+def test_help_names_every_option_path_and_fault() -> None:
+    done = _run("--help")
+    assert done.returncode == 0
+    for word in ("--latency", "--balance", "/admin/bill", "/predictions/ID", "null_outputs", "after_create"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--host", "0.0.0.0"),
+        ("--port", "70000"),
+        ("--latency", "12-1"),
+        ("--latency", "nan"),
+        ("--format", "gif"),
+        ("--faults", "/nonexistent"),
+    ],
+)
+def test_a_bad_argument_is_refused_by_name(arguments: tuple[str, str]) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert f"argument {arguments[0]}" in done.stderr
+
+
+def test_a_taken_port_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = _run("--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert re.fullmatch(r"cannot listen on 127\.0\.0\.1:\d+: Address already in use\n", done.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps([{"on": "submit", "kind": "failed", "match": "bad"}]))
+    arguments = ("--latency", "0", "--api-key", "k", "--format", "jpeg", "--faults", str(plan))
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            (url,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
+            with httpx.Client(base_url=url, headers={"Authorization": "Bearer k"}) as http:
+                for prompt in ("good", "bad"):
+                    assert http.post(SUBMIT, json={"prompt": prompt}).status_code == 200
+                bill = http.get("/admin/bill").json()
+                assert (bill["billed"], bill["refunded"]) == (1, 1)
+                good = http.get("/admin/predictions").json()[0]["id"]
+                picture = http.get(f"/outputs/{good}/1.jpeg")
+                assert picture.headers["content-type"] == "image/jpeg"
+        finally:
+            process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+        assert process.stdout.read() == ""

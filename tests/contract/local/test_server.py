@@ -1,0 +1,126 @@
+"""The server and its admin paths: start, stop, the event log, reset."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.local import LocalService, Options, running_service
+from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, calling, get
+
+
+def test_the_event_log_holds_paths_but_no_keys_and_no_admin_calls(caller: Caller) -> None:
+    caller.ask()
+    caller.http.get("/api/v3/balance?key=local-key")
+    get(caller.local.url + "/api/v3/balance")
+    answer = caller.http.get("/admin/requests")
+    assert [(event["method"], event["path"], event["status"]) for event in answer.json()] == [
+        ("POST", SUBMIT, 200),
+        ("GET", "/api/v3/balance", 200),
+        ("GET", "/api/v3/balance", 401),
+    ]
+    assert answer.json()[0]["time"] == caller.clock.now
+    assert "local-key" not in answer.text
+
+
+def test_a_reset_forgets_everything(caller: Caller) -> None:
+    caller.local.add_fault(on="balance", kind="reset")
+    prediction_id = caller.submit()
+    assert caller.http.post("/admin/reset").status_code == 204
+    assert caller.local.requests() == []
+    assert caller.read(prediction_id).status_code == 404
+    assert caller.http.get("/api/v3/balance").json()["data"] == {"balance": 100}
+    assert caller.local.bill().submitted == 0
+
+
+@pytest.mark.parametrize("after_create", [False, True])
+def test_a_slow_submit_that_timed_out_may_be_charged_and_holds_up_no_stop(
+    clock: Clock, after_create: bool
+) -> None:
+    local = LocalService(clock=clock)
+    local.add_fault(on="submit", kind="slow", seconds=60, after_create=after_create)
+    local.start()
+    with Caller(local, clock).http as http, pytest.raises(httpx.ReadTimeout):
+        http.post(SUBMIT, json={"prompt": "x"}, timeout=0.1)
+    began = time.monotonic()
+    local.stop()
+    assert time.monotonic() - began < 2
+    assert local.bill().billed == int(after_create)
+    local.stop()
+    with pytest.raises(httpx.ConnectError):
+        get(local.url)
+
+
+def test_a_client_that_stalls_holds_up_no_stop(clock: Clock) -> None:
+    local = LocalService(clock=clock)
+    local.add_fault(on="output", kind="oversized")
+    local.start()
+    caller = Caller(local, clock)
+    with caller.http, caller.http.stream("GET", caller.finish(caller.submit())) as answer:
+        next(answer.iter_raw())
+        began = time.monotonic()
+        local.stop()
+    assert time.monotonic() - began < 1
+
+
+def test_a_stopped_service_starts_again_on_the_same_address(clock: Clock) -> None:
+    local = LocalService(clock=clock)
+    local.start()
+    first = local.url
+    local.stop()
+    local.start()
+    assert local.url == first
+    assert get(first + "/admin/bill").status_code == 200
+    local.stop()
+
+
+def test_an_answer_does_not_wait_for_delayed_acknowledgements(caller: Caller) -> None:
+    caller.http.get("/admin/bill")
+    began = time.monotonic()
+    for _ in range(20):
+        caller.http.get("/admin/bill")
+    assert time.monotonic() - began < 20 * 0.03
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
+def test_other_names_of_this_computer_will_do(host: str) -> None:
+    with running_service(host=host) as local:
+        assert get(local.url + "/admin/bill").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", ""])
+def test_only_loopback_hosts_are_allowed(host: str) -> None:
+    with pytest.raises(ValueError, match="not a loopback address"):
+        LocalService(host=host)
+
+
+def test_importing_the_package_loads_no_server() -> None:
+    script = (
+        "import sys, airflow_provider_bitdance.local;"
+        "print(sorted({'fastapi', 'uvicorn', 'PIL', 'pydantic', 'airflow'} & sys.modules.keys()))"
+    )
+    run = [sys.executable, "-c", script]
+    done = subprocess.run(run, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_answer_is_dated_by_the_services_clock(caller: Caller) -> None:
+    for path in ("/api/v3/balance", "/admin/bill", "/outputs/none/1.png", "/nowhere"):
+        assert caller.http.get(path).headers.get_list("date") == ["Thu, 28 May 2026 20:26:40 GMT"]
+
+
+def test_the_services_clock_may_be_ahead(clock: Clock) -> None:
+    with calling(Options(clock_skew=60), clock) as caller:
+        answer = caller.ask()
+        assert answer.headers["date"] == "Thu, 28 May 2026 20:27:40 GMT"
+        assert answer.json()["data"]["created_at"] == "2026-05-28T20:27:40.250000000Z"
+
+
+def test_a_method_that_a_path_does_not_have_is_refused_by_name(caller: Caller) -> None:
+    answer = caller.http.put("/api/v3/balance")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert answer.json() == {"code": 405, "message": "Method Not Allowed", "data": None}

@@ -1,0 +1,71 @@
+"""docs/testing.md, followed to the letter, in an environment that holds the wheel and no checkout.
+
+It takes about a minute: a whole Airflow is installed, from the package index that pip or uv is set to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "testing.md").read_text()
+BLOCK = re.compile(r"^(?:`(?P<file>[\w./]+)`\n\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+INSTALL = "pip install 'airflow-provider-bitdance[local]' pytest\n"
+
+
+@pytest.fixture(scope="module")
+def programs(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Do what the page's first command asks for, with this wheel, and return the folder of programs."""
+    home = tmp_path_factory.mktemp("clean") / "venv"
+    python = str(home / "bin" / "python")
+    needs = ["-c", str(ROOT / "constraints.txt"), f"{wheel_file}[local]", "pytest", "pytest-xdist"]
+    if uv := shutil.which("uv"):
+        steps = [
+            [uv, "venv", "--quiet", "--no-python-downloads", "--python", sys.executable, str(home)],
+            [uv, "pip", "install", "--quiet", "--python", python, *needs],
+        ]
+    else:
+        steps = [
+            [sys.executable, "-m", "venv", str(home)],
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needs],
+        ]
+    for step in steps:
+        subprocess.run(step, check=True)
+    return home / "bin"
+
+
+def as_a_script(page: str) -> str:
+    """Turn the page into what its reader does: write each named file, type each command, top to bottom."""
+    lines = ["set -e"]
+    for block in BLOCK.finditer(page):
+        file, language, text = block["file"], block["language"], block["text"]
+        if file:
+            lines += [f"mkdir -p $(dirname {file})", f"cat > {file} << 'END OF FILE'", f"{text}END OF FILE"]
+        elif text != INSTALL:
+            assert language == "console", f"a snippet without a file's name above it: {text}"
+            lines.append(text)
+    return "\n".join(lines)
+
+
+def test_a_user_who_follows_the_page_sees_all_its_tests_pass(programs: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", as_a_script(PAGE)],
+        cwd=tmp_path,
+        env={"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert re.findall(r"=+ (\d+) passed", done.stdout) == ["1", str(PAGE.count("\ndef test_"))]
+
+
+def test_the_page_names_the_command_that_the_environment_was_made_for() -> None:
+    assert [block["text"] for block in BLOCK.finditer(PAGE) if "pip" in block["text"]] == [INSTALL]

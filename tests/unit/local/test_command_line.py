@@ -1,0 +1,100 @@
+"""The command line without a service: every option arrives, wrong ones are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bitdance.local import faults, manual
+from airflow_provider_bitdance.local.__main__ import _options, _parser, main
+from airflow_provider_bitdance.local.catalogue import MODELS
+from airflow_provider_bitdance.local.options import Options
+
+GIVEN = (
+    *("--api-key", "k", "--latency", "80%:1-2,20%:9", "--balance", "5", "--pictures", "fast"),
+    *("--output-ttl", "60", "--echo-inputs", "--seed", "7", "--tier", "gold", "--tier-table", "older"),
+    *("--requests-per-minute", "11", "--max-in-flight", "12", "--above-limit", "queue", "--retry-after"),
+    *("--refund-after", "30", "--clock-skew", "-3", "--state", "state.jsonl"),
+)
+
+
+def test_every_option_arrives() -> None:
+    options = _options(_parser().parse_args(GIVEN))
+    assert options == Options(
+        api_key="k",
+        latency="80%:1-2,20%:9",
+        balance_usd=5.0,
+        pictures="fast",
+        output_ttl=60.0,
+        echo_inputs=True,
+        seed=7,
+        tier="gold",
+        tier_table="older",
+        requests_per_minute=11,
+        max_in_flight=12,
+        above_limit="queue",
+        retry_after=True,
+        refund_after=30.0,
+        clock_skew=-3.0,
+        state=Path("state.jsonl"),
+    )
+    assert _options(_parser().parse_args(["--format", "webp"])).picture_format == "webp"
+    defaults = dataclasses.asdict(Options())
+    same = [name for name, value in dataclasses.asdict(options).items() if value == defaults[name]]
+    assert same == ["picture_format"], "give each new option another value here"
+
+
+def test_without_options_it_is_a_service_of_two_seconds() -> None:
+    assert _options(_parser().parse_args([])) == Options(latency="2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("--latency", "80%:1,10%:2"),
+        ("--balance", "nan"),
+        ("--balance", "much"),
+        ("--output-ttl", "-1"),
+        ("--refund-after", "inf"),
+        ("--tier", "platinum"),
+        ("--tier-table", "newest"),
+        ("--requests-per-minute", "0"),
+        ("--max-in-flight", "1.5"),
+        ("--above-limit", "wait"),
+        ("--pictures", "none"),
+        ("--state", "/nonexistent/state"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(capsys: pytest.CaptureFixture[str], name: str, value: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, value])
+    assert end.value.code == 2
+    assert f"argument {name}: " in capsys.readouterr().err
+
+
+def test_fast_pictures_in_another_format_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--pictures", "fast", "--format", "jpeg"])
+    assert "argument --pictures: fast pictures are PNG" in capsys.readouterr().err
+
+
+def test_the_help_is_a_manual_that_fits_the_screen() -> None:
+    help_text = _parser().format_help()
+    assert max(map(len, help_text.splitlines())) <= manual.WIDTH
+    assert "%%" not in help_text
+    for model in MODELS.values():
+        assert f"{model.id}  ${model.price}" in help_text
+    for figures in ("2 / 2", "10 / 3", "500 / 300", "500 / 100", "5000 / 10000"):
+        assert figures in help_text
+
+
+def test_the_examples_of_the_manual_are_taken() -> None:
+    lines = [line.strip() for line in manual.text().splitlines()]
+    options = [line.split() for line in lines if line.startswith("--")]
+    assert len(options) >= 6
+    for given in options:
+        _options(_parser().parse_args(given))
+    rules = [line for line in lines if line.startswith('{"on"')]
+    assert len(faults.parse_plan(f"[{', '.join(rules)}]")) == len(rules) >= 3
