@@ -102,6 +102,12 @@ class Receipts:
         """Return where the receipt of the image at ``address`` lies, whether or not there is one."""
         return at(self._folder, self._name(address))
 
+    def known(self) -> set[str]:
+        """Return the names of all records that there are: one listing instead of many looks."""
+        return {
+            name.removeprefix("receipts/").removesuffix(".json") for name in self._folder.names("receipts")
+        }
+
     def find(self, address: ImageAddress) -> Receipt | None:
         """Return the receipt of the image at ``address``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_bitdance.api.errors import (
@@ -11,7 +11,6 @@ from airflow_provider_bitdance.api.errors import (
     BudgetError,
     FencedError,
     Paid,
-    PredictionError,
     PredictionTimeoutError,
     RecordUnreadableError,
     StorageError,
@@ -20,33 +19,32 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench, Wanted
 from airflow_provider_bitdance.engine.budget import check_purchase, usd
-from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.plan import plan
-from airflow_provider_bitdance.engine.store import recorded_error, settle
-from airflow_provider_bitdance.engine.submit import buy
-from airflow_provider_bitdance.engine.wait import watch
-from airflow_provider_bitdance.journal import (
-    Adopted,
-    Failure,
-    ImageState,
-    Intended,
-    JobState,
-    Status,
-    Stored,
-)
+from airflow_provider_bitdance.engine.pump import Pump
+from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error
+from airflow_provider_bitdance.journal import Adopted, ImageState, Intended, JobState, Status, Stored
 from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.receipts import Receipt
 
+RECEIPTS_AT_ONCE = 16
 CLAIM_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every image of the job is stored.
+    """Nothing is left to do in this try.
 
-    :param results: One plain dict an image, in the plan's order.
+    :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
+    :param failures: By key, why an image is not stored. Never there for a job of one image: that is raised.
     """
 
-    results: list[dict[str, Any]]
+    stored: dict[str, dict[str, Any]]
+    failures: dict[str, BitDanceError] = field(default_factory=dict)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The summaries of the stored images, in the plan's order."""
+        return list(self.stored.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,51 +71,14 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
     _tell_if_changed(bench, wanted)
     try:
         left_open = await _claim(bench, wanted)
-        stopped = await _buy_all(bench, left_open)
-        if pending := _pending(bench):
-            await _collect(bench, pending)
-        return await _outcome(bench, stopped)
+        pump = Pump(bench)
+        await pump.run(left_open=left_open)
+        return await _outcome(bench, pump)
     except StorageError as error:
         # A record that cannot be read or written costs nothing itself, but the image that it is about may be
         # bought: by this process or by an earlier one.
         images = bench.journal.state.images.values()
         if error.paid is Paid.NO and any(image.prediction_id and not image.reused for image in images):
-            error.paid = Paid.YES
-        raise
-
-
-async def _buy_all(bench: Bench, left_open: bool) -> BitDanceError | None:
-    """Buy what is missing, and return why not all of it, where some is bought that has to be stored first.
-
-    :param left_open: Another process left intents without an answer.
-    """
-    try:
-        if left_open:
-            await settle_intents(bench, bench.journal)
-        for image in bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED):
-            await buy(bench, image.plan.key)
-    except FencedError:
-        raise
-    except BitDanceError as error:
-        if not _pending(bench):
-            raise
-        bench.log.warning("%s. What is bought already is stored first", error.what)
-        return error
-    return None
-
-
-async def _collect(bench: Bench, pending: dict[str, float]) -> None:
-    """Wait for what is bought, and store what ends."""
-    try:
-        ended = await watch(
-            bench.client, pending, until=_until(bench), poll=bench.policy.poll, clock=bench.clock
-        )
-        for image in bench.journal.state.having(Status.SUBMITTED):
-            if image.prediction_id in ended:
-                await settle(bench, image, ended[image.prediction_id])
-    except BitDanceError as error:
-        # A look that failed or a full disk costs nothing itself, but the image that it is about is bought.
-        if error.paid is Paid.NO and not isinstance(error, PredictionError):
             error.paid = Paid.YES
         raise
 
@@ -135,9 +96,8 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         ours, last = bench.journal.writer, state.writer
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline  # a resume after a deferral is the same try
-        for image in state.having(Status.FAILED):
-            if image.failure is not Failure.FAILED or not bench.policy.retry_failed:
-                raise recorded_error(image)
+        if len(state.images) == 1:
+            _raise_if_failed_for_good(bench)
         events: list[Event] = []
         if not state.images:
             events += await plan(bench, wanted)
@@ -153,6 +113,12 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         else:
             return left_open
     raise FencedError(f"Too many processes want the job {bench.journal.uri}")
+
+
+def _raise_if_failed_for_good(bench: Bench) -> None:
+    for image in bench.journal.state.having(Status.FAILED):
+        if not may_be_bought_anew(bench, image):
+            raise recorded_error(bench, image)
 
 
 def _check_not_replaced(bench: Bench) -> None:
@@ -204,42 +170,61 @@ def _pending(bench: Bench) -> dict[str, float]:
     return {image.prediction_id: image.submitted_at for image in bench.journal.state.having(Status.SUBMITTED)}
 
 
-def _until(bench: Bench) -> float:
-    """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline."""
-    deadline = bench.journal.state.deadline
-    if bench.policy.defer_after is None:
-        return deadline
-    return min(deadline, bench.clock.time() + bench.policy.defer_after)
+async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
+    """Say what this process came to: all is done, only waiting is left, or an error ends the try."""
+    state, now = bench.journal.state, bench.clock.time()
+    waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in pump.failures]
+    if waiting and bench.policy.defer_after is not None and now < state.deadline:
+        pending = {image.prediction_id: image.submitted_at for image in waiting}
+        return Waiting(pending, state.deadline, now)
+    if pump.stopped is not None:
+        raise _with_what_is_missing(pump.stopped, state)
+    failures = {
+        image.plan.key: _failure(bench, pump, image)
+        for image in state.images.values()
+        if image.status is not Status.STORED
+    }
+    if failures and len(state.images) == 1:
+        raise next(iter(failures.values()))
+    return Finished(await _summaries(bench, pump), failures)
 
 
-async def _outcome(bench: Bench, stopped: BitDanceError | None) -> Finished | Waiting:
-    state = bench.journal.state
-    pending = _pending(bench)
-    if stopped is not None and not pending:
-        raise _with_what_is_missing(stopped, state)
-    if not pending:
-        return Finished([await _result(bench, image) for image in state.images.values()])
-    now = bench.clock.time()
-    # The last look may come a moment before the deadline, and only some may hand over what is left.
-    if now >= state.deadline or bench.policy.defer_after is None:
-        raise PredictionTimeoutError(
-            f"Not done within {bench.policy.timeout:.0f} s: prediction {', '.join(pending)}",
-            fix="Its output stays collectable for 7 days",
-        )
-    return Waiting(pending, state.deadline, now)
+def _failure(bench: Bench, pump: Pump, image: ImageState) -> BitDanceError:
+    """Return why an image is not stored: found by this process, recorded by an earlier one, or the time."""
+    if image.plan.key in pump.failures:
+        return pump.failures[image.plan.key]
+    if image.status is Status.FAILED:
+        return recorded_error(bench, image)
+    return PredictionTimeoutError(
+        f"Not done within {bench.policy.timeout:.0f} s: prediction {image.prediction_id}",
+        fix="Its output stays collectable for 7 days",
+    )
 
 
 def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceError:
     missing = [image for image in state.images.values() if image.status is not Status.STORED]
-    cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
-    stored = len(state.images) - len(missing)
-    error.what = (
-        f"{error.what}. {stored} of {len(state.images)} images are stored; the rest costs about {cost}"
-    )
+    if len(state.images) > 1:
+        cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
+        stored, total = len(state.images) - len(missing), len(state.images)
+        error.what = f"{error.what}. {stored} of {total} images are stored; the rest costs about {cost}"
     return error
 
 
-async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:
+async def _summaries(bench: Bench, pump: Pump) -> dict[str, dict[str, Any]]:
+    """Return the summary of each stored image; receipts of earlier processes are read, some at a time."""
+    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+
+    async def summary(image: ImageState) -> dict[str, Any]:
+        async with gate:
+            receipt = pump.receipts.get(image.plan.key) or await _receipt(bench, image)
+        return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)
+
+    stored = bench.journal.state.having(Status.STORED)
+    summaries = await asyncio.gather(*(summary(image) for image in stored))
+    return {image.plan.key: found for image, found in zip(stored, summaries, strict=True)}
+
+
+async def _receipt(bench: Bench, image: ImageState) -> Receipt:
     address = bench.address_of(image.plan)
     receipt = await asyncio.to_thread(bench.receipts.find, address)
     if receipt is None:
@@ -253,4 +238,4 @@ async def _result(bench: Bench, image: ImageState) -> dict[str, Any]:
             f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
             fix="Give the tasks different output_paths, or clear the task to have its image made anew",
         )
-    return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)
+    return receipt

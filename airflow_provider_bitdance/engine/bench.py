@@ -14,6 +14,7 @@ from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import NsfwError
 from airflow_provider_bitdance.api.models import MAX_SEED, ImageRequest
 from airflow_provider_bitdance.engine.metrics import counts
+from airflow_provider_bitdance.engine.scribe import Scribe
 from airflow_provider_bitdance.journal import Journal, PlannedImage
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.names import ImageAddress
@@ -22,13 +23,20 @@ from airflow_provider_bitdance.receipts import Receipt, Receipts
 from airflow_provider_bitdance.reservations import Reservations
 from airflow_provider_bitdance.storage import Folder
 
+FEW_IMAGES = 5
+"""Of so many each has its lines in the log."""
+
 IfExists = Literal["reuse", "regenerate", "fail"]
 Nsfw = Literal["fail", "skip", "allow"]
 OnLostAnswer = Literal["buy_again", "fail"]
+OnItemFailure = Literal["finish_then_fail", "fail_fast", "tolerate"]
 
 
 class Log(Protocol):
     """The part of a logger that the engine uses: Airflow's are not of one class."""
+
+    def debug(self, message: str, /, *args: Any) -> Any:
+        """Say what one of many images does."""
 
     def info(self, message: str, /, *args: Any) -> Any:
         """Say that something changed."""
@@ -53,13 +61,17 @@ class Clock:
 class Policy:
     """What the user chose.
 
-    :param timeout: Seconds that one try waits for its predictions.
+    :param timeout: Seconds that one try waits for its predictions, after the last purchase.
     :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
     :param price_usd: Assumed price of one image; ``None`` asks the API.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
     :param check_balance: Ask for the account's balance before the first purchase.
     :param on_lost_answer: What to do where an answer was lost and the history proves nothing.
     :param retry_failed: Whether a next try buys an image anew whose prediction failed.
+    :param max_in_flight: Predictions in flight at once; ``None`` finds out what the account takes.
+    :param requests_per_minute: Submissions in any minute; ``None`` is without limit.
+    :param on_item_failure: What one failed image means to the others, and to the job.
+    :param max_failures: With ``"tolerate"``: so many, and no more.
     """
 
     timeout: float = 600.0
@@ -71,6 +83,10 @@ class Policy:
     check_balance: bool = False
     on_lost_answer: OnLostAnswer = "buy_again"
     retry_failed: bool = True
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    on_item_failure: OnItemFailure = "finish_then_fail"
+    max_failures: int | None = None
     poll: PollSchedule = field(default_factory=PollSchedule)
 
 
@@ -95,6 +111,7 @@ class Bench:
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
     :param count: Takes metrics: a counter's name, and what is added.
+    :ivar starting: Keys of images that are about to be intended: the budget counts them.
     """
 
     client: AsyncClient
@@ -107,6 +124,13 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     count: Callable[[str, int], None] = lambda _name, _number: None
+    starting: set[str] = field(default_factory=set, init=False)
+    _scribe: Scribe = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make what writes the journal; a frozen dataclass has no other way."""
+        scribe = Scribe(self.journal, sleep=self.clock.sleep, now=self.clock.time)
+        object.__setattr__(self, "_scribe", scribe)
 
     @property
     def receipts(self) -> Receipts:
@@ -118,14 +142,24 @@ class Bench:
         """The reservations below the records path."""
         return Reservations(self.records)
 
+    def tell(self, message: str, *args: object) -> None:
+        """Log what happens to one image: of many, only the sum is told."""
+        log = self.log.info if len(self.journal.state.images) <= FEW_IMAGES else self.log.debug
+        log(message, *args)
+
     def address_of(self, image: PlannedImage) -> ImageAddress:
         """Return where an image of this job's plan goes."""
         return ImageAddress(self.journal.state.output, image.stem, image.extension, image.named)
 
-    def is_intact(self, receipt: Receipt) -> bool:
-        """Say whether the file of a receipt is there as it was stored. Reads it where the size is right."""
+    def is_intact(self, receipt: Receipt, *, by_size: bool = False) -> bool:
+        """Say whether the file of a receipt is there as it was stored. Reads it where the size is right.
+
+        :param by_size: Does not read it: of hundreds of images that would be gigabytes.
+        """
         if self.images.size(receipt.file) != receipt.bytes:
             return False
+        if by_size:
+            return True
         data = self.images.read(receipt.file)
         return data is not None and hashlib.sha256(data).hexdigest() == receipt.sha256
 
@@ -146,10 +180,12 @@ class Bench:
         self._count(self.journal, events)
 
     async def write(self, *events: Event, journal: Journal | None = None) -> None:
-        """Write an entry of this job's journal, or of one that this process has claimed, in a thread."""
-        journal = journal or self.journal
-        await asyncio.to_thread(journal.append, self.clock.time(), *events)
-        self._count(journal, events)
+        """Write events into this job's journal, or into another that this process has claimed."""
+        if journal is None or journal is self.journal:
+            await self._scribe.write(*events)
+        else:
+            await asyncio.to_thread(journal.append, self.clock.time(), *events)
+        self._count(journal or self.journal, events)
 
     def _count(self, journal: Journal, events: tuple[Event, ...]) -> None:
         for name, number in counts(events, journal.state):

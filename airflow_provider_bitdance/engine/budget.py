@@ -6,21 +6,10 @@ from airflow_provider_bitdance.api import protocol
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BudgetError, UnconfirmedPurchaseError
 from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
-from airflow_provider_bitdance.journal import ImageState, JobState, PlannedImage
+from airflow_provider_bitdance.journal import ImageState, PlannedImage
 
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
-
-
-def spent(state: JobState) -> float:
-    """Return what a job has spent at most, in US dollars: estimated, and possibly paid submissions counted.
-
-    Predictions that failed count, too: WaveSpeed refunds them within hours, and not always.
-    """
-    return sum(
-        (image.purchases + image.unconfirmed) * image.plan.estimated_cost_usd
-        for image in state.images.values()
-    )
 
 
 def check_purchase(bench: Bench, image: ImageState) -> None:
@@ -35,8 +24,9 @@ def check_purchase(bench: Bench, image: ImageState) -> None:
             fix="Look into your WaveSpeed account; the log names what may be it. Then clear the task to buy "
             'the image, or set on_lost_answer="buy_again"',
         )
-    limit, so_far = bench.policy.max_cost_usd, spent(bench.journal.state)
-    cost = image.plan.estimated_cost_usd
+    state, limit = bench.journal.state, bench.policy.max_cost_usd
+    starting = sum(state.images[key].plan.estimated_cost_usd for key in bench.starting)
+    so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
     if limit is not None and so_far + cost > limit + ROUNDING:
         raise BudgetError(
             f"This task has spent or possibly spent {usd(so_far)}, another image costs about {usd(cost)}, "

@@ -23,6 +23,10 @@ from airflow_provider_bitdance.names import EXTENSIONS, ImageAddress
 from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import check_writable
 
+MANY = 20
+"""Beyond so many images what is there is listed, and their files are compared by size, not by content."""
+LOOKS_AT_ONCE = 16
+
 
 async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, and what needs no purchase.
@@ -32,7 +36,14 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     """
     earlier = await take_over_earlier(bench)
     price = await prices(bench.client, bench.policy, wanted)
-    decided = [await _decide(bench, item, earlier, price) for item in wanted]
+    known = await asyncio.to_thread(bench.receipts.known) if len(wanted) > MANY else None
+    gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def decide(item: Wanted) -> tuple[PlannedImage, Event | None]:
+        async with gate:
+            return await _decide(bench, item, earlier, price, known)
+
+    decided = await asyncio.gather(*(decide(item) for item in wanted))
     settled = [event for _, event in decided if event is not None]
     await check_plan(bench, [image for image, event in decided if event is None])
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
@@ -45,7 +56,11 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
 
 
 async def _decide(
-    bench: Bench, item: Wanted, earlier: Journal | None, price: dict[tuple[str, str], float]
+    bench: Bench,
+    item: Wanted,
+    earlier: Journal | None,
+    price: dict[tuple[str, str], float],
+    known: set[str] | None,
 ) -> tuple[PlannedImage, Event | None]:
     """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
     image = _planned(bench, item, price[item.request.model, item.request.size])
@@ -55,7 +70,10 @@ async def _decide(
     if bench.policy.if_exists == "fail":
         await asyncio.to_thread(_refuse_existing, bench, item.address)
     elif bench.policy.if_exists == "reuse":
-        receipt = await asyncio.to_thread(_standing_receipt, bench, item.address)
+        is_listed = known is None or item.address.record_name in known
+        receipt = (
+            await asyncio.to_thread(_standing_receipt, bench, item.address, known) if is_listed else None
+        )
         if receipt is not None and receipt.fingerprint == image.fingerprint:
             bench.check_nsfw(receipt)
             _tell_reuse(bench, receipt)
@@ -101,12 +119,12 @@ def _planned(bench: Bench, item: Wanted, price_usd: float) -> PlannedImage:
     )
 
 
-def _standing_receipt(bench: Bench, address: ImageAddress) -> Receipt | None:
+def _standing_receipt(bench: Bench, address: ImageAddress, known: set[str] | None) -> Receipt | None:
     """Return the receipt at an address, if its file is there as it was recorded."""
     receipt = bench.receipts.find(address)
     if receipt is None:
         return None
-    if not bench.is_intact(receipt):
+    if not bench.is_intact(receipt, by_size=known is not None):
         bench.log.warning("%s is gone or was changed since it was stored", receipt.uri)
         return None
     return receipt

@@ -47,16 +47,23 @@ _ERRORS: dict[Failure, type[PredictionError | OutputError]] = {
 _FAILURES = {error: failure for failure, error in _ERRORS.items()}
 
 
-def recorded_error(image: ImageState) -> PredictionError | OutputError:
-    """Return the error that the journal has of an image, for a try that may not buy it anew."""
+def may_be_bought_anew(bench: Bench, image: ImageState) -> bool:
+    """Say whether this try may buy an image whose prediction failed: in an earlier try, and not for good."""
+    is_of_this_try = image.failed_in_try == bench.journal.writer.try_number
+    return image.failure is Failure.FAILED and bench.policy.retry_failed and not is_of_this_try
+
+
+def recorded_error(bench: Bench, image: ImageState) -> PredictionError | OutputError:
+    """Return the error that the journal has of an image that this try may not buy anew."""
     error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
-    error.retry_helps = False
-    error.retry_in_words = ""
+    if image.failure is not Failure.FAILED or not bench.policy.retry_failed:
+        error.retry_helps = False
+        error.retry_in_words = ""
     return error
 
 
-async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> None:
-    """Store the image of a prediction that ended, or write down why there is none.
+async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Receipt:
+    """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
 
     :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
     :raises OutputError: The picture could not be had; it is paid for, and collectable where a retry helps.
@@ -76,7 +83,7 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
     address = bench.address_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(bench.journal.job)
     await bench.write(Stored(key=image.plan.key, receipt=bench.receipts.uri(address), reused=not bought_here))
-    bench.log.info(
+    bench.tell(
         "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
         receipt.width,
         receipt.height,
@@ -84,6 +91,7 @@ async def settle(bench: Bench, image: ImageState, prediction: Prediction) -> Non
         (receipt.stored_at - receipt.submitted_at).total_seconds(),
         receipt.uri,
     )
+    return receipt
 
 
 def _check_ended_well(bench: Bench, image: ImageState, prediction: Prediction) -> None:

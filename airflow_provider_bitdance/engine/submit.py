@@ -27,6 +27,7 @@ from airflow_provider_bitdance.engine.budget import check_purchase
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.others import reserve
 from airflow_provider_bitdance.journal import ImageState, Intended, NotCreated, Orphaned, Status, Submitted
+from airflow_provider_bitdance.pacing import Pace
 
 PURCHASES_A_TRY = 3
 """So often one try buys an image, where each answer before was lost."""
@@ -35,22 +36,27 @@ CONNECTION_TRIES = 5
 RECORD_PAUSES = (1.0, 3.0, 10.0)
 
 
-async def buy(bench: Bench, key: str) -> None:
+async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
     """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
     :param key: Of the image.
+    :param pace: Learns from the answers.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
     for purchases_left in reversed(range(PURCHASES_A_TRY)):
         image = bench.journal.state.images[key]
         if image.status is not Status.INTENDED:
             check_purchase(bench, image)
-            if image.plan.named and not await reserve(bench, image):
-                return
-            await bench.write(Intended(keys=(key,)))
+            bench.starting.add(key)
+            try:
+                if image.plan.named and not await reserve(bench, image):
+                    return
+                await bench.write(Intended(keys=(key,)))
+            finally:
+                bench.starting.discard(key)
             image = bench.journal.state.images[key]
         try:
-            prediction = await _post(bench, image)
+            prediction = await _post(bench, image, pace)
         except BitDanceError as error:
             if _is_not_created(error):
                 # The error matters more than the store. Unwritten, the intent is settled by the next try.
@@ -93,7 +99,7 @@ async def _record(bench: Bench, image: ImageState, prediction_id: str) -> None:
                 ) from error
             bench.log.warning("%s Trying again in %.0f s", error.what, pause)
         await bench.clock.sleep(pause)
-    bench.log.info(
+    bench.tell(
         "Bought prediction %s, about $%.4g: %s, seed %d, %r",
         prediction_id,
         image.plan.estimated_cost_usd,
@@ -110,21 +116,26 @@ async def _leave_a_note(bench: Bench, bought: Submitted, intent: int) -> None:
         await asyncio.to_thread(bench.journal.note, bench.clock.time(), orphan)
 
 
-async def _post(bench: Bench, image: ImageState) -> Prediction:
+async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     """Send the POST until it is answered, where every earlier one certainly created nothing."""
     sent = 0
     while True:
         # A paused process may wake up after another has taken over: look before spending.
         await asyncio.to_thread(bench.journal.check_unchanged)
         try:
-            return await bench.client.submit(image.plan.request)
+            prediction = await bench.client.submit(image.plan.request)
         except (NotSentError, RateLimitError) as error:
             sent += 1
             pause = _pause(error, sent)
             late = bench.clock.time() + pause >= bench.journal.state.deadline
             if late or (isinstance(error, NotSentError) and sent >= CONNECTION_TRIES):
                 raise
-            bench.log.info("%s Trying again in %.0f s", error.what, pause)
+            if isinstance(error, RateLimitError):
+                pace.refused(now=bench.clock.time(), pause=pause)
+            bench.log.info("%s. Trying again in %.0f s", error.what, pause)
+        else:
+            pace.accepted()
+            return prediction
         await bench.clock.sleep(pause)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
@@ -35,7 +35,11 @@ async def watch(
     try:
         async with asyncio.TaskGroup() as group:
             looks = [
-                group.create_task(_watch_one(client, prediction_id, submitted_at, until, poll, clock))
+                group.create_task(
+                    watch_one(
+                        client, prediction_id, submitted_at, until=lambda: until, poll=poll, clock=clock
+                    )
+                )
                 for prediction_id, submitted_at in pending.items()
             ]
     except BaseExceptionGroup as errors:
@@ -43,19 +47,26 @@ async def watch(
     return {found.id: found for look in looks if (found := look.result()) is not None}
 
 
-async def _watch_one(
+async def watch_one(
     client: AsyncClient,
     prediction_id: str,
     submitted_at: float,
-    until: float,
+    *,
+    until: Callable[[], float],
     poll: PollSchedule,
     clock: Clock,
 ) -> Prediction | None:
+    """Look at one prediction until it has ended or the time is over; then there is none. Free.
+
+    :param submitted_at: Unix time.
+    :param until: Returns the Unix time of the last look, which may change meanwhile.
+    :raises BitDanceError: Looking failed for good, or too often one after another.
+    """
     failures = 0
     asked = 0.0
     pause = poll.first(age=clock.time() - submitted_at)
     while True:
-        left = until - clock.time()
+        left = until() - clock.time()
         if left < pause and left < max(poll.interval, asked) and pause > 0:
             return None  # so little time is left that a look would come too soon after the last one
         await clock.sleep(min(pause, max(left, 0.0)))

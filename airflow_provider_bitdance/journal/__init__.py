@@ -17,12 +17,13 @@ from airflow_provider_bitdance.journal.entries import (
     Orphaned,
     Planned,
     PlannedImage,
+    Status,
     Stored,
     Submitted,
     Writer,
 )
 from airflow_provider_bitdance.journal.log import Journal
-from airflow_provider_bitdance.journal.state import ImageState, JobState, Status, fold
+from airflow_provider_bitdance.journal.state import ImageState, JobState, fold
 
 __all__ = [
     "Adopted",

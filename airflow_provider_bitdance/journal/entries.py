@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.names import safe_name
@@ -19,6 +19,16 @@ FORMAT = 1
 """Version of the entries' format. An entry of a newer one stops its reader."""
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON would hold a null instead
+
+
+class Status(StrEnum):
+    """Where an image stands."""
+
+    PLANNED = "planned"
+    INTENDED = "intended"
+    SUBMITTED = "submitted"
+    STORED = "stored"
+    FAILED = "failed"
 
 
 class Job(BaseModel):
@@ -212,9 +222,59 @@ class Failed(BaseModel):
     reason: str
 
 
+class ImageSnapshot(BaseModel):
+    """What a snapshot says of one image: the fields of its state, without its plan and its defaults."""
+
+    model_config = _strict
+
+    status: Status
+    intent: int = 0
+    intended_at: float = 0.0
+    request: ImageRequest | None = None
+    prediction_id: str = ""
+    submitted_at: float = 0.0
+    bought_by: Job | None = None
+    receipt: str = ""
+    reused: bool = False
+    failure: Failure | None = None
+    failed_in_try: int = 0
+    reason: str = ""
+    purchases: int = 0
+    unanswered: tuple[int, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as it is by default: most of it, in a journal of thousands of images."""
+        return {
+            name: value for name, value in whole(self).items() if value not in ("", 0, None, False, [], ())
+        }
+
+
+class Snapshot(BaseModel):
+    """The state after this entry's other events, so that a long journal need not be read from its start.
+
+    :param images: By key; those that are planned only are left out.
+    """
+
+    model_config = _strict
+    event: Literal["snapshot"] = "snapshot"
+    deadline: float
+    images: dict[str, ImageSnapshot]
+
+
 ImageEvent = Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed
 Event = Annotated[
-    Claimed | Planned | Intended | Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed,
+    Claimed
+    | Planned
+    | Intended
+    | Submitted
+    | Adopted
+    | NotCreated
+    | Lost
+    | Orphaned
+    | Stored
+    | Failed
+    | Snapshot,
     Field(discriminator="event"),
 ]
 

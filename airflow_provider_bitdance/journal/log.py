@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.api.errors import FencedError, StorageError
-from airflow_provider_bitdance.journal.entries import FORMAT, Claimed, Entry, Event, Job, Orphaned, Writer
-from airflow_provider_bitdance.journal.state import JobState, fold
+from airflow_provider_bitdance.journal.entries import (
+    FORMAT,
+    Claimed,
+    Entry,
+    Event,
+    Job,
+    Orphaned,
+    Snapshot,
+    Writer,
+)
+from airflow_provider_bitdance.journal.state import JobState, at_snapshot, fold, snapshot_of
 from airflow_provider_bitdance.records import read_record
 from airflow_provider_bitdance.storage import Folder, at
+
+SNAPSHOT_FROM = 50
+"""Jobs of so many images have snapshots: in every entry whose number is a multiple of the next."""
+SNAPSHOT_EVERY = 64
+_NUMBER = re.compile(r"/(\d{6,})\.json$")
 
 
 class Journal:
@@ -24,6 +40,7 @@ class Journal:
         self.job = job or writer.job
         self.state = JobState()
         self._folder = folder
+        self._folding = threading.Lock()
 
     @property
     def uri(self) -> str:
@@ -37,8 +54,24 @@ class Journal:
         :raises StorageError: The store failed.
         """
         while (entry := self._read(self.state.number + 1)) is not None:
+            had_a_plan = bool(self.state.images)
             self.state = fold(self.state, entry)
+            if not had_a_plan and len(self.state.images) >= SNAPSHOT_FROM:
+                self._leap()
         return self.state
+
+    def _leap(self) -> None:
+        """Go on from the last snapshot, where there is one: the entries before it need not be read."""
+        numbers = [
+            int(match[1]) for name in self._folder.names(self.job.folder) if (match := _NUMBER.search(name))
+        ]
+        last = max(numbers, default=0)
+        for number in range(last - last % SNAPSHOT_EVERY, self.state.number, -SNAPSHOT_EVERY):
+            entry = self._read(number)
+            snapshot = entry.events[-1] if entry else None
+            if entry is not None and isinstance(snapshot, Snapshot):
+                self.state = at_snapshot(self.state, entry, snapshot)
+                return
 
     def claim(self, deadline: float, now: float, *events: Event) -> JobState:
         """Become the job's writer. The events, if any, go into the same entry.
@@ -79,29 +112,32 @@ class Journal:
         :raises FencedError: One has.
         """
         while (entry := self._read(self.state.number + 1)) is not None:
+            if entry.writer.token == self.writer.token and entry.number > self.state.number:
+                return  # being written by this process at this moment, in another thread
             if not entry.is_note:
                 raise self._fenced()
-            self.state = fold(self.state, entry)
+            with self._folding:
+                if entry.number == self.state.number + 1:
+                    self.state = fold(self.state, entry)
 
     def _fenced(self) -> FencedError:
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
 
     def _write(self, now: float, events: tuple[Event, ...]) -> bool:
         """Write the next entry, and say whether its number was free."""
-        entry = Entry(
-            number=self.state.number + 1,
-            time=datetime.fromtimestamp(now, UTC),
-            writer=self.writer,
-            events=events,
-        )
+        number = self.state.number + 1
+        entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.writer, events=events)
         after = fold(self.state, entry)
+        if number % SNAPSHOT_EVERY == 0 and len(after.images) >= SNAPSHOT_FROM and not entry.is_note:
+            entry = entry.model_copy(update={"events": (*events, snapshot_of(after))})
         try:
             self._folder.create(self._name(entry.number), entry.model_dump_json(indent=1).encode())
         except FileExistsError:
             # A store's client may repeat a write whose answer it lost: then the entry there is ours.
             if self._read(entry.number) != entry:
                 return False
-        self.state = after
+        with self._folding:
+            self.state = after
         return True
 
     def _read(self, number: int) -> Entry | None:

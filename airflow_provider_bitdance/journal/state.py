@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from airflow_provider_bitdance.api.errors import RecordUnreadableError
 from airflow_provider_bitdance.journal.entries import (
     Adopted,
     Claimed,
     Entry,
-    Event,
     Failed,
     Failure,
     ImageEvent,
+    ImageSnapshot,
     Intended,
     Job,
     Lost,
     Orphaned,
     Planned,
     PlannedImage,
+    Snapshot,
+    Status,
     Stored,
     Submitted,
     Writer,
 )
-
-
-class Status(StrEnum):
-    """Where an image stands."""
-
-    PLANNED = "planned"
-    INTENDED = "intended"
-    SUBMITTED = "submitted"
-    STORED = "stored"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +34,7 @@ class ImageState:
     :param intent: How many intents there were.
     :param intended_at: Unix time of the last one.
     :param bought_by: The other job that bought the prediction, where one did.
+    :param failed_in_try: The number of the try in which it failed.
     :param purchases: Predictions that this job bought for it.
     :param unanswered: Intents of this job that may have been charged, and gave it no prediction.
     """
@@ -57,6 +49,7 @@ class ImageState:
     receipt: str = ""
     reused: bool = False
     failure: Failure | None = None
+    failed_in_try: int = 0
     reason: str = ""
     purchases: int = 0
     unanswered: frozenset[int] = frozenset()
@@ -71,6 +64,11 @@ class ImageState:
         """How many of them this job made, the one that is under way among them."""
         return len(self.unanswered) + (self.status is Status.INTENDED)
 
+    @property
+    def spent_usd(self) -> float:
+        """What this job has spent on it at most. Failed predictions count: not each is refunded."""
+        return (self.purchases + self.unconfirmed) * self.plan.estimated_cost_usd
+
 
 @dataclass(frozen=True, slots=True)
 class JobState:
@@ -78,6 +76,7 @@ class JobState:
 
     :param number: Of the last entry; 0 before the first.
     :param time: Of the last entry, Unix time.
+    :param spent_usd: What the job has spent at most: estimated, with what is possibly paid.
     """
 
     number: int = 0
@@ -86,6 +85,7 @@ class JobState:
     deadline: float = 0.0
     output: str = ""
     images: dict[str, ImageState] = field(default_factory=dict)
+    spent_usd: float = 0.0
 
     @property
     def is_stored(self) -> bool:
@@ -127,29 +127,63 @@ def fold(state: JobState, entry: Entry) -> JobState:
             raise _broken(entry, "is of a writer that has not claimed the journal")
         state = replace(state, time=entry.time.timestamp(), writer=entry.writer)
     state = replace(state, number=entry.number)
-    for event in entry.events:
-        state = _apply(state, entry, event)
-    return state
-
-
-def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
-    if isinstance(event, Claimed):
-        return replace(state, deadline=event.deadline)
-    if isinstance(event, Planned):
-        if state.images:
-            raise _broken(entry, "plans a second time")
-        return replace(
-            state,
-            output=event.output,
-            images={plan.key: ImageState(plan) for plan in event.images},
-        )
-    keys = event.keys if isinstance(event, Intended) else (event.key,)
     images = dict(state.images)
-    for key in keys:
-        if key not in images:
-            raise _broken(entry, f"speaks of an image {key!r} that was not planned")
-        images[key] = _apply_to_image(images[key], entry, event)
-    return replace(state, images=images)
+    spent = state.spent_usd
+    for event in entry.events:
+        if isinstance(event, Claimed):
+            state = replace(state, deadline=event.deadline)
+        elif isinstance(event, Planned):
+            if images:
+                raise _broken(entry, "plans a second time")
+            state = replace(state, output=event.output)
+            images = {plan.key: ImageState(plan) for plan in event.images}
+        elif not isinstance(event, Snapshot):
+            for key in event.keys if isinstance(event, Intended) else (event.key,):
+                if key not in images:
+                    raise _broken(entry, f"speaks of an image {key!r} that was not planned")
+                before = images[key]
+                images[key] = _apply_to_image(before, entry, event)
+                spent += images[key].spent_usd - before.spent_usd
+    return replace(state, images=images, spent_usd=spent)
+
+
+def snapshot_of(state: JobState) -> Snapshot:
+    """Return the event that holds a job's state, without its plan."""
+    return Snapshot(
+        deadline=state.deadline,
+        images={key: _short(image) for key, image in state.images.items() if image != ImageState(image.plan)},
+    )
+
+
+def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState:
+    """Return the state after an entry with a snapshot, from any earlier state that has the plan."""
+    images = {
+        key: _whole(image.plan, snapshot.images[key]) if key in snapshot.images else ImageState(image.plan)
+        for key, image in planned.images.items()
+    }
+    return replace(
+        planned,
+        number=entry.number,
+        time=entry.time.timestamp(),
+        writer=entry.writer,
+        deadline=snapshot.deadline,
+        images=images,
+        spent_usd=sum(image.spent_usd for image in images.values()),
+    )
+
+
+def _short(image: ImageState) -> ImageSnapshot:
+    fields = {name: getattr(image, name) for name in ImageSnapshot.model_fields if name != "request"}
+    # Adopting changes what was asked: the seed that the other job drew.
+    request = image.plan.request if image.bought_by else None
+    return ImageSnapshot(**{**fields, "unanswered": tuple(sorted(image.unanswered))}, request=request)
+
+
+def _whole(plan: PlannedImage, short: ImageSnapshot) -> ImageState:
+    fields = {name: getattr(short, name) for name in ImageSnapshot.model_fields if name != "request"}
+    if short.request is not None:
+        plan = plan.model_copy(update={"request": short.request})
+    return ImageState(plan, **{**fields, "unanswered": frozenset(short.unanswered)})
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
@@ -186,7 +220,9 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, Stored):
         return replace(image, receipt=event.receipt, reused=event.reused)
     if isinstance(event, Failed):
-        return replace(image, failure=event.failure, reason=event.reason)
+        return replace(
+            image, failure=event.failure, reason=event.reason, failed_in_try=entry.writer.try_number
+        )
     return image
 
 

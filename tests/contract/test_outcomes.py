@@ -22,6 +22,7 @@ from airflow_provider_bitdance.engine import Bench, Policy
 from airflow_provider_bitdance.engine.submit import buy
 from airflow_provider_bitdance.journal import Intended, Journal, Planned
 from airflow_provider_bitdance.local import LocalService, Options, faults, running_service
+from airflow_provider_bitdance.pacing import Pace
 from airflow_provider_bitdance.storage import LocalFolder
 from tests.builders import API_KEY, posts
 from tests.unit.support import FakeClock, a_plan, a_request, a_writer
@@ -105,7 +106,7 @@ def buying(service: LocalService, folder: Path, clock: FakeClock) -> BitDanceErr
             log = logging.getLogger("bitdance.outcomes")
             records = LocalFolder(folder)
             bench = Bench(client, journal, records, records, Policy(), log, clock.time(), clock)
-            await buy(bench, "image")
+            await buy(bench, "image", pace=Pace())
 
     try:
         asyncio.run(once())

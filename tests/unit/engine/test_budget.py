@@ -109,7 +109,7 @@ def test_credit_that_runs_out_in_the_middle_keeps_what_is_stored_and_says_what_i
 
 def test_what_was_bought_before_the_credit_ran_out_is_waited_for_in_the_triggerer_too() -> None:
     world = World(latency=100)
-    world.api.on_post = [world.api.answer_rightly, refusal(400, "Insufficient credits."), refusal(402)]
+    world.api.on_post = [world.api.answer_rightly, *(refusal(402) for _ in range(9))]
     waiting = go(world, three(), defer_after=5.0)
     assert isinstance(waiting, Waiting)
     world.clock.now += 100
@@ -119,7 +119,7 @@ def test_what_was_bought_before_the_credit_ran_out_is_waited_for_in_the_triggere
 
 
 def test_a_transient_error_in_the_middle_loses_nothing_that_is_bought(world: World) -> None:
-    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="9999")]
+    world.api.on_post = [world.api.answer_rightly, *(refusal(429, Retry_After="9999") for _ in range(9))]
     with pytest.raises(BitDanceError, match="1 of 3 images are stored") as stopped:
         go(world, three())
     assert stopped.value.retry_helps

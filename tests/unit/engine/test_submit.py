@@ -29,6 +29,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.engine import Bench
 from airflow_provider_bitdance.engine.submit import CONNECTION_TRIES, PURCHASES_A_TRY, buy
 from airflow_provider_bitdance.journal import ImageState, Intended, Planned, Status
+from airflow_provider_bitdance.pacing import Pace
 from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
 
 PLAN = Planned(output=OUTPUT, images=(a_plan(),))
@@ -49,7 +50,7 @@ def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None, *
 
 
 def buying(bench: Bench) -> None:
-    run(buy(bench, "image"))
+    run(buy(bench, "image", pace=Pace()))
 
 
 def recorded(world: World) -> ImageState:

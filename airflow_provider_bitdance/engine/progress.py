@@ -1,0 +1,68 @@
+"""Progress: one line in the task's log when something changed, at most every few seconds."""
+
+from __future__ import annotations
+
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.journal import Status
+
+PAUSE_SECONDS = 5.0
+
+
+class Progress:
+    """Tells how far a job of several images is.
+
+    :param bench: The job.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._total = len(bench.journal.state.images)
+        self._there_before = len(bench.journal.state.having(Status.STORED))
+        self._started = self._told_at = bench.clock.time()
+        self._stored = self._failed = self._in_flight = 0
+        self._told = ""
+
+    def tell(
+        self,
+        *,
+        stored: int | None = None,
+        failed: int | None = None,
+        in_flight: int | None = None,
+        last: bool = False,
+    ) -> None:
+        """Say how far the job is, where that is news and the last line is some seconds old.
+
+        :param stored: Images that this process stored.
+        :param last: Nothing more will change in this process.
+        """
+        self._stored = self._stored if stored is None else stored
+        self._failed = self._failed if failed is None else failed
+        self._in_flight = self._in_flight if in_flight is None else in_flight
+        now = self._bench.clock.time()
+        if self._total < 2 or not (last or now >= self._told_at + PAUSE_SECONDS):
+            return
+        text = self._text(now)
+        if text != self._told:
+            self._told, self._told_at = text, now
+            self._bench.log.info("%s", text)
+
+    def _text(self, now: float) -> str:
+        done = self._there_before + self._stored
+        parts = [f"{done}/{self._total} stored"]
+        if self._in_flight:
+            parts.append(f"{self._in_flight} in flight")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        parts.append(usd(round(self._bench.journal.state.spent_usd, 6)))
+        minutes = (now - self._started) / 60
+        left = self._total - done - self._failed
+        if self._stored and minutes > 0 and left:
+            rate = self._stored / minutes
+            parts.append(f"{rate:.0f} a minute")
+            parts.append(f"about {_duration(left / rate * 60)} left")
+        return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,74 @@
+"""How fast to submit. Pure: the time is an argument, nothing is sent from here.
+
+Limits that the user gives are kept to the letter, from the first submission on. Without them the account's
+own are found: start slow, grow with each answer, halve at a 429 (published tier limits contradict each
+other).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Pace"]
+
+FIRST_WINDOW = 8.0
+"""Predictions in flight at the start, where no limit is given."""
+LARGEST_WINDOW = 1000.0
+MINUTE = 60.0
+
+
+class Pace:
+    """Decides when the next submission may be sent.
+
+    :param max_in_flight: At most so many predictions that have not ended; ``None`` finds out.
+    :param requests_per_minute: At most so many submissions in any 60 seconds; ``None`` is without limit.
+    """
+
+    def __init__(self, *, max_in_flight: int | None = None, requests_per_minute: int | None = None) -> None:
+        self.max_in_flight = max_in_flight
+        self.requests_per_minute = requests_per_minute
+        self._window = FIRST_WINDOW if max_in_flight is None else float(max_in_flight)
+        self._growing_fast = True
+        self._blocked_until = 0.0
+        self._halved_at = float("-inf")
+        self._sent: deque[float] = deque(maxlen=requests_per_minute)
+
+    @property
+    def window(self) -> int:
+        """Predictions that may be in flight now."""
+        return int(self._window)
+
+    def wait(self, *, now: float, in_flight: int) -> float:
+        """Return the seconds until one more may be sent; infinite where one in flight has to end first.
+
+        :param now: Unix time.
+        :param in_flight: Predictions that are submitted, or about to be, and have not ended.
+        """
+        if in_flight >= self.window:
+            return float("inf")
+        earliest = self._blocked_until
+        if self._sent and len(self._sent) == self.requests_per_minute:
+            earliest = max(earliest, self._sent[0] + MINUTE)
+        return max(0.0, earliest - now)
+
+    def sent(self, *, now: float) -> None:
+        """Take note of a submission."""
+        self._sent.append(now)
+
+    def accepted(self) -> None:
+        """Take note that the API took a submission: it may take more."""
+        if self.max_in_flight is None:
+            step = 1.0 if self._growing_fast else 1.0 / self._window
+            self._window = min(self._window + step, LARGEST_WINDOW)
+
+    def refused(self, *, now: float, pause: float) -> None:
+        """Take note of a 429.
+
+        :param pause: Seconds for which nothing is to be sent.
+        """
+        # Answers to what was sent before the last halving say nothing new.
+        if self.max_in_flight is None and now >= self._halved_at + pause:
+            self._growing_fast = False
+            self._halved_at = now
+            self._window = max(1.0, self._window / 2)
+        self._blocked_until = max(self._blocked_until, now + pause)

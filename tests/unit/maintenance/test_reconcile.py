@@ -1,0 +1,448 @@
+"""Reconcile: what was left behind is stored, without a purchase and without harm to others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.api.addresses import OutputRule
+from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.api.errors import AuthenticationError, InputError, ServerError
+from airflow_provider_bitdance.engine import Policy, advance
+from airflow_provider_bitdance.journal import Journal, Status
+from airflow_provider_bitdance.maintenance.report import Fate, OpenImage, Outcome
+from airflow_provider_bitdance.storage import Folder
+from tests.unit.maintenance.support import Office
+from tests.unit.support import (
+    API_KEY,
+    RECORDS,
+    Crash,
+    Fuse,
+    a_job,
+    a_wanted,
+    a_writer,
+    no_lookup,
+    refusal,
+    run,
+)
+
+AFTER_SUBMISSION = "before look"
+
+
+@pytest.fixture
+def office() -> Office:
+    """Return a world in which a worker died after its submission, an hour ago; nobody came back."""
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION)
+    office.wait(hours=1)
+    return office
+
+
+def the_image(office: Office, **changes: Any) -> OpenImage:
+    (image,) = office.reconcile(**changes).open_images
+    return image
+
+
+# What is paid for and not stored
+
+
+def test_an_image_whose_worker_died_is_stored_where_its_plan_says_and_recorded(office: Office) -> None:
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (Outcome.STORED, "pred-1")
+    assert office.images == {"cover.png": office.api.made["pred-1"].picture}
+    (record,) = office.records.jobs
+    assert record.state.is_stored
+    (stored,) = office.records.receipts
+    assert (stored.receipt.prediction_id, stored.receipt.writer.job) == ("pred-1", a_job())
+    assert image.detail == stored.receipt.uri
+    assert office.api.billed == len(office.api.posts) == 1
+
+
+def test_a_try_that_comes_after_all_finds_the_image_and_buys_nothing(office: Office) -> None:
+    office.reconcile()
+
+    finished = run(advance(office.bench(try_number=2), [a_wanted()]))
+
+    assert finished.results[0]["prediction_id"] == "pred-1"
+    assert len(office.api.posts) == 1
+
+
+def test_a_second_reconciliation_has_nothing_left_to_do(office: Office) -> None:
+    office.reconcile()
+    before = dict(office.disk)
+
+    report = office.reconcile()
+
+    assert report.open_images == ()
+    assert not report.needs_a_look
+    assert office.disk == before
+
+
+def test_a_dry_run_tells_what_is_due_and_for_how_long_and_changes_nothing(office: Office) -> None:
+    office.wait(days=2)
+    before = dict(office.disk)
+
+    image = the_image(office, dry_run=True)
+
+    assert image.outcome is Outcome.DUE
+    assert image.days_left == pytest.approx(7 - 2 - 1 / 24, abs=0.01)
+    assert office.disk == before
+    assert office.api.looks == []
+
+
+def test_a_job_whose_task_may_still_wait_is_left_alone_and_named() -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, timeout=600)
+    before = dict(office.disk)
+
+    report = office.reconcile()
+
+    (image,) = report.open_images
+    assert image.outcome is Outcome.RUNNING
+    assert "task may wait" in image.detail
+    assert not report.needs_a_look
+    assert office.disk == before
+
+
+def test_a_job_that_may_still_run_is_collected_where_that_is_asked_and_keeps_its_deadline() -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, timeout=600)
+    deadline = office.records.jobs[0].state.deadline
+
+    assert the_image(office, include_running=True).outcome is Outcome.STORED
+    assert office.records.jobs[0].state.deadline == deadline
+
+
+def test_a_prediction_that_failed_is_recorded_as_failed(office: Office) -> None:
+    office.api.made["pred-1"].status = "failed"
+    office.api.made["pred-1"].error = "out of memory"
+
+    image = the_image(office)
+
+    assert image.outcome is Outcome.FAILED
+    assert "out of memory" in image.detail
+    assert office.records.jobs[0].state.images["image"].status is Status.FAILED
+
+
+def test_an_output_older_than_its_seven_days_is_recorded_as_expired(office: Office) -> None:
+    office.wait(days=7)
+    office.api.on_download = [httpx.Response(404)] * 3
+
+    image = the_image(office)
+
+    assert (image.outcome, image.days_left) == (Outcome.FAILED, 0.0)
+    assert "7 days" in image.detail
+    assert office.records.jobs[0].state.images["image"].status is Status.FAILED
+
+
+def test_a_download_that_fails_leaves_the_image_for_the_next_time(office: Office) -> None:
+    office.api.on_download = [httpx.Response(503)] * 3
+
+    report = office.reconcile()
+
+    assert [image.outcome for image in report.open_images] == [Outcome.LEFT]
+    assert report.needs_a_look
+    assert the_image(office).outcome is Outcome.STORED
+
+
+def test_a_prediction_that_has_not_ended_is_left_for_the_next_time(office: Office) -> None:
+    office.api.latency = 2 * 3600
+    assert the_image(office).outcome is Outcome.LEFT
+
+    office.wait(hours=2)
+    assert the_image(office).outcome is Outcome.STORED
+
+
+@pytest.mark.parametrize(("nsfw", "outcome"), [("fail", Outcome.FAILED), ("allow", Outcome.STORED)])
+def test_a_flagged_picture_is_stored_only_where_that_is_asked(
+    office: Office, nsfw: Any, outcome: Outcome
+) -> None:
+    office.api.made["pred-1"].nsfw = True
+
+    assert the_image(office, policy=Policy(nsfw=nsfw)).outcome is outcome
+    assert bool(office.images) == (outcome is Outcome.STORED)
+
+
+def test_nothing_is_ever_bought_or_lost_wherever_a_worker_dies() -> None:
+    steps = Fuse()
+    run(advance(Office().bench(step=steps), [a_wanted()]))
+    for at, step in enumerate(steps.steps, start=1):
+        office = Office()
+        with pytest.raises(Crash):
+            run(advance(office.bench(step=Fuse(at=at)), [a_wanted()]))
+        office.wait(hours=1)
+        office.api.echo = "history"
+        bought, posted = office.api.billed, len(office.api.posts)
+
+        report = office.reconcile()
+
+        assert (office.api.billed, len(office.api.posts)) == (bought, posted), step
+        assert bool(office.images) == bool(bought), step
+        assert report.possibly_paid == (), step
+        assert report.real_usd == report.estimated_usd == office.api.paid == 0.01 * bought, step
+        assert not report.needs_a_look, step
+
+
+# Intents without an answer
+
+
+def test_an_open_intent_that_the_history_proves_is_stored() -> None:
+    office = Office()
+    office.task(dies="after POST")
+    office.wait(hours=1)
+    office.api.echo = "history"
+
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (Outcome.STORED, "pred-1")
+    assert list(office.images) == ["cover.png"]
+
+
+def test_an_open_intent_of_which_the_history_has_nothing_was_not_bought() -> None:
+    office = Office()
+    office.task(dies="before POST")
+    office.wait(hours=1)
+
+    image = the_image(office)
+
+    assert image.outcome is Outcome.NOT_CREATED
+    assert office.records.jobs[0].open_images == []
+    assert office.records.jobs[0].losses == ()
+
+
+def test_an_open_intent_that_cannot_be_told_is_possibly_paid_and_its_candidate_is_listed() -> None:
+    office = Office()
+    office.task(dies="after POST")
+    office.wait(hours=1)
+
+    report = office.reconcile()
+
+    assert [image.outcome for image in report.open_images] == [Outcome.POSSIBLY_PAID]
+    assert [loss.fate for loss in report.possibly_paid] == [Fate.UNKNOWN]
+    assert [item.prediction_id for item in report.strangers] == ["pred-1"]
+    assert (report.outside.predictions, report.outside.real_usd) == (1, 0.01)
+
+
+def test_an_intent_after_a_failed_prediction_does_not_pass_for_that_prediction() -> None:
+    office = Office()
+    office.api.next_changes = {"status": "failed", "error": "no luck"}
+    office.task(timeout=60)
+    office.task(try_number=2, dies="before POST")
+    office.wait(hours=1)
+
+    due = the_image(office, dry_run=True)
+    done = the_image(office)
+
+    assert (due.outcome, due.prediction_id) == (Outcome.DUE, "")
+    assert (done.outcome, done.prediction_id) == (Outcome.NOT_CREATED, "")
+
+
+def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
+    office = Office()
+    office.task(dies="before POST")
+    office.wait(hours=1)
+    office.api.on_history = [refusal(503)]
+
+    (image,) = office.reconcile().open_images
+
+    assert image.outcome is Outcome.LEFT
+    assert "history cannot be read" in image.detail
+    assert the_image(office).outcome is Outcome.NOT_CREATED
+
+
+# What must not be collected
+
+
+def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(office: Office) -> None:
+    office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"))
+    new = dict(office.images)
+
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (Outcome.SUPERSEDED, "pred-1")
+    assert "cleared since" in image.detail
+    assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
+
+
+def test_what_was_asked_for_after_a_clear_is_collected(office: Office) -> None:
+    office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"), dies=AFTER_SUBMISSION)
+    office.wait(hours=1)
+
+    outcomes = {image.prediction_id: image.outcome for image in office.reconcile().open_images}
+
+    assert outcomes == {"pred-1": Outcome.SUPERSEDED, "pred-2": Outcome.STORED}
+    assert office.images == {"cover.png": office.api.made["pred-2"].picture}
+
+
+def test_an_old_image_that_nobody_can_have_any_more_is_not_told_for_ever(office: Office) -> None:
+    office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"))
+    office.wait(days=7)
+
+    assert office.reconcile().open_images == ()
+
+
+def test_a_prediction_that_the_cleared_task_has_adopted_is_no_matter_any_more(office: Office) -> None:
+    office.task(job=a_job(generation=2), try_number=2)
+
+    report = office.reconcile()
+
+    assert office.api.billed == 1
+    assert report.open_images == ()
+    assert not report.needs_a_look
+
+
+def test_an_image_does_not_replace_a_newer_one_of_another_task_at_its_address() -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, wanted=a_wanted("a fox", named=True))
+    office.wait(hours=1)
+    office.task(job=a_job(dag_id="later"), wanted=a_wanted("a crow", named=True))
+    new = dict(office.images)
+
+    (image,) = office.reconcile().open_images
+
+    assert (image.outcome, image.prediction_id) == (Outcome.SUPERSEDED, "pred-1")
+    assert "newer image" in image.detail
+    assert office.images == new
+
+
+def test_two_jobs_that_wait_for_one_prediction_store_it_once() -> None:
+    office = Office()
+    wanted = a_wanted(named=True)
+    office.task(dies=AFTER_SUBMISSION, wanted=wanted)
+    office.task(job=a_job(dag_id="other"), dies=AFTER_SUBMISSION, wanted=wanted)
+    office.wait(hours=1)
+
+    report = office.reconcile()
+
+    assert [image.outcome for image in report.open_images] == [Outcome.STORED] * 2
+    assert {image.prediction_id for image in report.open_images} == {"pred-1"}
+    assert len(office.api.downloads) == office.api.billed == 1
+    assert (report.estimated_usd, report.real_usd) == (0.01, 0.01)
+
+
+def test_an_image_that_was_bought_from_another_api_is_left(office: Office) -> None:
+    elsewhere = "http://127.0.0.1:10"
+    transport = httpx.MockTransport(lambda request: office.api._answer(office.api._kind(request), request))
+    client = AsyncClient(
+        ClientSettings(API_KEY, base_url=elsewhere),
+        transport=transport,
+        output_rule=OutputRule(elsewhere, resolve=no_lookup),
+    )
+    before = dict(office.disk)
+
+    image = the_image(office, client=client)
+
+    assert image.outcome is Outcome.ANOTHER_API
+    assert office.disk == before
+
+
+def test_a_prediction_that_this_account_does_not_know_is_not_written_off(office: Office) -> None:
+    bought = office.api.made.pop("pred-1")
+
+    image = the_image(office)
+
+    assert image.outcome is Outcome.LEFT
+    assert "this account does not know" in image.detail
+    assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
+    office.api.made["pred-1"] = bought
+    assert the_image(office).outcome is Outcome.STORED
+
+
+def test_a_prediction_unknown_after_seven_days_is_written_off(office: Office) -> None:
+    office.api.made.clear()
+    office.wait(days=7)
+
+    assert the_image(office).outcome is Outcome.FAILED
+    assert office.reconcile().open_images == ()
+
+
+def test_a_folder_that_this_machine_cannot_open_leaves_its_images_and_no_others(office: Office) -> None:
+    other = a_wanted(name="b")
+    office.task(job=a_job(dag_id="other"), dies=AFTER_SUBMISSION, wanted=other)
+    office.wait(hours=1)
+    opened: list[str] = []
+
+    def open_folder(uri: str) -> Folder:
+        opened.append(uri)
+        if len(opened) == 1:
+            raise InputError("no such kind of address")
+        return office.open_folder(uri)
+
+    report = office.reconcile(open_folder=open_folder)
+
+    first, second = report.open_images
+    assert (first.outcome, first.detail) == (Outcome.LEFT, "no such kind of address")
+    assert second.outcome is Outcome.STORED
+
+
+def test_a_job_that_its_own_task_goes_on_with_meanwhile_is_left_to_it(office: Office) -> None:
+    def retry_comes_first(uri: str) -> Folder:
+        journal = Journal(office.folder, a_writer(try_number=2))
+        journal.load()
+        journal.claim(office.clock.now + 600, office.clock.now)
+        return office.open_folder(uri)
+
+    report = office.reconcile(open_folder=retry_comes_first)
+
+    assert [image.outcome for image in report.open_images] == [Outcome.RUNNING]
+    assert not report.needs_a_look
+    assert office.images == {}
+
+
+# Records and account
+
+
+def test_a_damaged_journal_is_told_and_the_rest_is_collected(office: Office) -> None:
+    office.task(job=a_job(run_id="run-2"), wanted=a_wanted(name="b"))
+    office.damage("run-2")
+
+    report = office.reconcile()
+
+    assert [image.outcome for image in report.open_images] == [Outcome.STORED]
+    assert [finding.uri.split("/")[-4] for finding in report.findings] == ["run-2"]
+    assert report.needs_a_look
+
+
+def test_a_key_without_a_right_to_the_bill_still_collects(office: Office) -> None:
+    office.api.refuse_bill = refusal(403, "not your role")
+
+    report = office.reconcile()
+
+    assert [image.outcome for image in report.open_images] == [Outcome.STORED]
+    (finding,) = report.findings
+    assert "not your role" in finding.what
+    assert [cost.unbilled for cost in report.costs] == [1]
+
+
+def test_a_bill_that_cannot_be_read_just_now_ends_it_for_a_retry(office: Office) -> None:
+    office.api.refuse_bill = refusal(503)
+
+    with pytest.raises(ServerError):
+        office.reconcile()
+    assert list(office.images) == ["cover.png"]
+
+
+def test_a_wrong_key_ends_it_and_writes_nothing_off(office: Office) -> None:
+    office.api.on_look = office.api.on_history = [refusal(401), refusal(401)]
+
+    with pytest.raises(AuthenticationError):
+        office.reconcile()
+    assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
+
+
+def test_a_report_is_plain_json_without_key_or_output_address(office: Office) -> None:
+    office.api.echo = "history"
+    office.api.create({"prompt": "p" * 500, "size": "256*256", "seed": 1})
+    office.wait(hours=1)
+
+    shown = json.dumps(office.reconcile().as_json())
+
+    assert json.loads(shown)["records"] == RECORDS
+    assert "p" * 79 + "\\u2026" in shown
+    assert API_KEY not in shown
+    assert "/outputs/" not in shown
+    assert "p" * 80 not in shown
