@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_bitdance.engine.picture import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -39,7 +39,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
         memory at a time. A label has a line or two, such as ``"cat-v1\\nseed 42"``.
     :raises ValueError: There are none.
     """
-    from PIL import Image, ImageDraw  # not at the top: Dag files import this package, and need no Pillow
+    from PIL import Image, ImageDraw, ImageFont  # not at the top: Dag files import this package, and need no Pillow
 
     cells = [(label.split("\n"), _thumbnail(data)) for label, data in pictures]
     if not cells:
@@ -53,7 +53,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
     step_x, step_y = width + _GAP, height + label_height + _GAP
     sheet = Image.new("RGB", (_GAP + columns * step_x, _GAP + rows * step_y), _BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    font = _font()
+    font = ImageFont.load_default(_FONT_SIZE)
     for number, (lines, thumbnail) in enumerate(cells):
         left, top = _GAP + number % columns * step_x, _GAP + number // columns * step_y
         if thumbnail is None:
@@ -62,9 +62,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
         else:
             # At the bottom of its cell, and so next to its label.
             sheet.paste(thumbnail, (left, top + height - thumbnail.height))
-        for line, text in enumerate(lines):
-            place = left, top + height + _LABEL_GAP + line * _LINE
-            pen.text(place, _fitted(text, font, width), font=font, fill=_PALE if line else _INK)
+        _write(pen, lines, (left, top + height + _LABEL_GAP), width, font)
     file = BytesIO()
     sheet.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
@@ -87,10 +85,10 @@ def _thumbnail(data: bytes) -> Image.Image | None:
     return ground
 
 
-def _font() -> Font:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(_FONT_SIZE)
+def _write(pen: ImageDraw.ImageDraw, lines: list[str], at: tuple[int, int], width: int, font: Font) -> None:
+    for number, text in enumerate(lines):
+        place = at[0], at[1] + number * _LINE
+        pen.text(place, _fitted(text, font, width), font=font, fill=_PALE if number else _INK)
 
 
 def _fitted(text: str, font: Font, width: int) -> str:

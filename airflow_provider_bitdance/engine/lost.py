@@ -11,12 +11,14 @@ import asyncio
 from enum import StrEnum
 
 from airflow_provider_bitdance.api.answers import Prediction
-from airflow_provider_bitdance.api.errors import BitDanceError, LostAnswerError
+from airflow_provider_bitdance.api.errors import BitDanceError, LostAnswerError, RecordError
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.history import History, read_history, with_inputs
 from airflow_provider_bitdance.journal import ImageState, Journal, Lost, NotCreated, Status, Submitted
 
+READING_PAUSES = (1.0, 2.0, 4.0)
+"""Seconds between tries to read the history."""
 SETTLING_PAUSES = (1.0, 3.0, 6.0)
 """Seconds between looks into the history. What is not in it after the last one was not created."""
 
@@ -52,16 +54,25 @@ async def settle_intents(bench: Bench, journal: Journal) -> None:
         intents = journal.state.having(Status.INTENDED)
         if not intents:
             return
-        try:
-            await _look(bench, journal, intents)
-        except BitDanceError as error:
-            await _tell_unreadable(bench, journal, error)
+        await _look_patiently(bench, journal, intents)
         if pause is not None and journal.state.having(Status.INTENDED):
             await bench.clock.sleep(pause)
     for image in journal.state.having(Status.INTENDED):
         reason = "The account's history has no such prediction"
         await bench.write(NotCreated(key=image.plan.key, reason=reason), journal=journal)
         bench.log.info("The answer to a purchase was lost. %s: nothing was bought", reason)
+
+
+async def _look_patiently(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:
+    for pause in (*READING_PAUSES, None):
+        try:
+            return await _look(bench, journal, intents)
+        except RecordError:
+            raise
+        except BitDanceError as error:
+            if pause is None or not error.retry_helps:
+                return await _tell_unreadable(bench, journal, error)
+        await bench.clock.sleep(pause)
 
 
 async def _look(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:

@@ -23,19 +23,22 @@ MAY_IMPORT = {
     "": set(),  # the package itself, which holds the version
     "api": set(),
     **{part: {"api", *RECORDS} for part in RECORDS},
+    "items": {"api", "names"},
+    # read_manifest opens a folder as an operator does, when it is called.
+    "manifest": {"api", "items", "operators"},
     "engine": {"api", *RECORDS},
     "get_provider_info": set(),
     "version_compat": set(),
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
     "triggers": {"api", *RECORDS, "engine", "hooks", "version_compat"},
-    "operators": {"api", *RECORDS, "engine", "hooks", "triggers", "version_compat"},
+    "operators": {"api", *RECORDS, "items", "manifest", "engine", "hooks", "triggers", "version_compat"},
     "maintenance": {"api", *RECORDS, "engine", "hooks", "operators"},
     "__main__": {"api", "operators", "maintenance"},
     "local": set(),
 }
 """Which parts of the package a part may import, beside itself and the version."""
 
-KNOW_NO_AIRFLOW = {"", "api", "engine", "local", "get_provider_info", *RECORDS}
+KNOW_NO_AIRFLOW = {"", "api", "engine", "items", "local", "get_provider_info", *RECORDS}
 
 
 def part_of(file: Path) -> str:
@@ -122,6 +125,7 @@ print(json.dumps({"asked": asked, "loaded": sorted(set(sys.modules) - before), "
 """
 
 HEAVY = {"PIL", "httpx", "httpx2", "fastapi", "uvicorn", "fsspec", "s3fs", "upath", "sqlalchemy"}
+HEAVY |= {"pyarrow", "pandas", "numpy"}
 
 
 @cache
@@ -143,6 +147,14 @@ def test_what_a_dag_file_imports_is_cheap(module: str) -> None:
     assert {name.split(".")[0] for name in found["loaded"]} & HEAVY == set()
     assert [name for name in found["loaded"] if name.startswith((f"{NAME}.engine", f"{NAME}.local"))] == []
     assert f"{NAME}.polling" in found["loaded"]
+
+
+@pytest.mark.parametrize("module", [f"{NAME}.items", f"{NAME}.manifest"])
+def test_items_and_manifest_are_cheap_to_import(module: str) -> None:
+    found = observed(module)
+
+    assert {name.split(".")[0] for name in found["asked"]} & HEAVY == set()
+    assert [name for name in found["loaded"] if name.startswith((f"{NAME}.engine", f"{NAME}.operators"))] == []
 
 
 def test_what_a_dag_file_imports_opens_no_socket_and_no_file() -> None:

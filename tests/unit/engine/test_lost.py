@@ -12,7 +12,13 @@ from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import BitDanceError, LostAnswerError, Paid
 from airflow_provider_bitdance.engine import Bench
 from airflow_provider_bitdance.engine.history import PAGE_SIZE
-from airflow_provider_bitdance.engine.lost import SETTLING_PAUSES, Proof, proof_of, settle_intents
+from airflow_provider_bitdance.engine.lost import (
+    READING_PAUSES,
+    SETTLING_PAUSES,
+    Proof,
+    proof_of,
+    settle_intents,
+)
 from airflow_provider_bitdance.journal import Intended, Planned, Status, Submitted
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 
@@ -208,12 +214,22 @@ def test_while_the_history_cannot_be_read_the_intent_stays_open_and_nothing_is_b
     world: World, name: str
 ) -> None:
     process = left_open(world)
-    world.api.on_history = [UNREADABLE[name]]
+    world.api.on_history = [UNREADABLE[name]] * (len(READING_PAUSES) + 1)
     with pytest.raises(LostAnswerError, match="history cannot be read") as caught:
         settled(world, process)
     assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.POSSIBLY)
     assert process.journal.state.images["image"].status is Status.INTENDED
     assert process.journal.state.images["image"].unconfirmed == 1
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_history_that_cannot_be_read_for_a_moment_is_read_again(world: World, name: str) -> None:
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.create(SENT)
+    world.api.on_history = [UNREADABLE[name]] * len(READING_PAUSES)
+    assert settled(world, process) == ["submitted"]
+    assert world.clock.slept == list(READING_PAUSES)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

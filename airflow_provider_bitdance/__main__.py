@@ -1,0 +1,174 @@
+"""The command line: ``records show``, ``records verify``, ``reconcile``. Nothing here buys anything.
+
+Exit codes: 0, all is well; 1, something needs a look; 2, it could not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_bitdance.api.errors import BitDanceError
+
+FINE, FINDINGS, NOT_RUN = 0, 1, 2
+
+ABOUT = """\
+Looks after the records of images that were bought: what lies there, whether it is whole, and whether it
+agrees with the account. Nothing here buys anything."""
+EXIT_CODES = "exit codes: 0 all is well, 1 something needs a look, 2 it could not be run"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command found, for people and for programs."""
+
+    needs_a_look: bool
+    text: str
+    as_json: dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, print what it found, and return its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    # As the commands of Airflow do that read connections: without it only environment variables are asked.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    # Airflow logs to the standard output as soon as it is imported, and that is for the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+        try:
+            result: Result = given.run(given)
+        except (BitDanceError, AirflowNotFoundException) as error:
+            sys.stderr.write(f"{parser.prog}: {error}\n")
+            return NOT_RUN
+    shown = json.dumps(result.as_json, indent=1, ensure_ascii=False) if given.json else result.text
+    sys.stdout.write(f"{shown}\n")
+    return FINDINGS if result.needs_a_look else FINE
+
+
+def _show(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.maintenance import places, text
+    from airflow_provider_bitdance.maintenance.jobs import read_records
+    from airflow_provider_bitdance.maintenance.report import plain
+
+    records = read_records(places.find_records(given.records_path, given.conn_id))
+    wanted = {name: value for name in ("dag_id", "run_id", "task_id") if (value := getattr(given, name))}
+    jobs = [record for record in records.jobs if wanted.items() <= record.job.model_dump().items()]
+    uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
+    as_json = {
+        "records": records.uri,
+        "jobs": [text.job_as_json(record, uris) for record in jobs],
+        "findings": plain(records.findings),
+    }
+    return Result(bool(records.findings), text.shown_jobs(records, jobs), as_json)
+
+
+def _verify(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.maintenance import places, text
+    from airflow_provider_bitdance.maintenance.jobs import read_records
+    from airflow_provider_bitdance.maintenance.report import plain
+    from airflow_provider_bitdance.maintenance.verify import verify
+    from airflow_provider_bitdance.operators.workplace import open_folder
+
+    folder = places.find_records(given.records_path, given.conn_id)
+    records = read_records(folder)
+    findings = verify(records, folder, open_folder)
+    as_json = {
+        "records": records.uri,
+        "jobs": len(records.jobs),
+        "receipts": len(records.receipts),
+        "findings": plain(findings),
+    }
+    return Result(bool(findings), text.shown_findings(records, findings), as_json)
+
+
+def _reconcile(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.maintenance import reconcile, text
+
+    report = reconcile(
+        conn_id=given.conn_id,
+        records_path=given.records_path,
+        since=given.since,
+        dry_run=given.dry_run,
+        include_running=given.all,
+        nsfw=given.nsfw,
+    )
+    return Result(report.needs_a_look, text.shown_report(report), report.as_json())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_bitdance", description=ABOUT, epilog=EXIT_CODES
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    records = commands.add_parser("records", help="look at the records", epilog=EXIT_CODES)
+    looks = records.add_subparsers(required=True, metavar="COMMAND")
+    show = _command(looks, "show", _show, "what each job asked, bought and stored")
+    for name in ("dag", "run", "task"):
+        show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
+    _command(looks, "verify", _verify, "read every stored image and compare it with its receipt")
+    check = _command(commands, "reconcile", _reconcile, "settle the records against the account")
+    check.add_argument(
+        "--dry-run", action="store_true", help="change nothing, and say what would be collected"
+    )
+    check.add_argument(
+        "--all",
+        action="store_true",
+        help="collect also for jobs that may still run; it stops their processes",
+    )
+    check.add_argument(
+        "--since",
+        type=_moment,
+        metavar="DATE",
+        help="compare from this ISO date on, UTC (default: 7 days ago)",
+    )
+    check.add_argument(
+        "--nsfw",
+        choices=("fail", "allow"),
+        default="fail",
+        help="whether flagged pictures are recorded as failed (default) or stored",
+    )
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], Result], about: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=EXIT_CODES
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--records-path",
+        default="",
+        metavar="PATH",
+        help="where the records lie (default: the connection's, else that of the settings)",
+    )
+    parser.add_argument(
+        "--conn-id",
+        default="bitdance_default",
+        metavar="ID",
+        help="connection to the account (default: bitdance_default)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ISO date such as 2026-11-22") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

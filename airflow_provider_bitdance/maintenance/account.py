@@ -1,0 +1,101 @@
+"""What WaveSpeed's account knows: its predictions of the past 7 days, and its bill. Reads only; free."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from airflow_provider_bitdance.api import protocol
+from airflow_provider_bitdance.api.answers import BillingRecord, Prediction
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.errors import BitDanceError
+from airflow_provider_bitdance.maintenance.jobs import Finding
+
+CLOCK_MARGIN = timedelta(hours=1)
+"""The bill is asked from so much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the account says of a period, newest first.
+
+    :param findings: The bill could not be read, and why: a key may have no right to it.
+    """
+
+    history: list[Prediction]
+    bill: list[BillingRecord]
+    findings: tuple[Finding, ...] = ()
+
+
+async def read_account(client: AsyncClient, models: Iterable[str], since: datetime) -> Account:
+    """Read the account's history and bill.
+
+    :param models: Models whose predictions are of interest.
+    :raises BitDanceError: The API cannot be asked; a retry may help.
+    """
+    history = await read_history(client, models, since)
+    try:
+        return Account(history, await read_bill(client, since))
+    except BitDanceError as error:
+        if error.retry_helps:
+            raise
+        return Account(history, [], (Finding(f"{client.settings.host}, the bill", error.what),))
+
+
+async def read_history(client: AsyncClient, models: Iterable[str], since: datetime) -> list[Prediction]:
+    """Return the account's predictions of some models, newest first; WaveSpeed keeps them for 7 days.
+
+    :raises BitDanceError: The API cannot be asked.
+    """
+    found: list[Prediction] = []
+    for model in sorted(models):
+
+        async def ask(page: int, model: str = model) -> Iterable[Prediction]:
+            call = protocol.list_predictions(page=page, model=model, created_after=since)
+            return (await client.send(call)).items
+
+        found += await _all_pages(ask, lambda prediction: prediction.id)
+    return found
+
+
+async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
+    """Return the account's charges and refunds that are about predictions, newest first.
+
+    :raises BitDanceError: The API cannot be asked.
+    """
+
+    async def ask(page: int) -> Iterable[BillingRecord]:
+        call = protocol.search_billings(page=page, start_time=since - CLOCK_MARGIN)
+        return (await client.send(call)).items
+
+    found = await _all_pages(ask, lambda record: record.uuid or record)
+    return [record for record in found if record.prediction_id]
+
+
+def charged(record: BillingRecord) -> float:
+    """Return what a line of the bill took, in US dollars; a refund gives back, whatever its sign."""
+    return -abs(record.price) if is_refund(record) else abs(record.price)
+
+
+def is_refund(record: BillingRecord) -> bool:
+    """Say whether a line gives money back. WaveSpeed documents no list of types; seen: deduct, refund."""
+    return "refund" in record.billing_type.lower()
+
+
+async def _all_pages(
+    ask: Callable[[int], Awaitable[Iterable[T]]], identity: Callable[[T], Hashable]
+) -> list[T]:
+    """Read page after page until one brings nothing new.
+
+    Not until one is short: the API may give fewer than asked, and what is new at the top moves items down.
+    """
+    found: dict[Hashable, T] = {}
+    page = 1
+    while new := {identity(item): item for item in await ask(page) if identity(item) not in found}:
+        found |= new
+        page += 1
+    return list(found.values())

@@ -1,0 +1,188 @@
+"""Reconcile: the records below a records path against the account that they were bought with.
+
+Stores what is paid for and was left behind, finds out what became of lost answers, and compares the estimated
+cost with the bill. Buys nothing. Safe to run twice, and beside tasks: a job that may still run is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.errors import BitDanceError
+from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.engine import Bench, Clock, Policy
+from airflow_provider_bitdance.engine.bench import Nsfw
+from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.journal import ImageState, Journal, Writer
+from airflow_provider_bitdance.maintenance.account import Account, read_account
+from airflow_provider_bitdance.maintenance.collect import Collected, collect
+from airflow_provider_bitdance.maintenance.jobs import Records, read_records
+from airflow_provider_bitdance.maintenance.money import DAY, costs, explain, stranger, unknown_to
+from airflow_provider_bitdance.maintenance.outlook import (
+    KEPT_SECONDS,
+    Outlook,
+    bought_as,
+    open_since,
+    outlooks,
+)
+from airflow_provider_bitdance.maintenance.places import open_records
+from airflow_provider_bitdance.maintenance.report import OpenImage, Outcome, Report
+from airflow_provider_bitdance.operators.workplace import open_folder
+from airflow_provider_bitdance.storage import Folder
+
+__all__ = ["Reconciliation", "reconcile"]
+
+log = logging.getLogger(__name__)
+
+
+def reconcile(
+    *,
+    conn_id: str = "bitdance_default",
+    records_path: str = "",
+    since: datetime | None = None,
+    dry_run: bool = False,
+    include_running: bool = False,
+    nsfw: Nsfw = "fail",
+) -> Report:
+    """Settle the records against the account, store what was left behind, and report. Buys nothing. Blocks.
+
+    Call it from a task's main thread, or from a program: connections are resolved here.
+
+    :param conn_id: The connection with the API key with which the images were bought.
+    :param records_path: Where the records lie. Default: the connection's, else ``[bitdance] records_path``.
+    :param since: From when on costs and lost purchases are compared; default 7 days, for which WaveSpeed
+        keeps its history. Without a time zone it is UTC.
+    :param dry_run: Change nothing, and say what would be done.
+    :param include_running: Collect also for jobs that may still run; their processes stop, and their retries
+        go on from there.
+    :param nsfw: ``"allow"`` stores pictures that are flagged, too; else they are recorded as failed.
+    :raises InputError: There is no records path, or it cannot be opened.
+    :raises BitDanceError: The API, or the store of the records, failed.
+    """
+    hook = BitDanceHook(conn_id)
+    if since is None:
+        since = datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED
+    records = open_records(records_path, of_connection=hook.extra.records_path)
+    return Reconciliation(
+        client=hook.new_async_client(),
+        records=records,
+        open_folder=open_folder,
+        since=since if since.tzinfo else since.replace(tzinfo=UTC),
+        dry_run=dry_run,
+        include_running=include_running,
+        policy=Policy(nsfw=nsfw),
+    ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """One reconciliation, with its handles passed in.
+
+    :param client: Not used before; it is closed at the end.
+    :param open_folder: Resolves an output folder; called where there is no event loop.
+    """
+
+    client: AsyncClient
+    records: Folder
+    open_folder: Callable[[str], Folder]
+    since: datetime
+    dry_run: bool = False
+    include_running: bool = False
+    policy: Policy = field(default_factory=Policy)
+    clock: Clock = field(default_factory=Clock)
+
+    def run(self) -> Report:
+        """Look, collect, look again, and report."""
+        now = self.clock.time()
+        records = read_records(self.records)
+        host = self.client.settings.host
+        found = outlooks(records, api_host=host, now=now, include_running=self.include_running)
+        # Opened here, where there is no event loop: Airflow's filesystems cannot be had within one.
+        jobs = [self._opened(job, now) for job in found]
+        models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}
+        images, account = asyncio.run(self._collect_and_ask(jobs, models, now))
+        return self._report(records if self.dry_run else read_records(self.records), images, account, now)
+
+    def _opened(self, job: Outlook, now: float) -> tuple[Outlook, Bench | None]:
+        """Open what is needed to collect for a job, as a new process of it."""
+        if job.outcome is not Outcome.DUE or self.dry_run:
+            return job, None
+        writer = Writer(
+            job=job.record.job,
+            try_number=job.record.last_try,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            token=uuid4().hex,
+        )
+        journal = Journal(self.records, writer)
+        try:
+            images = self.open_folder(journal.load().output)
+        except BitDanceError as error:
+            return replace(job, outcome=Outcome.LEFT, why=error.what), None
+        return job, Bench(
+            client=self.client,
+            journal=journal,
+            records=self.records,
+            images=images,
+            policy=self.policy,
+            log=log,
+            started_at=now,
+            clock=self.clock,
+        )
+
+    async def _collect_and_ask(
+        self, jobs: list[tuple[Outlook, Bench | None]], models: set[str], now: float
+    ) -> tuple[list[OpenImage], Account]:
+        """Store what was left behind, which matters more than the bill, and then read that."""
+        images: list[OpenImage] = []
+        async with self.client as client:
+            for job, bench in jobs:
+                done = await collect(bench) if bench else {}
+                images += [
+                    _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
+                ]
+            return images, await read_account(client, models, self.since)
+
+    def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
+        unknown = unknown_to(records.predictions, account.history, now)
+        by_day, outside = costs(records.purchases, account.bill, self.since)
+        start = self.since.timestamp()
+        losses = [loss for record in records.jobs for loss in record.losses if loss.intended_at >= start]
+        return Report(
+            records=records.uri,
+            since=self.since,
+            until=datetime.fromtimestamp(now, UTC),
+            dry_run=self.dry_run,
+            jobs=len(records.jobs),
+            receipts=len(records.receipts),
+            open_images=tuple(images),
+            possibly_paid=tuple(explain(losses, unknown, oldest=now - KEPT_SECONDS)),
+            strangers=tuple(stranger(prediction, now) for prediction in unknown),
+            costs=by_day,
+            outside=outside,
+            findings=(*records.findings, *account.findings),
+        )
+
+
+def _open_image(job: Outlook, image: ImageState, done: Collected | None, now: float) -> OpenImage:
+    done = done or Collected(bought_as(image), job.outcome, job.why)
+    return OpenImage(
+        job=job.record.job,
+        key=image.plan.key,
+        prompt=shorten(image.plan.request.prompt),
+        prediction_id=done.prediction_id,
+        estimated_cost_usd=image.plan.estimated_cost_usd,
+        days_left=round(max(0.0, open_since(image) + KEPT_SECONDS - now) / DAY, 2),
+        outcome=done.outcome,
+        detail=done.detail,
+    )

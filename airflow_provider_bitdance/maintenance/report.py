@@ -1,0 +1,175 @@
+"""What a reconciliation found: plain values, with a form for programs. ``text.py`` has that for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
+
+from airflow_provider_bitdance.journal import Job
+from airflow_provider_bitdance.maintenance.jobs import Finding
+
+__all__ = ["Cost", "Fate", "OpenImage", "Outcome", "Outside", "PossiblyPaid", "Report", "Stranger", "plain"]
+
+
+class Outcome(StrEnum):
+    """What became of an image that was bought, or about to be, and not stored.
+
+    ``LEFT`` is the one that needs a person: it should have been stored, and could not be.
+    """
+
+    STORED = "stored"
+    FAILED = "failed"
+    NOT_CREATED = "not created"
+    POSSIBLY_PAID = "possibly paid"
+    RUNNING = "running"
+    SUPERSEDED = "superseded"
+    ANOTHER_API = "another API"
+    LEFT = "left"
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImage:
+    """An image that its job had bought, or was about to buy, and had neither stored nor given up.
+
+    :param prompt: At most 80 characters of it.
+    :param prediction_id: Empty where the answer to the purchase never came.
+    :param days_left: Days for which WaveSpeed still keeps the output.
+    :param detail: Where the image lies, or why it is not stored.
+    """
+
+    job: Job
+    key: str
+    prompt: str
+    prediction_id: str
+    estimated_cost_usd: float
+    days_left: float
+    outcome: Outcome
+    detail: str = ""
+
+
+class Fate(StrEnum):
+    """What the account's history says of a purchase whose answer was lost."""
+
+    BOUGHT = "bought"
+    NOT_CREATED = "not created"
+    UNKNOWN = "cannot be told"
+
+
+@dataclass(frozen=True, slots=True)
+class PossiblyPaid:
+    """A purchase whose answer was lost.
+
+    :param prompt: At most 80 characters of it.
+    :param at: When the job was about to buy it.
+    :param prediction_id: The prediction that it made, where that is proved.
+    """
+
+    job: Job
+    key: str
+    prompt: str
+    at: datetime
+    estimated_cost_usd: float
+    fate: Fate
+    prediction_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A prediction of the account that no record knows: another program's, or a lost purchase.
+
+    :param prompt: At most 80 characters of it, where the history shows inputs.
+    """
+
+    prediction_id: str
+    model: str
+    status: str
+    age_days: float
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one Dag bought on one day (UTC), and what the account paid for that.
+
+    :param real_usd: Charges less refunds.
+    :param unbilled: Predictions of these that the bill does not have yet.
+    """
+
+    dag_id: str
+    day: date
+    predictions: int
+    estimated_usd: float
+    real_usd: float
+    unbilled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the account paid for predictions that no record knows."""
+
+    predictions: int
+    real_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a reconciliation found and did.
+
+    :param records: The records path.
+    :param dry_run: Nothing was changed.
+    """
+
+    records: str
+    since: datetime
+    until: datetime
+    dry_run: bool
+    jobs: int
+    receipts: int
+    open_images: tuple[OpenImage, ...]
+    possibly_paid: tuple[PossiblyPaid, ...]
+    strangers: tuple[Stranger, ...]
+    costs: tuple[Cost, ...]
+    outside: Outside
+    findings: tuple[Finding, ...]
+
+    @property
+    def estimated_usd(self) -> float:
+        """What the records say that the images of the period cost."""
+        return round(sum(cost.estimated_usd for cost in self.costs), 6)
+
+    @property
+    def real_usd(self) -> float:
+        """What the account paid for them: charges less refunds."""
+        return round(sum(cost.real_usd for cost in self.costs), 6)
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether something is paid for and could not be stored, or a record is damaged."""
+        return bool(self.findings) or any(image.outcome is Outcome.LEFT for image in self.open_images)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, the totals among them."""
+        totals = {"estimated_usd": self.estimated_usd, "real_usd": self.real_usd}
+        return {**plain(self), **totals, "needs_a_look": self.needs_a_look}
+
+
+def plain(value: Any) -> Any:
+    """Return a value of this package as plain JSON: dicts, lists, text and numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, StrEnum):
+        return value.value
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,82 @@
+"""Verify: is each stored image there as its receipt says, and has each its receipt? Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from airflow_provider_bitdance.api.errors import BitDanceError, OutputError
+from airflow_provider_bitdance.engine.picture import look_into
+from airflow_provider_bitdance.journal import Status
+from airflow_provider_bitdance.maintenance.jobs import READERS, Finding, JobRecord, Records
+from airflow_provider_bitdance.names import ImageAddress
+from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.storage import Folder
+
+
+def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder]) -> list[Finding]:
+    """Return everything that is not as it should be. Reads every stored image; blocks.
+
+    :param records: All that lies below ``folder``.
+    :param open_folder: Resolves an output folder.
+    """
+    receipts = [stored.receipt for stored in records.receipts]
+    folders = {uri: _opened(open_folder, uri) for uri in sorted(set(map(_folder_of, receipts)))}
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = pool.map(lambda receipt: _look(receipt, folders[_folder_of(receipt)]), receipts)
+        wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, looks, strict=True) if what]
+    # A damaged receipt is told once.
+    there = {stored.uri for stored in records.receipts} | {finding.uri for finding in records.findings}
+    missing = [
+        Finding(record.uri, f"the receipt of its stored image {key!r} is gone: {uri}")
+        for record in records.jobs
+        for key, uri in _receipts_of(record, folder)
+        if uri not in there
+    ]
+    return [*records.findings, *wrong, *missing]
+
+
+def _folder_of(receipt: Receipt) -> str:
+    return receipt.uri.removesuffix(f"/{receipt.file}")
+
+
+def _opened(open_folder: Callable[[str], Folder], uri: str) -> Folder | BitDanceError:
+    try:
+        return open_folder(uri)
+    except BitDanceError as error:
+        return error
+
+
+def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
+    """Say what is wrong with the file of a receipt; nothing where it is as recorded."""
+    if isinstance(folder, BitDanceError):
+        return folder.what
+    try:
+        data = folder.read(receipt.file)
+    except BitDanceError as error:
+        return error.what
+    if data is None:
+        return "the file is gone"
+    if len(data) != receipt.bytes:
+        return f"the file has {len(data)} bytes, and had {receipt.bytes} when it was stored"
+    if hashlib.sha256(data).hexdigest() != receipt.sha256:
+        return "the file was changed since it was stored: another sha256"
+    try:
+        picture = look_into(data)
+    except OutputError as error:
+        return error.what
+    found = (picture.media_type, picture.width, picture.height)
+    if found != (receipt.media_type, receipt.width, receipt.height):
+        return (
+            f"the file is {found}, its receipt says {receipt.media_type}, {receipt.width}, {receipt.height}"
+        )
+    return ""
+
+
+def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]:
+    """Yield the key and the receipt's address of each image that a journal says is stored."""
+    for image in record.state.having(Status.STORED):
+        plan = image.plan
+        address = ImageAddress(record.state.output, plan.stem, plan.extension, plan.named)
+        yield plan.key, Receipts(folder).uri(address)
