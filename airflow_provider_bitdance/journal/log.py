@@ -111,14 +111,15 @@ class Journal:
 
         :raises FencedError: One has.
         """
-        while (entry := self._read(self.state.number + 1)) is not None:
-            if entry.writer.token == self.writer.token and entry.number > self.state.number:
-                return  # being written by this process at this moment, in another thread
-            if not entry.is_note:
+        number = self.state.number + 1
+        while (entry := self._read(number)) is not None:
+            is_ours = entry.writer.token == self.writer.token  # written at this moment, in another thread
+            if not (is_ours or entry.is_note):
                 raise self._fenced()
             with self._folding:
-                if entry.number == self.state.number + 1:
+                if entry.is_note and entry.number == self.state.number + 1:
                     self.state = fold(self.state, entry)
+            number += 1
 
     def _fenced(self) -> FencedError:
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
