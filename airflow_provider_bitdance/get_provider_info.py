@@ -66,7 +66,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": INTEGRATION,
-                "python-modules": ["airflow_provider_bitdance.operators.bitdance"],
+                "python-modules": [
+                    "airflow_provider_bitdance.operators.batch",
+                    "airflow_provider_bitdance.operators.bitdance",
+                ],
             }
         ],
         "triggers": [

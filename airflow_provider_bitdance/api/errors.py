@@ -26,6 +26,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── ModerationError         no retry · possibly      content moderation
     │   │   └── NsfwError           no retry · paid          the picture itself is flagged
     │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
+    ├── ItemsFailedError            retry    · possibly      some images of a batch failed
     ├── PredictionTimeoutError      retry    · paid          a retry looks again and buys nothing
     ├── OutputError                 retry    · paid          the download failed or is not a whole image
     │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private address
@@ -54,6 +55,7 @@ __all__ = [
     "GarbledAnswerError",
     "InputError",
     "InsufficientCreditError",
+    "ItemsFailedError",
     "LostAnswerError",
     "ModerationError",
     "NotFoundError",
@@ -255,6 +257,14 @@ class PredictionGoneError(PredictionError):
     """Somebody cancelled or deleted the prediction, or the API no longer knows it."""
 
     default_paid = Paid.POSSIBLY
+
+
+class ItemsFailedError(BitDanceError):
+    """Some images of a batch failed; the others are stored. No retry helps where it helps none of them."""
+
+    retry_helps = True
+    default_paid = Paid.POSSIBLY
+    retry_in_words = "A retry asks only for what is missing."
 
 
 class PredictionTimeoutError(BitDanceError):

@@ -22,7 +22,15 @@ from airflow_provider_bitdance.engine.budget import check_purchase, usd
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.pump import Pump
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error
-from airflow_provider_bitdance.journal import Adopted, ImageState, Intended, JobState, Status, Stored
+from airflow_provider_bitdance.journal import (
+    Adopted,
+    ImageState,
+    Intended,
+    JobState,
+    PlannedImage,
+    Status,
+    Stored,
+)
 from airflow_provider_bitdance.journal.entries import Event
 from airflow_provider_bitdance.receipts import Receipt
 
@@ -35,10 +43,12 @@ class Finished:
     """Nothing is left to do in this try.
 
     :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
+    :param planned: The plan's images, in their order.
     :param failures: By key, why an image is not stored. Never there for a job of one image: that is raised.
     """
 
     stored: dict[str, dict[str, Any]]
+    planned: list[PlannedImage]
     failures: dict[str, BitDanceError] = field(default_factory=dict)
 
     @property
@@ -186,7 +196,8 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     }
     if failures and len(state.images) == 1:
         raise next(iter(failures.values()))
-    return Finished(await _summaries(bench, pump), failures)
+    planned = [image.plan for image in state.images.values()]
+    return Finished(await _summaries(bench, pump, failures), planned, failures)
 
 
 def _failure(bench: Bench, pump: Pump, image: ImageState) -> BitDanceError:
@@ -210,18 +221,30 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
     return error
 
 
-async def _summaries(bench: Bench, pump: Pump) -> dict[str, dict[str, Any]]:
-    """Return the summary of each stored image; receipts of earlier processes are read, some at a time."""
-    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+async def _summaries(
+    bench: Bench, pump: Pump, failures: dict[str, BitDanceError]
+) -> dict[str, dict[str, Any]]:
+    """Return the summary of each stored image; receipts of earlier processes are read, some at a time.
 
-    async def summary(image: ImageState) -> dict[str, Any]:
-        async with gate:
-            receipt = pump.receipts.get(image.plan.key) or await _receipt(bench, image)
+    :param failures: Takes those of several images whose receipt is gone or is another's by now.
+    """
+    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+    images = bench.journal.state.images
+
+    async def summary(image: ImageState) -> dict[str, Any] | None:
+        try:
+            async with gate:
+                receipt = pump.receipts.get(image.plan.key) or await _receipt(bench, image)
+        except RecordUnreadableError as error:
+            if len(images) == 1:
+                raise
+            failures[image.plan.key] = error
+            return None
         return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)
 
     stored = bench.journal.state.having(Status.STORED)
     summaries = await asyncio.gather(*(summary(image) for image in stored))
-    return {image.plan.key: found for image, found in zip(stored, summaries, strict=True)}
+    return {image.plan.key: found for image, found in zip(stored, summaries, strict=True) if found}
 
 
 async def _receipt(bench: Bench, image: ImageState) -> Receipt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import randbelow
 from typing import Any, Literal, Protocol
@@ -95,11 +95,15 @@ class Wanted:
     """One image as the user asks for it now.
 
     :param key: Its name within the job.
+    :param columns: The free columns of a batch's item.
+    :param variant_of: The key of the item's row, where the row has several variants.
     """
 
     key: str
     request: ImageRequest
     address: ImageAddress
+    columns: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    variant_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

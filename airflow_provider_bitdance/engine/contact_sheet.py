@@ -39,7 +39,11 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
         memory at a time. A label has a line or two, such as ``"cat-v1\\nseed 42"``.
     :raises ValueError: There are none.
     """
-    from PIL import Image, ImageDraw, ImageFont  # not at the top: Dag files import this package, and need no Pillow
+    from PIL import (
+        Image,
+        ImageDraw,
+        ImageFont,
+    )  # not at the top: Dag files import this package, and need no Pillow
 
     cells = [(label.split("\n"), _thumbnail(data)) for label, data in pictures]
     if not cells:

@@ -116,6 +116,8 @@ def _planned(bench: Bench, item: Wanted, price_usd: float) -> PlannedImage:
         extension=item.address.extension,
         named=item.address.named,
         estimated_cost_usd=price_usd,
+        columns=dict(item.columns),
+        variant_of=item.variant_of,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
+    AddressBusyError,
     BitDanceError,
     FencedError,
     GarbledAnswerError,
@@ -54,6 +55,7 @@ ABOUT_ONE_IMAGE = (
     GarbledAnswerError,
     ServerError,
     UnconfirmedPurchaseError,
+    AddressBusyError,
 )
 """Errors that say nothing about the other images of a job."""
 

@@ -93,6 +93,8 @@ class PlannedImage(BaseModel):
     :param extension: The extension the user gave, with its dot, or nothing.
     :param named: The user named the file, so another task may want the same address.
     :param possibly_paid: Answers that were lost before the task was cleared.
+    :param columns: The free columns of a batch's item, for its manifest.
+    :param variant_of: The key of the item's row, where the row has several variants.
     """
 
     model_config = _strict
@@ -106,6 +108,8 @@ class PlannedImage(BaseModel):
     named: bool = False
     possibly_paid: int = 0
     estimated_cost_usd: float
+    columns: dict[str, str | int | float | bool | None] = {}
+    variant_of: str | None = None
 
 
 class Planned(BaseModel):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.journal import Job
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
-__all__ = ["BitDanceBaseOperator"]
+__all__ = ["BitDanceBaseOperator", "check_choice", "check_number"]
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
@@ -90,14 +90,14 @@ class BitDanceBaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_choice("if_exists", if_exists, ("reuse", "regenerate", "fail"))
-        _check_choice("nsfw", nsfw, ("fail", "skip", "allow"))
-        _check_choice("on_lost_answer", on_lost_answer, ("buy_again", "fail"))
-        _check_number("defer_after", defer_after, 0.0, LONGEST_WAIT, "seconds")
-        _check_number("timeout", timeout, 1.0, LONGEST_WAIT, "seconds")
-        _check_number("poll_interval", poll_interval, 0.1, LONGEST_WAIT, "seconds")
+        check_choice("if_exists", if_exists, ("reuse", "regenerate", "fail"))
+        check_choice("nsfw", nsfw, ("fail", "skip", "allow"))
+        check_choice("on_lost_answer", on_lost_answer, ("buy_again", "fail"))
+        check_number("defer_after", defer_after, 0.0, LONGEST_WAIT, "seconds")
+        check_number("timeout", timeout, 1.0, LONGEST_WAIT, "seconds")
+        check_number("poll_interval", poll_interval, 0.1, LONGEST_WAIT, "seconds")
         if max_cost_usd is not None:
-            _check_number("max_cost_usd", max_cost_usd, 0.0, 1e6, "US dollars")
+            check_number("max_cost_usd", max_cost_usd, 0.0, 1e6, "US dollars")
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
         self.defer_after = defer_after
@@ -176,14 +176,21 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     @abstractmethod
-    def _result(self, finished: Finished) -> Any:
-        """Return what goes to XCom."""
+    def _result(self, finished: Finished, job: Job, images: LocalFolder | ObjectFolder) -> Any:
+        """Return what goes to XCom.
+
+        :param images: The output folder.
+        """
+
+    def _extra(self, result: Any) -> dict[str, Any]:
+        """Return what an asset event tells of the result: small, and without prompts."""
+        return dict(result)
 
     def _advance(self, context: Context, *, resumed: bool) -> Any:
-        from airflow_provider_bitdance.engine import Waiting
+        from airflow_provider_bitdance.operators import workplace
 
         try:
-            outcome = self._run_engine(context, resumed=resumed)
+            result = self._run_engine(context, resumed=resumed)
         except NsfwError as error:
             if self.nsfw == "skip":
                 raise AirflowSkipException(str(error)) from None
@@ -192,14 +199,13 @@ class BitDanceBaseOperator(BaseOperator):
             if error.retry_helps:
                 raise
             raise AirflowFailException(str(error)) from error
-        if isinstance(outcome, Waiting):
-            self._hand_over(outcome)
-        return self._result(outcome)
+        workplace.tell_assets(context, self.outlets, self._extra(result))
+        return result
 
-    def _run_engine(self, context: Context, *, resumed: bool) -> Finished | Waiting:
+    def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
-        from airflow_provider_bitdance.engine import Bench, Clock, advance
+        from airflow_provider_bitdance.engine import Bench, Clock, Waiting, advance
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import workplace
 
@@ -228,7 +234,10 @@ class BitDanceBaseOperator(BaseOperator):
                 )
                 return await advance(bench, wanted)
 
-        return asyncio.run(run())
+        outcome = asyncio.run(run())
+        if isinstance(outcome, Waiting):
+            self._hand_over(outcome)
+        return self._result(outcome, writer.job, images)
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
@@ -262,7 +271,12 @@ class BitDanceBaseOperator(BaseOperator):
             on_lost_answer=self.on_lost_answer,
             retry_failed=self.retry_failed,
             poll=PollSchedule(interval=self.poll_interval),
+            **self._batch_policy(),
         )
+
+    def _batch_policy(self) -> dict[str, Any]:
+        """Return the part of the policy that only a batch has."""
+        return {}
 
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
@@ -292,12 +306,14 @@ def _reason_of(event: dict[str, Any]) -> Reason:
         ) from None
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse an option that is none of those allowed."""
     if value not in allowed:
         raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
 
 
-def _check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
+def check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
+    """Refuse an option that is no number, or out of range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")

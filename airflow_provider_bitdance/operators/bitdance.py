@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.names import ImageAddress, image_address
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
+from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
     from airflow_provider_bitdance.journal import Job
+    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
-__all__ = ["BitDanceTextToImageOperator"]
+__all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
 
 
 class BitDanceTextToImageOperator(BitDanceBaseOperator):
@@ -103,7 +105,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         )
         return [Wanted(key="image", request=request, address=self._address(job))]
 
-    def _result(self, finished: Finished) -> dict[str, Any]:
+    def _result(self, finished: Finished, job: Job, images: LocalFolder | ObjectFolder) -> dict[str, Any]:
         return finished.results[0]
 
     def _address(self, job: Job) -> ImageAddress:

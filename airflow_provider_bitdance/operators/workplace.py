@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
@@ -76,6 +76,15 @@ def counter(job: Job) -> Callable[[str, int], None]:
     return count
 
 
+def tell_assets(context: Context, outlets: Sequence[object], extra: dict[str, Any]) -> None:
+    """Put the result into the event of each asset that the task updates."""
+    from airflow.sdk import Asset
+
+    for outlet in outlets:
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra = extra
+
+
 def records_path(of_operator: object, of_connection: str) -> str:
     """Return where the records lie: by the operator, the connection or the settings; else nothing."""
     settings: str = conf.get("bitdance", "records_path", fallback="") or ""
@@ -118,6 +127,19 @@ def open_folder(uri: str) -> LocalFolder | ObjectFolder:
                 scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
             ),
         ) from error
+
+
+def read_file(uri: str) -> bytes:
+    """Read a file that the user names. Blocks.
+
+    :param uri: An absolute path or a URI that ``ObjectStoragePath`` takes.
+    :raises InputError: There is none, or this worker cannot open such addresses.
+    """
+    folder, _, name = uri.strip().rpartition("/")
+    data = open_folder(folder).read(name) if folder and name else None
+    if data is None:
+        raise InputError(f"There is no file {shorten(repr(uri), 200)}", allowed="an absolute path or a URI")
+    return data
 
 
 def warn_of_races(records: LocalFolder | ObjectFolder, log: Log) -> None:

@@ -18,7 +18,7 @@ NAME = "airflow_provider_bitdance"
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-RECORDS = {"journal", "receipts", "reservations", "polling", "storage", "names", "records"}
+RECORDS = {"journal", "receipts", "reservations", "polling", "pacing", "storage", "names", "records"}
 MAY_IMPORT = {
     "": set(),  # the package itself, which holds the version
     "api": set(),
@@ -154,7 +154,9 @@ def test_items_and_manifest_are_cheap_to_import(module: str) -> None:
     found = observed(module)
 
     assert {name.split(".")[0] for name in found["asked"]} & HEAVY == set()
-    assert [name for name in found["loaded"] if name.startswith((f"{NAME}.engine", f"{NAME}.operators"))] == []
+    assert [
+        name for name in found["loaded"] if name.startswith((f"{NAME}.engine", f"{NAME}.operators"))
+    ] == []
 
 
 def test_what_a_dag_file_imports_opens_no_socket_and_no_file() -> None:

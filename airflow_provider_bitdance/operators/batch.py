@@ -1,0 +1,233 @@
+"""The batch operator: up to ten thousand images in one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow_provider_bitdance.api.errors import InputError, ItemsFailedError
+from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.operators.base import BitDanceBaseOperator, check_choice, check_number
+
+if TYPE_CHECKING:
+    from airflow_provider_bitdance.engine import Finished, Wanted
+    from airflow_provider_bitdance.journal import Job, PlannedImage
+    from airflow_provider_bitdance.manifest import ManifestRow
+    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+
+__all__ = ["BitDanceBatchOperator"]
+
+FAILURES_SHOWN = 5
+MOST_A_MINUTE = MOST_IN_FLIGHT = 10_000
+
+
+class BitDanceBatchOperator(BitDanceBaseOperator):
+    """Makes many images in one task, each bought once, and a manifest of them. About $0.01 an image.
+
+    A retry buys only what is missing. An image lies at ``output_path/<key>`` with the extension of its real
+    format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
+    otherwise. Set ``retries=2``.
+
+    Not for one image: :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`.
+
+    .. code-block:: python
+
+        BitDanceBatchOperator(
+            task_id="posters",
+            items=[{"key": "p-17", "product": "teapot"}, {"key": "p-18", "product": "kettle"}],
+            prompt="A poster of a {product}, studio light",
+            output_path="s3://my_s3@my-bucket/posters/",
+            max_cost_usd=1.00,
+            retries=2,
+        )
+
+    The result is a small plain dict: ``manifest`` (its URI; read it with
+    :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
+    ``possibly_paid``, ``estimated_cost_usd``.
+
+    :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed`` and columns of your own; or
+        the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows. Bad rows are refused all at once,
+        before anything is bought. (templated)
+    :param output_path: The folder for images and manifest: an absolute path or URI that every worker sees.
+        (templated)
+    :param prompt: A template over a row's columns, such as ``"A {style} poster"``; the prompt of every row.
+        (templated)
+    :param size: Of rows that give none. Default 1024*1024. (templated)
+    :param seed: Of rows that give none; -1 for any. (templated)
+    :param model: The model's path on WaveSpeed. (templated)
+    :param variants: Images a row, 1 to 16, with different seeds, and a contact sheet of them:
+        ``<key>-contact-sheet.jpg``.
+    :param max_in_flight: Predictions in flight at once. Default: what the account takes, found by trying.
+    :param requests_per_minute: Submissions in any minute. Default: no limit.
+    :param on_item_failure: ``"finish_then_fail"``: make the others, then fail. ``"fail_fast"``: buy nothing
+        more. ``"tolerate"``: succeed, and count them.
+    :param max_failures: With ``"tolerate"``: fail where there are more. Default: any number is tolerated.
+    :param manifest_format: ``"jsonl"`` or ``"parquet"``, which needs pyarrow.
+    :param check_balance: As for all operators; here on by default.
+    :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        "items",
+        "output_path",
+        "prompt",
+        "size",
+        "seed",
+        "model",
+        "records_path",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"items": "json", "prompt": "md"}
+
+    def __init__(
+        self,
+        *,
+        items: Any,
+        output_path: str,
+        prompt: str | None = None,
+        size: str | None = None,
+        seed: int | str = -1,
+        model: str = BITDANCE_14B,
+        variants: int = 1,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        on_item_failure: Literal["finish_then_fail", "fail_fast", "tolerate"] = "finish_then_fail",
+        max_failures: int | None = None,
+        manifest_format: Literal["jsonl", "parquet"] = "jsonl",
+        check_balance: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(check_balance=check_balance, **kwargs)
+        check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
+        check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
+        if max_in_flight is not None:
+            check_number("max_in_flight", max_in_flight, 1, MOST_IN_FLIGHT, "predictions")
+        if requests_per_minute is not None:
+            check_number("requests_per_minute", requests_per_minute, 1, MOST_A_MINUTE, "submissions")
+        if max_failures is not None:
+            check_number("max_failures", max_failures, 0, MOST_IN_FLIGHT, "images")
+            if on_item_failure != "tolerate":
+                raise InputError('max_failures is given without on_item_failure="tolerate"')
+        self.items = items
+        self.output_path = output_path
+        self.prompt = prompt
+        self.size = size
+        self.seed = seed
+        self.model = model
+        self.variants = variants
+        self.max_in_flight = max_in_flight
+        self.requests_per_minute = requests_per_minute
+        self.on_item_failure = on_item_failure
+        self.max_failures = max_failures
+        self.manifest_format = manifest_format
+
+    def _output_folder(self, job: Job) -> str:
+        return image_address(f"{str(self.output_path).rstrip('/')}/", default_stem="").folder
+
+    def _wanted(self, job: Job) -> list[Wanted]:
+        from airflow_provider_bitdance.engine import Wanted
+        from airflow_provider_bitdance.items import checked_items, read_items
+        from airflow_provider_bitdance.operators import workplace
+
+        folder = self._output_folder(job)
+        rows = self.items
+        if isinstance(rows, str):
+            rows = read_items(workplace.read_file(rows), name=rows)
+        items = checked_items(
+            rows, prompt=self.prompt, size=self.size, seed=self.seed, model=self.model, variants=self.variants
+        )
+        return [
+            Wanted(
+                key=item.key,
+                request=item.request,
+                address=image_address(f"{folder}/{item.key}", default_stem=""),
+                columns=item.columns,
+                variant_of=item.variant_of,
+            )
+            for item in items
+        ]
+
+    def _batch_policy(self) -> dict[str, Any]:
+        return {
+            "max_in_flight": self.max_in_flight,
+            "requests_per_minute": self.requests_per_minute,
+            "on_item_failure": self.on_item_failure,
+            "max_failures": self.max_failures,
+        }
+
+    def _result(self, finished: Finished, job: Job, images: LocalFolder | ObjectFolder) -> dict[str, Any]:
+        """Write the manifest, then fail where failures are not tolerated."""
+        from airflow_provider_bitdance.storage import at
+
+        rows = [_row(image, finished) for image in finished.planned]
+        name = self._write_manifest(rows, job, images)
+        if self.variants > 1:
+            _write_contact_sheets(finished, images)
+        results = finished.results
+        summary = {
+            "manifest": at(images, name),
+            "items": len(rows),
+            "stored": len(results),
+            "reused": sum(result["reused"] for result in results),
+            "failed": len(finished.failures),
+            "possibly_paid": sum(row.possibly_paid for row in rows),
+            "estimated_cost_usd": round(sum(result["estimated_cost_usd"] for result in results), 6),
+        }
+        self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
+        self._raise_if_too_many(finished, summary["manifest"])
+        return summary
+
+    def _write_manifest(self, rows: list[ManifestRow], job: Job, images: LocalFolder | ObjectFolder) -> str:
+        from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
+        from airflow_provider_bitdance.operators import workplace
+
+        name = f"{workplace.default_stem(job)}.manifest.{self.manifest_format}"
+        images.replace(
+            name, parquet_bytes(rows) if self.manifest_format == "parquet" else manifest_bytes(rows)
+        )
+        return name
+
+    def _raise_if_too_many(self, finished: Finished, manifest: str) -> None:
+        failures = finished.failures
+        tolerated = self.on_item_failure == "tolerate" and (
+            self.max_failures is None or len(failures) <= self.max_failures
+        )
+        if not failures or tolerated:
+            return
+        shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
+        more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+        failed = ItemsFailedError(
+            f"{len(failures)} of {len(finished.planned)} images failed: {shorten(shown, 1000)}{more}",
+            fix=f"The others are stored; {manifest} names each",
+        )
+        if not any(error.retry_helps for error in failures.values()):
+            failed.retry_helps, failed.retry_in_words = False, ""
+        raise failed
+
+
+def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
+    from airflow_provider_bitdance.items import Item
+    from airflow_provider_bitdance.manifest import manifest_row
+
+    item = Item(image.key, image.request, image.columns, row=0, variant_of=image.variant_of)
+    if image.key in finished.stored:
+        return manifest_row(item, status="stored", result=finished.stored[image.key])
+    return manifest_row(item, status="failed", error=shorten(finished.failures[image.key].what, 300))
+
+
+def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder) -> None:
+    """Show all variants of a row in one picture, for a person to choose from."""
+    from airflow_provider_bitdance.engine.contact_sheet import contact_sheet
+    from airflow_provider_bitdance.items import CONTACT_SHEET
+
+    for row, variants in groupby(finished.planned, key=lambda image: image.variant_of):
+        found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
+        pictures = (
+            (f"{result['uri'].rpartition('/')[2]}\nseed {result['seed']}", data)
+            for result in found
+            if (data := images.read(result["uri"].rpartition("/")[2])) is not None
+        )
+        if found:
+            images.replace(f"{row}{CONTACT_SHEET}.jpg", contact_sheet(pictures))
