@@ -1,0 +1,267 @@
+"""The batch operator as Airflow calls it, against the local service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, TaskDeferred
+
+from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local.pictures import labels
+from airflow_provider_bitdance.manifest import read_manifest
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
+from tests.builders import context, posts
+
+PRODUCTS = [
+    {"key": f"p-{number}", "product": name} for number, name in enumerate(("teapot", "kettle", "mug"))
+]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "posters"
+
+
+def batch(output: Path, **given: Any) -> BitDanceBatchOperator:
+    arguments: dict[str, Any] = {
+        "task_id": "image",
+        "items": PRODUCTS,
+        "prompt": "A poster of a {product}",
+        "size": "256*256",
+        "output_path": f"{output}/",
+        "retries": 2,
+    }
+    return BitDanceBatchOperator(**{**arguments, **given})
+
+
+def shown(output: Path) -> dict[str, str]:
+    return {path.stem: labels(path.read_bytes()).prompt for path in output.glob("*.png")}
+
+
+def test_every_item_becomes_an_image_under_its_key(local: LocalService, output: Path) -> None:
+    result = batch(output).execute(context())
+
+    assert shown(output) == {item["key"]: f"A poster of a {item['product']}" for item in PRODUCTS}
+    counts = {name: result[name] for name in ("items", "stored", "reused", "failed", "possibly_paid")}
+    assert counts == {"items": 3, "stored": 3, "reused": 0, "failed": 0, "possibly_paid": 0}
+    assert result["estimated_cost_usd"] == 0.03
+    assert local.bill().billed == 3
+
+
+def test_the_manifest_has_a_row_an_item_in_order_with_the_free_columns(
+    local: LocalService, output: Path
+) -> None:
+    result = batch(output).execute(context())
+
+    rows = read_manifest(result["manifest"])
+    assert [(row.key, row.status, row.columns) for row in rows] == [
+        (item["key"], "stored", {"product": item["product"]}) for item in PRODUCTS
+    ]
+    assert all(row.uri == f"file://{output}/{row.key}.png" for row in rows)
+
+
+def test_the_result_stays_small_however_many_items_there_are(local: LocalService, output: Path) -> None:
+    few = batch(output, items=PRODUCTS[:1]).execute(context())
+    many = batch(output, items=[{"product": f"thing {number}"} for number in range(60)]).execute(
+        context(run_id="many")
+    )
+
+    assert len(json.dumps(many)) < len(json.dumps(few)) + 20
+
+
+def test_prompts_alone_are_items_and_the_same_prompts_are_bought_once(
+    local: LocalService, output: Path
+) -> None:
+    asked = batch(output, items=["A teapot", "A kettle"], prompt=None, seed=7)
+    asked.execute(context())
+    again = batch(output, items=["A kettle", "A teapot", "A mug"], prompt=None, seed=7)
+
+    result = again.execute(context(run_id="another"))
+
+    assert (result["stored"], result["reused"], local.bill().billed) == (3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("items.csv", "key,product\np-0,teapot\np-1,kettle\n"),
+        ("items.jsonl", '{"key": "p-0", "product": "teapot"}\n{"key": "p-1", "product": "kettle"}\n'),
+    ],
+)
+def test_items_may_lie_in_a_file(
+    local: LocalService, output: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+
+    result = batch(output, items=str(tmp_path / name)).execute(context())
+
+    assert result["stored"] == 2
+    assert shown(output) == {"p-0": "A poster of a teapot", "p-1": "A poster of a kettle"}
+
+
+@pytest.mark.parametrize("items", [[], "/nowhere/items.csv", "items.csv", None, 5, [{"key": "a"}], ["", " "]])
+def test_bad_items_fail_without_retry_before_any_request(
+    local: LocalService, output: Path, items: Any
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"A retry does not help\. Nothing was charged"):
+        batch(output, items=items).execute(context())
+
+    assert local.requests() == []
+    assert not output.exists()
+
+
+def test_every_bad_row_is_named_at_once(local: LocalService, output: Path) -> None:
+    rows = [{"product": "mug", "size": "huge"}, {"product": "mug"}, {"seed": "x", "product": "pot"}, {}]
+
+    with pytest.raises(AirflowFailException) as failed:
+        batch(output, items=rows).execute(context())
+
+    assert all(f"row {number}" in str(failed.value) for number in (1, 3, 4))
+    assert "row 2" not in str(failed.value)
+
+
+def test_one_failed_item_does_not_cost_the_others_and_a_retry_buys_only_what_is_missing(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="failed", match="kettle", times=1)
+    with pytest.raises(
+        errors.ItemsFailedError, match=r"1 of 3 images failed: p-1: .*only for what is missing"
+    ):
+        batch(output).execute(context(try_number=1))
+    assert set(shown(output)) == {"p-0", "p-2"}
+
+    result = batch(output).execute(context(try_number=2))
+
+    assert (result["stored"], result["failed"]) == (3, 0)
+    assert local.bill().submitted == 4
+
+
+def test_where_no_retry_can_help_the_task_fails_without_one(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", match="kettle", code=1200, error="sensitive")
+
+    with pytest.raises(AirflowFailException, match="1 of 3 images failed"):
+        batch(output).execute(context())
+
+    rows = read_manifest(f"{output}/dag.image.run.manifest.jsonl")
+    assert [row.status for row in rows] == ["stored", "failed", "stored"]
+    assert "sensitive" in str(rows[1].error)
+
+
+def test_failures_may_be_tolerated_and_are_counted(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", match="kettle", code=1200)
+
+    result = batch(output, on_item_failure="tolerate").execute(context())
+
+    assert (result["stored"], result["failed"]) == (2, 1)
+
+
+def test_more_failures_than_tolerated_fail(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200)
+
+    with pytest.raises(AirflowFailException):
+        batch(output, on_item_failure="tolerate", max_failures=1).execute(context())
+
+
+def test_fail_fast_buys_nothing_more_and_keeps_what_is_bought(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="status", status=400, times=1)
+
+    with pytest.raises(AirflowFailException, match=r"0 of 3 images are stored; the rest costs about \$0\.03"):
+        batch(output, on_item_failure="fail_fast", max_in_flight=1).execute(context())
+
+    assert posts(local) == 1
+
+
+def test_more_than_the_balance_or_the_budget_is_refused_before_anything_is_bought(
+    local: LocalService, output: Path
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"3 images .* \$0\.03, and max_cost_usd is \$0\.02"):
+        batch(output, max_cost_usd=0.02).execute(context())
+
+    assert posts(local) == 0
+
+
+def test_variants_have_keys_seeds_and_a_contact_sheet(local: LocalService, output: Path) -> None:
+    result = batch(output, items=PRODUCTS[:2], variants=3).execute(context())
+
+    rows = read_manifest(result["manifest"])
+    assert [row.key for row in rows] == [f"p-{item}-v{variant}" for item in (0, 1) for variant in (1, 2, 3)]
+    assert [row.variant_of for row in rows] == ["p-0"] * 3 + ["p-1"] * 3
+    assert len({row.seed for row in rows}) == 6
+    assert sorted(path.name for path in output.glob("*.jpg")) == [
+        "p-0-contact-sheet.jpg",
+        "p-1-contact-sheet.jpg",
+    ]
+
+
+def test_a_batch_defers_once_and_goes_on_with_its_plan(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=100)
+    asked = batch(output, deferrable=True, defer_after=1)
+    with pytest.raises(TaskDeferred) as handed_over:
+        asked.execute(context())
+    kwargs = handed_over.value.trigger.serialize()[1]
+    assert len(kwargs["pending"]) == 3
+
+    local.service.clock = lambda: 2e9
+    again = batch(output, deferrable=True, defer_after=1, items=["Something else"], prompt=None)
+    result = again.execute_complete(context(), {"reason": "ready", "ended": 3, "pending": 0})
+
+    assert set(shown(output)) == {"p-0", "p-1", "p-2"}
+    assert [row.columns for row in read_manifest(result["manifest"])] == [
+        {"product": item["product"]} for item in PRODUCTS
+    ]
+    assert local.bill().billed == 3
+
+
+def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, output: Path) -> None:
+    posters = Asset("posters")
+    event = SimpleNamespace(extra={})
+
+    result = batch(output, outlets=[posters]).execute({**context(), "outlet_events": {posters: event}})
+
+    assert event.extra == result
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("max_in_flight", 0, "a number of predictions, 1 to 10000"),
+        ("requests_per_minute", -1, "a number of submissions, 1 to 10000"),
+        ("on_item_failure", "ignore", "finish_then_fail, fail_fast, tolerate"),
+        ("manifest_format", "xml", "jsonl, parquet"),
+    ],
+)
+def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
+    output: Path, argument: str, value: object, allowed: str
+) -> None:
+    with DAG("dag", schedule=None), pytest.raises(errors.InputError) as refused:
+        batch(output, **{argument: value})
+
+    assert f"{argument} is {value!r}. Allowed: {allowed}" in str(refused.value)
+
+
+def test_a_number_of_failures_needs_tolerance(output: Path) -> None:
+    with pytest.raises(errors.InputError, match="max_failures is given without"):
+        batch(output, max_failures=3)
+
+
+def test_two_runs_that_want_the_same_key_for_different_images_do_not_mix(
+    local: LocalService, output: Path
+) -> None:
+    batch(output).execute(context())
+    result = batch(output, prompt="A drawing of a {product}").execute(context(run_id="another"))
+
+    assert result["reused"] == 0
+    assert shown(output)["p-0"] == "A drawing of a teapot"
+
+
+def test_a_plan_counts_what_is_there(local: LocalService, output: Path) -> None:
+    batch(output, items=PRODUCTS[:2], seed=7).execute(context())
+
+    said = str(batch(output, seed=7).plan(context(run_id="another")))
+
+    assert said.startswith("2 reused, 1 to buy, about $0.01")
