@@ -184,9 +184,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         from airflow_provider_bitdance.operators import workplace
 
         name = f"{workplace.default_stem(job)}.manifest.{self.manifest_format}"
-        images.replace(
-            name, parquet_bytes(rows) if self.manifest_format == "parquet" else manifest_bytes(rows)
-        )
+        write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
+        images.replace(name, write(rows))
         return name
 
     def _raise_if_too_many(self, finished: Finished, manifest: str) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
 from tests.builders import context, posts
+from tests.unit.support import FakeClock
 
 PRODUCTS = [
     {"key": f"p-{number}", "product": name} for number, name in enumerate(("teapot", "kettle", "mug"))
@@ -198,7 +199,9 @@ def test_variants_have_keys_seeds_and_a_contact_sheet(local: LocalService, outpu
     ]
 
 
-def test_a_batch_defers_once_and_goes_on_with_its_plan(local: LocalService, output: Path) -> None:
+def test_a_batch_defers_once_and_goes_on_with_its_plan(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
     local.add_fault(on="submit", kind="latency", seconds=100)
     asked = batch(output, deferrable=True, defer_after=1)
     with pytest.raises(TaskDeferred) as handed_over:
@@ -206,7 +209,7 @@ def test_a_batch_defers_once_and_goes_on_with_its_plan(local: LocalService, outp
     kwargs = handed_over.value.trigger.serialize()[1]
     assert len(kwargs["pending"]) == 3
 
-    local.service.clock = lambda: 2e9
+    clock.now += 100
     again = batch(output, deferrable=True, defer_after=1, items=["Something else"], prompt=None)
     result = again.execute_complete(context(), {"reason": "ready", "ended": 3, "pending": 0})
 
