@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from airflow import __version__ as airflow_version
 
 AIRFLOW_VERSION = tuple(
@@ -14,3 +17,9 @@ SHORTEST_DEFERRAL = 0.0 if AIRFLOW_VERSION >= (3, 4) else 10.0
 Below Airflow 3.4 a deferral that ends within about 5 seconds may be taken for a killed task
 (apache/airflow#67287, #71580, #72716): measured 13 and 14 of 50 failed tasks.
 """
+
+
+def load_dags(folder: str | None) -> Any:
+    """Return a DagBag of a Dag file or folder; by default of Airflow's. Its home moved in 3.2."""
+    home = "airflow.dag_processing.dagbag" if AIRFLOW_VERSION >= (3, 2) else "airflow.models.dagbag"
+    return import_module(home).DagBag(folder)

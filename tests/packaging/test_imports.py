@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
     "triggers": {"api", *RECORDS, "engine", "hooks", "version_compat"},
     "operators": {"api", *RECORDS, "items", "manifest", "engine", "hooks", "triggers", "version_compat"},
-    "maintenance": {"api", *RECORDS, "engine", "hooks", "operators"},
+    "maintenance": {"api", *RECORDS, "engine", "hooks", "operators", "version_compat"},
     "__main__": {"api", "operators", "maintenance"},
     "local": set(),
 }
