@@ -15,6 +15,7 @@ FIRST_WINDOW = 8.0
 """Predictions in flight at the start, where no limit is given."""
 LARGEST_WINDOW = 1000.0
 MINUTE = 60.0
+SHORT_PAUSE = 1.0
 
 
 class Pace:
@@ -31,7 +32,8 @@ class Pace:
         self._growing_fast = True
         self._blocked_until = 0.0
         self._halved_at = float("-inf")
-        self._sent: deque[float] = deque(maxlen=requests_per_minute)
+        self._sent: deque[float] = deque()
+        self._started = 0
 
     @property
     def window(self) -> int:
@@ -46,14 +48,35 @@ class Pace:
         """
         if in_flight >= self.window:
             return float("inf")
-        earliest = self._blocked_until
-        if self._sent and len(self._sent) == self.requests_per_minute:
-            earliest = max(earliest, self._sent[0] + MINUTE)
-        return max(0.0, earliest - now)
+        return max(0.0, self._blocked_until - now, self._until_free(now, self._started))
 
-    def sent(self, *, now: float) -> None:
-        """Take note of a submission."""
-        self._sent.append(now)
+    def start(self) -> None:
+        """Take note of a purchase that begins; its submission comes after what has to be written down."""
+        self._started += 1
+
+    def end(self) -> None:
+        """Take note that a purchase is over, whatever became of it."""
+        self._started -= 1
+
+    def turn(self, *, now: float) -> float:
+        """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
+        wait = self._until_free(now, 0)
+        if wait == 0 and self.requests_per_minute is not None:
+            self._sent.append(now)
+        return wait
+
+    def _until_free(self, now: float, others: int) -> float:
+        """Return the seconds until the minute before has room for one more than so many others."""
+        if self.requests_per_minute is None:
+            return 0.0
+        while self._sent and self._sent[0] <= now - MINUTE:
+            self._sent.popleft()
+        too_many = len(self._sent) + others + 1 - self.requests_per_minute
+        if too_many <= 0:
+            return 0.0
+        if not self._sent:
+            return SHORT_PAUSE  # the others are about to be sent
+        return self._sent[min(too_many, len(self._sent)) - 1] + MINUTE - now
 
     def accepted(self) -> None:
         """Take note that the API took a submission: it may take more."""

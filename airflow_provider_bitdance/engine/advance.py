@@ -167,7 +167,8 @@ def _first_to_buy(bench: Bench, wanted: list[Wanted], events: list[Event]) -> st
         settled = {event.key for event in events if isinstance(event, Stored | Adopted)}
         return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
     for image in bench.journal.state.having(Status.PLANNED, Status.FAILED):
-        if not image.plan.named:
+        is_wanted = image.status is Status.PLANNED or may_be_bought_anew(bench, image)
+        if is_wanted and not image.plan.named:
             try:
                 check_purchase(bench, image)
             except (BudgetError, UnconfirmedPurchaseError):

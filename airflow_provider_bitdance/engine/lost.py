@@ -8,6 +8,7 @@ costs more than a cent. An answer lost just now and an intent found after a cras
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from enum import StrEnum
 
 from airflow_provider_bitdance.api.answers import Prediction
@@ -44,23 +45,29 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     return Proof.OURS if same else Proof.ANOTHER
 
 
-async def settle_intents(bench: Bench, journal: Journal) -> None:
-    """Write down what became of each open intent of a job: submitted, not created, or lost. Buys nothing.
+async def settle_intents(bench: Bench, journal: Journal, keys: Collection[str] | None = None) -> None:
+    """Write down what became of open intents of a job: submitted, not created, or lost. Buys nothing.
 
     :param journal: The job's journal, claimed by this process.
+    :param keys: Of these images only. All is right where no purchase of the job is under way.
     :raises LostAnswerError: The history cannot be read now; the intents stay open for a next try.
     """
     for pause in (*SETTLING_PAUSES, None):
-        intents = journal.state.having(Status.INTENDED)
+        intents = _open_intents(journal, keys)
         if not intents:
             return
         await _look_patiently(bench, journal, intents)
-        if pause is not None and journal.state.having(Status.INTENDED):
+        if pause is not None and _open_intents(journal, keys):
             await bench.clock.sleep(pause)
-    for image in journal.state.having(Status.INTENDED):
+    for image in _open_intents(journal, keys):
         reason = "The account's history has no such prediction"
         await bench.write(NotCreated(key=image.plan.key, reason=reason), journal=journal)
         bench.log.info("The answer to a purchase was lost. %s: nothing was bought", reason)
+
+
+def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
+    intents = journal.state.having(Status.INTENDED)
+    return intents if keys is None else [image for image in intents if image.plan.key in keys]
 
 
 async def _look_patiently(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:
@@ -71,7 +78,7 @@ async def _look_patiently(bench: Bench, journal: Journal, intents: list[ImageSta
             raise
         except BitDanceError as error:
             if pause is None or not error.retry_helps:
-                return await _tell_unreadable(bench, journal, error)
+                return await _tell_unreadable(bench, journal, intents, error)
         await bench.clock.sleep(pause)
 
 
@@ -135,12 +142,14 @@ async def _give_up(
     )
 
 
-async def _tell_unreadable(bench: Bench, journal: Journal, error: BitDanceError) -> None:
+async def _tell_unreadable(
+    bench: Bench, journal: Journal, intents: list[ImageState], error: BitDanceError
+) -> None:
     """Leave the intents open where a next try may read the history; else give them up."""
     reason = f"The account's history cannot be read: {error.what}"
     if error.retry_helps:
         raise LostAnswerError(
             f"The answer to a purchase was lost. {reason}", fix="The next try looks again before it buys"
         ) from error
-    for image in journal.state.having(Status.INTENDED):
+    for image in intents:
         await _give_up(bench, journal, image, reason, [])

@@ -134,7 +134,7 @@ class Pump:
                     await self._pause(wait)
                 continue
             await self._renew_deadline()
-            self._pace.sent(now=clock.time())
+            self._pace.start()
             self._start(group, self._carry(left.popleft()))
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
@@ -153,6 +153,7 @@ class Pump:
             self._in_flight -= 1
             raise
         finally:
+            self._pace.end()
             self._unanswered.release()
             self._changed.set()
         await self._wait_and_store(key)

@@ -64,7 +64,7 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
                     await bench.write(NotCreated(key=key, reason=error.what))
                 raise
             bench.log.warning("%s. Looking for it in the account's history", error.what)
-            await settle_intents(bench, bench.journal)
+            await settle_intents(bench, bench.journal, {key})  # others may be under way
             settled = bench.journal.state.images[key]
             if settled.status is Status.SUBMITTED:
                 return
@@ -120,6 +120,8 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     """Send the POST until it is answered, where every earlier one certainly created nothing."""
     sent = 0
     while True:
+        while wait := pace.turn(now=bench.clock.time()):
+            await bench.clock.sleep(wait)
         # A paused process may wake up after another has taken over: look before spending.
         await asyncio.to_thread(bench.journal.check_unchanged)
         try:

@@ -482,8 +482,9 @@ class World:
     @property
     def events(self) -> list[dict[str, Any]]:
         """Every event in the journals, in order."""
-        entries = sorted(path for path in self.disk if "/jobs/" in path)
-        return [event for path in entries for event in json.loads(self.disk[path])["events"]]
+        disk = dict(self.disk)  # other threads may be writing
+        entries = sorted(path for path in disk if "/jobs/" in path)
+        return [event for path in entries for event in json.loads(disk[path])["events"]]
 
     @property
     def unconfirmed(self) -> int:

@@ -220,6 +220,15 @@ def test_a_batch_is_refused_whole_and_counts_its_bad_rows(good: list[bool]) -> N
             checked_items(rows)
 
 
+def test_a_row_with_very_many_faults_is_cut() -> None:
+    (finding,) = findings([{"prompt": "p"} | {f"column {number}": [] for number in range(99)}])
+    assert len(finding) < 450
+
+
+def test_rows_without_a_prompt_are_not_called_the_same_image_too() -> None:
+    assert findings([{"x": 1}, {"x": 1}]) == [f"row {n}: has no prompt; it has x" for n in (1, 2)]
+
+
 # Templates
 
 
@@ -324,6 +333,11 @@ def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has(row: dict[str
     ]
 
 
+def test_a_column_of_the_template_that_holds_a_list_is_one_fault() -> None:
+    (finding,) = findings([{"style": []}], prompt="A {style} poster")
+    assert finding.count("style") == 1
+
+
 def test_key_size_and_seed_may_stand_in_a_template() -> None:
     (item,) = checked_items([{"key": 12, "size": "1:1", "seed": 7}], prompt="{key} {size} {seed}")
     assert item.request.prompt == "12 1:1 7"
@@ -411,6 +425,13 @@ def test_one_request_twice_without_keys_is_refused() -> None:
     ]
 
 
+def test_a_derived_key_that_another_row_gives_is_refused() -> None:
+    (derived,) = keys(["a cat"])
+    assert findings([{"key": derived, "prompt": "a dog"}, "a cat"]) == [
+        f"row 2: key '{derived}' is that of row 1"
+    ]
+
+
 def test_one_request_twice_with_keys_is_wanted_twice() -> None:
     assert keys([{"key": "a", "prompt": "p"}, {"key": "b", "prompt": "p"}]) == ["a", "b"]
 
@@ -454,6 +475,10 @@ def test_a_key_leaves_room_for_the_number_of_the_variant() -> None:
     longest = "k" * 97
     assert len(keys([{"key": longest, "prompt": "p"}], variants=9)[-1]) == 100
     assert "safe file name" in findings([{"key": longest, "prompt": "p"}], variants=10)[0]
+
+
+def test_the_number_of_a_variant_alone_is_no_key() -> None:
+    assert "safe file name" in findings([{"key": "", "prompt": "p"}], variants=2)[0]
 
 
 @settings(max_examples=100)

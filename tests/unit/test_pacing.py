@@ -29,10 +29,19 @@ def test_a_given_limit_neither_grows_nor_shrinks() -> None:
 
 def test_a_rate_is_used_up_and_then_waited_for() -> None:
     pace = Pace(requests_per_minute=2)
-    pace.sent(now=NOW)
-    pace.sent(now=NOW + 10)
+    assert [pace.turn(now=NOW), pace.turn(now=NOW + 10), pace.turn(now=NOW + 10)] == [0, 0, 50]
     assert pace.wait(now=NOW + 10, in_flight=0) == 50
-    assert pace.wait(now=NOW + 60, in_flight=0) == 0
+    assert pace.turn(now=NOW + 60) == 0
+
+
+def test_purchases_that_begin_count_before_they_are_sent() -> None:
+    pace = Pace(requests_per_minute=2)
+    pace.start()
+    assert pace.wait(now=NOW, in_flight=1) == 0
+    pace.start()
+    assert pace.wait(now=NOW, in_flight=2) > 0
+    pace.end()
+    assert pace.wait(now=NOW, in_flight=1) == 0
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 40), min_size=1, max_size=120))
@@ -41,8 +50,8 @@ def test_no_minute_has_more_than_the_given_rate(rate: int, pauses: list[float]) 
     sent: deque[float] = deque()
     for pause in pauses:
         now += pause
-        now += pace.wait(now=now, in_flight=0)
-        pace.sent(now=now)
+        while wait := pace.turn(now=now):
+            now += wait
         sent.append(now)
     for first, beyond in zip(sent, list(sent)[rate:], strict=False):
         assert beyond - first >= 60 - 1e-6

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_bitdance.api.errors import FencedError, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.journal import (
+    Adopted,
     Failed,
     Failure,
     Intended,
@@ -25,6 +28,7 @@ from airflow_provider_bitdance.journal import (
     Submitted,
 )
 from airflow_provider_bitdance.journal.entries import Claimed, Event
+from airflow_provider_bitdance.journal.log import SNAPSHOT_EVERY, SNAPSHOT_FROM
 from tests.unit.support import OUTPUT, RECORDS, START, MemoryFolder, a_job, a_plan, a_writer
 
 PLAN = Planned(output=OUTPUT, images=(a_plan(),))
@@ -326,3 +330,132 @@ def test_a_writer_that_was_replaced_after_a_note_stops(disk: Disk) -> None:
         second.check_unchanged()
     with pytest.raises(FencedError):
         second.append(START, Lost(key="image", reason="ReadTimeout"))
+
+
+# Long journals
+
+MANY = Planned(
+    output=OUTPUT, images=tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(SNAPSHOT_FROM))
+)
+
+
+def a_long_journal(disk: Disk, entries: int) -> Journal:
+    """Return a journal in which image after image is bought, and every third one stored or lost."""
+    journal = a_journal(disk)
+    journal.claim(START + 600, START, MANY)
+    keys = [image.key for image in MANY.images] * (entries // len(MANY.images) + 1)
+    done: set[str] = set()
+    for key in keys:
+        if journal.state.number >= entries:
+            break
+        if key in done:
+            journal.append(START, Claimed(deadline=START + journal.state.number))
+            continue
+        done.add(key)
+        journal.append(START, Intended(keys=(key,)))
+        if journal.state.number % 3:
+            journal.append(START, Submitted(key=key, prediction_id=f"pred-{key}"))
+            if journal.state.number % 2:
+                journal.append(START, Stored(key=key, receipt=f"mem://{key}"))
+        else:
+            journal.append(START, Lost(key=key, reason="ReadTimeout"))
+    return journal
+
+
+@pytest.mark.parametrize("entries", [1, 63, 64, 65, 127, 128, 130, 300])
+def test_a_long_journal_read_from_its_last_snapshot_is_the_one_that_was_written(
+    disk: Disk, entries: int
+) -> None:
+    written = a_long_journal(disk, entries)
+    assert a_journal(disk, token="them").state == written.state
+
+
+def test_a_long_journal_takes_few_reads(disk: Disk) -> None:
+    a_long_journal(disk, 10 * SNAPSHOT_EVERY + 7)
+    folder = CountingFolder(disk, RECORDS)
+    Journal(folder, a_writer()).load()
+    assert folder.reads <= SNAPSHOT_EVERY
+
+
+class CountingFolder(MemoryFolder):
+    reads = 0
+
+    def read(self, name: str) -> bytes | None:
+        self.reads += 1
+        return super().read(name)
+
+
+def test_a_note_in_the_place_of_a_snapshot_makes_readers_go_one_snapshot_back(disk: Disk) -> None:
+    journal = a_long_journal(disk, 2 * SNAPSHOT_EVERY - 1)
+    journal.note(START, Orphaned(key="k0", prediction_id="pred-9", intent=9))
+    assert journal.state.number == 2 * SNAPSHOT_EVERY
+    journal.append(START, Claimed(deadline=START + 1))
+    assert a_journal(disk, token="them").state == journal.state
+
+
+def test_a_listing_that_is_behind_costs_reads_and_nothing_else(disk: Disk) -> None:
+    journal = a_long_journal(disk, 3 * SNAPSHOT_EVERY)
+
+    class Behind(MemoryFolder):
+        def names(self, below: str) -> list[str]:
+            return sorted(super().names(below))[:70]
+
+    late = Journal(Behind(disk, RECORDS), a_writer())
+    assert late.load() == journal.state
+
+
+def test_short_jobs_have_no_snapshots_and_are_not_listed(disk: Disk) -> None:
+    journal = a_journal(disk)
+    journal.claim(START + 600, START, PLAN)
+    for number in range(SNAPSHOT_EVERY + 2):
+        journal.append(START, Claimed(deadline=START + number))
+    assert not any(b'"snapshot"' in data for data in disk.values())
+
+    class Unlisted(MemoryFolder):
+        def names(self, below: str) -> list[str]:
+            raise AssertionError("one image needs no listing")
+
+    assert Journal(Unlisted(disk, RECORDS), a_writer()).load() == journal.state
+
+
+def test_an_adopted_seed_survives_a_snapshot(disk: Disk) -> None:
+    journal = a_journal(disk)
+    journal.claim(START + 600, START, MANY)
+    adopted = Adopted(
+        key="k3",
+        request=a_plan(seed=99).request,
+        prediction_id="pred-2",
+        submitted_at=datetime.fromtimestamp(START, UTC),
+        bought_by=a_job(generation=1),
+    )
+    journal.append(START, adopted)
+    while journal.state.number < SNAPSHOT_EVERY:
+        journal.append(START, Claimed(deadline=START))
+    assert a_journal(disk, token="them").state == journal.state
+    assert journal.state.images["k3"].plan.request.seed == 99
+
+
+def test_many_threads_may_check_the_journal_while_one_writes(disk: Disk) -> None:
+    """The pump checks before each purchase and each write, in threads of its own."""
+    journal = a_journal(disk)
+    journal.claim(START + 600, START, PLAN)
+    stop = threading.Event()
+    errors: list[Exception] = []
+
+    def check() -> None:
+        while not stop.is_set():
+            try:
+                journal.check_unchanged()
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=check) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(300):
+        journal.append(START, Claimed(deadline=START + number))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
