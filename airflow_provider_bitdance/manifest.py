@@ -1,0 +1,227 @@
+"""Manifest: the result of a batch, one row an item in the order of the items, as a file beside the images.
+
+The operator writes it; a task after it reads it with :func:`read_manifest`. A row is flat, so that any tool
+reads the file: our own columns, then the free ones of the item.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.items import Item, Scalar
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+__all__ = [
+    "ManifestRow",
+    "manifest_bytes",
+    "manifest_row",
+    "parquet_bytes",
+    "read_manifest",
+    "read_manifest_frame",
+]
+
+_TYPES = {
+    **dict.fromkeys(("width", "height", "bytes", "seed", "possibly_paid"), "int64"),
+    **dict.fromkeys(("inference_ms", "estimated_cost_usd"), "float64"),
+    **dict.fromkeys(("reused", "nsfw"), "bool"),
+}
+"""The columns of ours that are no text."""
+_INT64 = range(-(2**63), 2**63)
+
+
+class ManifestRow(BaseModel):
+    """One item of a batch and what became of it. Free columns are in :attr:`columns`.
+
+    :param key: The item's key.
+    :param status: ``"stored"``, ``"failed"``, or ``"missing"``: not made yet, a retry makes it.
+    :param error: Why it failed, in short.
+    :param variant_of: The key of the item's row, where the row has several variants.
+    :param uri: Where the image lies. This field and the rest are those of a single operator's result, empty
+        where the image is not stored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    key: str
+    variant_of: str | None = None
+    status: Literal["stored", "failed", "missing"]
+    error: str | None = None
+    uri: str | None = None
+    receipt: str | None = None
+    prediction_id: str | None = None
+    model: str | None = None
+    size: str | None = None
+    width: int | None = None
+    height: int | None = None
+    media_type: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    seed: int | None = None
+    inference_ms: float | None = None
+    estimated_cost_usd: float | None = None
+    reused: bool | None = None
+    nsfw: bool | None = None
+    possibly_paid: int = 0
+
+    @property
+    def columns(self) -> dict[str, Scalar]:
+        """The item's free columns."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def as_dict(self) -> dict[str, Scalar]:
+        """Return the row as it stands in the file: our columns, then the free ones."""
+        ours = {name: getattr(self, name) for name in type(self).model_fields}
+        return ours | self.columns
+
+
+def manifest_row(
+    item: Item,
+    *,
+    status: Literal["stored", "failed", "missing"],
+    result: Mapping[str, Any] | None = None,
+    error: str | None = None,
+) -> ManifestRow:
+    """Return the row of an item.
+
+    :param item: As it was checked: no free column has the name of one of ours.
+    :param status: What became of it.
+    :param result: The result of a stored image, or what is known of one that is not stored.
+    :param error: Why it failed.
+    """
+    ours = {"key": item.key, "variant_of": item.variant_of, "status": status, "error": error}
+    return ManifestRow.model_validate({**(result or {}), **item.columns, **ours})
+
+
+def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
+    """Return the manifest as JSON lines; the same rows give the same bytes."""
+    return b"".join(
+        json.dumps(row.as_dict(), ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows
+    )
+
+
+def parquet_bytes(rows: Sequence[ManifestRow]) -> bytes:
+    """Return the manifest as a Parquet file. A free column of mixed kinds becomes text.
+
+    :raises InputError: pyarrow is not installed.
+    """
+    pyarrow = _pyarrow()
+    from pyarrow import parquet
+
+    dicts = [row.as_dict() for row in rows]
+    names = dict.fromkeys([*ManifestRow.model_fields, *(name for row in dicts for name in row)])
+    table = {name: _array(pyarrow, name, [row.get(name) for row in dicts]) for name in names}
+    file = BytesIO()
+    parquet.write_table(pyarrow.table(table), file)
+    return file.getvalue()
+
+
+def read_manifest(uri: str) -> list[ManifestRow]:
+    """Read the manifest of a batch, in a task.
+
+    .. code-block:: python
+
+        @task
+        def write_back(result: dict) -> None:
+            for row in read_manifest(result["manifest"]):
+                print(row.columns["product_id"], row.status, row.uri)
+
+    :param uri: As the operator returned it, with its connection; ``.jsonl`` or ``.parquet``.
+    :raises InputError: There is no manifest, it cannot be opened on this worker, or it is something else.
+    :raises StorageError: The store failed.
+    """
+    # Here: this module is also for the operators, and has to be cheap.
+    from airflow_provider_bitdance.operators.workplace import open_folder
+
+    folder, _, name = str(uri).rpartition("/")
+    if not folder or not name.endswith((".jsonl", ".parquet")):
+        raise InputError(
+            f"{shorten(repr(uri), 200)} is not the address of a manifest",
+            allowed='an absolute path or a URI that ends in .jsonl or .parquet, such as result["manifest"]',
+        )
+    data = open_folder(folder).read(name)
+    if data is None:
+        raise InputError(f"There is no manifest at {shorten(uri, 200)}")
+    try:
+        return _from_parquet(data, uri) if name.endswith(".parquet") else _from_lines(data)
+    except ValidationError as error:
+        raise _no_manifest(uri, _first(error)) from None
+
+
+def read_manifest_frame(uri: str) -> pandas.DataFrame:
+    """Read the manifest of a batch as a pandas frame, one row an item.
+
+    :param uri: As for :func:`read_manifest`.
+    :raises InputError: As :func:`read_manifest`, or pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise InputError(
+            "read_manifest_frame needs pandas",
+            fix="Run pip install pandas on every worker, or use read_manifest",
+        ) from None
+    rows = [row.as_dict() for row in read_manifest(uri)]
+    frame = pandas.DataFrame(rows, columns=None if rows else list(ManifestRow.model_fields))
+    # pandas' own guess makes floats of whole numbers and objects of truth values where some are missing.
+    nullable = {"int64": "Int64", "bool": "boolean", "float64": "float64"}
+    return frame.astype({name: nullable[kind] for name, kind in _TYPES.items()})
+
+
+def _from_lines(data: bytes) -> list[ManifestRow]:
+    return [ManifestRow.model_validate_json(line) for line in data.split(b"\n") if line]
+
+
+def _from_parquet(data: bytes, uri: str) -> list[ManifestRow]:
+    pyarrow = _pyarrow()
+    from pyarrow import parquet
+
+    try:
+        found: list[dict[str, Any]] = parquet.read_table(BytesIO(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_manifest(uri, str(error)) from None
+    return [ManifestRow.model_validate(row) for row in found]
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise InputError(
+            "Parquet needs pyarrow",
+            fix="Run pip install 'airflow-provider-bitdance[parquet]' on every worker",
+        ) from None
+    return pyarrow
+
+
+def _array(pyarrow: Any, name: str, values: list[Scalar]) -> pyarrow.Array:
+    if name in ManifestRow.model_fields:
+        return pyarrow.array(values, pyarrow.type_for_alias(_TYPES.get(name, "string")))
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pyarrow.array(values, pyarrow.bool_())
+    if kinds == {int} and all(value is None or value in _INT64 for value in values):
+        return pyarrow.array(values, pyarrow.int64())
+    if kinds == {float}:
+        return pyarrow.array(values, pyarrow.float64())
+    texts = [value if isinstance(value, str | None) else json.dumps(value) for value in values]
+    return pyarrow.array(texts, pyarrow.string())
+
+
+def _no_manifest(uri: str, why: str) -> InputError:
+    return InputError(f"{shorten(uri, 200)} is not a manifest: {shorten(why)}")
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False)[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where} {found['msg']}".strip()
