@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -37,6 +38,7 @@ __all__ = ["BitDanceBaseOperator", "check_choice", "check_number"]
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
+THREADS = 16
 DEFERRAL_MARGIN = timedelta(seconds=60)
 """Airflow's own time-out of a deferral comes this much after ours, which has the better message."""
 
@@ -221,6 +223,8 @@ class BitDanceBaseOperator(BaseOperator):
         images = workplace.open_folder(planned or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
+            # The default is four more than there are cores; ours wait for stores, and hardly compute.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
             async with hook.new_async_client() as client:
                 bench = Bench(
                     client=client,
