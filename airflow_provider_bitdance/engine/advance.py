@@ -44,11 +44,13 @@ class Finished:
 
     :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
     :param planned: The plan's images, in their order.
+    :param possibly_paid: By key, submissions that were lost without an answer, where there are any.
     :param failures: By key, why an image is not stored. Never there for a job of one image: that is raised.
     """
 
     stored: dict[str, dict[str, Any]]
     planned: list[PlannedImage]
+    possibly_paid: dict[str, int] = field(default_factory=dict)
     failures: dict[str, BitDanceError] = field(default_factory=dict)
 
     @property
@@ -197,8 +199,13 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     }
     if failures and len(state.images) == 1:
         raise next(iter(failures.values()))
-    planned = [image.plan for image in state.images.values()]
-    return Finished(await _summaries(bench, pump, failures), planned, failures)
+    images = state.images.values()
+    return Finished(
+        stored=await _summaries(bench, pump, failures),
+        planned=[image.plan for image in images],
+        possibly_paid={image.plan.key: image.possibly_paid for image in images if image.possibly_paid},
+        failures=failures,
+    )
 
 
 def _failure(bench: Bench, pump: Pump, image: ImageState) -> BitDanceError:

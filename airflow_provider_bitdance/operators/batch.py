@@ -213,7 +213,9 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
     item = Item(image.key, image.request, image.columns, row=0, variant_of=image.variant_of)
     if image.key in finished.stored:
         return manifest_row(item, status="stored", result=finished.stored[image.key])
-    return manifest_row(item, status="failed", error=shorten(finished.failures[image.key].what, 300))
+    error = shorten(finished.failures[image.key].what, 300)
+    possibly_paid = {"possibly_paid": finished.possibly_paid.get(image.key, 0)}
+    return manifest_row(item, status="failed", error=error, result=possibly_paid)
 
 
 def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder) -> None:
@@ -224,9 +226,9 @@ def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder
     for row, variants in groupby(finished.planned, key=lambda image: image.variant_of):
         found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
         pictures = (
-            (f"{result['uri'].rpartition('/')[2]}\nseed {result['seed']}", data)
+            (f"{name}\nseed {result['seed']}", images.read(name) or b"")
             for result in found
-            if (data := images.read(result["uri"].rpartition("/")[2])) is not None
+            if (name := result["uri"].rpartition("/")[2])
         )
         if found:
             images.replace(f"{row}{CONTACT_SHEET}.jpg", contact_sheet(pictures))

@@ -268,3 +268,14 @@ def test_a_plan_counts_what_is_there(local: LocalService, output: Path) -> None:
     said = str(batch(output, seed=7).plan(context(run_id="another")))
 
     assert said.startswith("2 reused, 1 to buy, about $0.01")
+
+
+def test_what_is_possibly_paid_is_reported_for_failed_images_too(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="reset", after_create=True, match="kettle", times=1)
+    local.add_fault(on="submit", kind="status", status=400, match="kettle")
+
+    result = batch(output, on_item_failure="tolerate").execute(context())
+
+    row = read_manifest(result["manifest"])[1]
+    assert (row.status, row.possibly_paid, result["possibly_paid"]) == ("failed", 1, 1)
+    assert local.bill().billed == 3
