@@ -23,6 +23,7 @@ class Pace:
 
     :param max_in_flight: At most so many predictions that have not ended; ``None`` finds out.
     :param requests_per_minute: At most so many submissions in any 60 seconds; ``None`` is without limit.
+    :ivar is_closed: Nothing more is to be sent, and no refused submission again.
     """
 
     def __init__(self, *, max_in_flight: int | None = None, requests_per_minute: int | None = None) -> None:
@@ -34,6 +35,7 @@ class Pace:
         self._halved_at = float("-inf")
         self._sent: deque[float] = deque()
         self._started = 0
+        self.is_closed = False
 
     @property
     def window(self) -> int:
@@ -57,6 +59,10 @@ class Pace:
     def end(self) -> None:
         """Take note that a purchase is over, whatever became of it."""
         self._started -= 1
+
+    def close(self) -> None:
+        """Say that nothing more is to be sent."""
+        self.is_closed = True
 
     def turn(self, *, now: float) -> float:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""

@@ -190,6 +190,20 @@ class AirflowRest:
         """POST to a path below /api/v2, once."""
         return self._send("POST", f"/api/v2{path}", body)
 
+    def patch(self, path: str, body: Json) -> Any:
+        """PATCH a path below /api/v2, once."""
+        return self._send("PATCH", f"/api/v2{path}", body)
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run with its task instances; one that runs is marked failed first, or Airflow refuses."""
+        if self.run_state(dag_id, run_id) not in FINAL_STATES:
+            self.patch(_run(dag_id, run_id), {"state": "failed"})
+        self._send("DELETE", f"/api/v2{_run(dag_id, run_id)}")
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task instance "failed" or "success", as a user does."""
+        self.patch(_task(dag_id, run_id, task_id, -1), {"new_state": state})
+
     def check(self) -> None:
         """Raise if it is known that the server will not answer; called before each read."""
 

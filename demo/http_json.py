@@ -24,12 +24,16 @@ class RestError(RuntimeError):
 
 
 def send(method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
-    """Send one request and return the JSON of the answer; raises `RestError`, or one of `AWAY`."""
+    """Send one request and return the JSON of the answer, None where it has none.
+
+    Raises `RestError`, or one of `AWAY`.
+    """
     data = None if body is None else json.dumps(body).encode()
     all_headers = {"Accept": "application/json", "Content-Type": "application/json"} | dict(headers or {})
     request = urllib.request.Request(url, data=data, headers=all_headers, method=method)
     try:
         with _opener.open(request, timeout=60) as response:
-            return json.loads(response.read())
+            answer = response.read()
+            return json.loads(answer) if answer else None
     except urllib.error.HTTPError as error:
         raise RestError(method, url, error.code, error.read().decode(errors="replace")) from error

@@ -157,6 +157,19 @@ class RealAirflow(AirflowRest):
             end([self._components[component]], grace=grace)
         self._components[component].start()
 
+    def add_triggerer(self, name: str) -> None:
+        """Start one more triggerer beside the first; the other methods know it by `name`."""
+        self._components[name] = self._component(name, "triggerer")
+        self._components[name].start()
+
+    def end(self, component: str, grace: float = 10) -> None:
+        """End a component and all that came from it, also one that is stopped."""
+        end([self._components[component]], grace=grace)
+
+    def processes_of(self, component: str) -> list[int]:
+        """Process ids of a component and of all that came from it."""
+        return [process.pid for process in family([self._components[component]])]
+
     def task_processes(self) -> list[TaskProcess]:
         """The processes that execute tasks now; Linux only (Airflow does not rename processes on macOS)."""
         processes = family([self._components["scheduler"]])
@@ -184,11 +197,12 @@ class RealAirflow(AirflowRest):
         files = self.task_log_files(dag_id, run_id, task_id, map_index)
         return any(".log.trigger." in file.name for file in files)
 
-    def _component(self, name: str) -> Component:
-        argv = [*self._airflow, *name.split()]
-        if name == "api-server":
+    def _component(self, name: str, command: str = "") -> Component:
+        command = command or name
+        argv = [*self._airflow, *command.split()]
+        if command == "api-server":
             argv += ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        if name in ("scheduler", "triggerer"):
+        if command in ("scheduler", "triggerer"):
             # They would serve logs on fixed ports and all interfaces; here the API server reads the files.
             argv.append("--skip-serve-logs")
         return Component(
@@ -214,7 +228,8 @@ def _settings(home: Path, dags_folder: Path, url: str, parallelism: int) -> dict
         "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "API__BASE_URL": url,
         "API__EXPOSE_STACKTRACE": "True",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        # A busy machine may hold SQLite's one lock for longer than the 5 seconds that others wait by default.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=30",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "2",

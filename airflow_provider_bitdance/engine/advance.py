@@ -45,13 +45,17 @@ class Finished:
     :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
     :param planned: The plan's images, in their order.
     :param possibly_paid: By key, submissions that were lost without an answer, where there are any.
-    :param failures: By key, why an image is not stored. Never there for a job of one image: that is raised.
+    :param bought_usd: What the job's purchases cost, estimated, failed ones among them.
+    :param failures: By key, why an image is not stored. Of a job of one image it is raised.
+    :param stopped: Why not everything was bought. Only of a batch; else it is raised.
     """
 
     stored: dict[str, dict[str, Any]]
     planned: list[PlannedImage]
     possibly_paid: dict[str, int] = field(default_factory=dict)
+    bought_usd: float = 0.0
     failures: dict[str, BitDanceError] = field(default_factory=dict)
+    stopped: BitDanceError | None = None
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -108,7 +112,7 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         ours, last = bench.journal.writer, state.writer
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline  # a resume after a deferral is the same try
-        if len(state.images) == 1:
+        if len(state.images) == 1 and not bench.policy.is_batch:
             _raise_if_failed_for_good(bench)
         events: list[Event] = []
         if not state.images:
@@ -148,16 +152,22 @@ def _check_not_replaced(bench: Bench) -> None:
 
 
 def _tell_if_changed(bench: Bench, wanted: list[Wanted]) -> None:
-    """Say so where the fields render to another request than the one that this job has planned."""
-    for item in wanted:
-        image = bench.journal.state.images.get(item.key)
-        if image and image.plan.fingerprint != item.request.fingerprint(bench.client.settings.host):
-            bench.log.warning(
-                "The task asks for %r now, and for %r when it was planned. It goes on with its plan; clear "
-                "it when it has ended to have the new image",
-                shorten(item.request.prompt),
-                shorten(image.plan.request.prompt),
-            )
+    """Say so where the fields render to other requests than those that this job has planned."""
+    images, host = bench.journal.state.images, bench.client.settings.host
+    changed = [
+        item
+        for item in wanted
+        if item.key in images and images[item.key].plan.fingerprint != item.request.fingerprint(host)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        bench.log.warning(
+            "The task asks for %r now, and for %r when it was planned%s. It goes on with its plan; clear it "
+            "when it has ended to have the new image",
+            shorten(changed[0].request.prompt),
+            shorten(images[changed[0].key].plan.request.prompt),
+            more,
+        )
 
 
 def _first_to_buy(bench: Bench, wanted: list[Wanted], events: list[Event]) -> str | None:
@@ -188,23 +198,34 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     state, now = bench.journal.state, bench.clock.time()
     waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in pump.failures]
     if waiting and bench.policy.defer_after is not None and now < state.deadline:
-        pending = {image.prediction_id: image.submitted_at for image in waiting}
+        pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
         return Waiting(pending, state.deadline, now)
-    if pump.stopped is not None:
-        raise _with_what_is_missing(pump.stopped, state)
+    stopped = pump.stopped
+    if stopped is not None:
+        if not isinstance(stopped, BitDanceError):
+            raise stopped
+        stopped = _with_what_is_missing(stopped, state)
+        if not bench.policy.is_batch:
+            raise stopped
     failures = {
         image.plan.key: _failure(bench, pump, image)
         for image in state.images.values()
-        if image.status is not Status.STORED
+        if image.status is not Status.STORED and not (stopped and image.status is Status.PLANNED)
     }
-    if failures and len(state.images) == 1:
+    if failures and len(state.images) == 1 and not bench.policy.is_batch:
         raise next(iter(failures.values()))
     images = state.images.values()
     return Finished(
         stored=await _summaries(bench, pump, failures),
         planned=[image.plan for image in images],
-        possibly_paid={image.plan.key: image.possibly_paid for image in images if image.possibly_paid},
+        possibly_paid={
+            image.plan.key: image.plan.possibly_paid + image.unconfirmed
+            for image in images
+            if image.plan.possibly_paid + image.unconfirmed
+        },
+        bought_usd=sum(image.purchases * image.plan.estimated_cost_usd for image in images),
         failures=failures,
+        stopped=stopped,
     )
 
 
@@ -244,7 +265,7 @@ async def _summaries(
             async with gate:
                 receipt = pump.receipts.get(image.plan.key) or await _receipt(bench, image)
         except RecordUnreadableError as error:
-            if len(images) == 1:
+            if len(images) == 1 and not bench.policy.is_batch:
                 raise
             failures[image.plan.key] = error
             return None

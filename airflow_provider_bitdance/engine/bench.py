@@ -70,6 +70,7 @@ class Policy:
     :param retry_failed: Whether a next try buys an image anew whose prediction failed.
     :param max_in_flight: Predictions in flight at once; ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions in any minute; ``None`` is without limit.
+    :param is_batch: Failures of images, and what stops all, are returned and not raised.
     :param on_item_failure: What one failed image means to the others, and to the job.
     :param max_failures: With ``"tolerate"``: so many, and no more.
     """
@@ -85,6 +86,7 @@ class Policy:
     retry_failed: bool = True
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    is_batch: bool = False
     on_item_failure: OnItemFailure = "finish_then_fail"
     max_failures: int | None = None
     poll: PollSchedule = field(default_factory=PollSchedule)
@@ -115,6 +117,7 @@ class Bench:
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
     :param count: Takes metrics: a counter's name, and what is added.
+    :ivar settling: Held while the history is looked into.
     :ivar starting: Keys of images that are about to be intended: the budget counts them.
     """
 
@@ -129,6 +132,7 @@ class Bench:
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     count: Callable[[str, int], None] = lambda _name, _number: None
     starting: set[str] = field(default_factory=set, init=False)
+    settling: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _scribe: Scribe = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from airflow_provider_bitdance.api import protocol
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BudgetError, UnconfirmedPurchaseError
 from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
-from airflow_provider_bitdance.journal import ImageState, PlannedImage
+from airflow_provider_bitdance.journal import ImageState, PlannedImage, Status
 
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
@@ -25,7 +25,9 @@ def check_purchase(bench: Bench, image: ImageState) -> None:
             'the image, or set on_lost_answer="buy_again"',
         )
     state, limit = bench.journal.state, bench.policy.max_cost_usd
-    starting = sum(state.images[key].plan.estimated_cost_usd for key in bench.starting)
+    begun = (state.images[key] for key in bench.starting)
+    # An intent that is written is in what is spent.
+    starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
     if limit is not None and so_far + cost > limit + ROUNDING:
         raise BudgetError(

@@ -56,7 +56,7 @@ async def settle_intents(bench: Bench, journal: Journal, keys: Collection[str] |
         intents = _open_intents(journal, keys)
         if not intents:
             return
-        await _look_patiently(bench, journal, intents)
+        await _look_patiently(bench, journal, intents, is_last=pause is None)
         if pause is not None and _open_intents(journal, keys):
             await bench.clock.sleep(pause)
     for image in _open_intents(journal, keys):
@@ -70,10 +70,14 @@ def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageS
     return intents if keys is None else [image for image in intents if image.plan.key in keys]
 
 
-async def _look_patiently(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:
+async def _look_patiently(
+    bench: Bench, journal: Journal, intents: list[ImageState], *, is_last: bool
+) -> None:
     for pause in (*READING_PAUSES, None):
         try:
-            return await _look(bench, journal, intents)
+            # One at a time: two intents must not both take one prediction.
+            async with bench.settling:
+                return await _look(bench, journal, intents, is_last=is_last)
         except RecordError:
             raise
         except BitDanceError as error:
@@ -82,21 +86,32 @@ async def _look_patiently(bench: Bench, journal: Journal, intents: list[ImageSta
         await bench.clock.sleep(pause)
 
 
-async def _look(bench: Bench, journal: Journal, intents: list[ImageState]) -> None:
-    """Decide what one look into the history can decide."""
+async def _look(bench: Bench, journal: Journal, intents: list[ImageState], *, is_last: bool) -> None:
+    """Decide what one look into the history can decide.
+
+    :param is_last: Doubt is final. Before, a prediction may be that of another purchase of this process,
+        whose answer is on its way.
+    """
     history = await _unclaimed(bench, journal, intents)
+    asked = {image.plan.key for image in intents}
     for image in intents:
+        underway = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in asked]
+        may_be_theirs = any(_same_picture(other, image) for other in underway)
         known = {other.prediction_id for other in journal.state.images.values()}
         mine = [item for item in history.since(image.intended_at) if item.id not in known]
         proofs = {item.id: proof_of(item, image.plan.request) for item in mine}
         ours = [id_ for id_, proof in proofs.items() if proof is Proof.OURS]
         doubtful = [id_ for id_, proof in proofs.items() if proof is Proof.NONE]
-        if ours:
+        if ours and (is_last or not may_be_theirs):
             await _adopt(bench, journal, image, ours)
-        elif doubtful:
+        elif doubtful and not ours and (is_last or not underway):
             count = len(doubtful)
             reason = f"The API does not show whether it is among what was made then ({count} in the history)"
             await _give_up(bench, journal, image, reason, doubtful)
+
+
+def _same_picture(one: ImageState, other: ImageState) -> bool:
+    return one.plan.request == other.plan.request
 
 
 async def _unclaimed(bench: Bench, journal: Journal, intents: list[ImageState]) -> History:
@@ -115,7 +130,8 @@ def _known(bench: Bench, journal: Journal, ids: list[str]) -> set[str]:
     """Return those of some predictions that a journal of the same Dag run speaks of."""
     run = "/".join(journal.job.folder.split("/")[:3])
     left = set(ids)
-    for name in bench.records.names(run):
+    others = (name for name in bench.records.names(run) if not name.startswith(f"{journal.job.folder}/"))
+    for name in others:
         entry = bench.records.read(name) or b""
         left -= {id_ for id_ in left if id_.encode() in entry}
     return set(ids) - left

@@ -118,9 +118,12 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
                     bench, "%s has bought prediction %s; collectable for 7 days", owner, theirs.prediction_id
                 )
             return None  # stopped by us, and nothing of it is of use
-        at_rest = theirs.status is Status.FAILED or now >= state.deadline
+        is_busy = len(state.images) > 1 and now < state.deadline  # a batch that is at work on others
+        at_rest = now >= state.deadline or (theirs.status is Status.FAILED and not is_busy)
         if not same and not at_rest:
             raise _refusal(bench, image, owner)
+        if is_busy and theirs.status is not Status.INTENDED and now >= patience:
+            raise AddressBusyError(f"Task {_name(owner)} is at work, and may make the same image")
         if at_rest or (theirs.status is Status.PLANNED and now >= patience):
             await _stop(bench, journal)
             continue  # it may have bought in the last moment

@@ -45,6 +45,10 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     settled = [event for _, event in decided if event is not None]
+    if known is not None and settled:
+        bench.log.info(
+            "%d of %d images are there or bought already; nothing is paid for them", len(settled), len(wanted)
+        )
     await check_plan(bench, [image for image, event in decided if event is None])
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
@@ -76,9 +80,10 @@ async def _decide(
         )
         if receipt is not None and receipt.fingerprint == image.fingerprint:
             bench.check_nsfw(receipt)
-            _tell_reuse(bench, receipt)
+            if known is None:
+                _tell_reuse(bench, receipt)
             return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
-        if receipt is not None:
+        if receipt is not None and known is None:
             bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
     if earlier is None or bought is None:
         return image, None

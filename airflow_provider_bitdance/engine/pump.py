@@ -31,7 +31,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.progress import Progress
-from airflow_provider_bitdance.engine.store import may_be_bought_anew, settle
+from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
 from airflow_provider_bitdance.engine.submit import buy
 from airflow_provider_bitdance.engine.wait import watch_one
 from airflow_provider_bitdance.journal import Status
@@ -72,7 +72,7 @@ class Pump:
     def __init__(self, bench: Bench) -> None:
         self.receipts: dict[str, Receipt] = {}
         self.failures: dict[str, BitDanceError] = {}
-        self.stopped: BitDanceError | None = None
+        self.stopped: Exception | None = None
         self._bench = bench
         self._pace = Pace(
             max_in_flight=bench.policy.max_in_flight, requests_per_minute=bench.policy.requests_per_minute
@@ -83,6 +83,9 @@ class Pump:
         self._in_flight = 0
         self._changed = asyncio.Event()
         self._hand_over_at = math.inf
+        for image in bench.journal.state.having(Status.FAILED):
+            if not may_be_bought_anew(bench, image):
+                self._fail(image.plan.key, recorded_error(bench, image))
 
     async def run(self, *, left_open: bool) -> None:
         """Move every image as far as it goes in this process.
@@ -110,7 +113,7 @@ class Pump:
         """Find out what became of the intents of another process, and wait for what it bought."""
         keys = [image.plan.key for image in self._bench.journal.state.having(Status.INTENDED)]
         try:
-            await settle_intents(self._bench, self._bench.journal)
+            await settle_intents(self._bench, self._bench.journal, keys=set(keys))
         except BitDanceError as error:
             self._stop(error)
         for key in keys:
@@ -134,6 +137,9 @@ class Pump:
                     await self._pause(wait)
                 continue
             await self._renew_deadline()
+            if self.stopped is not None:
+                self._unanswered.release()
+                break
             self._pace.start()
             self._start(group, self._carry(left.popleft()))
 
@@ -145,7 +151,7 @@ class Pump:
         """Buy one image, wait for it and store it."""
         try:
             await buy(self._bench, key, pace=self._pace)
-        except BitDanceError as error:
+        except Exception as error:
             self._in_flight -= 1
             self._fail(key, error)
             return
@@ -169,10 +175,10 @@ class Pump:
                 async with self._storing:
                     image = self._bench.journal.state.images[key]
                     self.receipts[key] = await settle(self._bench, image, ended)
-        except BitDanceError as error:
+        except Exception as error:
             # A look that failed or a full disk costs nothing itself, but the image it is about is bought.
-            if error.paid is Paid.NO and not isinstance(error, PredictionError):
-                error.paid = Paid.YES
+            if isinstance(error, BitDanceError) and error.paid is Paid.NO:
+                error.paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
             self._fail(key, error)
         self._progress.tell(stored=len(self.receipts), failed=len(self.failures), in_flight=self._in_flight)
 
@@ -195,8 +201,11 @@ class Pump:
             return 0.0
         return min(self._bench.journal.state.deadline, self._hand_over_at)
 
-    def _fail(self, key: str, error: BitDanceError) -> None:
-        """Take note of an image that failed, and decide what that means to the others."""
+    def _fail(self, key: str, error: Exception) -> None:
+        """Take note of an image that failed, and decide what that means to the others.
+
+        What nobody thought of stops the buying, too: to throw away what is under way would lose its answers.
+        """
         if not isinstance(error, ABOUT_ONE_IMAGE):
             self._stop(error)
             return
@@ -206,11 +215,13 @@ class Pump:
         if policy.on_item_failure == "fail_fast" or too_many:
             self._stop(error)
 
-    def _stop(self, error: BitDanceError) -> None:
+    def _stop(self, error: Exception) -> None:
         if self.stopped is None or isinstance(error, FencedError):
             self.stopped = error
             if self._in_flight:
-                self._bench.log.warning("%s. What is bought already is stored first", error.what)
+                what = error.what if isinstance(error, BitDanceError) else type(error).__name__
+                self._bench.log.warning("%s. What is bought already is stored first", what)
+        self._pace.close()
         self._changed.set()
 
     async def _renew_deadline(self) -> None:

@@ -14,6 +14,7 @@ from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
     FencedError,
+    LostAnswerError,
     NotSentError,
     Paid,
     RateLimitError,
@@ -45,6 +46,7 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
     """
     for purchases_left in reversed(range(PURCHASES_A_TRY)):
         image = bench.journal.state.images[key]
+        _check_losses(bench, image)
         if image.status is not Status.INTENDED:
             check_purchase(bench, image)
             bench.starting.add(key)
@@ -74,6 +76,13 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
         else:
             await _record(bench, image, prediction.id)
             return
+
+
+def _check_losses(bench: Bench, image: ImageState) -> None:
+    """A try may be several processes, with deferrals between: together they lose no more than one may."""
+    lost = len(image.unanswered)
+    if lost >= PURCHASES_A_TRY * bench.journal.writer.try_number:
+        raise LostAnswerError(f"{lost} answers to purchases of this image were lost: {image.reason}")
 
 
 def _is_not_created(error: BitDanceError) -> bool:
@@ -111,7 +120,7 @@ async def _record(bench: Bench, image: ImageState, prediction_id: str) -> None:
 
 async def _leave_a_note(bench: Bench, bought: Submitted, intent: int) -> None:
     """Tell the process that has taken over what was bought without it: this one slept through the change."""
-    with contextlib.suppress(StorageError):
+    with contextlib.suppress(RecordError):
         orphan = Orphaned(key=bought.key, prediction_id=bought.prediction_id, intent=intent)
         await asyncio.to_thread(bench.journal.note, bench.clock.time(), orphan)
 
@@ -119,7 +128,10 @@ async def _leave_a_note(bench: Bench, bought: Submitted, intent: int) -> None:
 async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     """Send the POST until it is answered, where every earlier one certainly created nothing."""
     sent = 0
+    refusal: BitDanceError | None = None
     while True:
+        if pace.is_closed and refusal is not None:
+            raise refusal
         while wait := pace.turn(now=bench.clock.time()):
             await bench.clock.sleep(wait)
         # A paused process may wake up after another has taken over: look before spending.
@@ -129,6 +141,7 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
         except (NotSentError, RateLimitError) as error:
             sent += 1
             pause = _pause(error, sent)
+            refusal = error
             late = bench.clock.time() + pause >= bench.journal.state.deadline
             if late or (isinstance(error, NotSentError) and sent >= CONNECTION_TRIES):
                 raise

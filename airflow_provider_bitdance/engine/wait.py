@@ -76,8 +76,8 @@ async def watch_one(
         except BitDanceError as error:
             failures += 1
             if isinstance(error, NotFoundError):
-                # A prediction just made may be unknown for a moment.
-                if clock.time() - submitted_at > poll.not_found_grace:
+                # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.
+                if clock.time() - submitted_at > poll.not_found_grace and failures > 1:
                     return Prediction(id=prediction_id, status="deleted", error="the API does not know it")
             elif not error.retry_helps or failures >= poll.failures:
                 raise

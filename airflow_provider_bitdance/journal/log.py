@@ -6,7 +6,7 @@ import re
 import threading
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.api.errors import FencedError, StorageError
+from airflow_provider_bitdance.api.errors import FencedError
 from airflow_provider_bitdance.journal.entries import (
     FORMAT,
     Claimed,
@@ -40,7 +40,7 @@ class Journal:
         self.job = job or writer.job
         self.state = JobState()
         self._folder = folder
-        self._folding = threading.Lock()
+        self._turn = threading.RLock()
 
     @property
     def uri(self) -> str:
@@ -87,59 +87,64 @@ class Journal:
         :raises FencedError: The number is taken: another process has gone on with the job.
         :raises StorageError: The store failed; nothing is known to be written.
         """
-        while not self._write(now, events):
-            number = self.state.number
-            self.check_unchanged()
-            if self.state.number == number:  # the number is taken, and what took it cannot be seen yet
-                raise self._fenced()
-        return self.state
+        with self._turn:
+            last = self.state.writer
+            if not isinstance(events[0], Claimed) and last and last.token != self.writer.token:
+                raise self._fenced()  # a note has made this process read on
+            left = events
+            while left and (found := self._write(now, left)) is not None:
+                if found.writer.token == self.writer.token:
+                    # Written although the store said that it failed, or that it took too long.
+                    left = tuple(event for event in left if event not in found.events)
+                elif not found.is_note:
+                    raise self._fenced()
+                self.state = fold(self.state, found)
+            return self.state
 
     def note(self, now: float, *events: Orphaned) -> None:
         """Add to the journal as a process that has been replaced; the one that has claimed it goes on.
 
         :raises StorageError: The store failed; nothing is known to be written.
         """
-        while not self._write(now, events):
-            number = self.state.number
-            if self.load().number == number:
-                raise StorageError(
-                    f"Entry {number + 1} of the journal {self.uri} is there and cannot be read"
-                )
+        with self._turn:
+            while (found := self._write(now, events)) is not None:
+                self.state = fold(self.state, found)
+                if found.events == events:
+                    return
 
     def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
+
+        Changes nothing, so many threads may ask while one writes.
 
         :raises FencedError: One has.
         """
         number = self.state.number + 1
         while (entry := self._read(number)) is not None:
-            is_ours = entry.writer.token == self.writer.token  # written at this moment, in another thread
-            if not (is_ours or entry.is_note):
+            # An entry of ours is written at this moment, in another thread.
+            if entry.writer.token != self.writer.token and not entry.is_note:
                 raise self._fenced()
-            with self._folding:
-                if entry.is_note and entry.number == self.state.number + 1:
-                    self.state = fold(self.state, entry)
             number += 1
 
     def _fenced(self) -> FencedError:
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
 
-    def _write(self, now: float, events: tuple[Event, ...]) -> bool:
-        """Write the next entry, and say whether its number was free."""
+    def _write(self, now: float, events: tuple[Event, ...]) -> Entry | None:
+        """Write the next entry; or return the one that is there already."""
         number = self.state.number + 1
         entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.writer, events=events)
         after = fold(self.state, entry)
         if number % SNAPSHOT_EVERY == 0 and len(after.images) >= SNAPSHOT_FROM and not entry.is_note:
             entry = entry.model_copy(update={"events": (*events, snapshot_of(after))})
         try:
-            self._folder.create(self._name(entry.number), entry.model_dump_json(indent=1).encode())
+            self._folder.create(self._name(number), entry.model_dump_json(indent=1).encode())
         except FileExistsError:
-            # A store's client may repeat a write whose answer it lost: then the entry there is ours.
-            if self._read(entry.number) != entry:
-                return False
-        with self._folding:
-            self.state = after
-        return True
+            found = self._read(number)
+            if found is None:  # taken, and not to be seen yet
+                raise self._fenced() from None
+            return found
+        self.state = after
+        return None
 
     def _read(self, number: int) -> Entry | None:
         name = self._name(number)

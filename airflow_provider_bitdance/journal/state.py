@@ -33,6 +33,7 @@ class ImageState:
 
     :param intent: How many intents there were.
     :param intended_at: Unix time of the last one.
+    :param is_request_of_other: An adoption has put the other job's request, with its seed, into the plan.
     :param bought_by: The other job that bought the prediction, where one did.
     :param failed_in_try: The number of the try in which it failed.
     :param purchases: Predictions that this job bought for it.
@@ -46,6 +47,7 @@ class ImageState:
     prediction_id: str = ""
     submitted_at: float = 0.0
     bought_by: Job | None = None
+    is_request_of_other: bool = False
     receipt: str = ""
     reused: bool = False
     failure: Failure | None = None
@@ -174,8 +176,7 @@ def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState
 
 def _short(image: ImageState) -> ImageSnapshot:
     fields = {name: getattr(image, name) for name in ImageSnapshot.model_fields if name != "request"}
-    # Adopting changes what was asked: the seed that the other job drew.
-    request = image.plan.request if image.bought_by else None
+    request = image.plan.request if image.is_request_of_other else None
     return ImageSnapshot(**{**fields, "unanswered": tuple(sorted(image.unanswered))}, request=request)
 
 
@@ -183,7 +184,8 @@ def _whole(plan: PlannedImage, short: ImageSnapshot) -> ImageState:
     fields = {name: getattr(short, name) for name in ImageSnapshot.model_fields if name != "request"}
     if short.request is not None:
         plan = plan.model_copy(update={"request": short.request})
-    return ImageState(plan, **{**fields, "unanswered": frozenset(short.unanswered)})
+    fields |= {"unanswered": frozenset(short.unanswered), "is_request_of_other": short.request is not None}
+    return ImageState(plan, **fields)
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
@@ -213,6 +215,7 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
             prediction_id=event.prediction_id,
             submitted_at=event.submitted_at.timestamp(),
             bought_by=event.bought_by,
+            is_request_of_other=True,
             failure=None,
         )
     if isinstance(event, Lost):

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
-from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
 from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_bitdance.engine import Finished, Forecast, Policy, Waiting, Wanted
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
-    from airflow_provider_bitdance.journal import Job
+    from airflow_provider_bitdance.journal import Job, Writer
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
-__all__ = ["BitDanceBaseOperator", "check_choice", "check_number"]
+__all__ = ["BitDanceBaseOperator", "check_choice", "check_number", "check_whole"]
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
@@ -71,6 +71,7 @@ class BitDanceBaseOperator(BaseOperator):
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
+    is_batch: ClassVar[bool] = False
     template_fields: Sequence[str] = ("records_path",)
     ui_color = "#e8e2f7"
 
@@ -178,9 +179,10 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     @abstractmethod
-    def _result(self, finished: Finished, job: Job, images: LocalFolder | ObjectFolder) -> Any:
+    def _result(self, finished: Finished, writer: Writer, images: LocalFolder | ObjectFolder) -> Any:
         """Return what goes to XCom.
 
+        :param writer: This process.
         :param images: The output folder.
         """
 
@@ -194,7 +196,7 @@ class BitDanceBaseOperator(BaseOperator):
         try:
             result = self._run_engine(context, resumed=resumed)
         except NsfwError as error:
-            if self.nsfw == "skip":
+            if self.nsfw == "skip" and not self.is_batch:
                 raise AirflowSkipException(str(error)) from None
             raise AirflowFailException(str(error)) from error
         except BitDanceError as error:
@@ -241,7 +243,7 @@ class BitDanceBaseOperator(BaseOperator):
         outcome = asyncio.run(run())
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
-        return self._result(outcome, writer.job, images)
+        return self._result(outcome, writer, images)
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
@@ -275,6 +277,7 @@ class BitDanceBaseOperator(BaseOperator):
             on_lost_answer=self.on_lost_answer,
             retry_failed=self.retry_failed,
             poll=PollSchedule(interval=self.poll_interval),
+            is_batch=self.is_batch,
             **self._batch_policy(),
         )
 
@@ -284,7 +287,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
-        self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, ", ".join(waiting.pending))
+        self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, some_of(waiting.pending))
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,
@@ -321,3 +324,9 @@ def check_number(name: str, value: object, least: float, most: float, unit: str)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
+
+
+def check_whole(name: str, value: object, least: int, most: int, unit: str) -> None:
+    """Refuse an option that is no whole number, or out of range."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least} to {most}")

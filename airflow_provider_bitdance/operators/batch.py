@@ -6,22 +6,30 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.api.errors import InputError, ItemsFailedError
+from airflow_provider_bitdance.api.errors import (
+    BitDanceError,
+    InputError,
+    ItemsFailedError,
+    NsfwError,
+    Paid,
+)
 from airflow_provider_bitdance.api.models import BITDANCE_14B
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.operators.base import BitDanceBaseOperator, check_choice, check_number
+from airflow_provider_bitdance.operators.base import BitDanceBaseOperator, check_choice, check_whole
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.journal import Job, PlannedImage
+    from airflow_provider_bitdance.journal import Job, PlannedImage, Writer
     from airflow_provider_bitdance.manifest import ManifestRow
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 __all__ = ["BitDanceBatchOperator"]
 
 FAILURES_SHOWN = 5
-MOST_A_MINUTE = MOST_IN_FLIGHT = 10_000
+MOST_A_MINUTE = 10_000
+MOST_IN_FLIGHT = 1_000
+"""What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
 
 
 class BitDanceBatchOperator(BitDanceBaseOperator):
@@ -67,9 +75,12 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     :param max_failures: With ``"tolerate"``: fail where there are more. Default: any number is tolerated.
     :param manifest_format: ``"jsonl"`` or ``"parquet"``, which needs pyarrow.
     :param check_balance: As for all operators; here on by default.
+    :param nsfw: As for all operators, for each image; with ``"skip"`` a flagged one is left out, and fails
+        nothing.
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
     """
 
+    is_batch: ClassVar[bool] = True
     template_fields: Sequence[str] = (
         "items",
         "output_path",
@@ -103,11 +114,11 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
         if max_in_flight is not None:
-            check_number("max_in_flight", max_in_flight, 1, MOST_IN_FLIGHT, "predictions")
+            check_whole("max_in_flight", max_in_flight, 1, MOST_IN_FLIGHT, "predictions")
         if requests_per_minute is not None:
-            check_number("requests_per_minute", requests_per_minute, 1, MOST_A_MINUTE, "submissions")
+            check_whole("requests_per_minute", requests_per_minute, 1, MOST_A_MINUTE, "submissions")
         if max_failures is not None:
-            check_number("max_failures", max_failures, 0, MOST_IN_FLIGHT, "images")
+            check_whole("max_failures", max_failures, 0, 10_000, "images")
             if on_item_failure != "tolerate":
                 raise InputError('max_failures is given without on_item_failure="tolerate"')
         self.items = items
@@ -157,26 +168,28 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "max_failures": self.max_failures,
         }
 
-    def _result(self, finished: Finished, job: Job, images: LocalFolder | ObjectFolder) -> dict[str, Any]:
+    def _result(
+        self, finished: Finished, writer: Writer, images: LocalFolder | ObjectFolder
+    ) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
         from airflow_provider_bitdance.storage import at
 
         rows = [_row(image, finished) for image in finished.planned]
-        name = self._write_manifest(rows, job, images)
-        if self.variants > 1:
-            _write_contact_sheets(finished, images)
-        results = finished.results
+        name = self._write_manifest(rows, writer.job, images)
+        _write_contact_sheets(finished, images)
         summary = {
             "manifest": at(images, name),
             "items": len(rows),
-            "stored": len(results),
-            "reused": sum(result["reused"] for result in results),
+            "stored": len(finished.stored),
+            "reused": sum(result["reused"] for result in finished.results),
             "failed": len(finished.failures),
             "possibly_paid": sum(row.possibly_paid for row in rows),
-            "estimated_cost_usd": round(sum(result["estimated_cost_usd"] for result in results), 6),
+            "estimated_cost_usd": round(finished.bought_usd, 6),
         }
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
-        self._raise_if_too_many(finished, summary["manifest"])
+        if finished.stopped is not None:
+            raise finished.stopped
+        self._raise_if_not_tolerated(finished, writer, summary["manifest"])
         return summary
 
     def _write_manifest(self, rows: list[ManifestRow], job: Job, images: LocalFolder | ObjectFolder) -> str:
@@ -188,12 +201,15 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         images.replace(name, write(rows))
         return name
 
-    def _raise_if_too_many(self, finished: Finished, manifest: str) -> None:
-        failures = finished.failures
+    def _raise_if_not_tolerated(self, finished: Finished, writer: Writer, manifest: str) -> None:
+        failures = {key: error for key, error in finished.failures.items() if not self._is_left_out(error)}
         tolerated = self.on_item_failure == "tolerate" and (
             self.max_failures is None or len(failures) <= self.max_failures
         )
-        if not failures or tolerated:
+        # What is paid for and not stored yet is not given up while there are tries left.
+        has_tries = writer.try_number <= writer.job.generation
+        collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
+        if not failures or (tolerated and not (collectable and has_tries)):
             return
         shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
         more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
@@ -205,6 +221,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             failed.retry_helps, failed.retry_in_words = False, ""
         raise failed
 
+    def _is_left_out(self, error: BitDanceError) -> bool:
+        return self.nsfw == "skip" and isinstance(error, NsfwError)
+
 
 def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
     from airflow_provider_bitdance.items import Item
@@ -213,8 +232,10 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
     item = Item(image.key, image.request, image.columns, row=0, variant_of=image.variant_of)
     if image.key in finished.stored:
         return manifest_row(item, status="stored", result=finished.stored[image.key])
-    error = shorten(finished.failures[image.key].what, 300)
     possibly_paid = {"possibly_paid": finished.possibly_paid.get(image.key, 0)}
+    if image.key not in finished.failures:
+        return manifest_row(item, status="missing", result=possibly_paid)
+    error = shorten(finished.failures[image.key].what, 300)
     return manifest_row(item, status="failed", error=error, result=possibly_paid)
 
 
@@ -223,7 +244,8 @@ def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder
     from airflow_provider_bitdance.engine.contact_sheet import contact_sheet
     from airflow_provider_bitdance.items import CONTACT_SHEET
 
-    for row, variants in groupby(finished.planned, key=lambda image: image.variant_of):
+    with_variants = [image for image in finished.planned if image.variant_of is not None]
+    for row, variants in groupby(with_variants, key=lambda image: image.variant_of):
         found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
         pictures = (
             (f"{name}\nseed {result['seed']}", images.read(name) or b"")

@@ -7,7 +7,7 @@ database and logs the event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
 
-__all__ = ["BitDanceTrigger", "Reason"]
+__all__ = ["BitDanceTrigger", "Reason", "some_of"]
+
+IDS_SHOWN = 5
 
 
 class Reason(StrEnum):
@@ -101,4 +103,10 @@ class BitDanceTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,
         or a new try that waits for the same predictions, has taken over (apache/airflow#73454, #72100)."""
-        self.log.info("No longer waiting; collectable for 7 days: %s", ", ".join(self.pending))
+        self.log.info("No longer waiting; collectable for 7 days: %s", some_of(self.pending))
+
+
+def some_of(ids: Collection[str]) -> str:
+    """Name a few predictions, and count the others: the journal has them all."""
+    shown = ", ".join(list(ids)[:IDS_SHOWN])
+    return shown if len(ids) <= IDS_SHOWN else f"{shown} and {len(ids) - IDS_SHOWN} more"

@@ -146,9 +146,9 @@ def test_a_prediction_unknown_after_the_grace_has_ended_as_deleted(api: FakeAPI)
     assert 60 < look_ages(api)[-1] < 90
 
 
-def test_an_old_prediction_that_is_unknown_is_gone_at_the_first_look(api: FakeAPI) -> None:
+def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
     assert watching(api, {"pred-404": START - 61})["pred-404"].status == "deleted"
-    assert len(api.looks) == 1
+    assert len(api.looks) == 2
 
 
 def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:

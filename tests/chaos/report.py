@@ -1,0 +1,54 @@
+"""The table of what came of the rows, for the terminal and for docs/guarantees.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.chaos.rows import ROWS
+from tests.chaos.scene import Outcome
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "guarantees.md"
+BEGIN, END = "<!-- made by make chaos: begin -->", "<!-- made by make chaos: end -->"
+HEAD = ("fault", "asked", "stored", "billed", "possibly paid", "wrong picture", "tries", "seconds")
+
+
+def cells(name: str, outcome: Outcome) -> tuple[str, ...]:
+    """Return one line of the table."""
+    numbers = (
+        outcome.asked,
+        outcome.stored,
+        outcome.billed,
+        outcome.possibly_paid,
+        outcome.wrong,
+        outcome.tries,
+    )
+    return (name, *map(str, numbers), f"{outcome.seconds:.0f}")
+
+
+def line(values: tuple[str, ...]) -> str:
+    """Return a line for the terminal."""
+    first, *rest = values
+    return f"{first:<44}" + "".join(
+        f"{value:>{len(head) + 2}}" for value, head in zip(rest, HEAD[1:], strict=True)
+    )
+
+
+def markdown(outcomes: Mapping[str, Outcome], setting: str) -> str:
+    """Return the table for the document."""
+    head = (*HEAD, "the images")
+    rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(HEAD) - 1) + " --- |"]
+    rows += [
+        "| " + " | ".join((*cells(row.name, outcomes[row.name]), row.asked)) + " |"
+        for row in ROWS
+        if row.name in outcomes
+    ]
+    return "\n".join([setting, "", *rows])
+
+
+def write(table: str, document: Path = DOCUMENT) -> None:
+    """Put a table between the document's markers."""
+    text = document.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")

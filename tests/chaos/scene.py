@@ -1,0 +1,268 @@
+"""One row on the stage: an account, a connection, a folder and Dag runs of its own, and what came of them.
+
+All that is counted is read from outside: the bill from the service, the pictures from the disk, the tries
+from Airflow. What is possibly paid is what the tasks' results and the journals say of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from airflow_provider_bitdance.local import LocalService, Options
+from airflow_provider_bitdance.local.pictures import draw
+from airflow_provider_bitdance.maintenance.jobs import Records, read_records
+from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.storage import LocalFolder
+from demo.http_json import RestError, send
+from demo.real_airflow import RealAirflow
+from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, insist, until
+
+DAG_ID, TASK_ID = "mortal", "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A Dag run that asks for one image."""
+
+    run_id: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a row.
+
+    :ivar asked: Images that were asked for.
+    :ivar stored: Of them, those that lie there, each showing its own prompt.
+    :ivar billed: Images on the account's bill.
+    :ivar wrong: Stored pictures that are not what their receipt or their run says.
+    :ivar tries: Of all tasks together.
+    """
+
+    asked: int
+    stored: int
+    billed: int
+    possibly_paid: int
+    wrong: int
+    tries: int
+    seconds: float
+
+
+@dataclass
+class Scene:
+    """What a row plays on."""
+
+    airflow: RealAirflow
+    name: str
+    folder: Path
+    service: LocalService | ServiceProcess
+    runs: list[Run] = field(default_factory=list)
+    deleted_tries: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        airflow: RealAirflow,
+        name: str,
+        folder: Path,
+        *,
+        latency: float = 1.0,
+        echo: bool = False,
+        killable: bool = False,
+    ) -> Scene:
+        """Open an account for a row, and tell Airflow of it."""
+        folder = folder / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+        folder.mkdir(parents=True)
+        service: LocalService | ServiceProcess
+        if killable:
+            service = ServiceProcess(folder, latency, echo=echo)
+        else:
+            service = LocalService(Options(api_key=API_KEY, latency=latency, echo_inputs=echo))
+        service.start()
+        scene = cls(airflow, name, folder, service)
+        connection = {
+            "connection_id": scene.conn_id,
+            "conn_type": "bitdance",
+            "host": service.url,
+            "password": API_KEY,
+        }
+        insist(lambda: airflow.post("/connections", connection))
+        return scene
+
+    @property
+    def conn_id(self) -> str:
+        return f"chaos-{self.folder.name}"
+
+    @property
+    def records(self) -> LocalFolder:
+        return LocalFolder(self.folder / "images" / ".bitdance")
+
+    def ask(
+        self,
+        number: int,
+        *,
+        kill_at: str = "",
+        deferrable: bool = False,
+        named: bool = False,
+        defer_timeout: float = 0.0,
+    ) -> list[Run]:
+        """Start so many runs, each for one image.
+
+        :param kill_at: Where the task's process is to be killed, once.
+        :param named: The user names the file, so its address is reserved between claim and intent.
+        """
+        started = []
+        for _ in range(number):
+            name = f"{self.folder.name}-{len(self.runs) + 1}"
+            run = Run(name, f"picture {len(self.runs) + 1} of: {self.name}")
+            self.runs.append(run)
+            started.append(run)
+            self.start(
+                run,
+                output_path=f"{self.folder}/images/{name if named else ''}",
+                deferrable=deferrable,
+                kill_at=kill_at,
+                defer_timeout=defer_timeout,
+            )
+        return started
+
+    def start(self, run: Run, **params: Any) -> None:
+        """Start a run, also one that was deleted."""
+        common = {
+            "prompt": run.prompt,
+            "output_path": f"{self.folder}/images/",
+            "conn_id": self.conn_id,
+            "markers": str(self.folder / "killed"),
+        }
+        insist(lambda: self.airflow.trigger(DAG_ID, conf=common | params, run_id=run.run_id))
+
+    def until_deferred(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            self.airflow.wait_for_task(DAG_ID, run.run_id, TASK_ID, ["deferred"], timeout=PATIENCE)
+
+    def until_submitted(self, runs: Iterable[Run]) -> None:
+        """Wait until the journals say so, not only the service."""
+
+        def submitted() -> bool:
+            jobs = read_records(self.records).jobs
+            return {run.run_id for run in runs} <= {job.job.run_id for job in jobs if job.predictions}
+
+        self.until(submitted, "all images to be submitted")
+
+    def finish(self, runs: Iterable[Run] | None = None) -> None:
+        """Wait for the success of runs, of all by default."""
+        for run in self.runs if runs is None else runs:
+            state = self.airflow.wait_for_run(DAG_ID, run.run_id, timeout=PATIENCE)
+            assert state == "success", f"{run.run_id} ended as {state}: {self._why(run)}"
+
+    def check_killed(self, runs: Iterable[Run]) -> None:
+        """Make sure that the fault which the row is about has happened."""
+        missing = [run.run_id for run in runs if not (self.folder / "killed" / run.run_id).exists()]
+        assert not missing, f"not killed: {', '.join(missing)}"
+
+    def clear(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            insist(functools.partial(self.airflow.clear, DAG_ID, run.run_id))
+
+    def mark_failed(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            insist(functools.partial(self.airflow.mark, DAG_ID, run.run_id, TASK_ID, "failed"))
+
+    def delete(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            self.deleted_tries += int(self.task(run)["try_number"])
+            insist(functools.partial(self.airflow.delete_run, DAG_ID, run.run_id))
+
+    def until(self, there: Callable[[], object], what: str) -> None:
+        until(there, self.airflow.check, what)
+
+    def task(self, run: Run) -> dict[str, Any]:
+        return self.airflow.task_instance(DAG_ID, run.run_id, TASK_ID)
+
+    def result(self, run: Run) -> dict[str, Any]:
+        result: dict[str, Any] = self.airflow.xcom(DAG_ID, run.run_id, TASK_ID)
+        return result
+
+    def bill(self) -> dict[str, Any]:
+        bill: dict[str, Any] = send("GET", f"{self.service.url}/admin/bill")
+        return bill
+
+    def task_and_supervisor(self, run: Run) -> tuple[int, int]:
+        """Process ids of a running task and of the process above it, which sends Airflow its heartbeats."""
+        pid = self.airflow.task_pid(DAG_ID, run.run_id, TASK_ID)
+        assert pid is not None, f"{run.run_id} has no process"
+        return pid, psutil.Process(pid).ppid()
+
+    def outcome(self, seconds: float) -> Outcome:
+        """Count what there is."""
+        records = read_records(self.records)
+        assert not records.findings, records.findings
+        receipts = [stored.receipt for stored in records.receipts]
+        right = {receipt.request.prompt for receipt in receipts if shows_its_request(receipt)}
+        tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
+        results = {run: self.result(run) for run in tasks}
+        wrong = sum(not shows_its_request(receipt) for receipt in receipts)
+        wrong += sum(not _is_of(run, result, receipts) for run, result in results.items())
+        reported = sum(int(result["possibly_paid"]) for result in results.values())
+        in_journals = _possibly_paid(records)
+        assert reported == in_journals, f"results say {reported} possibly paid, journals {in_journals}"
+        return Outcome(
+            asked=len(self.runs),
+            stored=sum(run.prompt in right for run in self.runs),
+            billed=int(self.bill()["billed"]),
+            possibly_paid=in_journals,
+            wrong=wrong,
+            tries=self.deleted_tries + sum(int(task["try_number"]) for task in tasks.values()),
+            seconds=seconds,
+        )
+
+    def _task_if_any(self, run: Run) -> dict[str, Any] | None:
+        try:
+            return self.task(run)
+        except RestError as error:
+            if error.status != 404:
+                raise
+            return None  # the run was deleted
+
+    def _why(self, run: Run) -> str:
+        """Return the last error in the task's log."""
+        causes: list[dict[str, Any]] = []
+        for file in self.airflow.task_log_files(DAG_ID, run.run_id, TASK_ID):
+            for line in file.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    causes += json.loads(line).get("error_detail") or []
+        return f"{causes[-1]['exc_type']}: {causes[-1]['exc_value']}" if causes else "its logs name no error"
+
+
+def shows_its_request(receipt: Receipt) -> bool:
+    """Say whether the stored file is byte for byte the picture that the service draws for the request."""
+    width, height = map(int, receipt.request.size.split("*"))
+    return Path(urlsplit(receipt.uri).path).read_bytes() == draw(
+        model=receipt.request.model,
+        prompt=receipt.request.prompt,
+        width=width,
+        height=height,
+        seed=receipt.request.seed,
+        media_type=receipt.media_type,
+    )
+
+
+def _is_of(run: Run, result: dict[str, Any], receipts: list[Receipt]) -> bool:
+    """Say whether a run's result is the image that the run asked for."""
+    return any(receipt.uri == result["uri"] and receipt.request.prompt == run.prompt for receipt in receipts)
+
+
+def _possibly_paid(records: Records) -> int:
+    """Return what the journals say, of each task its last generation: that counts those before it, too."""
+    last = [record for record in records.jobs if not records.has_later(record.job)]
+    return sum(image.possibly_paid for record in last for image in record.state.images.values())

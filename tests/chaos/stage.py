@@ -1,0 +1,96 @@
+"""What all rows play on: the Airflow, a service that can be killed, and how one waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from demo.http_json import AWAY, RestError, send
+from demo.processes import Component, end, free_port
+from demo.real_airflow import RealAirflow
+
+API_KEY = "wsk_chaos_8d02f6b7c1"
+PATIENCE = 240.0
+_one_writer = threading.Lock()
+
+
+class Stage(RealAirflow):
+    """The Airflow that all rows share; `over` makes every wait end, so that Ctrl-C is soon obeyed."""
+
+    over = threading.Event()
+
+    def check(self) -> None:
+        if self.over.is_set():
+            raise RuntimeError("stopped")
+        super().check()
+
+
+class ServiceProcess:
+    """The local service as a process that can be killed, with its state on disk."""
+
+    def __init__(self, home: Path, latency: float, *, echo: bool) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        argv = [sys.executable, "-m", "airflow_provider_bitdance.local", "--port", str(port)]
+        argv += ["--api-key", API_KEY, "--latency", str(latency), "--state", str(home / "service.state")]
+        argv += ["--echo-inputs"] if echo else []
+        self.process = Component(
+            "local service",
+            argv,
+            env=os.environ,
+            cwd=Path(__file__).parents[2],
+            log=home / "service.log",
+            quiet=True,
+        )
+
+    def start(self) -> None:
+        self.process.start()
+        until(lambda: self._answers(), lambda: self.process.check(), "the service to answer")
+
+    def kill(self) -> None:
+        self.process.kill(signal.SIGKILL)
+
+    def stop(self) -> None:
+        end([self.process], grace=5)
+
+    def _answers(self) -> bool:
+        try:
+            send("GET", f"{self.url}/admin/bill")
+        except (*AWAY, RestError):
+            return False
+        return True
+
+
+def insist(write: Callable[[], object]) -> None:
+    """Write to Airflow, again where its database is locked, as SQLite is at times.
+
+    Then it may say of the second try that the first was done.
+    """
+    repeated = False
+    for pause in (0.5, 1.0, 2.0, 4.0, 0.0):
+        try:
+            with _one_writer:
+                write()
+            return
+        except RestError as error:
+            if repeated and error.status in (404, 409):
+                return
+            if error.status < 500 or not pause:
+                raise
+        repeated = True
+        time.sleep(pause)
+
+
+def until(there: Callable[[], object], check: Callable[[], None], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not there():
+        check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Waited {PATIENCE:.0f} s for {what}")
+        time.sleep(0.2)

@@ -1,0 +1,134 @@
+"""Five bugs that cost money or pictures, each planted from outside. The model must find every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.api.errors import LostAnswerError
+from airflow_provider_bitdance.engine import Bench, Wanted, advance, lost
+from airflow_provider_bitdance.journal import Intended, JobState, Journal, fold
+from airflow_provider_bitdance.journal.entries import Entry
+from airflow_provider_bitdance.names import ImageAddress
+from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.storage import Folder
+from tests.model import world
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_intent_before_the_post(patch: pytest.MonkeyPatch) -> None:
+    """The intent goes to the disk with what came of it, and not before."""
+    append = Journal.append
+
+    def append_late(journal: Journal, now: float, *events: Any) -> JobState:
+        kept = getattr(journal, "kept", [])
+        state_on_disk = getattr(journal, "state_on_disk", None)
+        if state_on_disk is not None:
+            journal.state = replace(state_on_disk, number=journal.state.number)
+            journal.kept, journal.state_on_disk = [], None  # type: ignore[attr-defined]
+        said = [*kept, *events]
+        later = [event for event in said if isinstance(event, Intended)]
+        if later and said[-1] is later[-1]:
+            journal.kept = later  # type: ignore[attr-defined]
+            if said[: -len(later)]:
+                append(journal, now, *said[: -len(later)])
+            journal.state_on_disk = journal.state  # type: ignore[attr-defined]
+            number, time = journal.state.number, datetime.fromtimestamp(now, UTC)
+            entry = Entry(number=number + 1, time=time, writer=journal.writer, events=tuple(later))
+            journal.state = replace(fold(journal.state, entry), number=number)
+            return journal.state
+        return append(journal, now, *said)
+
+    patch.setattr(Journal, "append", append_late)
+
+
+def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None:
+    submit = AsyncClient.submit
+
+    async def submit_again(client: AsyncClient, request: Any) -> Any:
+        try:
+            return await submit(client, request)
+        except LostAnswerError:
+            return await submit(client, request)
+
+    patch.setattr(AsyncClient, "submit", submit_again)
+
+
+def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
+    """Where the history shows no inputs, what was made then is taken for ours."""
+    proof_of = lost.proof_of
+
+    def guess(prediction: Any, request: Any) -> lost.Proof:
+        proof = proof_of(prediction, request)
+        return lost.Proof.OURS if proof is lost.Proof.NONE else proof
+
+    patch.setattr(lost, "proof_of", guess)
+
+
+def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
+    """A retry asks for what the fields render to now."""
+
+    async def advance_anew(bench: Bench, wanted: list[Wanted]) -> Any:
+        images = dict(bench.journal.state.images)
+        for item in wanted:
+            if item.key in images:
+                seed = images[item.key].plan.request.seed
+                request = item.request.model_copy(update={"seed": seed})
+                plan = images[item.key].plan.model_copy(update={"request": request})
+                images[item.key] = replace(images[item.key], plan=plan)
+        bench.journal.state = replace(bench.journal.state, images=images)
+        return await advance(bench, wanted)
+
+    patch.setattr(world, "advance", advance_anew)
+
+
+def the_receipt_is_written_before_the_file(patch: pytest.MonkeyPatch) -> None:
+    write = Receipts.write
+
+    async def advance_with_late_files(bench: Bench, wanted: list[Wanted]) -> Any:
+        images = bench.images
+        late = _LateFiles(images)
+
+        def write_early(receipts: Receipts, address: ImageAddress, receipt: Receipt) -> None:
+            write(receipts, address, receipt)
+            for name, data in late.kept.items():
+                images.replace(name, data)
+            late.kept.clear()
+
+        patch.setattr(Receipts, "write", write_early)
+        return await advance(replace(bench, images=late), wanted)
+
+    patch.setattr(world, "advance", advance_with_late_files)
+
+
+class _LateFiles:
+    """An output folder that keeps what it is to write."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.uri = folder.uri
+        self.kept: dict[str, bytes] = {}
+        self._folder = folder
+
+    def replace(self, name: str, data: bytes) -> None:
+        self.kept[name] = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._folder, name)
+
+
+SILENT = "charges are silent"
+ANOTHER = "picture of another request|is not what its job planned"
+PLANTS: dict[Plant, str] = {
+    no_intent_before_the_post: SILENT,
+    the_post_is_sent_again_on_a_read_time_out: SILENT,
+    a_lost_answer_is_adopted_by_time_alone: f"{ANOTHER}|none of us bought",
+    the_plan_is_taken_from_the_fields: f"{ANOTHER}|{SILENT}",
+    the_receipt_is_written_before_the_file: "has no file",
+}
+"""Each with what the model says of it."""

@@ -1,0 +1,49 @@
+"""Six rows of the chaos table, the most telling ones, at the same time on the Airflow of all system tests.
+
+`make chaos` plays them all, with a triggerer, a scheduler and an API server that die: docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bitdance.local import LocalService
+from demo.real_airflow import RealAirflow
+from tests.chaos.rows import ROWS
+from tests.chaos.scene import DAG_ID, Outcome
+
+SIX = {
+    "request sent, answer not read · echo": (2, 4),
+    "submitted": (4, 8),
+    "half a download": (4, 8),
+    "receipt written, not settled": (4, 8),
+    "task SIGSTOP past its heartbeat, SIGCONT": (2, 4),
+    "triggerer SIGKILL": (3, 3),
+}
+"""The rows, each with the images that it asks for and the tries that they take at least."""
+
+
+@pytest.fixture(scope="module")
+def playing(
+    running: tuple[RealAirflow, LocalService, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    airflow, _, _ = running
+    airflow.wait_for_dag(DAG_ID)
+    folder = tmp_path_factory.mktemp("chaos")
+    with ThreadPoolExecutor(len(SIX)) as pool:
+        yield {row.name: pool.submit(row.play, airflow, folder) for row in ROWS if row.name in SIX}
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_each_image_is_stored_and_billed_once_whatever_dies(
+    playing: dict[str, Future[Outcome]], name: str
+) -> None:
+    outcome = playing[name].result()
+    asked, tries = SIX[name]
+    assert (outcome.asked, outcome.stored, outcome.billed) == (asked, asked, asked)
+    assert (outcome.possibly_paid, outcome.wrong) == (0, 0)
+    assert outcome.tries >= tries, "the fault did not happen"
