@@ -280,3 +280,52 @@ def test_what_is_possibly_paid_is_reported_for_failed_images_too(local: LocalSer
     row = read_manifest(result["manifest"])[1]
     assert (row.status, row.possibly_paid, result["possibly_paid"]) == ("failed", 1, 1)
     assert local.bill().billed == 3
+
+
+def test_an_image_that_is_paid_for_and_not_stored_is_not_tolerated_away_while_there_are_tries(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="output", kind="status", status=503, match="kettle", times=3)
+    asked = batch(output, on_item_failure="tolerate")
+
+    with pytest.raises(errors.ItemsFailedError, match=r"p-1: .*503"):
+        asked.execute(context(try_number=1))
+
+    assert asked.execute(context(try_number=2))["stored"] == 3
+    assert local.bill().billed == 3
+
+
+def test_on_the_last_try_it_is_counted(local: LocalService, output: Path) -> None:
+    local.add_fault(on="output", kind="status", status=503, match="kettle")
+
+    result = batch(output, on_item_failure="tolerate").execute(context(try_number=3, max_tries=2))
+
+    assert (result["stored"], result["failed"], result["estimated_cost_usd"]) == (2, 1, 0.03)
+
+
+def test_a_batch_of_one_is_a_batch(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200)
+
+    result = batch(output, items=PRODUCTS[:1], on_item_failure="tolerate").execute(context())
+
+    assert (result["items"], result["failed"]) == (1, 1)
+
+
+def test_a_batch_that_stops_early_leaves_a_manifest_with_what_is_missing(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="status", status=401, match="mug")
+
+    with pytest.raises(AirflowFailException, match="of 3 images are stored"):
+        batch(output, max_in_flight=1).execute(context())
+
+    rows = read_manifest(f"{output}/dag.image.run.manifest.jsonl")
+    assert [row.status for row in rows] == ["stored", "stored", "missing"]
+
+
+def test_flagged_pictures_may_be_left_out(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="nsfw", match="kettle")
+
+    result = batch(output, nsfw="skip").execute(context())
+
+    assert (result["stored"], result["failed"], result["estimated_cost_usd"]) == (2, 1, 0.03)
