@@ -1,0 +1,150 @@
+"""Batches in whole Dags in ``dag.test()``: the example, chunks by ``.expand``, and a file of bad rows."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local.pictures import labels
+from airflow_provider_bitdance.manifest import read_manifest
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
+from tests.integration.test_dag_test import DAG_FILES, local_path, results, run_of
+from tests.unit.support import FakeClock
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+BAD_ROWS = [
+    "key,prompt,size,seed,note",
+    "ok-1,A teapot,256*256,7,the only good ones are",
+    "ok-2,A kettle,256*256,7,the first two",
+    ",,256*256,7,no prompt",
+    "blank,   ,256*256,7,a blank prompt",
+    "size-1,A mug,huge,7,no size",
+    "size-2,A mug,5:4,7,an unknown preset",
+    "size-3,A mug,1024*2048,7,a side too long",
+    "size-4,A mug,100*256,7,a side too short",
+    "size-5,A mug,256x256x256,7,three sides",
+    "size-6,A mug,-256*256,7,a negative side",
+    "seed-1,A mug,256*256,lucky,no number",
+    "seed-2,A mug,256*256,-2,below -1",
+    "seed-3,A mug,256*256,2147483648,too large",
+    "seed-4,A mug,256*256,1.5,no whole number",
+    "../up,A mug,256*256,7,a path",
+    "a/b,A mug,256*256,7,a folder",
+    ".hidden,A mug,256*256,7,a dot first",
+    "with space,A mug,256*256,7,a space",
+    "schön,A mug,256*256,7,not ASCII",
+    "dir\\file,A mug,256*256,7,a backslash",
+    "cover.png,A mug,256*256,7,an extension",
+    "cover.JPG,A mug,256*256,7,an extension in upper case",
+    "a-contact-sheet,A mug,256*256,7,the name of a contact sheet",
+    f"{'k' * 101},A mug,256*256,7,a key too long",
+    "ok-1,A pot,256*256,7,a key twice",
+    "OK-2,A pot,256*256,7,a key that differs in case only",
+    "cells-1,A mug,256*256",
+    "cells-2,A mug,256*256,7,one,too many",
+    'quote,"A "mug,256*256,7,a quote in the middle',
+    "both,,huge,lucky,three faults in one row",
+    "../both,A mug,huge,lucky,and here",
+    "null\x00,A mug,256*256,7,a control character",
+]
+"""A file as CSV lines: a header, two good rows, and bad rows of every kind."""
+FIRST_BAD = 4
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+def shown(folder: Path) -> dict[str, str]:
+    return {path.stem: labels(path.read_bytes()).prompt for path in folder.glob("*.png")}
+
+
+def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
+    local: LocalService, output: Path, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "shop" / "shop.db"
+    monkeypatch.setenv("BITDANCE_OUTPUT_PATH", f"{output}/")
+    monkeypatch.setenv("BITDANCE_DATABASE", str(database))
+    monkeypatch.syspath_prepend(str(DAG_FILES))
+    example = importlib.reload(importlib.import_module("example_bitdance_batch"))
+
+    def table(statement: str = "SELECT name, image FROM products ORDER BY id") -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def shown_in_table() -> dict[str, str]:
+        return {name: labels(local_path(image).read_bytes()).prompt for name, image in table()}
+
+    def expected(*names: str) -> dict[str, str]:
+        return {name: f"A photo of a {name} on a plain background, soft light" for name in names}
+
+    first = ("teapot", "paper lantern", "wooden chair")
+    assert run_of(example.example_bitdance_batch()).state == "success"
+    assert shown_in_table() == expected(*first)
+    assert local.bill().billed == 3
+
+    table("INSERT INTO products (name) VALUES ('brass bell')")
+    assert run_of(example.example_bitdance_batch()).state == "success"
+    assert shown_in_table() == expected(*first, "brass bell")
+    assert local.bill().billed == 4
+
+    run = run_of(example.example_bitdance_batch())
+    states = {task.task_id: task.state for task in run.get_task_instances()}
+    assert states == {"products_without_image": "success", "images": "skipped", "write_back": "skipped"}
+
+    table("UPDATE products SET image = NULL")  # as if it had not been written back
+    assert run_of(example.example_bitdance_batch()).state == "success"
+    assert shown_in_table() == expected(*first, "brass bell")
+    assert local.bill().billed == 4
+
+
+def test_chunks_are_batches_of_their_own_and_share_a_folder(local: LocalService, output: Path) -> None:
+    chunks = [
+        [{"key": f"k-{chunk}-{number}", "subject": f"thing {chunk} {number}"} for number in range(25)]
+        for chunk in range(3)
+    ]
+    with DAG("chunks", schedule=None) as dag:
+        BitDanceBatchOperator.partial(
+            task_id="images", prompt="A {subject}", size="256*256", output_path=f"{output}/", retries=2
+        ).expand(items=chunks)
+
+    made = results(run_of(dag))
+
+    assert [result["stored"] for result in made] == [25, 25, 25]
+    manifests = [read_manifest(result["manifest"]) for result in made]
+    assert [[row.key for row in rows] for rows in manifests] == [
+        [item["key"] for item in chunk] for chunk in chunks
+    ]
+    assert shown(output) == {item["key"]: f"A {item['subject']}" for chunk in chunks for item in chunk}
+    assert local.bill().billed == 75
+
+
+def test_a_file_of_bad_rows_is_refused_at_once_with_every_row_and_no_request(
+    local: LocalService, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("\n".join(BAD_ROWS) + "\n")
+    with DAG("bad_rows", schedule=None) as dag:
+        BitDanceBatchOperator(task_id="images", items=str(file), output_path=f"{output}/", retries=2)
+
+    run = run_of(dag)
+
+    (task,) = run.get_task_instances()
+    assert (run.state, task.state, task.try_number) == ("failed", "failed", 1)
+    assert local.requests() == []
+    assert not output.exists()
+    said = "".join(capfd.readouterr())
+    bad = range(FIRST_BAD, len(BAD_ROWS) + 1)
+    assert len(bad) == 30
+    assert f"{len(bad)} of {len(bad) + 2} rows cannot be used" in said
+    assert [number for number in bad if f"row {number}: " not in said] == []
+    assert "row 2: " not in said
