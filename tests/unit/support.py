@@ -267,6 +267,17 @@ class FakeAPI:
         """Create the prediction and answer as always: for ``on_post``, before another answer."""
         return envelope(self._told(self.create(json.loads(request.content))))
 
+    def answer_failing(self, **changes: Any) -> Callable[[httpx.Request], httpx.Response]:
+        """Return an answer for ``on_post`` whose prediction will end as ``changes`` say."""
+
+        def respond(request: httpx.Request) -> httpx.Response:
+            self.next_changes = changes
+            answer = self.answer_rightly(request)
+            self.next_changes = {}
+            return answer
+
+        return respond
+
     def lose_answer(self, request: httpx.Request) -> httpx.Response:
         """Create the prediction and lose the answer: for ``on_post``."""
         self.create(json.loads(request.content))

@@ -36,18 +36,6 @@ def many(count: int) -> list[Wanted]:
     return [a_wanted(f"prompt {n}", key=f"k{n}", name=f"k{n}", named=True) for n in range(count)]
 
 
-def failing(world: World, **changes: Any) -> Respond:
-    """Return an answer whose prediction will fail."""
-
-    def respond(request: httpx.Request) -> httpx.Response:
-        world.api.next_changes = changes
-        answer = world.api.answer_rightly(request)
-        world.api.next_changes = {}
-        return answer
-
-    return respond
-
-
 class SlowFolder(MemoryFolder):
     """A store with latency, so that threads meet."""
 
@@ -99,7 +87,10 @@ def slow(world: World, seconds: float) -> Respond:
 )
 def test_what_a_failure_stopped_stays_stopped_after_a_deferral(policy: dict[str, Any]) -> None:
     world = World(latency=20)
-    world.api.on_post = [failing(world, status="failed", code=1200), *(slow(world, 500) for _ in range(99))]
+    world.api.on_post = [
+        world.api.answer_failing(status="failed", code=1200),
+        *(slow(world, 500) for _ in range(99)),
+    ]
     for _ in range(12):
         bench = world.bench(defer_after=5.0, max_in_flight=4, timeout=3000.0, is_batch=True, **policy)
         outcome = run(advance(bench, many(40)))
@@ -115,7 +106,7 @@ def test_what_a_failure_stopped_stays_stopped_after_a_deferral(policy: dict[str,
 def test_a_failed_image_of_a_busy_batch_does_not_get_the_batch_taken_for_dead(answer: str) -> None:
     world = World(latency=60)
     world.api.on_post = [
-        failing(world, status="failed", code=1200) if answer == "failed" else refusal(400, "no")
+        world.api.answer_failing(status="failed", code=1200) if answer == "failed" else refusal(400, "no")
     ]
     seen = {"failed": "failed", "refused": "not_created"}[answer]
 

@@ -105,20 +105,8 @@ def test_one_failed_image_does_not_stop_the_others(world: World) -> None:
     assert len(finished.stored) == 4
 
 
-def failing(world: World, **changes: Any) -> Any:
-    """Return an answer whose prediction will fail."""
-
-    def respond(request: httpx.Request) -> httpx.Response:
-        world.api.next_changes = changes
-        answer = world.api.answer_rightly(request)
-        world.api.next_changes = {}
-        return answer
-
-    return respond
-
-
 def test_a_retry_buys_only_what_failed(world: World) -> None:
-    world.api.on_post = [failing(world, status="failed", code=5000)]
+    world.api.on_post = [world.api.answer_failing(status="failed", code=5000)]
     first = go(world, 4)
     assert [type(failure) for failure in first.failures.values()] == [PredictionFailedError]
     second = go(world, 4, try_number=2)
@@ -126,7 +114,7 @@ def test_a_retry_buys_only_what_failed(world: World) -> None:
 
 
 def test_what_is_moderated_is_never_bought_again_and_stays_a_failure(world: World) -> None:
-    world.api.on_post = [failing(world, status="failed", code=1200)]
+    world.api.on_post = [world.api.answer_failing(status="failed", code=1200)]
     go(world, 4)
     second = go(world, 4, try_number=2)
     (failure,) = second.failures.values()
@@ -137,7 +125,7 @@ def test_what_is_moderated_is_never_bought_again_and_stays_a_failure(world: Worl
 
 def test_an_image_that_failed_is_not_bought_again_when_the_same_try_comes_back_from_the_triggerer() -> None:
     world = World(latency=20)
-    world.api.on_post = [failing(world, status="failed", code=5000)]
+    world.api.on_post = [world.api.answer_failing(status="failed", code=5000)]
     outcome = run(advance(world.bench(defer_after=30.0), many(3)))
     for _ in range(5):
         if isinstance(outcome, Waiting):
