@@ -56,6 +56,11 @@ class Pace:
         """Take note of a purchase that begins; its submission comes after what has to be written down."""
         self._started += 1
 
+    @property
+    def started(self) -> int:
+        """Purchases that have begun and are not over."""
+        return self._started
+
     def end(self) -> None:
         """Take note that a purchase is over, whatever became of it."""
         self._started -= 1

@@ -197,7 +197,7 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     """Say what this process came to: all is done, only waiting is left, or an error ends the try."""
     state, now = bench.journal.state, bench.clock.time()
     waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in pump.failures]
-    if waiting and bench.policy.defer_after is not None and now < state.deadline:
+    if waiting and pump.stopped is None and bench.policy.defer_after is not None and now < state.deadline:
         pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
         return Waiting(pending, state.deadline, now)
     stopped = pump.stopped

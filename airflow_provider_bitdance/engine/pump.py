@@ -82,6 +82,7 @@ class Pump:
         self._storing = asyncio.Semaphore(MAX_STORING)
         self._in_flight = 0
         self._changed = asyncio.Event()
+        self._all_started = False
         self._hand_over_at = math.inf
         for image in bench.journal.state.having(Status.FAILED):
             if not may_be_bought_anew(bench, image):
@@ -101,8 +102,6 @@ class Pump:
                 if left_open:
                     await self._settle_intents(group)
                 await self._buy_all(group)
-                if self._bench.policy.defer_after is not None:
-                    self._hand_over_at = self._bench.clock.time() + self._bench.policy.defer_after
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         if isinstance(self.stopped, FencedError):
@@ -128,6 +127,7 @@ class Pump:
             for image in state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
             if image.status is not Status.FAILED or may_be_bought_anew(self._bench, image)
         )
+        self._all_started = not left
         while left and self.stopped is None:
             await self._unanswered.acquire()
             wait = self._pace.wait(now=clock.time(), in_flight=self._in_flight)
@@ -142,6 +142,7 @@ class Pump:
                 break
             self._pace.start()
             self._start(group, self._carry(left.popleft()))
+            self._all_started = not left
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
         self._in_flight += 1
@@ -199,7 +200,11 @@ class Pump:
         """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline."""
         if isinstance(self.stopped, FencedError):
             return 0.0
-        return min(self._bench.journal.state.deadline, self._hand_over_at)
+        deadline, defer_after = self._bench.journal.state.deadline, self._bench.policy.defer_after
+        if self._all_started and not self._pace.started and self._hand_over_at == math.inf:
+            self._hand_over_at = math.inf if defer_after is None else self._bench.clock.time() + defer_after
+        # A job that is stopped ends in this process: one that came back would begin to buy again.
+        return deadline if self.stopped is not None else min(deadline, self._hand_over_at)
 
     def _fail(self, key: str, error: Exception) -> None:
         """Take note of an image that failed, and decide what that means to the others.
