@@ -37,7 +37,6 @@ READS = [
     "read receipt",  # what is about to be replaced?
     "read 3",  # has another process taken over, before the old receipt goes and the image is written?
     "read 3",
-    "read receipt",  # the result
 ]
 """What one image does to its store, in order."""
 PAID = "The image is paid for."
@@ -170,6 +169,9 @@ class Interposed:
 
     def remove(self, name: str) -> None:
         self._folder.remove(name)
+
+    def names(self, below: str) -> list[str]:
+        return self._folder.names(below)
 
 
 def _short(name: str) -> str:
