@@ -132,10 +132,11 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     while True:
         if pace.is_closed and refusal is not None:
             raise refusal
-        while wait := pace.turn(now=bench.clock.time()):
-            await bench.clock.sleep(wait)
         # A paused process may wake up after another has taken over: look before spending.
         await asyncio.to_thread(bench.journal.check_unchanged)
+        if wait := pace.turn(now=bench.clock.time()):
+            await bench.clock.sleep(wait)
+            continue
         try:
             prediction = await bench.client.submit(image.plan.request)
         except (NotSentError, RateLimitError) as error:

@@ -12,6 +12,7 @@ from airflow_provider_bitdance.api.addresses import OutputRule
 from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.api.errors import AuthenticationError, InputError, ServerError
 from airflow_provider_bitdance.engine import Policy, advance
+from airflow_provider_bitdance.engine.lost import READING_PAUSES
 from airflow_provider_bitdance.journal import Journal, Status
 from airflow_provider_bitdance.maintenance.report import Fate, OpenImage, Outcome
 from airflow_provider_bitdance.storage import Folder
@@ -245,7 +246,7 @@ def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
     office = Office()
     office.task(dies="before POST")
     office.wait(hours=1)
-    office.api.on_history = [refusal(503)]
+    office.api.on_history = [refusal(503)] * (len(READING_PAUSES) + 1)
 
     (image,) = office.reconcile().open_images
 
