@@ -50,7 +50,7 @@ def test_all_are_waited_for_at_once() -> None:
     world = World(latency=100)
     started = world.clock.now
     go(world, 20, max_in_flight=20)
-    assert world.clock.now - started < 20 / 2 * world.api.latency
+    assert world.clock.now - started < 3 * world.api.latency
 
 
 def test_no_more_than_the_limit_are_in_flight() -> None:
@@ -65,14 +65,13 @@ def test_no_more_than_the_limit_are_in_flight() -> None:
             highest = max(highest, len(in_flight))
 
     go(world, 12, max_in_flight=3, step=step)
-    assert 1 < highest <= 3
+    assert highest == 3
 
 
 def test_no_more_are_sent_in_a_minute_than_the_limit(world: World) -> None:
     go(world, 7, requests_per_minute=3)
     made = sorted(prediction.created for prediction in world.api.made.values())
-    # The test's clock leaps by up to a poll's pause while a request is on its way.
-    assert all(later - first >= 60 - 16 for first, later in zip(made, made[3:], strict=False))
+    assert all(later - first >= 60 for first, later in zip(made, made[3:], strict=False))
 
 
 def test_few_submissions_are_without_a_recorded_answer_at_any_time(world: World) -> None:
