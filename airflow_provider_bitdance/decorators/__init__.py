@@ -1,0 +1,1 @@
+"""The TaskFlow decorator: ``@task.bitdance``."""

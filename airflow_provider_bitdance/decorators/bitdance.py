@@ -1,0 +1,215 @@
+"""``@task.bitdance``: a function says what to make, and it is asked once.
+
+Its return is written into the job's plan. A resume after a deferral, a retry and a take-over go on with the
+plan and do not call the function: it may be slow, and say something else by now. The plan also says whether
+it was one request or a list, for what comes out differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    TaskDecorator,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.names import ImageAddress, image_address
+from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_bitdance.engine import Finished, Forecast, Wanted
+    from airflow_provider_bitdance.journal import Job, Journal
+    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+
+__all__ = ["BitDanceDecoratedOperator", "bitdance_task"]
+
+FOR_ONE = ("height", "width")
+FOR_A_LIST = (
+    "manifest_format",
+    "max_failures",
+    "max_in_flight",
+    "on_item_failure",
+    "prompt",
+    "requests_per_minute",
+    "variants",
+)
+IN_A_REQUEST = ("prompt", "size", "seed")
+RETURNS = "a prompt, a dict with prompt, size and seed, or a list of them"
+
+
+class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
+    """Makes what a function returns: one image, or a batch. Each is bought once. About $0.01 an image.
+
+    The function may return a prompt or a dict with ``prompt``, ``size`` and ``seed``: the result is that of
+    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list of items as
+    :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
+    of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
+
+    Not to ask for the cost before: :meth:`plan` cannot know what the function will return.
+
+    .. code-block:: python
+
+        @task.bitdance(output_path="s3://my_s3@my-bucket/covers/", size="16:9", retries=2)
+        def cover(headline: str, ds: str) -> str:
+            return f"A magazine cover about {headline}, {ds}"
+
+
+        cover(headline="lighthouses")
+
+    :param python_callable: The function. It is called in the first try, and again only where that has left no
+        plan. Its arguments are templated, and may be results of other tasks.
+    :param output_path: As for the two operators. A list needs a folder: a path with a slash at its end.
+        (templated)
+    :param width: Pixels, together with ``height`` and instead of ``size``; for one request. (templated)
+    :param height: Pixels, together with ``width`` and instead of ``size``; for one request. (templated)
+    :param kwargs: The options of
+        :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator`, without ``items``. One that
+        makes no sense for what the function returned is refused before anything is bought.
+    """
+
+    custom_operator_name = "@task.bitdance"
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        "output_path",
+        "prompt",
+        "size",
+        "width",
+        "height",
+        "seed",
+        "model",
+        "records_path",
+    )
+    # An argument that ends like a template file's name is an argument.
+    template_ext: Sequence[str] = ()
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        "prompt": "md",
+    }
+
+    def __init__(
+        self, *, width: int | str | None = None, height: int | str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(items=None, **kwargs)
+        self.width = width
+        self.height = height
+        given = {**kwargs, "width": width, "height": height}
+        self._given = sorted(name for name, value in given.items() if value is not None)
+
+    def plan(self, context: Context) -> Forecast:
+        """Refuse: what would be bought is known when the function has returned it.
+
+        :raises InputError: Always.
+        """
+        raise InputError(
+            f"What {self._name} will return is not known before the task runs",
+            fix="Let a @task return the items and give them to a BitDanceBatchOperator, which can plan",
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"{self.python_callable.__name__}()"
+
+    def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
+        """Ask the function where there is no plan; where there is one, that is what holds."""
+        if journal.state.images:
+            self.is_batch = journal.state.is_batch
+            if not resumed:
+                self.log.info("There is a plan by an earlier try; %s is not called again", self._name)
+            return []
+        self.items = self._ask(context)
+        self.is_batch = not isinstance(self.items, str | Mapping)
+        self._check_options()
+        return self._wanted(journal.job)
+
+    def _ask(self, context: Context) -> Any:
+        arguments = determine_kwargs(self.python_callable, self.op_args, {**context, **self.op_kwargs})
+        returned = self.python_callable(*self.op_args, **arguments)
+        if not isinstance(returned, str | Mapping | Sequence) or isinstance(returned, bytes | bytearray):
+            raise InputError(
+                f"{self._name} returned a value of type {type(returned).__name__}", allowed=RETURNS
+            )
+        if not isinstance(returned, str) and not returned:
+            raise InputError(f"{self._name} returned nothing to do: it is empty", allowed=RETURNS)
+        return returned
+
+    def _check_options(self) -> None:
+        """Refuse an option that what was returned leaves without effect."""
+        returned = "a list" if self.is_batch else "one request"
+        if wrong := [name for name in self._given if name in (FOR_ONE if self.is_batch else FOR_A_LIST)]:
+            raise InputError(
+                f"{self._name} returned {returned}, for which there is no {', '.join(wrong)}",
+                fix="Leave the option out" + (", or return a list" if not self.is_batch else ""),
+            )
+
+    def _address(self, job: Job) -> ImageAddress:
+        from airflow_provider_bitdance.operators import workplace
+
+        return image_address(self.output_path, default_stem=workplace.default_stem(job))
+
+    def _output_folder(self, job: Job) -> str:
+        # The same for one image and for a list: it leads to the journal, which says which of them it is.
+        return self._address(job).folder
+
+    def _wanted(self, job: Job) -> list[Wanted]:
+        from airflow_provider_bitdance.engine import Wanted
+
+        address = self._address(job)
+        if not self.is_batch:
+            return [Wanted(key="image", request=self._request(), address=address)]
+        if address.named:
+            raise InputError(
+                f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",
+                allowed="a folder, with a slash at its end",
+            )
+        return super()._wanted(job)
+
+    def _request(self) -> ImageRequest:
+        """Return the one request: its own fields go before the options."""
+        asked = {"prompt": self.items} if isinstance(self.items, str) else self.items
+        if unknown := [str(name) for name in asked if name not in IN_A_REQUEST]:
+            raise InputError(
+                f"{self._name} returned a request with {shorten(', '.join(unknown))}",
+                allowed=", ".join(IN_A_REQUEST),
+                fix="Return a list to give keys and columns of your own",
+            )
+        has_size = asked.get("size") is not None
+        return ImageRequest.of(
+            prompt=asked.get("prompt"),
+            size=asked["size"] if has_size else self.size,
+            width=None if has_size else self.width,
+            height=None if has_size else self.height,
+            seed=self.seed if asked.get("seed") is None else asked["seed"],
+            model=self.model,
+        )
+
+    def _result(
+        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
+    ) -> dict[str, Any]:
+        return super()._result(finished, journal, images) if journal.state.is_batch else finished.results[0]
+
+
+def bitdance_task(
+    python_callable: Callable[..., Any] | None = None, *, multiple_outputs: bool = False, **kwargs: Any
+) -> TaskDecorator:
+    """Make a task of a function: ``@task.bitdance`` of a Dag file. See :class:`BitDanceDecoratedOperator`.
+
+    :param python_callable: The function.
+    :param multiple_outputs: Give each field of the result an XCom of its own as well, for
+        ``cover()["uri"]``. Never guessed from the function's annotation: that is of what it returns.
+    :param kwargs: Options of the task.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=BitDanceDecoratedOperator,
+        **kwargs,
+    )
