@@ -9,10 +9,27 @@ from typing import Any
 
 INTEGRATION = "BitDance (WaveSpeedAI)"
 
+MOST_IN_FLIGHT = 1_000
+"""What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
+MOST_A_MINUTE = 10_000
+
+_EACH_TASK = "It holds for each task: to limit all of them, use an Airflow pool that includes deferred tasks."
+
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "max_in_flight": {
+        "label": "Images in flight, at most",
+        "description": "Default for a batch's max_in_flight. Empty: what the account takes, found by "
+        f"trying. {_EACH_TASK}",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_IN_FLIGHT},
+    },
+    "requests_per_minute": {
+        "label": "Submissions a minute, at most",
+        "description": f"Default for a batch's requests_per_minute. Empty: no limit. {_EACH_TASK}",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_A_MINUTE},
+    },
     "price_usd": {
         "label": "Price of one image (USD)",
-        "description": "Used for estimated costs. Default: 0.01.",
+        "description": "Used for estimated costs and for max_cost_usd. Default: 0.01.",
         "schema": {"type": ["number", "null"], "minimum": 0, "default": 0.01},
     },
     "live_price": {
@@ -22,7 +39,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "timeout": {
         "label": "HTTP time-out (seconds)",
-        "description": "For one request to the API. Default: 60.",
+        "description": "For one request to the API; how long a task waits for its image is the operator's "
+        "timeout. Default: 60.",
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
     },
     "records_path": {
@@ -39,10 +57,16 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 """The connection's extra fields, as the form shows them and the hook reads them."""
 
+# The port is shown, though the address may hold it: without one, the test button of Airflow 3.3.1 and 3.3.2
+# takes the connection for another one and answers "Bad Request" (apache/airflow#73298).
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "port", "login"],
+    "hidden-fields": ["schema", "login"],
     "relabeling": {"host": "API address", "password": "API key"},
-    "placeholders": {"host": "https://api.wavespeed.ai", "password": "from the WaveSpeed dashboard"},
+    "placeholders": {
+        "host": "https://api.wavespeed.ai",
+        "port": "443",
+        "password": "from the WaveSpeed dashboard",
+    },
 }
 
 
@@ -76,6 +100,16 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": INTEGRATION,
                 "python-modules": ["airflow_provider_bitdance.triggers.bitdance"],
+            }
+        ],
+        "extra-links": [
+            "airflow_provider_bitdance.links.bitdance.StoredLink",
+            "airflow_provider_bitdance.links.bitdance.WaveSpeedLink",
+        ],
+        "task-decorators": [
+            {
+                "name": "bitdance",
+                "class-name": "airflow_provider_bitdance.decorators.bitdance.bitdance_task",
             }
         ],
         "connection-types": [

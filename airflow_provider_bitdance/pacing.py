@@ -2,12 +2,14 @@
 
 Limits that the user gives are kept to the letter, from the first submission on. Without them the account's
 own are found: start slow, grow with each answer, halve at a 429 (published tier limits contradict each
-other).
+other). Several tasks of one account that do this share it: each halves, and grows by one a round.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterable
 
 __all__ = ["Pace"]
 
@@ -15,94 +17,149 @@ FIRST_WINDOW = 8.0
 """Predictions in flight at the start, where no limit is given."""
 LARGEST_WINDOW = 1000.0
 MINUTE = 60.0
-SHORT_PAUSE = 1.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+SHORT_REFUSALS = 2
+"""So many 429s in a row may come of too many in flight; the next one is taken for a limit of the minute."""
+SHORT_WAIT = 0.05
+"""Seconds until it is asked again whether others that are about to be sent have been."""
 
 
 class Pace:
     """Decides when the next submission may be sent.
 
+    A purchase begins with :meth:`start` and is over with :meth:`end`; right before it is sent it takes its
+    :meth:`turn`, and the answer goes to :meth:`accepted` or :meth:`refused`.
+
     :param max_in_flight: At most so many predictions that have not ended; ``None`` finds out.
     :param requests_per_minute: At most so many submissions in any 60 seconds; ``None`` is without limit.
+    :param submitted: Unix times of earlier submissions of the same job.
     :ivar is_closed: Nothing more is to be sent, and no refused submission again.
+    :ivar in_flight: Predictions that were submitted and have not ended; the caller counts.
+    :ivar started: Purchases that have begun and are not over.
     """
 
-    def __init__(self, *, max_in_flight: int | None = None, requests_per_minute: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        submitted: Iterable[float] = (),
+        window: float | None = None,
+    ) -> None:
         self.max_in_flight = max_in_flight
         self.requests_per_minute = requests_per_minute
-        self._window = FIRST_WINDOW if max_in_flight is None else float(max_in_flight)
-        self._growing_fast = True
-        self._blocked_until = 0.0
-        self._halved_at = float("-inf")
-        self._sent: deque[float] = deque()
-        self._started = 0
         self.is_closed = False
+        self.in_flight = 0
+        self.started = 0
+        self._window = float(max_in_flight or window or FIRST_WINDOW)
+        self._growing_fast = window is None
+        self._sent = deque(sorted(submitted))
+        self._taken = deque(self._sent)
+        self._refusals = 0
+        self._refused_at = -math.inf
+        self._blocked_until = -math.inf
+        self._is_probing = False
 
     @property
     def window(self) -> int:
         """Predictions that may be in flight now."""
         return int(self._window)
 
-    def wait(self, *, now: float, in_flight: int) -> float:
-        """Return the seconds until one more may be sent; infinite where one in flight has to end first.
+    def wait(self, *, now: float) -> float:
+        """Return the seconds until one more purchase may begin; infinite where one in flight has to end.
 
         :param now: Unix time.
-        :param in_flight: Predictions that are submitted, or about to be, and have not ended.
         """
-        if in_flight >= self.window:
-            return float("inf")
-        return max(0.0, self._blocked_until - now, self._until_free(now, self._started))
+        if self.in_flight + self.started >= self.window:
+            return math.inf
+        return self._until_free(now, others=self.started)
 
     def start(self) -> None:
         """Take note of a purchase that begins; its submission comes after what has to be written down."""
-        self._started += 1
-
-    @property
-    def started(self) -> int:
-        """Purchases that have begun and are not over."""
-        return self._started
+        self.started += 1
 
     def end(self) -> None:
         """Take note that a purchase is over, whatever became of it."""
-        self._started -= 1
+        self.started -= 1
 
     def close(self) -> None:
         """Say that nothing more is to be sent."""
         self.is_closed = True
 
+    def blocked(self, *, now: float) -> float:
+        """Return the seconds for which nothing is sent, after a 429."""
+        return max(0.0, self._blocked_until - now)
+
     def turn(self, *, now: float) -> float:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
-        wait = self._until_free(now, 0)
-        if wait == 0 and self.requests_per_minute is not None:
+        wait = self._until_free(now, others=0)
+        if wait == 0:
             self._sent.append(now)
+            self._is_probing = self._refusals > 0
         return wait
 
-    def _until_free(self, now: float, others: int) -> float:
-        """Return the seconds until the minute before has room for one more than so many others."""
-        if self.requests_per_minute is None:
-            return 0.0
-        while self._sent and self._sent[0] <= now - MINUTE:
-            self._sent.popleft()
-        too_many = len(self._sent) + others + 1 - self.requests_per_minute
-        if too_many <= 0:
-            return 0.0
-        if not self._sent:
-            return SHORT_PAUSE  # the others are about to be sent
-        return self._sent[min(too_many, len(self._sent)) - 1] + MINUTE - now
+    def accepted(self, *, sent_at: float) -> None:
+        """Take note that the API took a submission: it may take more.
 
-    def accepted(self) -> None:
-        """Take note that the API took a submission: it may take more."""
+        :param sent_at: Unix time.
+        """
+        self._refusals, self._is_probing = 0, False
+        self._taken.append(sent_at)
         if self.max_in_flight is None:
             step = 1.0 if self._growing_fast else 1.0 / self._window
             self._window = min(self._window + step, LARGEST_WINDOW)
 
-    def refused(self, *, now: float, pause: float) -> None:
-        """Take note of a 429.
+    def lost(self) -> None:
+        """Take note that a submission had no answer, or another one: it says nothing of the pace."""
+        self._is_probing = False
 
-        :param pause: Seconds for which nothing is to be sent.
+    def refused(self, *, sent_at: float, now: float, asked: float | None, draw: float) -> None:
+        """Take note of a 429: nothing is sent for a while, and then one submission tries it.
+
+        :param sent_at: Unix time of the submission.
+        :param asked: Seconds that the API asked to wait (``Retry-After``).
+        :param draw: A random number from 0 to 1; it makes the pause longer by a tenth at most.
         """
-        # Answers to what was sent before the last halving say nothing new.
-        if self.max_in_flight is None and now >= self._halved_at + pause:
+        self._is_probing = False
+        self._blocked_until = max(self._blocked_until, now + (asked or 0.0))
+        if sent_at <= self._refused_at:
+            return  # it was on its way when the last one was refused
+        self._refusals += 1
+        self._refused_at = now
+        self._blocked_until = max(self._blocked_until, now + self._pause(now) * (1 + draw / 10))
+        if self.max_in_flight is None:
             self._growing_fast = False
-            self._halved_at = now
             self._window = max(1.0, self._window / 2)
-        self._blocked_until = max(self._blocked_until, now + pause)
+
+    def _pause(self, now: float) -> float:
+        """Return the seconds after a 429: short first, then to the end of a minute in which some were taken.
+
+        WaveSpeed's limits of the minute "reset every minute" (docs, troubleshooting-guide).
+        """
+        pause = min(FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10), LONGEST_PAUSE)
+        _forget_before(now - MINUTE, self._taken)
+        if self._refusals > SHORT_REFUSALS and self._taken:
+            return max(pause, self._taken[0] + MINUTE - now)
+        return pause
+
+    def _until_free(self, now: float, others: int) -> float:
+        """Return the seconds until one more than so many others may be sent."""
+        if blocked := self.blocked(now=now):
+            return blocked
+        if self._is_probing or (self._refusals and others):
+            return SHORT_WAIT
+        _forget_before(now - MINUTE, self._sent)
+        if self.requests_per_minute is None:
+            return 0.0
+        too_many = len(self._sent) + others + 1 - self.requests_per_minute
+        if too_many <= 0:
+            return 0.0
+        if too_many > len(self._sent):
+            return SHORT_WAIT  # the others are about to be sent
+        return self._sent[too_many - 1] + MINUTE - now
+
+
+def _forget_before(moment: float, moments: deque[float]) -> None:
+    while moments and moments[0] <= moment:
+        moments.popleft()

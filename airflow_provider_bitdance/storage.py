@@ -187,6 +187,11 @@ class ObjectFolder:
         self._fs = filesystem
         self._path = path.rstrip("/")
 
+    @property
+    def endpoint(self) -> str:
+        """The address of a server that is not the vendor's own, as for MinIO; else empty."""
+        return str(self._fs.storage_options.get("endpoint_url") or "")
+
     def is_exclusive(self) -> bool:
         """Return whether the store itself refuses to create a file twice; else two workers could both do it.
 

@@ -32,6 +32,7 @@ os.environ.update(
 
 pytest.register_assert_rewrite("tests.suites")
 
+from airflow_provider_bitdance.api.client import AsyncClient  # noqa: E402
 from airflow_provider_bitdance.engine import Clock  # noqa: E402
 from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402
 from tests.builders import API_KEY, connection_to  # noqa: E402
@@ -51,6 +52,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(Clock, "time", lambda _: clock.time())
     monkeypatch.setattr(Clock, "sleep", lambda _, seconds: clock.sleep(seconds))
+    for name in ("send", "download"):
+        call = clock.stands_still_during(getattr(AsyncClient, name))
+        monkeypatch.setattr(AsyncClient, name, call)
     return clock
 
 

@@ -32,11 +32,13 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.api.settings import ClientSettings
 
-__all__ = ["AsyncClient", "Client", "ClientSettings"]
+__all__ = ["AsyncClient", "Client", "ClientSettings", "prepare_tls"]
 
 T = TypeVar("T")
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_REDIRECTS = 3
+MAX_CONNECTIONS = 32
+"""To the API, and as many to the hosts of outputs: more than the engine's submissions and looks at once."""
 
 
 class Client:
@@ -185,6 +187,7 @@ def _options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
         "headers": {"User-Agent": USER_AGENT},
         "transport": transport,
         "verify": _ssl_context(),
+        "limits": httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
     }
 
 
@@ -259,7 +262,11 @@ for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy
     logging.getLogger(_name).addFilter(_not_ours)
 
 
+def prepare_tls() -> None:
+    """Build what each client needs and what takes tens of milliseconds; for use off the event loop."""
+    _ssl_context()
+
+
 @functools.cache
 def _ssl_context() -> ssl.SSLContext:
-    """Build the TLS context once a process: it takes tens of milliseconds."""
     return httpx.create_ssl_context()

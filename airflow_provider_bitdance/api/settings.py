@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from airflow_provider_bitdance.api import addresses
 from airflow_provider_bitdance.api.errors import InputError
 
@@ -42,6 +44,11 @@ class ClientSettings:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self.base_url!r}, api_key='***')"
+
+    @property
+    def identity(self) -> tuple[str, str, float]:
+        """What makes two clients the same: address, hash of the key, time-out."""
+        return self.base_url, hashlib.sha256(self.api_key.encode()).hexdigest(), self.timeout
 
     @property
     def host(self) -> str:

@@ -65,16 +65,22 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Only waiting is left, and a trigger does that for less.
+    """Only waiting is left, or there is nothing to do for a while; a trigger does that for less.
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param deadline: Unix time until which this try waits.
     :param now: Unix time of the last look.
+    :param enough: So many of them have to end; 0 where only the time has to come.
+    :param resume_at: Unix time at which there is something to buy.
+    :param to_buy: Images that are still to be bought.
     """
 
     pending: dict[str, float]
     deadline: float
     now: float
+    enough: int
+    resume_at: float = 0.0
+    to_buy: int = 0
 
 
 async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
@@ -197,9 +203,12 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     """Say what this process came to: all is done, only waiting is left, or an error ends the try."""
     state, now = bench.journal.state, bench.clock.time()
     waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in pump.failures]
+    pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
+    if pump.rest is not None and pump.stopped is None:
+        to_buy = len(state.having(Status.PLANNED))
+        return Waiting(pending, state.deadline, now, pump.rest.enough, pump.rest.until, to_buy)
     if waiting and pump.stopped is None and bench.policy.defer_after is not None and now < state.deadline:
-        pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
-        return Waiting(pending, state.deadline, now)
+        return Waiting(pending, state.deadline, now, enough=len(pending))
     stopped = pump.stopped
     if stopped is not None:
         if not isinstance(stopped, BitDanceError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,17 @@ class Clock:
         """Wait."""
         await asyncio.sleep(seconds)
 
+    async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait until something happens, but no longer than so many seconds."""
+        waiters: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait())}
+        if seconds < math.inf:
+            waiters.add(asyncio.ensure_future(self.sleep(seconds)))
+        try:
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -63,6 +75,7 @@ class Policy:
 
     :param timeout: Seconds that one try waits for its predictions, after the last purchase.
     :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
+    :param break_even: Seconds that a rest in the triggerer takes at least; what is sooner is waited for here.
     :param price_usd: Assumed price of one image; ``None`` asks the API.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
     :param check_balance: Ask for the account's balance before the first purchase.
@@ -77,6 +90,7 @@ class Policy:
 
     timeout: float = 600.0
     defer_after: float | None = None
+    break_even: float = math.inf
     if_exists: IfExists = "reuse"
     nsfw: Nsfw = "fail"
     price_usd: float | None = 0.01

@@ -54,7 +54,11 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
         await asyncio.to_thread(check_writable, bench.images)
     return [
-        Planned(output=wanted[0].address.folder, images=tuple(image for image, _ in decided)),
+        Planned(
+            output=wanted[0].address.folder,
+            is_batch=bench.policy.is_batch,
+            images=tuple(image for image, _ in decided),
+        ),
         *settled,
     ]
 

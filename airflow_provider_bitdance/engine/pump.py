@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any
+from dataclasses import dataclass
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
@@ -32,10 +31,10 @@ from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
-from airflow_provider_bitdance.engine.submit import buy
-from airflow_provider_bitdance.engine.wait import watch_one
+from airflow_provider_bitdance.engine.submit import PostponedError, buy
+from airflow_provider_bitdance.engine.wait import Lookout
 from airflow_provider_bitdance.journal import Status
-from airflow_provider_bitdance.journal.entries import Claimed
+from airflow_provider_bitdance.journal.entries import Claimed, Rested
 from airflow_provider_bitdance.pacing import Pace
 from airflow_provider_bitdance.receipts import Receipt
 
@@ -43,6 +42,8 @@ MAX_UNANSWERED = 8
 """Submissions without a recorded answer at any time: so many a kill can lose."""
 MAX_STORING = 8
 """Downloads, checks and writes at a time."""
+LONGEST_NAP = 1.0
+"""Seconds after which it is asked again whether there is something to do, where nothing moved for long."""
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
@@ -60,6 +61,18 @@ ABOUT_ONE_IMAGE = (
 """Errors that say nothing about the other images of a job."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """There is more to buy, and nothing to do for a while.
+
+    :param until: Unix time at which there may be something to do.
+    :param enough: So many predictions have to end first; 0 where it is a matter of time.
+    """
+
+    until: float
+    enough: int
+
+
 class Pump:
     """Moves the images of one job.
 
@@ -67,24 +80,30 @@ class Pump:
     :ivar receipts: Of the images that this process stored, by key.
     :ivar failures: Why an image is not stored, by key.
     :ivar stopped: Why nothing more is bought.
+    :ivar rest: Why not everything is bought in this process, though nothing stopped it.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.receipts: dict[str, Receipt] = {}
         self.failures: dict[str, BitDanceError] = {}
         self.stopped: Exception | None = None
+        self.rest: Rest | None = None
         self._bench = bench
+        state, policy = bench.journal.state, bench.policy
         self._pace = Pace(
-            max_in_flight=bench.policy.max_in_flight, requests_per_minute=bench.policy.requests_per_minute
+            max_in_flight=policy.max_in_flight,
+            requests_per_minute=policy.requests_per_minute,
+            submitted=[image.submitted_at for image in state.images.values() if image.submitted_at],
+            window=state.window,
         )
+        self._lookout = Lookout(bench.client, schedule=policy.poll, clock=bench.clock)
+        self._watch = self._lookout.watch(is_single=len(state.images) == 1)
         self._progress = Progress(bench)
-        self._unanswered = asyncio.Semaphore(MAX_UNANSWERED)
         self._storing = asyncio.Semaphore(MAX_STORING)
-        self._in_flight = 0
+        self._left: deque[str] = deque()
         self._changed = asyncio.Event()
-        self._all_started = False
-        self._hand_over_at = math.inf
-        for image in bench.journal.state.having(Status.FAILED):
+        self._moved_at = bench.clock.time()
+        for image in state.having(Status.FAILED):
             if not may_be_bought_anew(bench, image):
                 self._fail(image.plan.key, recorded_error(bench, image))
 
@@ -98,12 +117,15 @@ class Pump:
         try:
             async with asyncio.TaskGroup() as group:
                 for image in state.having(Status.SUBMITTED):
-                    self._start(group, self._wait_and_store(image.plan.key))
+                    self._start_waiting(group, image.plan.key)
                 if left_open:
                     await self._settle_intents(group)
                 await self._buy_all(group)
+                await self._wait_for_the_rest()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            self._watch.close()
         if isinstance(self.stopped, FencedError):
             raise self.stopped
         self._progress.tell(last=True)
@@ -117,61 +139,131 @@ class Pump:
             self._stop(error)
         for key in keys:
             if self._bench.journal.state.images[key].status is Status.SUBMITTED:
-                self._start(group, self._wait_and_store(key))
+                self._start_waiting(group, key)
+
+    def _start_waiting(self, group: asyncio.TaskGroup, key: str) -> None:
+        group.create_task(self._wait_and_store(key, self._watched(key)))
+
+    def _watched(self, key: str) -> asyncio.Future[Prediction | None]:
+        """Begin to watch an image that is in flight."""
+        self._pace.in_flight += 1
+        image = self._bench.journal.state.images[key]
+        if image.status is Status.SUBMITTED:
+            return self._watch.add(image.prediction_id, image.submitted_at)
+        stored_by_another: asyncio.Future[Prediction | None] = asyncio.get_running_loop().create_future()
+        stored_by_another.set_result(None)
+        return stored_by_another
 
     async def _buy_all(self, group: asyncio.TaskGroup) -> None:
-        """Start a purchase whenever the account admits one more."""
-        state, clock = self._bench.journal.state, self._bench.clock
-        left = deque(
+        """Start a purchase whenever the account admits one more; stop where resting is cheaper."""
+        self._left.extend(
             image.plan.key
-            for image in state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
+            for image in self._bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
             if image.status is not Status.FAILED or may_be_bought_anew(self._bench, image)
         )
-        self._all_started = not left
-        while left and self.stopped is None:
-            await self._unanswered.acquire()
-            wait = self._pace.wait(now=clock.time(), in_flight=self._in_flight)
-            if wait > 0 or self.stopped is not None:
-                self._unanswered.release()
-                if self.stopped is None:
-                    await self._pause(wait)
+        while (self._left or self._pace.started) and self.stopped is None:
+            self._watch.watcher.is_pressed = bool(self._left)
+            wait = self._until_next_purchase()
+            if wait > 0:
+                self.rest = self._rest(wait)
+                if self.rest is not None:
+                    return
+                await self._pause(wait)
                 continue
-            await self._renew_deadline()
-            if self.stopped is not None:
-                self._unanswered.release()
-                break
-            self._pace.start()
-            self._start(group, self._carry(left.popleft()))
-            self._all_started = not left
+            await self._renew_deadline(0.0)
+            if self.stopped is None:
+                self._pace.start()
+                group.create_task(self._carry(self._left.popleft()))
 
-    def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
-        self._in_flight += 1
-        group.create_task(work)
+    def _until_next_purchase(self) -> float:
+        """Return the seconds until one more may begin; infinite where something has to happen first."""
+        if not self._left or self._pace.started >= MAX_UNANSWERED:
+            return math.inf
+        return self._pace.wait(now=self._bench.clock.time())
+
+    def _rest(self, wait: float) -> Rest | None:
+        """Decide whether to give the worker back though there is more to buy.
+
+        :param wait: Seconds until the next purchase may begin.
+        """
+        policy, now = self._bench.policy, self._bench.clock.time()
+        if policy.defer_after is None or self._pace.started or not self._left:
+            return None
+        if wait == math.inf:
+            if self._pace.in_flight and self._until_idle() <= 0:
+                return Rest(now, enough=1)
+            wait = (self._lookout.looks.first_end() or now) - now
+        is_in_time = now + wait < self._bench.journal.state.deadline
+        return Rest(now + wait, enough=0) if wait >= policy.break_even and is_in_time else None
+
+    def _until_idle(self) -> float:
+        """Return the seconds until nothing has moved for so long that a trigger had better wait."""
+        policy = self._bench.policy
+        if policy.defer_after is None:
+            return math.inf
+        return self._moved_at + max(policy.defer_after, policy.break_even) - self._bench.clock.time()
+
+    async def _wait_for_the_rest(self) -> None:
+        """Wait for what is in flight, until the hand-over or the deadline; then look once more."""
+        started = self._bench.clock.time()
+        while self._pace.in_flight or self._pace.started:
+            left = self._until(started) - self._bench.clock.time()
+            if left <= 0:
+                break
+            await self._pause(left)
+        if self.rest is not None:
+            await self._write_rest(self.rest)
+        if not isinstance(self.stopped, FencedError):
+            await self._watch.finish()
+
+    def _until(self, started: float) -> float:
+        """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline.
+
+        :param started: Unix time since which only waiting is left.
+        """
+        if self.rest is not None or isinstance(self.stopped, FencedError):
+            return 0.0
+        deadline, defer_after = self._bench.journal.state.deadline, self._bench.policy.defer_after
+        # A job that is stopped ends in this process: one that came back would begin to buy again.
+        if self.stopped is not None or defer_after is None:
+            return deadline
+        last_end = self._lookout.looks.last_end() or 0.0
+        if last_end - self._bench.clock.time() > max(defer_after, self._bench.policy.break_even):
+            return 0.0
+        return min(deadline, started + defer_after)
+
+    async def _write_rest(self, rest: Rest) -> None:
+        """Write down what was found out about the account."""
+        try:
+            await self._bench.write(Rested(until=rest.until, window=self._pace.window))
+        except BitDanceError as error:
+            self._stop(error)
 
     async def _carry(self, key: str) -> None:
         """Buy one image, wait for it and store it."""
         try:
             await buy(self._bench, key, pace=self._pace)
+        except PostponedError:
+            self._left.append(key)
+            return
         except Exception as error:
-            self._in_flight -= 1
             self._fail(key, error)
             return
-        except BaseException:
-            self._in_flight -= 1
-            raise
         finally:
             self._pace.end()
-            self._unanswered.release()
-            self._changed.set()
-        await self._wait_and_store(key)
+            self._move()
+        in_flight = self._watched(key)
+        await self._renew_deadline(LEASE * self._bench.policy.timeout)
+        await self._wait_and_store(key, in_flight)
 
-    async def _wait_and_store(self, key: str) -> None:
+    async def _wait_and_store(self, key: str, in_flight: asyncio.Future[Prediction | None]) -> None:
+        """Wait for an image that is in flight, and store it."""
         try:
             try:
-                ended = await self._watch(key)
+                ended = await in_flight
             finally:
-                self._in_flight -= 1
-                self._changed.set()
+                self._pace.in_flight -= 1
+                self._move()
             if ended is not None:
                 async with self._storing:
                     image = self._bench.journal.state.images[key]
@@ -181,30 +273,14 @@ class Pump:
             if isinstance(error, BitDanceError) and error.paid is Paid.NO:
                 error.paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
             self._fail(key, error)
-        self._progress.tell(stored=len(self.receipts), failed=len(self.failures), in_flight=self._in_flight)
-
-    async def _watch(self, key: str) -> Prediction | None:
-        image = self._bench.journal.state.images[key]
-        if image.status is not Status.SUBMITTED:
-            return None  # another task has stored it
-        return await watch_one(
-            self._bench.client,
-            image.prediction_id,
-            image.submitted_at,
-            until=self._until,
-            poll=self._bench.policy.poll,
-            clock=self._bench.clock,
+        self._progress.tell(
+            stored=len(self.receipts), failed=len(self.failures), in_flight=self._pace.in_flight
         )
 
-    def _until(self) -> float:
-        """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline."""
-        if isinstance(self.stopped, FencedError):
-            return 0.0
-        deadline, defer_after = self._bench.journal.state.deadline, self._bench.policy.defer_after
-        if self._all_started and not self._pace.started and self._hand_over_at == math.inf:
-            self._hand_over_at = math.inf if defer_after is None else self._bench.clock.time() + defer_after
-        # A job that is stopped ends in this process: one that came back would begin to buy again.
-        return deadline if self.stopped is not None else min(deadline, self._hand_over_at)
+    def _move(self) -> None:
+        """Take note that something moved: there may be more to do."""
+        self._moved_at = self._bench.clock.time()
+        self._changed.set()
 
     def _fail(self, key: str, error: Exception) -> None:
         """Take note of an image that failed, and decide what that means to the others.
@@ -223,29 +299,27 @@ class Pump:
     def _stop(self, error: Exception) -> None:
         if self.stopped is None or isinstance(error, FencedError):
             self.stopped = error
-            if self._in_flight:
+            if self._pace.in_flight or self._pace.started:
                 what = error.what if isinstance(error, BitDanceError) else type(error).__name__
                 self._bench.log.warning("%s. What is bought already is stored first", what)
         self._pace.close()
         self._changed.set()
 
-    async def _renew_deadline(self) -> None:
-        """Move the deadline on while there is something to buy: other tasks take a late one for dead."""
+    async def _renew_deadline(self, least: float) -> None:
+        """Move the deadline on while images are bought: other tasks take a late one for dead.
+
+        :param least: Where no more than so many seconds are left.
+        """
         now, timeout = self._bench.clock.time(), self._bench.policy.timeout
-        if self._bench.journal.state.deadline - now < LEASE * timeout:
+        if self._bench.journal.state.deadline - now <= least:
             try:
                 await self._bench.write(Claimed(deadline=now + timeout))
             except BitDanceError as error:
                 self._stop(error)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until something ends."""
+        """Wait so long, or until something moves; not beyond the moment at which a rest is due."""
         self._changed.clear()
-        waiters: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._changed.wait())}
-        if seconds < math.inf:
-            waiters.add(asyncio.ensure_future(self._bench.clock.sleep(seconds)))
-        try:
-            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiter in waiters:
-                waiter.cancel()
+        if seconds == math.inf and not self._pace.started:
+            seconds = max(self._until_idle(), LONGEST_NAP)
+        await self._bench.clock.wait_for(self._changed, seconds)

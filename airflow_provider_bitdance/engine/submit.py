@@ -37,11 +37,22 @@ CONNECTION_TRIES = 5
 RECORD_PAUSES = (1.0, 3.0, 10.0)
 
 
+class PostponedError(Exception):
+    """The account takes nothing for a while, and nothing was created; the purchase is for later.
+
+    :param seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The account takes nothing for {seconds:.0f} s")
+
+
 async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
     """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
     :param key: Of the image.
     :param pace: Learns from the answers.
+    :raises PostponedError: It is planned again.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
     for purchases_left in reversed(range(PURCHASES_A_TRY)):
@@ -59,6 +70,9 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
             image = bench.journal.state.images[key]
         try:
             prediction = await _post(bench, image, pace)
+        except PostponedError as postponed:
+            await bench.write(NotCreated(key=key, reason=str(postponed)))
+            raise
         except BitDanceError as error:
             if _is_not_created(error):
                 # The error matters more than the store. Unwritten, the intent is settled by the next try.
@@ -126,37 +140,54 @@ async def _leave_a_note(bench: Bench, bought: Submitted, intent: int) -> None:
 
 
 async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
-    """Send the POST until it is answered, where every earlier one certainly created nothing."""
-    sent = 0
+    """Send the POST until it is answered, where every earlier one certainly created nothing.
+
+    :raises PostponedError: The account takes nothing for so long that waiting elsewhere is cheaper.
+    """
+    unsent = 0
     refusal: BitDanceError | None = None
     while True:
         if pace.is_closed and refusal is not None:
             raise refusal
         # A paused process may wake up after another has taken over: look before spending.
         await asyncio.to_thread(bench.journal.check_unchanged)
-        if wait := pace.turn(now=bench.clock.time()):
+        now = bench.clock.time()
+        if wait := pace.turn(now=now):
+            if wait >= bench.policy.break_even:
+                raise PostponedError(wait)
             await bench.clock.sleep(wait)
             continue
         try:
             prediction = await bench.client.submit(image.plan.request)
-        except (NotSentError, RateLimitError) as error:
-            sent += 1
-            pause = _pause(error, sent)
+        except RateLimitError as error:
+            _take_refusal(bench, pace, error, sent_at=now)
             refusal = error
-            late = bench.clock.time() + pause >= bench.journal.state.deadline
-            if late or (isinstance(error, NotSentError) and sent >= CONNECTION_TRIES):
+        except NotSentError as error:
+            pace.lost()
+            unsent += 1
+            refusal = error
+            pause = min(FIRST_PAUSE * 2.0 ** (unsent - 1), LONGEST_PAUSE) * random.uniform(0.8, 1.2)
+            if unsent >= CONNECTION_TRIES or bench.clock.time() + pause >= bench.journal.state.deadline:
                 raise
-            if isinstance(error, RateLimitError):
-                pace.refused(now=bench.clock.time(), pause=pause)
             bench.log.info("%s. Trying again in %.0f s", error.what, pause)
+            await bench.clock.sleep(pause)
+        except BaseException:
+            pace.lost()
+            raise
         else:
-            pace.accepted()
+            pace.accepted(sent_at=now)
             return prediction
-        await bench.clock.sleep(pause)
 
 
-def _pause(error: NotSentError | RateLimitError, sent: int) -> float:
-    """Return the seconds before the next POST: growing and jittered, and what the API asks at least."""
-    grown = min(FIRST_PAUSE * 2.0 ** (sent - 1), LONGEST_PAUSE) * random.uniform(0.8, 1.2)
-    asked = error.retry_after if isinstance(error, RateLimitError) else None
-    return max(grown, asked or 0.0)
+def _take_refusal(bench: Bench, pace: Pace, error: RateLimitError, *, sent_at: float) -> None:
+    """Slow down after a 429.
+
+    :raises RateLimitError: It would be too late for this try.
+    """
+    now, before = bench.clock.time(), pace.blocked(now=bench.clock.time())
+    pace.refused(sent_at=sent_at, now=now, asked=error.retry_after, draw=random.random())
+    pause = pace.blocked(now=now)
+    if now + pause >= bench.journal.state.deadline:
+        raise error
+    if pause > before:
+        bench.log.info("%s. Trying again in %.0f s", error.what, pause)

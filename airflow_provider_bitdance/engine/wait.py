@@ -1,90 +1,225 @@
-"""Wait: looks at predictions until they end. Only reads, so worker and trigger share it and may both run."""
+"""Wait: looks at predictions until they end. Only reads, so worker and trigger share it and may both run.
+
+One lookout looks for all who wait in its process. When to look is decided in ``polling.py``.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import (
-    BitDanceError,
-    NotFoundError,
-    RateLimitError,
-)
+from airflow_provider_bitdance.api.errors import BitDanceError, NotFoundError, RateLimitError
 from airflow_provider_bitdance.engine.bench import Clock
-from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.polling import Looks, PollSchedule, Watcher
+
+LOOKS_AT_ONCE = 16
+SHORTEST_SLEEP = 0.01
+"""Seconds between two rounds of looks: with the bound above it, what the API gets of us has a limit."""
 
 
-async def watch(
-    client: AsyncClient,
-    pending: Mapping[str, float],
-    *,
-    until: float,
-    poll: PollSchedule,
-    clock: Clock,
+class Lookout:
+    """Looks at predictions for all that wait for them, through one client.
+
+    :param client: Open as long as somebody waits.
+    :param schedule: The pauses between looks.
+    """
+
+    def __init__(
+        self, client: AsyncClient, *, schedule: PollSchedule | None = None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or Clock()
+        self.looks = Looks(schedule or PollSchedule())
+        self._client = client
+        self._watches: dict[str, list[Watch]] = {}
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
+
+    def watch(self, *, is_single: bool = False) -> Watch:
+        """Return a new watch.
+
+        :param is_single: It is for one prediction only.
+        """
+        return Watch(self, Watcher(is_single=is_single))
+
+    def add(self, watch: Watch, prediction_id: str, submitted_at: float) -> None:
+        """Look at a prediction until it ends, for one more watch."""
+        watches = self._watches.setdefault(prediction_id, [])
+        if not watches:
+            self.looks.add(prediction_id, submitted_at, watch.watcher, now=self.clock.time())
+        watches.append(watch)
+        self._news.set()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.get_running_loop().create_task(self._drive())
+
+    def leave(self, watch: Watch) -> None:
+        """Look no longer for a watch."""
+        for prediction_id in watch.waiting:
+            watches = self._watches[prediction_id]
+            watches.remove(watch)
+            if not watches:
+                self._forget(prediction_id)
+        self._news.set()
+
+    async def look_once_more(self, watch: Watch) -> None:
+        """Look at the predictions of a watch that were not looked at a moment ago, while such looks help."""
+        before = -1
+        while watch.waiting and len(watch.ended) > before:
+            before = len(watch.ended)
+            for prediction_id in watch.waiting:
+                self.looks.hasten(prediction_id, now=self.clock.time())
+            self._look_at_what_is_due()
+            if mine := [task for id_, task in self._under_way.items() if id_ in watch.waiting]:
+                await asyncio.wait(mine)
+
+    async def _drive(self) -> None:
+        """Look at what is due, as long as somebody waits for something."""
+        while self._watches:
+            self._news.clear()
+            self._look_at_what_is_due()
+            is_full = len(self._under_way) >= LOOKS_AT_ONCE
+            pause = float("inf") if is_full else self.looks.next_due() - self.clock.time()
+            await self.clock.wait_for(self._news, max(pause, SHORTEST_SLEEP))
+
+    def _look_at_what_is_due(self) -> None:
+        free = LOOKS_AT_ONCE - len(self._under_way)
+        for prediction_id in self.looks.take(self.clock.time(), most=free):
+            look = asyncio.get_running_loop().create_task(self._look(prediction_id))
+            self._under_way[prediction_id] = look
+
+    async def _look(self, prediction_id: str) -> None:
+        try:
+            prediction = await self._client.get_prediction(prediction_id)
+        except BitDanceError as error:
+            self._take_failure(prediction_id, error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._end(prediction_id, error)  # whoever waits has to know
+        else:
+            self.looks.seen(prediction_id, ended=prediction.is_terminal, now=self.clock.time())
+            if prediction.is_terminal:
+                self._end(prediction_id, prediction)
+        finally:
+            self._under_way.pop(prediction_id, None)
+            self._news.set()
+
+    def _take_failure(self, prediction_id: str, error: BitDanceError) -> None:
+        asked = error.retry_after if isinstance(error, RateLimitError) else None
+        schedule = self.looks.schedule
+        failures = self.looks.failed(prediction_id, asked=asked, now=self.clock.time())
+        if isinstance(error, NotFoundError):
+            # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.
+            age = self.looks.age(prediction_id, now=self.clock.time())
+            if age > schedule.not_found_grace and failures > 1:
+                gone = Prediction(id=prediction_id, status="deleted", error="the API does not know it")
+                self._end(prediction_id, gone)
+        elif not error.retry_helps or failures >= schedule.failures:
+            self._end(prediction_id, error)
+
+    def _end(self, prediction_id: str, outcome: Prediction | BaseException) -> None:
+        watches = self._watches.get(prediction_id, [])
+        self._forget(prediction_id)
+        for watch in watches:
+            watch.take(prediction_id, outcome)
+
+    def _forget(self, prediction_id: str) -> None:
+        self._watches.pop(prediction_id, None)
+        self.looks.remove(prediction_id)
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """What one job, or one trigger, waits for.
+
+    :ivar waiting: The predictions that have not ended, by id.
+    :ivar ended: Those that have, by id; one that the API no longer knows as "deleted".
+    :ivar changed: Set when one more has ended.
+    :ivar error: Why looking at one of them failed for good.
+    """
+
+    lookout: Lookout
+    watcher: Watcher
+    waiting: dict[str, asyncio.Future[Prediction | None]] = field(default_factory=dict)
+    ended: dict[str, Prediction] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    error: BaseException | None = None
+    is_closed: bool = False
+
+    def add(self, prediction_id: str, submitted_at: float) -> asyncio.Future[Prediction | None]:
+        """Wait for one prediction. Free.
+
+        :param submitted_at: Unix time.
+        :return: Becomes the prediction when it has ended, nothing when the watch is closed before, and raises
+            a :class:`BitDanceError` where looking failed for good, or too often one after another.
+        """
+        future = asyncio.get_running_loop().create_future()
+        if self.is_closed:
+            future.set_result(None)
+        else:
+            self.waiting[prediction_id] = future
+            self.lookout.add(self, prediction_id, submitted_at)
+        return future
+
+    def take(self, prediction_id: str, outcome: Prediction | BaseException) -> None:
+        """Take note of how a prediction ended."""
+        future = self.waiting.pop(prediction_id)
+        if isinstance(outcome, BaseException):
+            self.error = outcome
+            if not future.done():
+                future.set_exception(outcome)
+                future.exception()  # not everybody asks the future
+        else:
+            self.ended[prediction_id] = outcome
+            if not future.done():
+                future.set_result(outcome)
+        self.changed.set()
+
+    async def finish(self) -> None:
+        """Look once more, then close."""
+        await self.lookout.look_once_more(self)
+        self.close()
+
+    def close(self) -> None:
+        """Wait no longer."""
+        self.lookout.leave(self)
+        self.is_closed = True
+        waiting, self.waiting = self.waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_result(None)
+        self.changed.set()
+
+
+async def wait_for(
+    lookout: Lookout, pending: Mapping[str, float], *, until: float, enough: int | None = None
 ) -> dict[str, Prediction]:
-    """Look at predictions until each has ended or the time is over. Free.
+    """Look at predictions until enough have ended or the time is over. Free.
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param until: Unix time of the last look.
+    :param enough: How many; all by default. Fewer means that somebody is pressed for the first ones.
     :return: The predictions that ended, by id; one that the API no longer knows as "deleted".
     :raises BitDanceError: Looking failed for good, or too often one after another.
     """
+    watch = lookout.watch(is_single=len(pending) == 1)
+    enough = len(pending) if enough is None else enough
+    watch.watcher.is_pressed = enough < len(pending)
+    for prediction_id, submitted_at in pending.items():
+        watch.add(prediction_id, submitted_at)
     try:
-        async with asyncio.TaskGroup() as group:
-            looks = [
-                group.create_task(
-                    watch_one(
-                        client, prediction_id, submitted_at, until=lambda: until, poll=poll, clock=clock
-                    )
-                )
-                for prediction_id, submitted_at in pending.items()
-            ]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return {found.id: found for look in looks if (found := look.result()) is not None}
-
-
-async def watch_one(
-    client: AsyncClient,
-    prediction_id: str,
-    submitted_at: float,
-    *,
-    until: Callable[[], float],
-    poll: PollSchedule,
-    clock: Clock,
-) -> Prediction | None:
-    """Look at one prediction until it has ended or the time is over; then there is none. Free.
-
-    :param submitted_at: Unix time.
-    :param until: Returns the Unix time of the last look, which may change meanwhile.
-    :raises BitDanceError: Looking failed for good, or too often one after another.
-    """
-    failures = 0
-    asked = 0.0
-    pause = poll.first(age=clock.time() - submitted_at)
-    while True:
-        left = until() - clock.time()
-        if left < pause and left < max(poll.interval, asked) and pause > 0:
-            return None  # so little time is left that a look would come too soon after the last one
-        await clock.sleep(min(pause, max(left, 0.0)))
-        asked = 0.0
-        try:
-            prediction = await client.get_prediction(prediction_id)
-        except BitDanceError as error:
-            failures += 1
-            if isinstance(error, NotFoundError):
-                # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.
-                if clock.time() - submitted_at > poll.not_found_grace and failures > 1:
-                    return Prediction(id=prediction_id, status="deleted", error="the API does not know it")
-            elif not error.retry_helps or failures >= poll.failures:
-                raise
-            asked = (isinstance(error, RateLimitError) and error.retry_after) or 0.0
-        else:
-            failures = 0
-            if prediction.is_terminal:
-                return prediction
-        age = clock.time() - submitted_at
-        pause = poll.pause(age=age, draw=random.random(), failures=failures, asked=asked)
+        while len(watch.ended) < enough:
+            watch.changed.clear()
+            left = until - lookout.clock.time()
+            if left <= 0:
+                await watch.finish()
+                break
+            await lookout.clock.wait_for(watch.changed, left)
+            if watch.error is not None:
+                raise watch.error
+    finally:
+        watch.close()
+    return watch.ended

@@ -6,21 +6,20 @@ again. The operator is what remembers.
 
 from __future__ import annotations
 
-import re
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.api.errors import (
+    APIError,
     AuthenticationError,
     BitDanceError,
     GarbledAnswerError,
-    InputError,
     NotFoundError,
     PredictionTimeoutError,
     RateLimitError,
@@ -28,51 +27,15 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.api.protocol import failure_of
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.get_provider_info import INTEGRATION, UI_FIELD_BEHAVIOUR
+from airflow_provider_bitdance.api.text import api_text
+from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
+from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 __all__ = ["BitDanceHook", "ConnectionExtra"]
-
-
-class ConnectionExtra(BaseModel):
-    """The extra fields of a ``bitdance`` connection; a field left empty has its default.
-
-    :param price_usd: Assumed price of one image in US dollars.
-    :param live_price: Ask the API for the price before buying, instead.
-    :param timeout: Seconds for one HTTP request.
-    :param records_path: Where journal and receipts lie; empty: see the operator.
-    :param allow_http: Send the key over plain http to hosts other than this machine.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
-    live_price: bool = False
-    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    records_path: str = ""
-    allow_http: bool = False
-
-    @classmethod
-    def of(cls, extra: dict[str, Any]) -> ConnectionExtra:
-        """Read the extra of a connection.
-
-        :raises InputError: Names each field that is wrong.
-        """
-        if not isinstance(extra, dict):
-            raise InputError("The extra is not a JSON object", fix="Correct the connection")
-        given = {name: value for name, value in extra.items() if value not in (None, "")}
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            what = "; ".join(
-                f"{finding['loc'][0]} is {shorten(repr(finding['input']))}: {finding['msg']}"
-                for finding in error.errors(include_url=False)
-            )
-            raise InputError(f"The extra cannot be used: {what}", fix="Correct the connection") from None
 
 
 class _NotWaitedForError(PredictionTimeoutError):
@@ -109,11 +72,30 @@ class BitDanceHook(BaseHook):
         self.bitdance_conn_id = bitdance_conn_id
         self._transport = transport
         self._read: tuple[ClientSettings, ConnectionExtra] | None = None
+        self._unknown = ""
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's labels for Airflow 3.1 and 3.2; 3.3 reads the provider's metadata."""
+        """Return the form's labels for Airflow 3.1; later ones read the provider's metadata."""
         return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow 3.1; later ones read the provider's metadata.
+
+        It takes text, whole numbers and yes or no, and puts stand-ins where wtforms is not installed.
+        """
+        wtforms = import_module("wtforms")
+        kinds = {"integer": wtforms.IntegerField, "boolean": wtforms.BooleanField}
+        widgets = {}
+        for name, field in CONNECTION_FIELDS.items():
+            kind, default = field["schema"]["type"][0], field["schema"].get("default")
+            text = {"label": field["label"], "description": field["description"]}
+            if kind in kinds:
+                widgets[name] = kinds[kind](**text, default=default)
+            else:
+                widgets[name] = wtforms.StringField(**text, default=str(default or ""))
+        return widgets
 
     @property
     def settings(self) -> ClientSettings:
@@ -138,6 +120,14 @@ class BitDanceHook(BaseHook):
 
     async def get_async_conn(self) -> AsyncClient:
         """Return an async client, without blocking the event loop: for triggers."""
+        await self.read_connection()
+        return self.new_async_client()
+
+    async def read_connection(self) -> None:
+        """Read the connection without blocking the event loop, so that ``settings`` and ``extra`` are there.
+
+        :raises InputError: A field of the connection cannot be used.
+        """
         if self._read is None:
             from airflow.providers.common.compat.connection import (
                 get_async_connection,
@@ -145,8 +135,7 @@ class BitDanceHook(BaseHook):
             )
 
             connection = await get_async_connection(self.bitdance_conn_id)
-            self._read = _read(connection, await get_async_extra_dejson(connection))
-        return self.new_async_client()
+            self._read = self._checked(connection, await get_async_extra_dejson(connection))
 
     def submit(
         self,
@@ -233,52 +222,55 @@ class BitDanceHook(BaseHook):
             return client.get_balance().balance
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the balance, which is free, and say in words what came back."""
+        """Ask for the balance, which is free, and say in words what came back. For Airflow's test button."""
         try:
             balance = self.get_balance()
-        except AuthenticationError as error:
-            why = f" ({error.what})" if error.status != 401 else ""
-            return False, f"The API key was refused. Check it; a key works only after the first top-up.{why}"
-        except (NotFoundError, GarbledAnswerError) as error:
-            return False, f"This is not the address of a WaveSpeed API. Check the host. ({error.what})"
-        except TransportError as error:
-            return False, f"The API could not be reached. Check the address and the network. ({error.what})"
         except BitDanceError as error:
-            return False, str(error)
-        return True, f"The key works. The balance is ${balance:.2f}."
+            return False, self._told(error)
+        said = f"The key works. The balance is ${balance:.2f}."
+        if balance <= 0:
+            said = (
+                f"The key works, but there is no credit: the balance is ${balance:.2f}. Top up the account."
+            )
+        if self._unknown:
+            said += f" {_no_effect(self._unknown)}"
+        return balance > 0, said
+
+    def _told(self, error: BitDanceError) -> str:
+        """Say what an error of a test means for the connection's fields."""
+        status = error.status if isinstance(error, APIError) else 0
+        if isinstance(error, AuthenticationError):
+            why = f" ({error.what})" if status != 401 else ""
+            return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
+        if isinstance(error, GarbledAnswerError) or 300 <= status < 400 or status in (404, 405):
+            return (
+                f"{self.settings.base_url} is not the address of a WaveSpeed API. Check the host; empty, it "
+                f"is {DEFAULT_BASE_URL}. ({error.what})"
+            )
+        if isinstance(error, TransportError):
+            why = api_text(error.__cause__) or type(error.__cause__).__name__
+            return (
+                f"{self.settings.base_url} could not be reached. Check the host, and the network and proxy "
+                f"of the machine that tests. ({why})"
+            )
+        allowed = f"Allowed: {error.allowed}" if error.allowed else ""
+        return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)
 
     def _from_connection(self) -> tuple[ClientSettings, ConnectionExtra]:
         if self._read is None:
             connection = self.get_connection(self.bitdance_conn_id)
-            self._read = _read(connection, connection.extra_dejson)
+            self._read = self._checked(connection, connection.extra_dejson)
         return self._read
 
-
-def _read(connection: Connection, extra_fields: dict[str, Any]) -> tuple[ClientSettings, ConnectionExtra]:
-    """Turn a connection into what the client needs, with errors that name the connection."""
-    try:
-        extra = ConnectionExtra.of(extra_fields)
-        settings = ClientSettings(
-            connection.password or "",
-            base_url=_address(connection),
-            allow_http=extra.allow_http,
-            timeout=extra.timeout,
-        )
-    except InputError as error:
-        what = f"Connection {connection.conn_id!r}: {error.what}"
-        raise InputError(what, allowed=error.allowed, fix=error.fix) from None
-    return settings, extra
+    def _checked(
+        self, connection: Connection, extra_fields: dict[str, Any]
+    ) -> tuple[ClientSettings, ConnectionExtra]:
+        read = read_connection(connection, extra_fields)
+        self._unknown = unknown_fields(extra_fields)
+        if self._unknown:
+            self.log.warning("Connection %r: %s", connection.conn_id, _no_effect(self._unknown))
+        return read
 
 
-def _address(connection: Connection) -> str:
-    """Return the API's address. Airflow splits a port off a URI whose host keeps its scheme."""
-    host = (connection.host or "").strip()
-    if not host:
-        return DEFAULT_BASE_URL
-    if "://" not in host:
-        host = f"{connection.schema or 'https'}://{host}"
-    scheme, _, rest = host.partition("://")
-    name, slash, path = rest.partition("/")
-    if connection.port and not re.search(r":\d+$", name):
-        name = f"{name}:{connection.port}"
-    return f"{scheme}://{name}{slash}{path}"
+def _no_effect(unknown: str) -> str:
+    return f"Unknown extra fields have no effect: {unknown}."

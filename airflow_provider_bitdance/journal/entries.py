@@ -82,6 +82,19 @@ class Claimed(BaseModel):
     deadline: float
 
 
+class Rested(BaseModel):
+    """The job has more to buy, and gives its worker back: the account takes nothing for a while.
+
+    :param until: Unix time at which it may take more.
+    :param window: Predictions in flight that it took at once, as far as was found out.
+    """
+
+    model_config = _strict
+    event: Literal["rested"] = "rested"
+    until: float
+    window: int
+
+
 class PlannedImage(BaseModel):
     """One image as it will be bought: what is asked, with the real seed, and where it goes.
 
@@ -116,11 +129,13 @@ class Planned(BaseModel):
     """What this job makes. Written once; no later event and no re-rendered template changes it.
 
     :param output: Address of the output folder.
+    :param is_batch: The result is a manifest, though there may be one image.
     """
 
     model_config = _strict
     event: Literal["planned"] = "planned"
     output: str
+    is_batch: bool = False
     images: tuple[PlannedImage, ...] = Field(min_length=1)
 
 
@@ -263,12 +278,14 @@ class Snapshot(BaseModel):
     model_config = _strict
     event: Literal["snapshot"] = "snapshot"
     deadline: float
+    window: int | None = None
     images: dict[str, ImageSnapshot]
 
 
 ImageEvent = Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed
 Event = Annotated[
     Claimed
+    | Rested
     | Planned
     | Intended
     | Submitted

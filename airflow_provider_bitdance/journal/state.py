@@ -19,6 +19,7 @@ from airflow_provider_bitdance.journal.entries import (
     Orphaned,
     Planned,
     PlannedImage,
+    Rested,
     Snapshot,
     Status,
     Stored,
@@ -78,6 +79,8 @@ class JobState:
 
     :param number: Of the last entry; 0 before the first.
     :param time: Of the last entry, Unix time.
+    :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
+    :param window: Predictions in flight that the account took at once, where a process before found out.
     :param spent_usd: What the job has spent at most: estimated, with what is possibly paid.
     """
 
@@ -86,6 +89,8 @@ class JobState:
     writer: Writer | None = None
     deadline: float = 0.0
     output: str = ""
+    is_batch: bool = False
+    window: int | None = None
     images: dict[str, ImageState] = field(default_factory=dict)
     spent_usd: float = 0.0
 
@@ -134,10 +139,13 @@ def fold(state: JobState, entry: Entry) -> JobState:
     for event in entry.events:
         if isinstance(event, Claimed):
             state = replace(state, deadline=event.deadline)
+        elif isinstance(event, Rested):
+            state = replace(state, window=event.window)
         elif isinstance(event, Planned):
             if images:
                 raise _broken(entry, "plans a second time")
-            state = replace(state, output=event.output)
+            is_batch = event.is_batch or len(event.images) > 1
+            state = replace(state, output=event.output, is_batch=is_batch)
             images = {plan.key: ImageState(plan) for plan in event.images}
         elif not isinstance(event, Snapshot):
             for key in event.keys if isinstance(event, Intended) else (event.key,):
@@ -153,6 +161,7 @@ def snapshot_of(state: JobState) -> Snapshot:
     """Return the event that holds a job's state, without its plan."""
     return Snapshot(
         deadline=state.deadline,
+        window=state.window,
         images={key: _short(image) for key, image in state.images.items() if image != ImageState(image.plan)},
     )
 
@@ -169,6 +178,7 @@ def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState
         time=entry.time.timestamp(),
         writer=entry.writer,
         deadline=snapshot.deadline,
+        window=snapshot.window,
         images=images,
         spent_usd=sum(image.spent_usd for image in images.values()),
     )

@@ -61,7 +61,8 @@ class _Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        event = Event(scope["method"], path, self.service.clock())
+        _, port = scope.get("client") or ("", 0)
+        event = Event(scope["method"], path, self.service.clock(), port=port)
         if not path.startswith(ADMIN + "/"):
             self.service.log.append(event)
 

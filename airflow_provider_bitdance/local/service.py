@@ -44,12 +44,16 @@ LOG_LENGTH: Final = 100_000
 
 @dataclass(slots=True)
 class Event:
-    """A request that came in. ``status`` is None until it is answered, and for ever after a reset."""
+    """A request that came in. ``status`` is None until it is answered, and for ever after a reset.
+
+    :param port: the client's, another one for each TCP connection; 0 where there is none.
+    """
 
     method: str
     path: str
     time: float
     status: int | None = None
+    port: int = 0
 
 
 class Service:

@@ -14,7 +14,7 @@ from airflow_provider_bitdance.api.errors import BitDanceError, FencedError
 from airflow_provider_bitdance.engine import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED, settle
-from airflow_provider_bitdance.engine.wait import watch
+from airflow_provider_bitdance.engine.wait import Lookout, wait_for
 from airflow_provider_bitdance.journal import ImageState, Status
 from airflow_provider_bitdance.maintenance.outlook import bought_as
 from airflow_provider_bitdance.maintenance.report import Outcome
@@ -68,12 +68,10 @@ async def _take_over(bench: Bench) -> None:
 async def _ended(bench: Bench) -> list[tuple[ImageState, Prediction]]:
     """Return the images whose predictions have ended."""
     bought = bench.journal.state.having(Status.SUBMITTED)
-    ended = await watch(
-        bench.client,
+    ended = await wait_for(
+        Lookout(bench.client, schedule=bench.policy.poll, clock=bench.clock),
         {image.prediction_id: image.submitted_at for image in bought},
         until=bench.clock.time() + PATIENCE,
-        poll=bench.policy.poll,
-        clock=bench.clock,
     )
     return [(image, ended[image.prediction_id]) for image in bought if image.prediction_id in ended]
 

@@ -7,11 +7,12 @@ imports from here stays cheap; the engine is imported when the task runs.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -21,20 +22,21 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
-from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
+from airflow_provider_bitdance.operators.checks import check_choice, check_number, reason_of
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
-from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
-from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, some_of
+from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_bitdance.engine import Finished, Forecast, Policy, Waiting, Wanted
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
-    from airflow_provider_bitdance.journal import Job, Writer
+    from airflow_provider_bitdance.journal import Job, Journal
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
-__all__ = ["BitDanceBaseOperator", "check_choice", "check_number", "check_whole"]
+__all__ = ["BitDanceBaseOperator"]
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
@@ -71,8 +73,9 @@ class BitDanceBaseOperator(BaseOperator):
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
-    is_batch: ClassVar[bool] = False
+    is_batch: bool = False
     template_fields: Sequence[str] = ("records_path",)
+    operator_extra_links = LINKS
     ui_color = "#e8e2f7"
 
     def __init__(
@@ -113,6 +116,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.check_balance = check_balance
         self.retry_failed = retry_failed
         self.records_path = records_path
+        self.link_addresses: dict[str, str] = {}
 
     def execute(self, context: Context) -> Any:
         """Make what is wanted, or go on where the last try stopped.
@@ -129,7 +133,7 @@ class BitDanceBaseOperator(BaseOperator):
         :param event: As :class:`BitDanceTrigger` sends it.
         :raises ValueError: It is not such an event.
         """
-        reason = _reason_of(event)
+        reason = reason_of(event)
         self.log.info("Back from the triggerer: %s, %s ended", reason, event.get("ended"))
         return self._advance(context, resumed=True)
 
@@ -179,10 +183,10 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     @abstractmethod
-    def _result(self, finished: Finished, writer: Writer, images: LocalFolder | ObjectFolder) -> Any:
+    def _result(self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder) -> Any:
         """Return what goes to XCom.
 
-        :param writer: This process.
+        :param journal: The job's, as this process wrote it.
         :param images: The output folder.
         """
 
@@ -215,14 +219,14 @@ class BitDanceBaseOperator(BaseOperator):
 
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
+        show_predictions(self, hook.settings.base_url, context)
         writer = workplace.this_process(context)
         records = self._open_records(writer.job, hook)
         journal = workplace.open_journal(
             records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
         )
-        planned = journal.state.output
-        wanted = [] if resumed else self._wanted_or_planned(writer.job, planned=bool(planned))
-        images = workplace.open_folder(planned or wanted[0].address.folder)
+        wanted = self._wanted_or_planned(context, journal, resumed=resumed)
+        images = workplace.open_folder(journal.state.output or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
             # The default is four more than there are cores; ours wait for stores, and hardly compute.
@@ -243,7 +247,10 @@ class BitDanceBaseOperator(BaseOperator):
         outcome = asyncio.run(run())
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
-        return self._result(outcome, writer, images)
+        result = self._result(outcome, journal, images)
+        if "uri" in result:
+            show_stored(self, result["uri"], images)
+        return result
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
@@ -254,12 +261,14 @@ class BitDanceBaseOperator(BaseOperator):
             or f"{self._output_folder(job)}/.bitdance"
         )
 
-    def _wanted_or_planned(self, job: Job, *, planned: bool) -> list[Wanted]:
+    def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
         """Return what is wanted. Where there is a plan, the fields may have rendered to anything."""
+        if resumed:
+            return []
         try:
-            return self._wanted(job)
+            return self._wanted(journal.job)
         except InputError:
-            if planned:
+            if journal.state.images:
                 return []
             raise
 
@@ -269,6 +278,7 @@ class BitDanceBaseOperator(BaseOperator):
         return Policy(
             timeout=self.timeout,
             defer_after=self.defer_after if self.deferrable else None,
+            break_even=SHORTEST_DEFERRAL + REENTRY_SECONDS if self.deferrable else math.inf,
             if_exists=self.if_exists,
             nsfw=self.nsfw,
             price_usd=None if extra.live_price else extra.price_usd,
@@ -278,55 +288,31 @@ class BitDanceBaseOperator(BaseOperator):
             retry_failed=self.retry_failed,
             poll=PollSchedule(interval=self.poll_interval),
             is_batch=self.is_batch,
-            **self._batch_policy(),
+            **self._batch_policy(extra),
         )
 
-    def _batch_policy(self) -> dict[str, Any]:
+    def _batch_policy(self, extra: ConnectionExtra) -> dict[str, Any]:
         """Return the part of the policy that only a batch has."""
         return {}
 
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
-        self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, some_of(waiting.pending))
+        not_before = max(waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS)
+        if waiting.to_buy:
+            seconds = not_before - waiting.now
+            what = f"The account takes no more now: resting for {seconds:.0f} s, {waiting.to_buy} to buy"
+            self.log.info("%s. In flight: %s", what, some_of(waiting.pending) or "none")
+        else:
+            self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, some_of(waiting.pending))
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,
                 pending=waiting.pending,
                 deadline=waiting.deadline,
-                not_before=waiting.now + SHORTEST_DEFERRAL,
+                not_before=not_before,
                 poll_interval=self.poll_interval,
+                enough=waiting.enough,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=left) + DEFERRAL_MARGIN,
         )
-
-
-def _reason_of(event: dict[str, Any]) -> Reason:
-    """Read the trigger's event; a triggerer of another version may send what this one does not know."""
-    try:
-        return Reason(event["reason"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"The event of the trigger is {shorten(repr(event))}. Allowed: a reason of {', '.join(Reason)}. "
-            "Install one version of airflow-provider-bitdance on all workers and triggerers. "
-            "A retry goes on with the same prediction and buys nothing."
-        ) from None
-
-
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse an option that is none of those allowed."""
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
-
-
-def check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
-    """Refuse an option that is no number, or out of range."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
-        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
-
-
-def check_whole(name: str, value: object, least: int, most: int, unit: str) -> None:
-    """Refuse an option that is no whole number, or out of range."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least} to {most}")

@@ -15,21 +15,22 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.api.models import BITDANCE_14B
 from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.get_provider_info import MOST_A_MINUTE, MOST_IN_FLIGHT
+from airflow_provider_bitdance.links.bitdance import show_stored
 from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.operators.base import BitDanceBaseOperator, check_choice, check_whole
+from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
+from airflow_provider_bitdance.operators.checks import check_choice, check_whole
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.journal import Job, PlannedImage, Writer
+    from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
+    from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
     from airflow_provider_bitdance.manifest import ManifestRow
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 __all__ = ["BitDanceBatchOperator"]
 
 FAILURES_SHOWN = 5
-MOST_A_MINUTE = 10_000
-MOST_IN_FLIGHT = 1_000
-"""What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
 
 
 class BitDanceBatchOperator(BitDanceBaseOperator):
@@ -61,15 +62,16 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         before anything is bought. (templated)
     :param output_path: The folder for images and manifest: an absolute path or URI that every worker sees.
         (templated)
-    :param prompt: A template over a row's columns, such as ``"A {style} poster"``; the prompt of every row.
-        (templated)
+    :param prompt: A template over a row's columns, such as ``"A {style} poster"``, or the name of a
+        ``.prompt`` file with one; the prompt of every row. (templated)
     :param size: Of rows that give none. Default 1024*1024. (templated)
     :param seed: Of rows that give none; -1 for any. (templated)
     :param model: The model's path on WaveSpeed. (templated)
     :param variants: Images a row, 1 to 16, with different seeds, and a contact sheet of them:
         ``<key>-contact-sheet.jpg``.
-    :param max_in_flight: Predictions in flight at once. Default: what the account takes, found by trying.
-    :param requests_per_minute: Submissions in any minute. Default: no limit.
+    :param max_in_flight: Predictions in flight at once. Default: the connection's limit, else what the
+        account takes, found by trying.
+    :param requests_per_minute: Submissions in any minute. Default: the connection's limit, else none.
     :param on_item_failure: ``"finish_then_fail"``: make the others, then fail. ``"fail_fast"``: buy nothing
         more. ``"tolerate"``: succeed, and count them.
     :param max_failures: With ``"tolerate"``: fail where there are more. Default: any number is tolerated.
@@ -80,7 +82,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
     """
 
-    is_batch: ClassVar[bool] = True
+    is_batch: bool = True
     template_fields: Sequence[str] = (
         "items",
         "output_path",
@@ -90,6 +92,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         "model",
         "records_path",
     )
+    template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"items": "json", "prompt": "md"}
 
     def __init__(
@@ -160,22 +163,22 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             for item in items
         ]
 
-    def _batch_policy(self) -> dict[str, Any]:
+    def _batch_policy(self, extra: ConnectionExtra) -> dict[str, Any]:
         return {
-            "max_in_flight": self.max_in_flight,
-            "requests_per_minute": self.requests_per_minute,
+            "max_in_flight": self.max_in_flight or extra.max_in_flight,
+            "requests_per_minute": self.requests_per_minute or extra.requests_per_minute,
             "on_item_failure": self.on_item_failure,
             "max_failures": self.max_failures,
         }
 
     def _result(
-        self, finished: Finished, writer: Writer, images: LocalFolder | ObjectFolder
+        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
     ) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
         from airflow_provider_bitdance.storage import at
 
         rows = [_row(image, finished) for image in finished.planned]
-        name = self._write_manifest(rows, writer.job, images)
+        name = self._write_manifest(rows, journal.job, images)
         _write_contact_sheets(finished, images)
         summary = {
             "manifest": at(images, name),
@@ -186,10 +189,11 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "possibly_paid": sum(row.possibly_paid for row in rows),
             "estimated_cost_usd": round(finished.bought_usd, 6),
         }
+        show_stored(self, summary["manifest"], images)
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if finished.stopped is not None:
             raise finished.stopped
-        self._raise_if_not_tolerated(finished, writer, summary["manifest"])
+        self._raise_if_not_tolerated(finished, journal.writer, summary["manifest"])
         return summary
 
     def _write_manifest(self, rows: list[ManifestRow], job: Job, images: LocalFolder | ObjectFolder) -> str:

@@ -12,7 +12,7 @@ from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.journal import Job, Writer
+    from airflow_provider_bitdance.journal import Job, Journal
     from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
@@ -106,7 +106,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         return [Wanted(key="image", request=request, address=self._address(job))]
 
     def _result(
-        self, finished: Finished, writer: Writer, images: LocalFolder | ObjectFolder
+        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
     ) -> dict[str, Any]:
         return finished.results[0]
 

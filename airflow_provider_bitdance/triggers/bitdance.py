@@ -7,13 +7,19 @@ database and logs the event.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from enum import StrEnum
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
+from airflow_provider_bitdance.api.errors import BitDanceError
+from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL
+
+if TYPE_CHECKING:
+    from airflow_provider_bitdance.engine.bench import Clock
 
 __all__ = ["BitDanceTrigger", "Reason", "some_of"]
 
@@ -24,18 +30,20 @@ class Reason(StrEnum):
     """Why a trigger fired. The operator looks for itself, so this is for the log."""
 
     READY = "ready"
+    RESTED = "rested"
     DEADLINE = "deadline"
     UNREACHABLE = "unreachable"
 
 
 class BitDanceTrigger(BaseTrigger):
-    """Looks at predictions until each has ended, the deadline has come, or looking fails too often. Free.
+    """Looks at predictions until enough have ended, the deadline has come, or looking fails too often. Free.
 
     :param bitdance_conn_id: The connection.
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param deadline: Unix time of the last look. Wall-clock, so that it outlives a triggerer.
     :param not_before: Unix time before which no event is sent.
     :param poll_interval: Seconds; the shortest pause between two looks.
+    :param enough: So many have to end; all by default. With 0 it does not look and waits for ``not_before``.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class BitDanceTrigger(BaseTrigger):
         deadline: float,
         not_before: float = 0.0,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
+        enough: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bitdance_conn_id = bitdance_conn_id
@@ -53,6 +62,7 @@ class BitDanceTrigger(BaseTrigger):
         self.deadline = deadline
         self.not_before = not_before
         self.poll_interval = poll_interval
+        self.enough = len(pending) if enough is None else enough
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain JSON."""
@@ -64,41 +74,37 @@ class BitDanceTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "not_before": self.not_before,
                 "poll_interval": self.poll_interval,
+                "enough": self.enough,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event: a reason and two counts."""
-        from airflow_provider_bitdance.api.errors import BitDanceError
         from airflow_provider_bitdance.engine.bench import Clock
-        from airflow_provider_bitdance.engine.wait import watch
-        from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
         clock = Clock()
-        ended = 0
-        try:
-            client = await BitDanceHook(self.bitdance_conn_id).get_async_conn()
-            async with client:
-                ended = len(
-                    await watch(
-                        client,
-                        self.pending,
-                        until=self.deadline,
-                        poll=PollSchedule(interval=self.poll_interval),
-                        clock=clock,
-                    )
-                )
-            reason = Reason.READY if ended == len(self.pending) else Reason.DEADLINE
-        except Exception as error:
-            # Whatever it is, a connection that only workers see among it: the worker looks for itself.
-            what = error if isinstance(error, BitDanceError) else type(error).__name__
-            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), what)
-            reason = Reason.UNREACHABLE
+        reason, ended = await self._wait(clock) if self.enough else (Reason.RESTED, 0)
         # The last look comes a moment early; an early event would only be deferred again.
         earliest = max(self.not_before, self.deadline) if reason is Reason.DEADLINE else self.not_before
         await clock.sleep(max(0.0, earliest - clock.time()))
         event = {"reason": reason.value, "ended": ended, "pending": len(self.pending) - ended}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _wait(self, clock: Clock) -> tuple[Reason, int]:
+        """Wait for the predictions, and say why no longer, and how many have ended."""
+        try:
+            # In a thread: the first trigger of a triggerer loads the engine, and others want the loop.
+            shared = await asyncio.to_thread(import_module, "airflow_provider_bitdance.triggers.shared")
+            async with shared.shared_lookout(
+                self.bitdance_conn_id, poll_interval=self.poll_interval, clock=clock
+            ) as lookout:
+                ended = await shared.wait_for(lookout, self.pending, until=self.deadline, enough=self.enough)
+            return Reason.READY if len(ended) >= self.enough else Reason.DEADLINE, len(ended)
+        except Exception as error:
+            # Whatever it is, a connection that only workers see among it: the worker looks for itself.
+            what = error if isinstance(error, BitDanceError) else type(error).__name__
+            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), what)
+            return Reason.UNREACHABLE, 0
 
     async def on_kill(self) -> None:
         """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,

@@ -16,8 +16,9 @@ from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_bitdance
-from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, get_provider_info
-from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
+from airflow_provider_bitdance.get_provider_info import get_provider_info
+from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.links.bitdance import LINKS
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
@@ -67,6 +68,13 @@ def test_the_modules_named_are_all_that_hold_such_classes(kind: str, base: type)
     assert sorted(set(holding)) == sorted(modules_of(kind))
 
 
+def test_the_links_declared_are_the_operators() -> None:
+    paths = {f"{type(link).__module__}.{type(link).__qualname__}" for link in LINKS}
+
+    assert paths == set(INFO["extra-links"])
+    assert BitDanceTextToImageOperator.operator_extra_links is LINKS
+
+
 def test_the_connection_type_is_the_hook_s() -> None:
     (declared,) = INFO["connection-types"]
     module, _, name = declared["hook-class-name"].rpartition(".")
@@ -74,12 +82,6 @@ def test_the_connection_type_is_the_hook_s() -> None:
     assert getattr(import_module(module), name) is BitDanceHook
     assert declared["connection-type"] == BitDanceHook.conn_type
     assert declared["hook-name"] == BitDanceHook.hook_name
-
-
-def test_the_form_has_the_fields_that_the_hook_reads_with_the_same_defaults() -> None:
-    read = {name: field.default for name, field in ConnectionExtra.model_fields.items()}
-
-    assert {name: field["schema"].get("default", "") for name, field in CONNECTION_FIELDS.items()} == read
 
 
 def test_the_integration_is_one_and_named_alike_everywhere() -> None:

@@ -13,7 +13,7 @@ import itertools
 import json
 import logging
 import time as real_time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,29 +70,49 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(with_threads())
 
 
+STILL_ROUNDS = 8
+"""Rounds of the event loop for which nobody else has to be due sooner before time moves."""
+
+
 class FakeClock(Clock):
-    """Time that moves when somebody sleeps; of many sleepers the one that is due first wakes first."""
+    """Time that moves when somebody sleeps; of many sleepers the one that is due first wakes first.
+
+    :ivar calls: Requests over real sockets that are under way: meanwhile it stands still.
+    """
 
     def __init__(self, now: float = START) -> None:
         self.now = now
         self.slept: list[float] = []
+        self.calls = 0
         self._due: list[tuple[float, int]] = []
         self._ticket = itertools.count()
 
     def time(self) -> float:
         return self.now
 
+    def stands_still_during(self, call: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        """Wrap a call that takes real time."""
+
+        async def wrapped(*args: Any, **options: Any) -> T:
+            self.calls += 1
+            try:
+                return await call(*args, **options)
+            finally:
+                self.calls -= 1
+
+        return wrapped
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         mine = (self.now + seconds, next(self._ticket))
         heapq.heappush(self._due, mine)
         try:
-            await asyncio.sleep(0)
             patience = real_time.monotonic() + 0.05  # a thread may itself wait for this clock
-            while self._due[0] != mine or (  # noqa: ASYNC110
-                _is_busy() and real_time.monotonic() < patience
-            ):
+            rounds = 0  # others may be about to sleep, for less
+            while rounds < STILL_ROUNDS:
                 await asyncio.sleep(0)
+                busy = _is_busy() and real_time.monotonic() < patience
+                rounds = 0 if self._due[0] != mine or busy or self.calls else rounds + 1
             self.now = max(self.now, mine[0])
         finally:
             self._due.remove(mine)

@@ -9,39 +9,61 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.pacing import FIRST_WINDOW, LARGEST_WINDOW, Pace
+from airflow_provider_bitdance.pacing import FIRST_WINDOW, LARGEST_WINDOW, MINUTE, Pace
 
 NOW = 1_780_000_000.0
 
 
+def refuse(pace: Pace, now: float, *, asked: float | None = None, sent_at: float | None = None) -> float:
+    """Refuse a submission with a 429, and return the pause that follows."""
+    pace.refused(sent_at=now if sent_at is None else sent_at, now=now, asked=asked, draw=0.0)
+    return pace.blocked(now=now)
+
+
+def with_in_flight(pace: Pace, count: int) -> float:
+    pace.in_flight = count
+    return pace.wait(now=NOW)
+
+
 def test_a_given_limit_in_flight_holds_from_the_first_submission_on() -> None:
     pace = Pace(max_in_flight=3)
-    assert [pace.wait(now=NOW, in_flight=count) for count in (0, 2, 3, 9)] == [0, 0, math.inf, math.inf]
+    assert [with_in_flight(pace, count) for count in (0, 2, 3, 9)] == [0, 0, math.inf, math.inf]
 
 
 def test_a_given_limit_neither_grows_nor_shrinks() -> None:
     pace = Pace(max_in_flight=3)
     for _ in range(100):
-        pace.accepted()
-    pace.refused(now=NOW, pause=1)
+        pace.accepted(sent_at=NOW)
+    refuse(pace, NOW)
     assert pace.window == 3
 
 
 def test_a_rate_is_used_up_and_then_waited_for() -> None:
     pace = Pace(requests_per_minute=2)
     assert [pace.turn(now=NOW), pace.turn(now=NOW + 10), pace.turn(now=NOW + 10)] == [0, 0, 50]
-    assert pace.wait(now=NOW + 10, in_flight=0) == 50
+    assert pace.wait(now=NOW + 10) == 50
     assert pace.turn(now=NOW + 60) == 0
 
 
+def test_what_an_earlier_process_sent_counts_within_its_minute() -> None:
+    pace = Pace(requests_per_minute=2, submitted=[NOW - 20, NOW - 90, NOW - 30])
+    assert pace.wait(now=NOW) == 30
+
+
 def test_purchases_that_begin_count_before_they_are_sent() -> None:
-    pace = Pace(requests_per_minute=2)
+    pace = Pace(requests_per_minute=2, max_in_flight=9)
     pace.start()
-    assert pace.wait(now=NOW, in_flight=1) == 0
+    assert pace.wait(now=NOW) == 0
     pace.start()
-    assert pace.wait(now=NOW, in_flight=2) > 0
+    assert pace.wait(now=NOW) > 0
     pace.end()
-    assert pace.wait(now=NOW, in_flight=1) == 0
+    assert pace.wait(now=NOW) == 0
+
+
+def test_purchases_that_begin_count_as_in_flight() -> None:
+    pace = Pace(max_in_flight=2)
+    pace.start()
+    assert with_in_flight(pace, 1) == math.inf
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 40), min_size=1, max_size=120))
@@ -57,39 +79,87 @@ def test_no_minute_has_more_than_the_given_rate(rate: int, pauses: list[float]) 
         assert beyond - first >= 60 - 1e-6
 
 
+def test_a_refused_submission_counts_against_the_given_rate() -> None:
+    pace = Pace(requests_per_minute=1)
+    assert pace.turn(now=NOW) == 0
+    refuse(pace, NOW)
+    assert pace.turn(now=NOW + 5) == 55
+
+
 def test_without_limits_the_window_starts_small_and_doubles_with_each_round_of_answers() -> None:
     pace = Pace()
     for expected in (FIRST_WINDOW, 2 * FIRST_WINDOW, 4 * FIRST_WINDOW):
         assert pace.window == expected
         for _ in range(pace.window):
-            pace.accepted()
+            pace.accepted(sent_at=NOW)
+
+
+def test_a_window_that_an_earlier_process_found_out_is_where_this_one_starts() -> None:
+    assert Pace(window=2).window == 2
+    assert Pace(window=2, max_in_flight=5).window == 5
 
 
 def test_a_429_halves_the_window_once_and_then_it_grows_by_one_a_round() -> None:
     pace = Pace()
     for _ in range(24):
-        pace.accepted()
+        pace.accepted(sent_at=NOW)
     for _ in range(5):  # answers to what was sent before say nothing new
-        pace.refused(now=NOW, pause=2)
+        refuse(pace, NOW)
     assert pace.window == 16
     for _ in range(17):
-        pace.accepted()
+        pace.accepted(sent_at=NOW)
     assert pace.window == 17
 
 
-def test_a_429_holds_up_everybody_for_its_pause() -> None:
+def test_a_429_holds_up_everybody_for_the_pause_that_the_api_asks_for() -> None:
     pace = Pace()
-    pace.refused(now=NOW, pause=30)
-    assert pace.wait(now=NOW + 10, in_flight=0) == 20
-    assert pace.wait(now=NOW + 30, in_flight=0) == 0
+    assert refuse(pace, NOW, asked=30) == 30
+    assert pace.wait(now=NOW + 10) == 20
+    assert pace.turn(now=NOW + 10) == 20
+    assert pace.wait(now=NOW + 30) == 0
+
+
+def test_without_a_word_of_the_api_the_pauses_double() -> None:
+    pace, now, pauses = Pace(), NOW, []
+    for _ in range(8):
+        pauses.append(refuse(pace, now))
+        now += pauses[-1]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_third_429_in_a_row_is_taken_for_a_limit_of_the_minute() -> None:
+    """WaveSpeed's limits reset every minute: what was taken in the last one counts from its first."""
+    pace = Pace()
+    pace.accepted(sent_at=NOW)
+    pace.accepted(sent_at=NOW + 1)
+    assert [refuse(pace, NOW + 1), refuse(pace, NOW + 2)] == [1, 2]
+    assert refuse(pace, NOW + 4) == MINUTE - 4
+
+
+def test_after_a_429_one_submission_tries_it_and_the_others_wait_for_its_answer() -> None:
+    pace = Pace()
+    pause = refuse(pace, NOW)
+    later = NOW + pause
+    assert pace.turn(now=later) == 0
+    assert pace.turn(now=later) > 0
+    pace.accepted(sent_at=later)
+    assert pace.turn(now=later) == 0
+
+
+def test_a_trial_without_an_answer_lets_the_next_one_try() -> None:
+    pace = Pace()
+    later = NOW + refuse(pace, NOW)
+    assert pace.turn(now=later) == 0
+    pace.lost()
+    assert pace.turn(now=later) == 0
 
 
 def test_429_after_429_leaves_one_in_flight() -> None:
     pace = Pace()
     for count in range(20):
-        pace.refused(now=NOW + 60 * count, pause=1)
+        refuse(pace, NOW + 100 * count)
     assert pace.window == 1
-    assert pace.wait(now=NOW + 9999, in_flight=0) == 0
+    assert pace.wait(now=NOW + 9999) == 0
 
 
 @given(st.lists(st.sampled_from(["accepted", "refused"]), max_size=400))
@@ -98,12 +168,39 @@ def test_the_window_stays_within_its_bounds(answers: list[str]) -> None:
     for answer in answers:
         now += 5
         if answer == "accepted":
-            pace.accepted()
+            pace.accepted(sent_at=now)
         else:
-            pace.refused(now=now, pause=1)
+            refuse(pace, now)
         assert 1 <= pace.window <= LARGEST_WINDOW
 
 
 @pytest.mark.parametrize("in_flight", [0, 1, 7])
 def test_below_the_window_nothing_waits(in_flight: int) -> None:
-    assert Pace().wait(now=NOW, in_flight=in_flight) == 0
+    assert with_in_flight(Pace(), in_flight) == 0
+
+
+@pytest.mark.parametrize("limit", [6, 20, 50])
+def test_two_tasks_that_find_out_the_same_limit_share_it(limit: int) -> None:
+    """Both keep submitting to an account that refuses what is above its limit in flight."""
+    latency, paces = 5.0, (Pace(), Pace())
+    ends: list[tuple[float, int]] = []
+    bought = [0, 0]
+    now = NOW
+    for tick in range(20_000):
+        now += 0.05
+        for end, owner in [item for item in ends if item[0] <= now]:
+            ends.remove((end, owner))
+            paces[owner].in_flight -= 1
+        # The second one comes a minute late, when the first has all of it.
+        for owner in (0, 1) if tick % 2 else (1, 0):
+            if (owner == 1 and tick < 1200) or paces[owner].wait(now=now) or paces[owner].turn(now=now):
+                continue
+            if len(ends) >= limit:
+                paces[owner].refused(sent_at=now, now=now, asked=None, draw=0.5)
+                continue
+            paces[owner].accepted(sent_at=now)
+            paces[owner].in_flight += 1
+            ends.append((now + latency, owner))
+            bought[owner] += tick > 4000
+    assert min(bought) > 0.33 * sum(bought)
+    assert sum(bought) > 0.7 * limit / latency * (16_000 * 0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -14,10 +15,12 @@ from airflow_provider_bitdance.api.errors import (
     ModerationError,
     PredictionFailedError,
     PredictionTimeoutError,
+    RateLimitError,
     RequestRefusedError,
 )
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
 from airflow_provider_bitdance.engine.pump import MAX_UNANSWERED
+from airflow_provider_bitdance.journal import Status
 from tests.unit.support import World, a_job, a_wanted, refusal, run
 
 
@@ -216,3 +219,101 @@ def test_a_second_run_of_a_large_batch_reads_a_listing_and_buys_nothing(world: W
     finished = go(world, 40, job=a_job(run_id="another"))
     assert all(result["reused"] for result in finished.results)
     assert world.api.billed == 40
+
+
+def legs(world: World, count: int, **policy: Any) -> tuple[list[Waiting], Finished]:
+    """Run a deferrable batch to its end: each leg a process, and between them what the trigger does."""
+    rests: list[Waiting] = []
+    for _ in range(60):
+        outcome = run(
+            advance(world.bench(defer_after=20.0, break_even=14.0, is_batch=True, **policy), many(count))
+        )
+        if isinstance(outcome, Finished):
+            return rests, outcome
+        rests.append(outcome)
+        world.clock.now = max(world.clock.now + 10, outcome.resume_at - 4)
+        if outcome.enough:
+            ends = sorted(
+                made.created + world.api.latency
+                for made in world.api.made.values()
+                if made.id in outcome.pending
+            )
+            world.clock.now = max(world.clock.now, ends[outcome.enough - 1] + 1) + 4
+    raise AssertionError("it does not come to an end")
+
+
+def test_while_the_rate_admits_nothing_for_long_the_worker_is_given_back() -> None:
+    world = World(latency=5)
+    started = world.clock.now
+    rests, finished = legs(world, 7, requests_per_minute=3)
+    assert (len(finished.stored), world.api.billed) == (7, 7)
+    assert [(rest.enough, rest.to_buy) for rest in rests] == [(0, 4), (0, 1)]
+    assert [round(rest.resume_at - started) for rest in rests] == [60, 120]
+    assert world.clock.now - started < 120 + 10
+    made = sorted(prediction.created for prediction in world.api.made.values())
+    assert all(later - first >= 60 for first, later in zip(made, made[3:], strict=False))
+
+
+def test_seven_images_at_three_a_minute_take_two_minutes_in_the_worker(world: World) -> None:
+    started = world.clock.now
+    go(world, 7, requests_per_minute=3)
+    assert world.clock.now - started < 120 + 10
+
+
+def test_a_pause_that_is_shorter_than_a_rest_is_waited_for_in_the_worker() -> None:
+    world = World(latency=5)
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="10")]
+    rests, finished = legs(world, 3)
+    assert (rests, len(finished.stored), world.api.billed) == ([], 3, 3)
+
+
+def test_an_account_that_refuses_for_long_is_left_alone_until_then() -> None:
+    world = World(latency=5)
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="50")]
+    started = world.clock.now
+    rests, finished = legs(world, 12)
+    assert (len(finished.stored), world.api.billed, finished.possibly_paid) == (12, 12, {})
+    assert [rest.enough for rest in rests] == [0]
+    assert 50 <= rests[0].resume_at - started <= 60
+    assert "history" not in {name for name, _ in world.api.looks}
+    rested = [event for event in world.events if event["event"] == "rested"]
+    assert [event["window"] for event in rested] == [4]
+
+
+def test_what_an_account_takes_at_once_is_remembered_over_a_rest() -> None:
+    world = World(latency=5)
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="50")]
+    first = run(advance(world.bench(defer_after=20.0, break_even=14.0), many(12)))
+    assert isinstance(first, Waiting)
+    world.clock.now = first.resume_at + 1
+    before = set(world.api.made)
+    run(advance(world.bench(defer_after=20.0, break_even=14.0), many(12)))
+    moments = Counter(made.created for name, made in world.api.made.items() if name not in before)
+    assert moments[min(moments)] <= 4
+
+
+def test_an_account_that_refuses_for_ever_fails_the_try_and_not_the_money() -> None:
+    world = World(latency=5)
+    world.api.on_post = [refusal(429) for _ in range(2000)]
+    _, finished = legs(world, 3, timeout=600.0)
+    assert isinstance(finished.stopped, RateLimitError)
+    assert world.clock.now < 1_780_000_000 + 700
+    assert world.api.billed == 0
+
+
+def test_where_all_that_may_be_in_flight_takes_long_the_worker_is_given_back() -> None:
+    world = World(latency=100)
+    started = world.clock.now
+    rests, finished = legs(world, 6, max_in_flight=2, timeout=1000.0)
+    assert (len(finished.stored), world.api.billed) == (6, 6)
+    assert rests[0].enough == 1
+    assert rests[0].to_buy == 4
+    assert rests[0].now - started <= 25
+    assert world.clock.now - started < 3 * 100 * 1.15
+
+
+def test_a_rest_leaves_nothing_that_a_crash_could_lose() -> None:
+    world = World(latency=5)
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="50")]
+    assert isinstance(run(advance(world.bench(defer_after=20.0, break_even=14.0), many(12))), Waiting)
+    assert not world.bench().journal.state.having(Status.INTENDED)

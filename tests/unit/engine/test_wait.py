@@ -18,7 +18,7 @@ from airflow_provider_bitdance.api.errors import (
     RateLimitError,
     ServerError,
 )
-from airflow_provider_bitdance.engine.wait import watch
+from airflow_provider_bitdance.engine.wait import Lookout, wait_for
 from airflow_provider_bitdance.polling import PollSchedule
 from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
 
@@ -46,7 +46,12 @@ def watching(
         pending = {api.create({}).id: api.clock.now}
     schedule = PollSchedule(**poll)  # type: ignore[arg-type]
     until = api.clock.now + seconds
-    return run(watch(api.client(), pending, until=until, poll=schedule, clock=api.clock))
+
+    async def wait() -> dict[str, Prediction]:
+        lookout = Lookout(api.client(), schedule=schedule, clock=api.clock)
+        return await wait_for(lookout, pending, until=until)
+
+    return run(wait())
 
 
 def look_ages(api: FakeAPI) -> list[float]:
@@ -63,8 +68,8 @@ def test_the_looks_grow_rarer(api: FakeAPI) -> None:
     api.latency = 100
     watching(api)
     ages = look_ages(api)
-    assert ages[:9] == [2, 4, 6, 8, 10, 12, 14.4, 17.28, 20.74]
-    assert ages[-3:] == [74.3, 89.16, 104.16]
+    assert ages[:13] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.1, 13.31, 14.64]
+    assert ages[-3:] == [89.54, 98.5, 108.35]
 
 
 def test_every_end_is_an_end_and_not_only_success(api: FakeAPI) -> None:
@@ -113,7 +118,7 @@ def test_a_look_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> N
 def test_failures_make_the_looks_rarer(api: FakeAPI) -> None:
     api.on_look = [refusal(503) for _ in range(4)]
     watching(api)
-    assert look_ages(api) == [2, 6, 14, 29, 44]
+    assert look_ages(api) == [2, 4, 8, 16, 31]
 
 
 def test_retry_after_is_waited_for(api: FakeAPI) -> None:
@@ -154,14 +159,16 @@ def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
 def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:
     api.latency = 9999
     assert watching(api, seconds=50) == {}
-    assert look_ages(api)[-2:] == [43.0, 50.0]
+    assert look_ages(api)[-2:] == [45.95, 50.0]
 
 
-@pytest.mark.parametrize("seconds", [21, 22])
-def test_no_look_comes_right_after_another_at_the_hand_over(api: FakeAPI, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "last"), [(20, 19.49), (22, 21.44)])
+def test_no_look_comes_right_after_another_at_the_hand_over(
+    api: FakeAPI, seconds: float, last: float
+) -> None:
     api.latency = 9999
     assert watching(api, seconds=seconds) == {}
-    assert look_ages(api)[-1] == 20.74
+    assert look_ages(api)[-1] == last
 
 
 def test_nothing_is_looked_at_when_the_hand_over_comes_before_the_first_look(api: FakeAPI) -> None:

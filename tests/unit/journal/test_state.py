@@ -176,6 +176,13 @@ def test_one_intent_may_speak_of_several_images_and_changes_no_other() -> None:
     assert [image.plan.key for image in state.having(Status.INTENDED)] == ["a", "c"]
 
 
+def test_a_plan_says_whether_it_is_a_batch_and_one_of_several_images_is() -> None:
+    several = {"output": OUTPUT, "images": [a_plan(key).model_dump() for key in "ab"]}
+    of_one = Planned(output=OUTPUT, images=(a_plan(),), is_batch=True)
+    older = Planned.model_validate(several)  # as it was written before a plan said so
+    assert [after(CLAIM, plan).is_batch for plan in (PLAN, of_one, older)] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("events", "complaint"),
     [

@@ -436,6 +436,7 @@ def test_it_hands_over_the_prediction_and_the_times(
         "deadline": start + 300,
         "not_before": start + SHORTEST_DEFERRAL,
         "poll_interval": 4,
+        "enough": 1,
     }
 
 

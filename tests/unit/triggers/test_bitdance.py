@@ -150,7 +150,7 @@ def test_a_connection_that_only_workers_see_is_unreachable(
     async def not_here(_: object) -> None:
         raise KeyError("no such connection in the triggerer")
 
-    monkeypatch.setattr("airflow_provider_bitdance.hooks.bitdance.BitDanceHook.get_async_conn", not_here)
+    monkeypatch.setattr("airflow_provider_bitdance.hooks.bitdance.BitDanceHook.read_connection", not_here)
 
     assert fired(waiting_for(pending, clock))["reason"] == "unreachable"
 
@@ -173,7 +173,7 @@ def test_an_event_whose_time_is_past_is_sent_at_once(local: LocalService, clock:
 
     fired(waiting_for(pending, clock, not_before=start - 10))
 
-    assert clock.now == start + PollSchedule().interval
+    assert clock.now == start + PollSchedule().first
 
 
 def test_it_only_looks_at_its_predictions(local: LocalService, clock: FakeClock) -> None:

@@ -1,0 +1,123 @@
+"""What an Airflow connection of the type ``bitdance`` says, checked; errors name connection and field."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
+from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.settings import ClientSettings
+from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.get_provider_info import MOST_A_MINUTE, MOST_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+__all__ = ["ConnectionExtra", "read_connection", "unknown_fields"]
+
+
+class ConnectionExtra(BaseModel):
+    """The extra fields of a ``bitdance`` connection; a field left empty has its default.
+
+    :param max_in_flight: Predictions that a batch has in flight at once, where it does not say itself;
+        ``None`` finds out what the account takes.
+    :param requests_per_minute: Submissions of a batch in any minute, where it does not say itself; ``None``
+        is without limit.
+    :param price_usd: Assumed price of one image in US dollars.
+    :param live_price: Ask the API for the price before buying, instead.
+    :param timeout: Seconds for one HTTP request.
+    :param records_path: Where journal and receipts lie; empty: see the operator.
+    :param allow_http: Send the key over plain http to hosts other than this machine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    max_in_flight: int | None = Field(default=None, ge=1, le=MOST_IN_FLIGHT)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=MOST_A_MINUTE)
+    price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    live_price: bool = False
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    records_path: str = ""
+    allow_http: bool = False
+
+    @field_validator("records_path")
+    @classmethod
+    def _is_absolute(cls, path: str) -> str:
+        if path and not (path.startswith("/") or "://" in path):
+            raise PydanticCustomError(
+                "relative", "not an absolute path, nor a URI such as s3://bucket/records"
+            )
+        return path
+
+    @classmethod
+    def of(cls, extra: dict[str, Any]) -> ConnectionExtra:
+        """Read the extra of a connection.
+
+        :raises InputError: Names each field that is wrong.
+        """
+        if not isinstance(extra, dict):
+            raise InputError("The extra is not a JSON object", fix="Correct the connection")
+        given = {name: value for name, value in extra.items() if value not in (None, "")}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            what = "; ".join(
+                f"{finding['loc'][0]} is {shorten(repr(finding['input']))}: {finding['msg']}"
+                for finding in error.errors(include_url=False)
+            )
+            raise InputError(f"The extra cannot be used: {what}", fix="Correct the connection") from None
+
+
+def unknown_fields(extra: dict[str, Any]) -> str:
+    """Name the extra fields that have no effect, each with the known one that it may be a slip of.
+
+    :return: Empty where there are none.
+    """
+    known = list(ConnectionExtra.model_fields)
+    unknown = [str(name) for name in extra if name not in known]
+    told = []
+    for name in unknown:
+        near = get_close_matches(re.sub(r"\W", "_", name.lower()), known, n=1)
+        told.append(shorten(repr(name)) + (f" (did you mean {near[0]}?)" if near else ""))
+    return ", ".join(told)
+
+
+def read_connection(
+    connection: Connection, extra_fields: dict[str, Any]
+) -> tuple[ClientSettings, ConnectionExtra]:
+    """Turn a connection into what the client and the operators need.
+
+    :param extra_fields: Its extra, read as JSON.
+    :raises InputError: Names the connection and the field.
+    """
+    try:
+        extra = ConnectionExtra.of(extra_fields)
+        settings = ClientSettings(
+            connection.password or "",
+            base_url=_address(connection),
+            allow_http=extra.allow_http,
+            timeout=extra.timeout,
+        )
+    except InputError as error:
+        what = f"Connection {connection.conn_id!r}: {error.what}"
+        raise InputError(what, allowed=error.allowed, fix=error.fix) from None
+    return settings, extra
+
+
+def _address(connection: Connection) -> str:
+    """Return the API's address. Airflow splits a port off a URI whose host keeps its scheme."""
+    host = (connection.host or "").strip()
+    if not host:
+        return DEFAULT_BASE_URL
+    if "://" not in host:
+        host = f"{connection.schema or 'https'}://{host}"
+    scheme, _, rest = host.partition("://")
+    name, slash, path = rest.partition("/")
+    if connection.port and not re.search(r":\d+$", name):
+        name = f"{name}:{connection.port}"
+    return f"{scheme}://{name}{slash}{path}"

@@ -1,0 +1,1 @@
+"""The links of a task in Airflow's UI."""
