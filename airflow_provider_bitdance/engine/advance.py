@@ -24,6 +24,7 @@ from airflow_provider_bitdance.engine.pump import Pump
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error
 from airflow_provider_bitdance.journal import (
     Adopted,
+    Failed,
     ImageState,
     Intended,
     JobState,
@@ -182,7 +183,7 @@ def _first_to_buy(bench: Bench, wanted: list[Wanted], events: list[Event]) -> st
     Not one that the user named: its address has to be reserved first.
     """
     if not bench.journal.state.images:
-        settled = {event.key for event in events if isinstance(event, Stored | Adopted)}
+        settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
         return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
     for image in bench.journal.state.having(Status.PLANNED, Status.FAILED):
         is_wanted = image.status is Status.PLANNED or may_be_bought_anew(bench, image)

@@ -132,6 +132,7 @@ class Bench:
     :param started_at: Unix time at which this process began with the job.
     :param count: Takes metrics: a counter's name, and what is added.
     :ivar settling: Held while the history is looked into.
+    :ivar doubted: Predictions that may be one lost purchase each, and are taken for that already.
     :ivar starting: Keys of images that are about to be intended: the budget counts them.
     """
 
@@ -146,6 +147,7 @@ class Bench:
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     count: Callable[[str, int], None] = lambda _name, _number: None
     starting: set[str] = field(default_factory=set, init=False)
+    doubted: set[str] = field(default_factory=set, init=False)
     settling: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _scribe: Scribe = field(init=False, repr=False)
 

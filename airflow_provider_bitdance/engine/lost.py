@@ -8,7 +8,11 @@ costs more than a cent. An answer lost just now and an intent found after a cras
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+from collections import defaultdict
 from collections.abc import Collection
+from datetime import datetime
 from enum import StrEnum
 
 from airflow_provider_bitdance.api.answers import Prediction
@@ -20,6 +24,8 @@ from airflow_provider_bitdance.journal import ImageState, Journal, Lost, NotCrea
 
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
+CLOCKS_MAY_DIFFER = 60.0
+"""Seconds between the clocks of two workers, as far as it costs only a look at a few more entries."""
 SETTLING_PAUSES = (1.0, 3.0, 6.0)
 """Seconds between looks into the history. What is not in it after the last one was not created."""
 
@@ -94,19 +100,21 @@ async def _look(bench: Bench, journal: Journal, intents: list[ImageState], *, is
     """
     history = await _unclaimed(bench, journal, intents)
     asked = {image.plan.key for image in intents}
-    for image in intents:
+    # The last intent first: it has the fewest predictions that can be its own.
+    for image in sorted(intents, key=lambda image: image.intended_at, reverse=True):
         underway = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in asked]
         may_be_theirs = any(_same_picture(other, image) for other in underway)
         known = {other.prediction_id for other in journal.state.images.values()}
         mine = [item for item in history.since(image.intended_at) if item.id not in known]
         proofs = {item.id: proof_of(item, image.plan.request) for item in mine}
         ours = [id_ for id_, proof in proofs.items() if proof is Proof.OURS]
-        doubtful = [id_ for id_, proof in proofs.items() if proof is Proof.NONE]
+        doubtful = [id_ for id_, proof in proofs.items() if proof is Proof.NONE and id_ not in bench.doubted]
         if ours and (is_last or not may_be_theirs):
             await _adopt(bench, journal, image, ours)
         elif doubtful and not ours and (is_last or not underway):
             count = len(doubtful)
             reason = f"The API does not show whether it is among what was made then ({count} in the history)"
+            bench.doubted.add(doubtful[-1])  # it can be one purchase only
             await _give_up(bench, journal, image, reason, doubtful)
 
 
@@ -121,20 +129,40 @@ async def _unclaimed(bench: Bench, journal: Journal, intents: list[ImageState]) 
     history = await read_history(bench.client, bench.clock, model=model, since=since)
     items = list(history.items)
     if items:
-        known = await asyncio.to_thread(_known, bench, journal, [item.id for item in items])
+        ids = {item.id for item in items}
+        known = await asyncio.to_thread(_known, bench, journal, ids, since)
         items = await with_inputs(bench.client, [item for item in items if item.id not in known])
     return History(tuple(items), history.skew)
 
 
-def _known(bench: Bench, journal: Journal, ids: list[str]) -> set[str]:
-    """Return those of some predictions that a journal of the same Dag run speaks of."""
+def _known(bench: Bench, journal: Journal, ids: set[str], since: float) -> set[str]:
+    """Return those of some predictions that a journal of the same Dag run speaks of.
+
+    :param since: Unix time before which none of them was made: older entries are not read.
+    """
     run = "/".join(journal.job.folder.split("/")[:3])
+    entries = defaultdict[str, list[str]](list)
+    for name in bench.records.names(run):
+        entries[name.rpartition("/")[0]].append(name)
+    entries.pop(journal.job.folder, None)
     left = set(ids)
-    others = (name for name in bench.records.names(run) if not name.startswith(f"{journal.job.folder}/"))
-    for name in others:
-        entry = bench.records.read(name) or b""
-        left -= {id_ for id_ in left if id_.encode() in entry}
-    return set(ids) - left
+    for names in entries.values():
+        for name in sorted(names, reverse=True):
+            entry = bench.records.read(name) or b""
+            left -= {id_ for id_ in left if id_.encode() in entry}
+            if not left:
+                return ids
+            if _written_at(entry) < since - CLOCKS_MAY_DIFFER:
+                break
+    return ids - left
+
+
+def _written_at(entry: bytes) -> float:
+    """Return the Unix time of a journal's entry; of one that cannot be read, infinity."""
+    try:
+        return datetime.fromisoformat(json.loads(entry)["time"]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 async def _adopt(bench: Bench, journal: Journal, image: ImageState, ours: list[str]) -> None:

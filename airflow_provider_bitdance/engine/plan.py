@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.api.errors import InputError, NsfwError
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench, Wanted
 from airflow_provider_bitdance.engine.budget import check_plan, prices
 from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
 from airflow_provider_bitdance.journal import (
+    Failed,
     Failure,
     ImageState,
     Journal,
@@ -83,7 +84,12 @@ async def _decide(
             await asyncio.to_thread(_standing_receipt, bench, item.address, known) if is_listed else None
         )
         if receipt is not None and receipt.fingerprint == image.fingerprint:
-            bench.check_nsfw(receipt)
+            try:
+                bench.check_nsfw(receipt)
+            except NsfwError as error:
+                if not bench.policy.is_batch:
+                    raise
+                return image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what)
             if known is None:
                 _tell_reuse(bench, receipt)
             return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)

@@ -108,6 +108,7 @@ NEXT: dict[tuple[Status, str], Status] = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,  # reused: there was nothing to buy
     (Status.PLANNED, "adopted"): Status.SUBMITTED,
+    (Status.PLANNED, "failed"): Status.FAILED,  # what is stored there is not to be had, and not bought again
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,

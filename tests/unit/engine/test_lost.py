@@ -178,6 +178,38 @@ def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: 
     assert {image.prediction_id for image in process.journal.state.images.values()} == {"pred-1", "pred-2"}
 
 
+@pytest.mark.parametrize(
+    ("intents", "made", "lost"), [("a", 3, 1), ("ab", 1, 1), ("abc", 2, 2), ("ab", 2, 2)]
+)
+def test_no_more_are_possibly_paid_than_there_are_predictions_that_could_be_ours(
+    world: World, intents: str, made: int, lost: int
+) -> None:
+    process = left_open(world, *intents)
+    for _ in range(made):
+        world.api.create(SENT)
+    assert sorted(settled(world, process)) == ["lost"] * lost + ["not_created"] * (len(intents) - lost)
+
+
+def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: World) -> None:
+    sibling = world.bench(job=a_job(map_index=3))
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    for _ in range(30):
+        sibling.journal.claim(world.clock.now + 600, world.clock.now)
+    world.clock.now += 3600
+    process = left_open(world)
+    world.api.create(SENT)
+    read: list[str] = []
+    original = process.records.read
+
+    def reading(name: str) -> bytes | None:
+        read.append(name)
+        return original(name)
+
+    process.records.read = reading  # type: ignore[method-assign]
+    settled(world, process)
+    assert len([name for name in read if "map=3" in name]) == 1
+
+
 def test_several_intents_each_get_their_own_prediction(world: World) -> None:
     world.api.echo = "history"
     process = left_open(world, "a", "b", "c", seeds=(1, 2, 3))

@@ -64,6 +64,7 @@ MEANT = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,
     (Status.PLANNED, "adopted"): Status.SUBMITTED,
+    (Status.PLANNED, "failed"): Status.FAILED,
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,

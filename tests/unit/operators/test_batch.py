@@ -329,3 +329,15 @@ def test_flagged_pictures_may_be_left_out(local: LocalService, output: Path) -> 
     result = batch(output, nsfw="skip").execute(context())
 
     assert (result["stored"], result["failed"], result["estimated_cost_usd"]) == (2, 1, 0.03)
+
+
+def test_a_flagged_image_that_is_stored_already_fails_alone_and_is_not_bought_again(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="nsfw", match="kettle")
+    batch(output, nsfw="allow").execute(context())
+
+    result = batch(output, nsfw="skip").execute(context(run_id="another"))
+
+    assert (result["stored"], result["failed"], result["reused"]) == (2, 1, 2)
+    assert local.bill().billed == 3
