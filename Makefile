@@ -12,19 +12,25 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos batch-proof load test lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench load test lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(STAMP) ## Run a real Airflow that buys three images from the local service, in .demo/
-	@$(BIN)/python -m demo
+demo: $(STAMP) ## Run an example Dag in a real Airflow, in .demo/; EXAMPLE=daily chooses another
+	@$(BIN)/python -m demo $(EXAMPLE)
+
+screenshots: $(STAMP) ## Take the pictures in docs/images/ of a real Airflow, 2 minutes; needs Chromium
+	@$(BIN)/python -m demo.screenshots
 
 chaos: $(STAMP) ## Kill a real Airflow's processes at every bad moment, 10 minutes; ARGS="submitted" plays one row
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed, 15 minutes
 	BITDANCE_BATCH_PROOF=1 $(BIN)/python -m pytest -rA tests/system/test_batch.py tests/integration/test_batch_engine.py
+
+bench: $(STAMP) ## Measure it against what you would take instead, 40 minutes; ARGS="2 4" plays two rows
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python

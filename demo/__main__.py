@@ -1,4 +1,4 @@
-"""`python -m demo`: a real Airflow buys three images, stores them, and shows what they cost.
+"""`python -m demo`: a real Airflow runs an example Dag, stores its images, and shows what they cost.
 
 Read `_run` for the story. `RealAirflow` and `LocalService` can be used on their own, the system tests do.
 """
@@ -15,63 +15,48 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from PIL import Image
-
 from .airflow_rest import Json
+from .examples import ASKS_A_PERSON, EXAMPLES, STARTED_BY_AN_ASSET, Example
 from .progress import Progress
 from .real_airflow import RealAirflow
+from .results import DemoFailed, Stored, TaskRun, images_of, result_of, tasks_of
 from .service import Bill, LocalService, RealService, connection
+from .web import web_address
 
-DAG_ID = "example_bitdance_basic"
-IMAGES = 3
-# Longer than the operator's defer_after of 20 s, so that this one is waited for in the triggerer.
+# Longer than the operator's defer_after of 15 s, so that this one is waited for in the triggerer.
 SLOW_PROMPT, SLOW_SECONDS = "lighthouse", 30
-RUN_TIMEOUT = 600
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 MARKER = "made-by-make-demo"
 
 ABOUT = """\
-Runs a real Airflow in .demo/, lets one example Dag buy and store three images, and prints files and bill.
+Runs a real Airflow in .demo/, lets an example Dag buy and store its images, and prints files and bill.
 The images come from a local service and cost nothing. With WAVESPEED_API_KEY set they come from the real
-API and cost about $0.03. In a terminal Airflow's UI stays up until Ctrl-C."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One image as the Dag reported it and as Pillow found it."""
-
-    task_id: str
-    path: Path
-    size: str
-    bytes: int
-    dollars: float
-    deferred: bool
-
-
-class DemoFailed(RuntimeError):
-    """The demo did not end with three images; the message says why and names the log file."""
+API and cost about $0.01 each. In a terminal Airflow's UI stays up until Ctrl-C."""
 
 
 def main() -> int:
-    """Run the demo and return its exit code: 0 only if three images are stored, open, and are on the bill."""
+    """Run the demo and return its exit code: 0 only if all images are stored, open, and are on the bill."""
     parser = argparse.ArgumentParser(
         prog="python -m demo", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("example", nargs="?", choices=EXAMPLES, default="basic", help="default: basic")
     parser.add_argument(
         "--keep", action="store_true", help="keep Airflow up until Ctrl-C even without a terminal"
     )
-    keep = parser.parse_args().keep or (sys.stdin.isatty() and sys.stdout.isatty())
+    arguments = parser.parse_args()
+    keep = arguments.keep or (sys.stdin.isatty() and sys.stdout.isatty())
+    example = EXAMPLES[arguments.example]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with _fresh_home(HOME), _service() as service:
-            _run(service, keep=keep)
+        with _fresh_home(HOME), _service(example) as service, web_address(HOME / "images") as web:
+            _run(example, service, web, keep=keep)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130
@@ -81,99 +66,118 @@ def main() -> int:
     return 0
 
 
-def _run(service: RealService | LocalService, *, keep: bool) -> None:
+def _run(example: Example, service: RealService | LocalService, web: str, *, keep: bool) -> None:
     folder = HOME / "dags"
     folder.mkdir()
-    # A copy of this one: the other examples are not to run, or to cost, by themselves.
-    shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", folder)
+    example.copy_to(folder)
     env = {
         "AIRFLOW_CONN_BITDANCE_DEFAULT": connection(service),
+        "AIRFLOW__BITDANCE__RECORDS_PATH": f"file://{HOME / 'records'}",
         "BITDANCE_OUTPUT_PATH": f"file://{HOME / 'images'}/",
+        "BITDANCE_WEB_ADDRESS": web,
+        "BITDANCE_DATABASE": str(HOME / "shop.db"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     print(f"Starting Airflow in {HOME} (20 to 60 seconds) …", flush=True)
     started = time.monotonic()
     with RealAirflow(HOME, dags_folder=folder, env=env) as airflow:
         print(f"Airflow is ready after {time.monotonic() - started:.0f} s: {airflow.url}", flush=True)
-        run_id = airflow.trigger(DAG_ID)
-        print(f"Running Dag {DAG_ID}, {airflow.url}/dags/{DAG_ID}/runs/{run_id}", flush=True)
-        state = _watch(airflow, run_id, service)
-        images = _collect(airflow, run_id) if state == "success" else []
-        _report(images, service.bill())
-        _check(airflow, run_id, images, service.bill())
+        tasks: list[TaskRun] = []
+        for dag_id in example.dag_ids:
+            tasks += _finished(airflow, dag_id, service, example.timeout)
+            if _unfinished(tasks):
+                break
+        images = [image for task in tasks for image in images_of(airflow, task)]
+        _report(airflow, tasks, images, service.bill())
+        _check(airflow, example, tasks, images, service.bill())
         if keep:
-            _keep_up(airflow, run_id)
+            _keep_up(airflow, tasks[0])
         print("Stopping Airflow …", flush=True)
     print("Done. Nothing is left running.", flush=True)
 
 
-def _watch(airflow: RealAirflow, run_id: str, service: RealService | LocalService) -> str:
+def _finished(
+    airflow: RealAirflow, dag_id: str, service: RealService | LocalService, timeout: float
+) -> list[TaskRun]:
+    """Run a Dag and return its tasks."""
+    run_id = _started(airflow, dag_id)
+    print(f"Running Dag {dag_id}, {airflow.url}/dags/{dag_id}/runs/{run_id}", flush=True)
+    asked: set[str] = set()
     with Progress() as progress:
 
         def look() -> None:
-            tasks = airflow.task_instances(DAG_ID, run_id)
-            progress.show({task["task_id"]: task["state"] or "waiting" for task in tasks}, service.bill())
+            tasks = tasks_of(airflow, dag_id, run_id)
+            for task in tasks:
+                if _asks(task) and task.name not in asked:
+                    asked.add(task.name)
+                    path = f"runs/{run_id}/tasks/{task.task_id}/required_actions"
+                    progress.say(f"Waiting for your answer: {airflow.url}/dags/{dag_id}/{path}")
+            progress.show({task.name: task.state for task in tasks}, service.bill())
 
-        state = airflow.wait_for_run(DAG_ID, run_id, RUN_TIMEOUT, on_poll=look)
+        airflow.wait_for_run(dag_id, run_id, timeout, on_poll=look)
         look()
-    return state
+    return tasks_of(airflow, dag_id, run_id)
 
 
-def _collect(airflow: RealAirflow, run_id: str) -> list[Stored]:
-    """Read the result of every task and open every file."""
-    images = []
-    for task in airflow.task_instances(DAG_ID, run_id):
-        task_id = task["task_id"]
-        result: Json = airflow.xcom(DAG_ID, run_id, task_id)
-        path = Path(str(result["uri"]).removeprefix("file://"))
-        try:
-            with Image.open(path) as image:
-                image.load()
-                size = f"{image.width}x{image.height}"
-        except (OSError, SyntaxError) as error:
-            raise DemoFailed(f"Task {task_id} reports {path}, which does not open: {error}") from error
-        dollars = 0.0 if result["reused"] else float(result["estimated_cost_usd"] or 0)
-        deferred = airflow.was_deferred(DAG_ID, run_id, task_id)
-        images.append(Stored(task_id, path, size, path.stat().st_size, dollars, deferred))
-    return sorted(images, key=lambda image: image.task_id)
+def _started(airflow: RealAirflow, dag_id: str) -> str:
+    """Start a run of today, where the Dag does not start by itself; return the run's id."""
+    if dag_id in STARTED_BY_AN_ASSET:
+        return airflow.wait_for_new_run(dag_id)
+    run_id = airflow.trigger(dag_id, logical_date=f"{datetime.now(UTC):%Y-%m-%d}T00:00:00Z")
+    # Afterwards: for a day that has a run, a schedule makes no other.
+    airflow.unpause(dag_id)
+    return run_id
 
 
-def _report(images: list[Stored], bill: Bill | None) -> None:
+def _asks(task: TaskRun) -> bool:
+    return task.operator in ASKS_A_PERSON and task.state in ("awaiting_input", "deferred")
+
+
+def _report(airflow: RealAirflow, tasks: list[TaskRun], images: list[Stored], bill: Bill | None) -> None:
     if images:
         print("\nStored:")
     for image in images:
         waited = "deferred, then stored" if image.deferred else "not deferred"
-        print(f"  {image.path}\n      {image.size}, {image.bytes:,} bytes · task {image.task_id}: {waited}")
+        print(f"  {image.path}\n      {image.size}, {image.bytes:,} bytes · task {image.task}: {waited}")
+    for task in tasks:
+        if isinstance(result := result_of(airflow, task), str):
+            print(f"Result of task {task.name}: {result}")
     estimate = f"{len(images)} images, about ${sum(image.dollars for image in images):.2f} (estimated)"
     print(f"Bill: {bill or estimate}\n", flush=True)
 
 
-def _check(airflow: RealAirflow, run_id: str, images: list[Stored], bill: Bill | None) -> None:
+def _check(
+    airflow: RealAirflow, example: Example, tasks: list[TaskRun], images: list[Stored], bill: Bill | None
+) -> None:
     """Raise `DemoFailed` unless all images were stored and each was bought once."""
-    unfinished = [task for task in airflow.task_instances(DAG_ID, run_id) if task["state"] != "success"]
-    if unfinished:
-        raise DemoFailed("\n".join(_why(airflow, run_id, task) for task in unfinished))
-    if len(images) != IMAGES:
-        raise DemoFailed(f"Stored {len(images)} images instead of {IMAGES}.")
+    if unfinished := _unfinished(tasks):
+        raise DemoFailed("\n".join(_why(airflow, task) for task in unfinished))
+    refused = any(task.state == "skipped" for task in tasks)
+    if len(images) != example.images and not refused:
+        raise DemoFailed(f"Stored {len(images)} images instead of {example.images}.")
     if bill is not None and bill.images != len(images):
         raise DemoFailed(f"{bill} but {len(images)} stored.")
 
 
-def _why(airflow: RealAirflow, run_id: str, task: Json) -> str:
+def _unfinished(tasks: list[TaskRun]) -> list[TaskRun]:
+    return [task for task in tasks if task.state not in ("success", "skipped")]
+
+
+def _why(airflow: RealAirflow, task: TaskRun) -> str:
     """One task's state, its last log file and the last error in it."""
-    files = airflow.task_log_files(DAG_ID, run_id, task["task_id"])
+    files = airflow.task_log_files(*task.path)
     if not files:
-        return f"Task {task['task_id']} is {task['state']} and has no log; see {airflow.log_folder}"
+        return f"Task {task.name} is {task.state} and has no log; see {airflow.log_folder}"
     causes: list[Json] = []
     for line in files[-1].read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             causes += json.loads(line).get("error_detail") or []
     cause = f"\n    {causes[-1]['exc_type']}: {causes[-1]['exc_value']}" if causes else ""
-    return f"Task {task['task_id']} is {task['state']}.{cause}\n    Log file: {files[-1]}"
+    return f"Task {task.name} is {task.state}.{cause}\n    Log file: {files[-1]}"
 
 
-def _keep_up(airflow: RealAirflow, run_id: str) -> None:
-    print(f"Airflow stays up: {airflow.url}/dags/{DAG_ID}/runs/{run_id}")
+def _keep_up(airflow: RealAirflow, task: TaskRun) -> None:
+    print(f"Airflow stays up: {airflow.url}/dags/{task.dag_id}/runs/{task.run_id}")
     print("No login is needed, everyone on this machine is admin. Ctrl-C stops everything.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -183,9 +187,13 @@ def _keep_up(airflow: RealAirflow, run_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _service() -> Iterator[RealService | LocalService]:
+def _service(example: Example) -> Iterator[RealService | LocalService]:
     if api_key := os.environ.get("WAVESPEED_API_KEY"):
-        print(f"WAVESPEED_API_KEY is set: {IMAGES} images from the real API, about $0.03.", flush=True)
+        count = example.images
+        print(
+            f"WAVESPEED_API_KEY is set: {count} images from the real API, about ${count / 100:.2f}.",
+            flush=True,
+        )
         yield RealService(api_key)
         return
     service = LocalService(HOME)

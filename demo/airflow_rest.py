@@ -52,14 +52,37 @@ class AirflowRest:
 
         self._wait(parsed, timeout, f"Dag {dag_id} to be parsed")
 
-    def trigger(self, dag_id: str, conf: Json | None = None, run_id: str | None = None) -> str:
-        """Wait for the Dag to be parsed, start a run of it now, and return its run id."""
+    def trigger(
+        self,
+        dag_id: str,
+        conf: Json | None = None,
+        run_id: str | None = None,
+        logical_date: str | None = None,
+    ) -> str:
+        """Wait for the Dag to be parsed, start a run of it now, and return its run id.
+
+        :param logical_date: without it the run has none, and its templates no `{{ ds }}`.
+        """
         self.wait_for_dag(dag_id)
-        body: Json = {"logical_date": None, "conf": conf or {}}
+        body: Json = {"logical_date": logical_date, "conf": conf or {}}
         if run_id is not None:
             body["dag_run_id"] = run_id
         run: Json = self.post(f"/dags/{dag_id}/dagRuns", body)
         return str(run["dag_run_id"])
+
+    def unpause(self, dag_id: str) -> None:
+        """Switch a Dag on: its runs, also those that were triggered, begin only then."""
+        self.wait_for_dag(dag_id)
+        self.patch(f"/dags/{quote(dag_id)}", {"is_paused": False})
+
+    def wait_for_new_run(self, dag_id: str, timeout: float = 120) -> str:
+        """Wait until a Dag that nobody triggers has a run, and return the newest run's id."""
+
+        def begun() -> str | None:
+            runs = self.get(f"/dags/{quote(dag_id)}/dagRuns", order_by="-id", limit=1)["dag_runs"]
+            return str(runs[0]["dag_run_id"]) if runs else None
+
+        return self._wait(begun, timeout, f"a run of Dag {dag_id}")
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """State of a run: queued, running, success or failed."""
@@ -155,6 +178,16 @@ class AirflowRest:
         path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self.get(path, map_index=map_index, stringify="false")["value"]
 
+    def question(self, dag_id: str, run_id: str, task_id: str, timeout: float = 120) -> Json:
+        """Wait until a task asks a person; return what it shows: subject, body, options …"""
+        self.wait_for_task(dag_id, run_id, task_id, ["awaiting_input", "deferred"], timeout=timeout)
+        question: Json = self.get(_question(dag_id, run_id, task_id))
+        return question
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, choice: str) -> None:
+        """Answer a task that asks a person, as the UI's button does."""
+        self.patch(_question(dag_id, run_id, task_id), {"chosen_options": [choice], "params_input": {}})
+
     def event_log(self, dag_id: str, run_id: str) -> list[Json]:
         """What happened to a run and its tasks, oldest first: event, task_id, map_index, try_number, extra.
 
@@ -236,3 +269,7 @@ def _run(dag_id: str, run_id: str) -> str:
 def _task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     mapped = "" if map_index < 0 else f"/{map_index}"
     return f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}{mapped}"
+
+
+def _question(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"{_task(dag_id, run_id, task_id, -1)}/-1/hitlDetails"

@@ -25,6 +25,10 @@ class Progress:
         if self._terminal and self._shown:
             print(flush=True)
 
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        print(f"\r\x1b[K{text}" if self._terminal else text, flush=True)
+
     def show(self, states: Mapping[str, str], bill: Bill | None) -> None:
         """Show the state of each task; without a terminal only if something changed."""
         tasks = "  ".join(f"{task} {state}" for task, state in sorted(states.items()))

@@ -42,9 +42,9 @@ class RealService:
 
 
 class LocalService:
-    """`python -m airflow_provider_bitdance.local` on a free port, in play money."""
+    """`python -m airflow_provider_bitdance.local` on a free port, in play money; `options` are its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.api_key = f"demo-{secrets.token_hex(12)}"
@@ -52,7 +52,7 @@ class LocalService:
         # Quiet, because it prints its key, and the demo's key is to be found in no log.
         self.process = Component(
             "local service",
-            [*argv, "--api-key", self.api_key],
+            [*argv, "--api-key", self.api_key, *options],
             env=dict(os.environ),
             cwd=Path(__file__).resolve().parent.parent,
             log=home / "logs-processes" / "local-service.log",

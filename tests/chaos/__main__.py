@@ -19,7 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airflow_provider_bitdance import __version__
-from tests.chaos import postgres, report
+from demo import postgres
+from tests.chaos import report
 from tests.chaos.rows import ROWS, Row
 from tests.chaos.scene import DAG_ID, Outcome
 from tests.chaos.stage import Stage

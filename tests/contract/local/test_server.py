@@ -27,6 +27,14 @@ def test_the_event_log_holds_paths_but_no_keys_and_no_admin_calls(caller: Caller
     assert "local-key" not in answer.text
 
 
+def test_the_event_log_shows_how_many_connections_there_were(caller: Caller) -> None:
+    caller.ask()
+    caller.ask()
+    get(caller.local.url + "/api/v3/balance")
+    first, second, other = (event.port for event in caller.local.requests())
+    assert first == second != other
+
+
 def test_a_reset_forgets_everything(caller: Caller) -> None:
     caller.local.add_fault(on="balance", kind="reset")
     prediction_id = caller.submit()

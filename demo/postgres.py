@@ -1,4 +1,4 @@
-"""A Postgres server for one test run, where its programs and its drivers are installed."""
+"""A Postgres server for one run of chaos or benchmarks, where its programs and drivers are installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from demo.processes import Component, end, free_port, uninterrupted
+from .processes import Component, end, free_port, uninterrupted
 
 DRIVERS = ("psycopg2", "asyncpg")
 """Airflow needs both: one for its processes, one for the API server."""

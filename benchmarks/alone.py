@@ -1,0 +1,111 @@
+"""The engine against the script, both in this process and without Airflow.
+
+Neither pays for imports or for the TLS context, which a process builds once: `warm_up` has done so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.api.models import ImageRequest
+from airflow_provider_bitdance.engine import Bench, Finished, Policy, Wanted, advance
+from airflow_provider_bitdance.journal import Job, Journal, Writer
+from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.storage import LocalFolder
+from benchmarks.account import Account
+from benchmarks.asyncio_script import make_images
+from benchmarks.measure import Figures, figures
+
+T = TypeVar("T")
+THREADS = 16
+"""As many as the operator gives the engine."""
+
+Way = Callable[[Account, Sequence[str], Path, int], Awaitable[None]]
+
+
+async def by_engine(
+    account: Account, prompts: Sequence[str], folder: Path, in_flight: int, per_minute: int | None = None
+) -> None:
+    """Make an image of each prompt with this provider's engine."""
+    job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=0)
+    records = LocalFolder(folder / ".bitdance")
+    writer = Writer(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
+    journal = Journal(records, writer)
+    journal.load()
+    wanted = [
+        Wanted(prompt, ImageRequest(prompt=prompt), image_address(f"{folder}/{prompt}", default_stem=""))
+        for prompt in prompts
+    ]
+    many = {"max_in_flight": in_flight, "requests_per_minute": per_minute, "is_batch": True}
+    async with AsyncClient(ClientSettings(account.api_key, base_url=account.url)) as client:
+        bench = Bench(
+            client=client,
+            journal=journal,
+            records=records,
+            images=LocalFolder(folder),
+            policy=Policy(**many) if len(prompts) > 1 else Policy(),  # type: ignore[arg-type]
+            log=logging.getLogger("benchmarks.engine"),
+            started_at=time.time(),
+        )
+        outcome = await advance(bench, wanted)
+    assert isinstance(outcome, Finished)
+    assert not outcome.failures
+
+
+async def by_script(account: Account, prompts: Sequence[str], folder: Path, in_flight: int) -> None:
+    """Make an image of each prompt with the script."""
+    await make_images(account.url, account.api_key, prompts, folder, at_once=in_flight, verify=_tls())
+
+
+WAYS: dict[str, Way] = {"engine": by_engine, "asyncio": by_script}
+
+
+async def timed(work: Awaitable[None]) -> float:
+    """Return how many seconds it takes."""
+    start = time.perf_counter()
+    await work
+    return time.perf_counter() - start
+
+
+def run(work: Awaitable[T]) -> T:
+    """Run on an event loop with as many threads as the operator has."""
+
+    async def with_threads() -> T:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        return await work
+
+    return asyncio.run(with_threads())
+
+
+def play(way: Way, account: Account, images: int, in_flight: int) -> Figures:
+    """Let one way make so many images on an account that is reset first, and count."""
+    account.reset()
+    prompts = [f"image-{number:04}" for number in range(images)]
+    with tempfile.TemporaryDirectory(prefix="bitdance-bench-") as name:
+        folder = Path(name)
+        wall = run(timed(way(account, prompts, folder, in_flight)))
+        return figures(account.books(), folder, wall=wall)
+
+
+def warm_up(home: Path) -> None:
+    """Let each way import what it needs, on an account that nobody counts."""
+    with Account(home / "warm-up", "--latency", "0.1") as account:
+        for way in WAYS.values():
+            play(way, account, 2, 2)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

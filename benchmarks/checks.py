@@ -1,0 +1,73 @@
+"""What a row must reach, what it reached, and all that was measured on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.measure import Figures
+
+Runs = dict[str, list[Figures]]
+"""Every single run, under a name that tells way and case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One criterion.
+
+    :param what: In words; a ratio names both sides.
+    :param most: It must not be above this; with `exactly` it must be this.
+    :param where: Which of several cases was the worst.
+    """
+
+    what: str
+    measured: float
+    most: float
+    exactly: bool = False
+    where: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is reached; what could not be measured is not."""
+        return self.measured == self.most if self.exactly else self.measured <= self.most
+
+    @property
+    def must(self) -> str:
+        """What must be reached, in words."""
+        return f"{self.what} {'=' if self.exactly else '≤'} {self.most:g}"
+
+    @property
+    def reached(self) -> str:
+        """What was measured, in words."""
+        mark = "" if self.ok else " **misses**"
+        return f"{self.measured:.4g}{f' ({self.where})' if self.where else ''}{mark}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a row.
+
+    :param notes: Figures that are no run of images.
+    """
+
+    checks: list[Check]
+    runs: Runs = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+def worst(what: str, cases: dict[str, float], most: float) -> Check:
+    """Return the criterion for the worst of several cases."""
+    where = max(cases, key=lambda case: cases[case])
+    return Check(what, cases[where], most, where=where)
+
+
+def all_there(runs: Runs, images: int) -> Check:
+    """Return the criterion that each image is stored, and bought once: no figure counts without it."""
+    found = (run for way in runs.values() for run in way)
+    odd = sum(abs(run.stored - images) + abs(run.billed - images) for run in found)
+    return Check("images missing or billed twice", odd, 0, exactly=True)
+
+
+def median_ratio(ours: list[Figures], theirs: list[Figures]) -> float:
+    """Return the median of the ratios of walls, each of two runs that met the same latencies."""
+    return median(our.wall / their.wall for our, their in zip(ours, theirs, strict=True))
