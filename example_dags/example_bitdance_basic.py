@@ -4,6 +4,10 @@ Each task buys one image (about $0.01), stores it in a folder and records it. Ru
 have new names, since a name is made from Dag, task and run, so three more are bought. Clear a finished run:
 nothing is bought, for the same request at the same place is there already.
 
+The folder is ``BITDANCE_OUTPUT_PATH``, an environment variable, or /tmp/bitdance-images. It may be any
+address that Airflow's ObjectStoragePath takes, such as ``s3://my_connection@bucket/images``, and every worker
+must see it.
+
 ``retries=2`` because Airflow's default is none, and then a killed worker leaves a paid image uncollected
 until somebody clears the task. A retry buys nothing that was bought.
 """
@@ -16,7 +20,7 @@ from airflow.sdk import dag
 
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 
-OUTPUT = os.environ.get("BITDANCE_OUTPUT_PATH", "/tmp/bitdance-images/")
+OUTPUT = os.environ.get("BITDANCE_OUTPUT_PATH", "/tmp/bitdance-images").rstrip("/")
 
 
 @dag(schedule=None, tags=["bitdance", "example"], doc_md=__doc__, default_args={"retries": 2})
@@ -32,7 +36,7 @@ def example_bitdance_basic() -> None:
             prompt=prompt,
             size=size,
             seed=42,
-            output_path=OUTPUT,
+            output_path=f"{OUTPUT}/",
             deferrable=True,
         )
 

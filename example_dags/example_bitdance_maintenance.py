@@ -6,7 +6,9 @@ WaveSpeed deletes it after 7 days. This Dag collects such images in time. It buy
 
 Its result is the report as JSON: what was collected, what may have been paid for without an image, and the
 estimated and the real cost by Dag and day. Where an image could not be stored, or a record is damaged, the
-task fails and its log says what; a retry tries again.
+task fails and its log says what.
+
+``retries=2`` because Airflow's default is none, and a store that fails for a moment should not cost a day.
 
 Set the connection's records path, or ``records_path`` in ``[bitdance]`` of the settings: then all tasks keep
 their records in one place, and this Dag finds them.

@@ -1,12 +1,8 @@
-"""Batches in whole Dags in ``dag.test()``: the example, chunks by ``.expand``, and a file of bad rows."""
+"""Batches in whole Dags in ``dag.test()``: chunks by ``.expand``, a prompt file, and a file of bad rows."""
 
 from __future__ import annotations
 
-import importlib
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.sdk import DAG
@@ -15,8 +11,7 @@ from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
-from tests.integration.test_dag_test import DAG_FILES, local_path, results, run_of
-from tests.unit.support import FakeClock
+from tests.integration.test_dag_test import results, run_of
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
@@ -68,45 +63,6 @@ def shown(folder: Path) -> dict[str, str]:
     return {path.stem: labels(path.read_bytes()).prompt for path in folder.glob("*.png")}
 
 
-def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
-    local: LocalService, output: Path, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = tmp_path / "shop" / "shop.db"
-    monkeypatch.setenv("BITDANCE_OUTPUT_PATH", f"{output}/")
-    monkeypatch.setenv("BITDANCE_DATABASE", str(database))
-    monkeypatch.syspath_prepend(str(DAG_FILES))
-    example = importlib.reload(importlib.import_module("example_bitdance_batch"))
-
-    def table(statement: str = "SELECT name, image FROM products ORDER BY id") -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(database)) as connection, connection:
-            return connection.execute(statement).fetchall()
-
-    def shown_in_table() -> dict[str, str]:
-        return {name: labels(local_path(image).read_bytes()).prompt for name, image in table()}
-
-    def expected(*names: str) -> dict[str, str]:
-        return {name: f"A photo of a {name} on a plain background, soft light" for name in names}
-
-    first = ("teapot", "paper lantern", "wooden chair")
-    assert run_of(example.example_bitdance_batch()).state == "success"
-    assert shown_in_table() == expected(*first)
-    assert local.bill().billed == 3
-
-    table("INSERT INTO products (name) VALUES ('brass bell')")
-    assert run_of(example.example_bitdance_batch()).state == "success"
-    assert shown_in_table() == expected(*first, "brass bell")
-    assert local.bill().billed == 4
-
-    run = run_of(example.example_bitdance_batch())
-    states = {task.task_id: task.state for task in run.get_task_instances()}
-    assert states == {"products_without_image": "success", "images": "skipped", "write_back": "skipped"}
-
-    table("UPDATE products SET image = NULL")  # as if it had not been written back
-    assert run_of(example.example_bitdance_batch()).state == "success"
-    assert shown_in_table() == expected(*first, "brass bell")
-    assert local.bill().billed == 4
-
-
 def test_chunks_are_batches_of_their_own_and_share_a_folder(local: LocalService, output: Path) -> None:
     chunks = [
         [{"key": f"k-{chunk}-{number}", "subject": f"thing {chunk} {number}"} for number in range(25)]
@@ -126,6 +82,29 @@ def test_chunks_are_batches_of_their_own_and_share_a_folder(local: LocalService,
     ]
     assert shown(output) == {item["key"]: f"A {item['subject']}" for chunk in chunks for item in chunk}
     assert local.bill().billed == 75
+
+
+def test_a_prompt_file_is_a_template_over_the_columns_and_a_txt_is_no_file(
+    local: LocalService, output: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "poster.prompt").write_text("A poster of {subject} for {{ dag.dag_id }}\n")
+    prompts = {
+        "poster.prompt": [{"key": "fox", "subject": "a fox"}, {"key": "txt", "subject": "notes.txt"}],
+        None: ["A page of notes.txt"],
+    }
+    with DAG("prompt_file_of_a_batch", schedule=None, template_searchpath=[str(tmp_path)]) as dag:
+        for number, (prompt, items) in enumerate(prompts.items()):
+            BitDanceBatchOperator(
+                task_id=f"images_{number}", items=items, prompt=prompt, output_path=f"{output}/", retries=2
+            )
+
+    results(run_of(dag))
+
+    assert sorted(str(made["prompt"]) for made in local.predictions()) == [
+        "A page of notes.txt",
+        "A poster of a fox for prompt_file_of_a_batch",
+        "A poster of notes.txt for prompt_file_of_a_batch",
+    ]
 
 
 def test_a_file_of_bad_rows_is_refused_at_once_with_every_row_and_no_request(

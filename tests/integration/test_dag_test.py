@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from datetime import timedelta
@@ -28,7 +27,6 @@ except ImportError:  # Airflow 3.1
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
 DAG_FILES = Path(__file__).parents[2] / "example_dags"
-EXAMPLES = sorted(DAG_FILES.glob("example_*.py"))
 
 
 def local_path(uri: str) -> Path:
@@ -36,7 +34,7 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def run_of(dag: DAG) -> Any:
+def run_of(dag: DAG, **options: Any) -> Any:
     """Run a Dag as ``dag.test()`` does, which takes only Dags that Airflow has in its database."""
     for task in dag.tasks:
         task.retry_delay = timedelta(0)  # so that a test that fails does not wait for it
@@ -44,7 +42,7 @@ def run_of(dag: DAG) -> Any:
     bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
-    return dag.test()
+    return dag.test(**options)
 
 
 def results(run: Any) -> list[dict[str, Any]]:
@@ -79,26 +77,6 @@ def a_dag(output: Path, name: str, **given: Any) -> DAG:
     with DAG(name, schedule=None) as dag:
         BitDanceTextToImageOperator(task_id="image", **{**arguments, **given})
     return dag
-
-
-def test_the_example_stores_three_images_and_pays_for_three(
-    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BITDANCE_OUTPUT_PATH", f"{output}/")
-    monkeypatch.syspath_prepend(str(DAG_FILES))
-    example = importlib.reload(importlib.import_module("example_bitdance_basic"))
-
-    stored = results(run_of(example.example_bitdance_basic()))
-
-    for result in stored:
-        assert_right_picture(result)
-    assert {local_path(result["uri"]) for result in stored} == set(output.glob("*.png"))
-    assert sorted((made["prompt"], made["size"]) for made in local.predictions()) == [
-        ("A lighthouse above the sea at dusk, long exposure", "1280*720"),
-        ("A paper-cut fox in a birch forest", "864*1152"),
-        ("A teapot on a wooden table, soft morning light", "1024*1024"),
-    ]
-    assert local.bill().billed == len(stored) == 3
 
 
 def test_a_deferred_image_is_stored_by_the_resumed_task(
@@ -190,25 +168,3 @@ def test_no_log_shows_key_or_output_address(
     assert "Bought prediction" in shown
     assert API_KEY not in shown
     assert "/outputs/" not in shown
-
-
-# The example Dags as Airflow parses them
-
-
-@pytest.fixture(scope="module")
-def bag() -> Any:
-    return DagBag(str(DAG_FILES))
-
-
-def test_every_example_is_parsed_without_error(bag: Any) -> None:
-    assert bag.import_errors == {}
-    assert {Path(dag.fileloc) for dag in bag.dags.values()} == set(EXAMPLES)
-
-
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_every_example_has_tags_a_text_and_two_retries(bag: Any, file: Path) -> None:
-    dag = bag.dags[file.stem]
-
-    assert {"bitdance", "example"} <= set(dag.tags)
-    assert len(dag.doc_md.splitlines()) > 3
-    assert {task.retries for task in dag.tasks} == {2}

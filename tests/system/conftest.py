@@ -93,7 +93,7 @@ def running(
     dags, images = home / "dags", home / "images"
     dags.mkdir()
     for folder in (ROOT / "example_dags", Path(__file__).parent / "dags"):
-        for file in folder.glob("*.py"):
+        for file in (*folder.glob("*.py"), *folder.glob("*.prompt")):
             shutil.copy(file, dags)
     with running_service(Options(api_key=API_KEY, latency=1.0)) as service:
         connection = {"conn_type": "bitdance", "host": service.url, "password": API_KEY}
@@ -102,6 +102,8 @@ def running(
             "BITDANCE_S3_OUTPUT_PATH": f"s3://my_s3@{s3_path}/images/",
             "AIRFLOW_CONN_BITDANCE_DEFAULT": json.dumps(connection),
             "AIRFLOW_CONN_MY_S3": s3.connection(),
+            # The examples say nothing of it, and five minutes are long for a test.
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
             # A machine that sleeps is missed after 20 seconds and not after five minutes.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",

@@ -1,0 +1,86 @@
+"""One subject a day in three shapes, and a web page that is built as soon as the pictures are there.
+
+The first Dag runs every day. Its prompt is the text of a file beside it, ``example_bitdance_daily.prompt``,
+which may be edited without touching the Dag. Airflow fills in what stands in double braces: ``{{ ds }}`` is
+the day of the run, ``{{ params.subject }}`` may be changed when the Dag is triggered by hand. What stands in
+single braces comes from the item: the three pictures of a day differ in size and framing, and are made in one
+task, for about $0.03.
+
+That task updates an asset. The second Dag is scheduled on the asset and not on the clock, so it runs when
+there are new pictures, however long they took. The asset's event says where their manifest lies, and the page
+is made from that. No Dag knows more of the other than the asset's name.
+
+Pictures and page go to ``BITDANCE_OUTPUT_PATH``, an environment variable, or to /tmp/bitdance-images. A day's
+pictures are named by the day. Clear a day or backfill a month twice: what is there already, with the same
+prompt, is not bought again.
+
+``retries=2`` because Airflow's default is none, and then a killed worker leaves paid images uncollected until
+somebody clears the task. A retry buys only what is missing. A new Dag is paused, for this one spends money
+every day.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.sdk import Asset, ObjectStoragePath, Param, dag, task
+
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
+
+OUTPUT = os.environ.get("BITDANCE_OUTPUT_PATH", "/tmp/bitdance-images").rstrip("/")
+PICTURES = Asset("example_bitdance_daily_pictures")
+
+
+@dag(
+    schedule="@daily",
+    catchup=False,
+    is_paused_upon_creation=True,
+    params={"subject": Param("A harbour town", type="string", title="Subject", minLength=1)},
+    tags=["bitdance", "example"],
+    doc_md=__doc__,
+    default_args={"retries": 2},
+)
+def example_bitdance_daily() -> None:
+    """Make today's pictures."""
+    BitDanceBatchOperator(
+        task_id="pictures",
+        prompt="example_bitdance_daily.prompt",
+        items=[
+            {"key": "{{ ds }}-wide", "size": "16:9", "framing": "Seen from far away"},
+            {"key": "{{ ds }}-square", "size": "1:1", "framing": "One street"},
+            {"key": "{{ ds }}-tall", "size": "9:16", "framing": "One house"},
+        ],
+        output_path=f"{OUTPUT}/daily/",
+        deferrable=True,
+        outlets=[PICTURES],
+    )
+
+
+@dag(
+    schedule=[PICTURES],
+    tags=["bitdance", "example"],
+    doc_md=__doc__,
+    default_args={"retries": 2},
+)
+def example_bitdance_daily_page() -> None:
+    """Show the newest pictures on a page."""
+
+    @task(inlets=[PICTURES])
+    def page(inlet_events: Any = None) -> str:
+        from airflow_provider_bitdance.manifest import read_manifest
+
+        newest = inlet_events[PICTURES][-1]
+        pictures = [
+            f'<img src="{str(row.uri).rpartition("/")[2]}" alt="{row.key}" height="400">'
+            for row in read_manifest(newest.extra["manifest"])
+        ]
+        file = ObjectStoragePath(f"{OUTPUT}/daily/index.html")
+        file.write_text("\n".join(["<!doctype html>", "<title>Today</title>", *pictures, ""]))
+        return str(file)
+
+    page()
+
+
+example_bitdance_daily()
+example_bitdance_daily_page()

@@ -1,0 +1,233 @@
+"""The example Dags, unchanged, in ``dag.test()`` against the local service.
+
+The maintenance example runs in ``test_maintenance.py``. The approval example needs a person: it is parsed
+here, and runs on a real Airflow in ``tests/system/test_examples.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local.pictures import labels
+from airflow_provider_bitdance.version_compat import load_dags
+from tests.integration.test_dag_test import DAG_FILES, assert_right_picture, local_path, results, run_of
+from tests.unit.support import FakeClock
+
+EXAMPLES = sorted(DAG_FILES.glob("example_*.py"))
+PRODUCTS = ("teapot", "paper lantern", "wooden chair")
+
+Example = Callable[[str], DAG]
+
+
+@pytest.fixture(scope="module")
+def bag() -> Any:
+    return load_dags(str(DAG_FILES))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("examples") / "images"
+
+
+@pytest.fixture
+def output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the empty output folder: one for all, since another one makes another version of a Dag, and with
+    several of them SQLAlchemy warns on Airflow 3.1."""
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("BITDANCE_OUTPUT_PATH", f"{folder}/")
+    return folder
+
+
+@pytest.fixture
+def example(output: Path, airflow_db: None) -> Example:
+    """Return what parses an example Dag with the test's settings."""
+    return lambda dag_id: load_dags(str(DAG_FILES)).dags[dag_id]  # type: ignore[no-any-return]
+
+
+@dataclass
+class Shop:
+    """The table of the batch example."""
+
+    file: Path
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.file)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def shown(self) -> dict[str, str]:
+        """Return the products, each with the prompt that its image shows."""
+        rows = self.execute("SELECT name, image FROM products ORDER BY id")
+        return {name: labels(local_path(image).read_bytes()).prompt for name, image in rows}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    shop = Shop(tmp_path / "shop" / "shop.db")
+    monkeypatch.setenv("BITDANCE_DATABASE", str(shop.file))
+    return shop
+
+
+def photos(*names: str) -> dict[str, str]:
+    return {name: f"A photo of a {name} on a plain background, soft light" for name in names}
+
+
+def states(run: Any) -> dict[str, str]:
+    return {task.task_id: task.state for task in run.get_task_instances()}
+
+
+# Basic
+
+
+def test_the_basic_example_stores_three_images_and_pays_for_three(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    stored = results(run_of(example("example_bitdance_basic")))
+
+    for result in stored:
+        assert_right_picture(result)
+    assert {local_path(result["uri"]) for result in stored} == set(output.glob("*.png"))
+    assert sorted((made["prompt"], made["size"]) for made in local.predictions()) == [
+        ("A lighthouse above the sea at dusk, long exposure", "1280*720"),
+        ("A paper-cut fox in a birch forest", "864*1152"),
+        ("A teapot on a wooden table, soft morning light", "1024*1024"),
+    ]
+    assert local.bill().billed == len(stored) == 3
+
+
+# Daily
+
+
+def a_day(dag: DAG, day: int, **options: Any) -> Any:
+    return run_of(dag, logical_date=datetime(2026, 11, day, tzinfo=UTC), **options)
+
+
+def test_a_day_is_bought_in_three_shapes_from_the_prompt_file_and_only_once(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    daily = example("example_bitdance_daily")
+
+    (first,) = results(a_day(daily, 21))
+
+    bottom = "Watercolour on rough paper, soft light, no text."
+    top = "A harbour town on 2026-11-21, in the weather of the season."
+    assert {(made["prompt"], made["size"]) for made in local.predictions()} == {
+        (f"{top}\n{bottom} Seen from far away.", "1280*720"),
+        (f"{top}\n{bottom} One street.", "1024*1024"),
+        (f"{top}\n{bottom} One house.", "720*1280"),
+    }
+    assert {path.name for path in output.glob("daily/*.png")} == {
+        f"2026-11-21-{shape}.png" for shape in ("wide", "square", "tall")
+    }
+    assert (first["stored"], local.bill().billed) == (3, 3)
+
+    (again,) = results(a_day(daily, 21))
+    assert (again["reused"], local.bill().billed) == (3, 3)
+    results(a_day(daily, 22, run_conf={"subject": "A mountain village"}))
+    assert local.bill().billed == 6
+    assert local.predictions()[-1]["prompt"].startswith("A mountain village on 2026-11-22")
+
+
+def test_the_page_shows_the_pictures_of_the_newest_day(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    for day in (21, 22):
+        results(a_day(example("example_bitdance_daily"), day))
+
+    (page,) = results(run_of(example("example_bitdance_daily_page")))
+
+    file = Path(page)
+    assert file == output / "daily" / "index.html"
+    shown = re.findall('<img src="([^"]+)"', file.read_text())
+    assert shown == ["2026-11-22-wide.png", "2026-11-22-square.png", "2026-11-22-tall.png"]
+    assert all((file.parent / name).exists() for name in shown)
+
+
+# Batch
+
+
+def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
+    local: LocalService, shop: Shop, example: Example
+) -> None:
+    batch = example("example_bitdance_batch")
+
+    assert run_of(batch).state == "success"
+    assert shop.shown() == photos(*PRODUCTS)
+    assert local.bill().billed == 3
+
+    shop.execute("INSERT INTO products (name) VALUES ('brass bell')")
+    assert run_of(batch).state == "success"
+    assert shop.shown() == photos(*PRODUCTS, "brass bell")
+    assert local.bill().billed == 4
+
+    assert states(run_of(batch)) == {
+        "products_without_image": "success",
+        "images": "skipped",
+        "write_back": "skipped",
+    }
+
+    shop.execute("UPDATE products SET image = NULL")  # as if it had not been written back
+    assert run_of(batch).state == "success"
+    assert shop.shown() == photos(*PRODUCTS, "brass bell")
+    assert local.bill().billed == 4
+
+
+def test_a_product_whose_image_fails_is_left_to_the_next_run(
+    local: LocalService, clock: FakeClock, shop: Shop, example: Example
+) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200, match="lantern", times=1)
+    batch = example("example_bitdance_batch")
+
+    assert run_of(batch).state == "success"
+    assert shop.execute("SELECT name FROM products WHERE image IS NULL") == [("paper lantern",)]
+    assert run_of(batch).state == "success"
+    assert shop.shown() == photos(*PRODUCTS)
+    bill = local.bill()
+    assert (bill.submitted, bill.refunded, bill.billed) == (4, 1, 3)
+
+
+def test_chunks_are_written_back_one_by_one_and_a_chunk_that_fails_holds_up_no_other(
+    local: LocalService, shop: Shop, example: Example
+) -> None:
+    chunks = example("example_bitdance_batch_chunks")
+    local.add_fault(on="submit", kind="status", status=401, match="chair", times=1)
+
+    run = run_of(chunks)
+
+    assert run.state == "failed"
+    assert shop.execute("SELECT name FROM products WHERE image IS NULL") == [("wooden chair",)]
+    assert run_of(chunks).state == "success"
+    assert shop.shown() == photos(*PRODUCTS)
+    assert local.bill().billed == 3
+    assert set(states(run_of(chunks)).values()) == {"success", "skipped"}
+
+
+# As Airflow parses them
+
+
+def test_every_example_is_parsed_without_error(bag: Any) -> None:
+    assert bag.import_errors == {}
+    assert {Path(dag.fileloc) for dag in bag.dags.values()} == set(EXAMPLES)
+
+
+def test_every_dag_is_named_after_its_file_and_has_tags_a_text_and_two_retries(bag: Any) -> None:
+    for dag_id, dag in bag.dags.items():
+        assert dag_id.startswith(Path(dag.fileloc).stem)
+        assert {"bitdance", "example"} <= set(dag.tags)
+        assert {task.retries for task in dag.tasks} == {2}, dag_id
+
+
+def test_every_text_says_why_there_are_two_retries(bag: Any) -> None:
+    for dag_id, dag in bag.dags.items():
+        assert re.search("``retries=2``[^.]* because Airflow's default is none", dag.doc_md), dag_id

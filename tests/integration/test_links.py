@@ -1,0 +1,47 @@
+"""A task's links in Airflow's database, where the UI reads them: there while the task runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from airflow_provider_bitdance.api.client import AsyncClient
+from airflow_provider_bitdance.links import bitdance as links
+from airflow_provider_bitdance.local import LocalService
+from tests.integration.test_dag_test import a_dag, run_of
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+
+def in_database(dag_id: str) -> dict[str, str]:
+    """Return the links of a Dag's task, by their keys."""
+    query = select(XComModel.key, XComModel.value).where(XComModel.dag_id == dag_id)
+    with create_session() as session:
+        found = session.execute(query).all()
+    # Airflow 3.3 and older keep a text as JSON, in quotes.
+    return {key: value.strip('"') for key, value in found if key.startswith("_link_")}
+
+
+def test_the_link_to_wavespeed_is_there_while_the_task_waits(
+    local: LocalService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "DEFAULT_BASE_URL", local.url)
+    seen = []
+    look = AsyncClient.get_prediction
+
+    async def looked(client: AsyncClient, prediction_id: str) -> Any:
+        seen.append(in_database("linked"))
+        return await look(client, prediction_id)
+
+    monkeypatch.setattr(AsyncClient, "get_prediction", looked)
+
+    run = run_of(a_dag(tmp_path, "linked"))
+
+    assert run.state == "success"
+    assert seen[0] == {"_link_WaveSpeedLink": "https://wavespeed.ai/predictions"}
+    assert in_database("linked") == {**seen[0], "_link_StoredLink": ""}
