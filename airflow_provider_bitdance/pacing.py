@@ -54,8 +54,9 @@ class Pace:
         self.started = 0
         self._window = float(max_in_flight or window or FIRST_WINDOW)
         self._growing_fast = window is None
-        self._sent = deque(sorted(submitted))
-        self._taken = deque(self._sent)
+        self._unanswered = 0
+        self._answered = deque(sorted(submitted))
+        self._taken = deque(self._answered)
         self._refusals = 0
         self._refused_at = -math.inf
         self._blocked_until = -math.inf
@@ -95,24 +96,22 @@ class Pace:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
         wait = self._until_free(now, others=0)
         if wait == 0:
-            self._sent.append(now)
+            self._unanswered += 1
             self._is_probing = self._refusals > 0
         return wait
 
-    def accepted(self, *, sent_at: float) -> None:
-        """Take note that the API took a submission: it may take more.
-
-        :param sent_at: Unix time.
-        """
-        self._refusals, self._is_probing = 0, False
-        self._taken.append(sent_at)
+    def accepted(self, *, now: float) -> None:
+        """Take note that the API took a submission: it may take more."""
+        self._take_answer(now)
+        self._refusals = 0
+        self._taken.append(now)
         if self.max_in_flight is None:
             step = 1.0 if self._growing_fast else 1.0 / self._window
             self._window = min(self._window + step, LARGEST_WINDOW)
 
-    def lost(self) -> None:
+    def lost(self, *, now: float) -> None:
         """Take note that a submission had no answer, or another one: it says nothing of the pace."""
-        self._is_probing = False
+        self._take_answer(now)
 
     def refused(self, *, sent_at: float, now: float, asked: float | None, draw: float) -> None:
         """Take note of a 429: nothing is sent for a while, and then one submission tries it.
@@ -121,7 +120,7 @@ class Pace:
         :param asked: Seconds that the API asked to wait (``Retry-After``).
         :param draw: A random number from 0 to 1; it makes the pause longer by a tenth at most.
         """
-        self._is_probing = False
+        self._take_answer(now)
         self._blocked_until = max(self._blocked_until, now + (asked or 0.0))
         if sent_at <= self._refused_at:
             return  # it was on its way when the last one was refused
@@ -149,15 +148,22 @@ class Pace:
             return blocked
         if self._is_probing or (self._refusals and others):
             return SHORT_WAIT
-        _forget_before(now - MINUTE, self._sent)
+        _forget_before(now - MINUTE, self._answered)
         if self.requests_per_minute is None:
             return 0.0
-        too_many = len(self._sent) + others + 1 - self.requests_per_minute
+        sent = len(self._answered) + max(self._unanswered, others)
+        too_many = sent + 1 - self.requests_per_minute
         if too_many <= 0:
             return 0.0
-        if too_many > len(self._sent):
-            return SHORT_WAIT  # the others are about to be sent
-        return self._sent[too_many - 1] + MINUTE - now
+        if too_many > len(self._answered):
+            return SHORT_WAIT  # the others are about to be answered
+        return self._answered[too_many - 1] + MINUTE - now
+
+    def _take_answer(self, now: float) -> None:
+        """Count a submission from its answer on: by then it has arrived, however long it was on its way."""
+        self._unanswered -= 1
+        self._is_probing = False
+        self._answered.append(now)
 
 
 def _forget_before(moment: float, moments: deque[float]) -> None:

@@ -39,6 +39,10 @@ USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_
 MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 32
 """To the API, and as many to the hosts of outputs: more than the engine's submissions and looks at once."""
+IDLE_SECONDS = 5.0
+"""An idle connection is kept so long. One that the server is closing would lose the answer to a purchase."""
+IDLE_SECONDS_OF_READERS = 60.0
+"""Where only looks are sent: longer than most pauses between them, for a new connection costs a handshake."""
 
 
 class Client:
@@ -87,6 +91,7 @@ class AsyncClient:
     :param settings: Key and address.
     :param transport: An ``httpx.AsyncBaseTransport``, used for downloads too; for tests.
     :param output_rule: Says which output URLs may be fetched.
+    :param is_reader: It only looks, and buys nothing: its idle connections are kept for longer.
     """
 
     def __init__(
@@ -95,9 +100,11 @@ class AsyncClient:
         *,
         transport: Any = None,
         output_rule: addresses.OutputRule | None = None,
+        is_reader: bool = False,
     ) -> None:
         self.settings = settings
-        self._http = httpx.AsyncClient(**_api_options(settings, transport))
+        idle = IDLE_SECONDS_OF_READERS if is_reader else IDLE_SECONDS
+        self._http = httpx.AsyncClient(**_api_options(settings, transport, idle))
         # A second client, so that the API key cannot reach the host of an output.
         self._outputs = httpx.AsyncClient(**_options(settings, transport))
         self._output_rule = output_rule or addresses.OutputRule(settings.base_url)
@@ -179,7 +186,7 @@ class AsyncClient:
         return protocol.read(call, _answer(self.settings, response))
 
 
-def _options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
+def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
     """Return what both httpx clients share. Redirects are never followed: a POST must not move."""
     return {
         "timeout": httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
@@ -187,12 +194,16 @@ def _options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
         "headers": {"User-Agent": USER_AGENT},
         "transport": transport,
         "verify": _ssl_context(),
-        "limits": httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+        "limits": httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_CONNECTIONS,
+            keepalive_expiry=idle,
+        ),
     }
 
 
-def _api_options(settings: ClientSettings, transport: Any) -> dict[str, Any]:
-    options = _options(settings, transport)
+def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
+    options = _options(settings, transport, idle)
     options["headers"] = {**options["headers"], "Authorization": f"Bearer {settings.api_key}"}
     return {**options, "base_url": settings.base_url}
 

@@ -18,6 +18,7 @@ from airflow_provider_bitdance.journal import (
     Adopted,
     ImageState,
     Job,
+    JobState,
     Journal,
     Status,
     Stored,
@@ -118,7 +119,7 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
                     bench, "%s has bought prediction %s; collectable for 7 days", owner, theirs.prediction_id
                 )
             return None  # stopped by us, and nothing of it is of use
-        is_busy = len(state.images) > 1 and now < state.deadline  # a batch that is at work on others
+        is_busy = len(state.images) > 1 and _has_work(state) and now < state.deadline
         at_rest = now >= state.deadline or (theirs.status is Status.FAILED and not is_busy)
         if not same and not at_rest:
             raise _refusal(bench, image, owner)
@@ -130,6 +131,11 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
         if now >= bench.journal.state.deadline:
             raise AddressBusyError(f"Task {_name(owner)} is about to buy the same image")
         await bench.clock.sleep(LOOK_SECONDS)
+
+
+def _has_work(state: JobState) -> bool:
+    """Say whether a job has images that have neither been stored nor failed."""
+    return any(image.status not in (Status.STORED, Status.FAILED) for image in state.images.values())
 
 
 async def _stored(bench: Bench, image: ImageState) -> Stored | None:

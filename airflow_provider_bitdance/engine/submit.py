@@ -163,7 +163,7 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
             _take_refusal(bench, pace, error, sent_at=now)
             refusal = error
         except NotSentError as error:
-            pace.lost()
+            pace.lost(now=bench.clock.time())
             unsent += 1
             refusal = error
             pause = min(FIRST_PAUSE * 2.0 ** (unsent - 1), LONGEST_PAUSE) * random.uniform(0.8, 1.2)
@@ -172,10 +172,10 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
             bench.log.info("%s. Trying again in %.0f s", error.what, pause)
             await bench.clock.sleep(pause)
         except BaseException:
-            pace.lost()
+            pace.lost(now=bench.clock.time())
             raise
         else:
-            pace.accepted(sent_at=now)
+            pace.accepted(now=bench.clock.time())
             return prediction
 
 

@@ -114,9 +114,12 @@ class BitDanceHook(BaseHook):
         """Return a sync client. Close it, or use it in a ``with`` statement."""
         return Client(self.settings, transport=self._transport)
 
-    def new_async_client(self) -> AsyncClient:
-        """Return an async client. Read ``settings`` before there is an event loop: reading them blocks."""
-        return AsyncClient(self.settings, transport=self._transport)
+    def new_async_client(self, *, is_reader: bool = False) -> AsyncClient:
+        """Return an async client. Read ``settings`` before there is an event loop: reading them blocks.
+
+        :param is_reader: It only looks at predictions.
+        """
+        return AsyncClient(self.settings, transport=self._transport, is_reader=is_reader)
 
     async def get_async_conn(self) -> AsyncClient:
         """Return an async client, without blocking the event loop: for triggers."""

@@ -83,7 +83,7 @@ class BitDanceBaseOperator(BaseOperator):
         *,
         bitdance_conn_id: str = "bitdance_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        defer_after: float = 20.0,
+        defer_after: float = 15.0,
         timeout: float = 600.0,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
         if_exists: Literal["reuse", "regenerate", "fail"] = "reuse",

@@ -64,7 +64,7 @@ async def shared_lookout(conn_id: str, *, poll_interval: float, clock: Clock) ->
     key = (hook.settings.identity, poll_interval)
     shared = of_loop.lookouts.get(key)
     if shared is None:
-        client = hook.new_async_client()
+        client = hook.new_async_client(is_reader=True)
         schedule = PollSchedule(interval=poll_interval)
         shared = of_loop.lookouts[key] = _Shared(client, Lookout(client, schedule=schedule, clock=clock))
     shared.users += 1

@@ -33,16 +33,26 @@ def test_a_given_limit_in_flight_holds_from_the_first_submission_on() -> None:
 def test_a_given_limit_neither_grows_nor_shrinks() -> None:
     pace = Pace(max_in_flight=3)
     for _ in range(100):
-        pace.accepted(sent_at=NOW)
+        pace.accepted(now=NOW)
     refuse(pace, NOW)
     assert pace.window == 3
 
 
 def test_a_rate_is_used_up_and_then_waited_for() -> None:
     pace = Pace(requests_per_minute=2)
-    assert [pace.turn(now=NOW), pace.turn(now=NOW + 10), pace.turn(now=NOW + 10)] == [0, 0, 50]
-    assert pace.wait(now=NOW + 10) == 50
+    for moment in (NOW, NOW + 10):
+        assert pace.turn(now=moment) == 0
+        pace.accepted(now=moment)
+    assert pace.turn(now=NOW + 10) == pace.wait(now=NOW + 10) == 50
     assert pace.turn(now=NOW + 60) == 0
+
+
+def test_a_submission_counts_from_its_answer_for_it_may_have_been_long_on_its_way() -> None:
+    pace = Pace(requests_per_minute=1)
+    assert pace.turn(now=NOW) == 0
+    assert 0 < pace.turn(now=NOW + 20) < 1, "it is not answered yet"
+    pace.accepted(now=NOW + 25)
+    assert pace.turn(now=NOW + 26) == 59
 
 
 def test_what_an_earlier_process_sent_counts_within_its_minute() -> None:
@@ -75,6 +85,7 @@ def test_no_minute_has_more_than_the_given_rate(rate: int, pauses: list[float]) 
         while wait := pace.turn(now=now):
             now += wait
         sent.append(now)
+        pace.accepted(now=now)
     for first, beyond in zip(sent, list(sent)[rate:], strict=False):
         assert beyond - first >= 60 - 1e-6
 
@@ -91,7 +102,7 @@ def test_without_limits_the_window_starts_small_and_doubles_with_each_round_of_a
     for expected in (FIRST_WINDOW, 2 * FIRST_WINDOW, 4 * FIRST_WINDOW):
         assert pace.window == expected
         for _ in range(pace.window):
-            pace.accepted(sent_at=NOW)
+            pace.accepted(now=NOW)
 
 
 def test_a_window_that_an_earlier_process_found_out_is_where_this_one_starts() -> None:
@@ -102,12 +113,12 @@ def test_a_window_that_an_earlier_process_found_out_is_where_this_one_starts() -
 def test_a_429_halves_the_window_once_and_then_it_grows_by_one_a_round() -> None:
     pace = Pace()
     for _ in range(24):
-        pace.accepted(sent_at=NOW)
+        pace.accepted(now=NOW)
     for _ in range(5):  # answers to what was sent before say nothing new
         refuse(pace, NOW)
     assert pace.window == 16
     for _ in range(17):
-        pace.accepted(sent_at=NOW)
+        pace.accepted(now=NOW)
     assert pace.window == 17
 
 
@@ -130,8 +141,8 @@ def test_without_a_word_of_the_api_the_pauses_double() -> None:
 def test_the_third_429_in_a_row_is_taken_for_a_limit_of_the_minute() -> None:
     """WaveSpeed's limits reset every minute: what was taken in the last one counts from its first."""
     pace = Pace()
-    pace.accepted(sent_at=NOW)
-    pace.accepted(sent_at=NOW + 1)
+    pace.accepted(now=NOW)
+    pace.accepted(now=NOW + 1)
     assert [refuse(pace, NOW + 1), refuse(pace, NOW + 2)] == [1, 2]
     assert refuse(pace, NOW + 4) == MINUTE - 4
 
@@ -142,7 +153,7 @@ def test_after_a_429_one_submission_tries_it_and_the_others_wait_for_its_answer(
     later = NOW + pause
     assert pace.turn(now=later) == 0
     assert pace.turn(now=later) > 0
-    pace.accepted(sent_at=later)
+    pace.accepted(now=later)
     assert pace.turn(now=later) == 0
 
 
@@ -150,7 +161,7 @@ def test_a_trial_without_an_answer_lets_the_next_one_try() -> None:
     pace = Pace()
     later = NOW + refuse(pace, NOW)
     assert pace.turn(now=later) == 0
-    pace.lost()
+    pace.lost(now=later)
     assert pace.turn(now=later) == 0
 
 
@@ -168,7 +179,7 @@ def test_the_window_stays_within_its_bounds(answers: list[str]) -> None:
     for answer in answers:
         now += 5
         if answer == "accepted":
-            pace.accepted(sent_at=now)
+            pace.accepted(now=now)
         else:
             refuse(pace, now)
         assert 1 <= pace.window <= LARGEST_WINDOW
@@ -198,7 +209,7 @@ def test_two_tasks_that_find_out_the_same_limit_share_it(limit: int) -> None:
             if len(ends) >= limit:
                 paces[owner].refused(sent_at=now, now=now, asked=None, draw=0.5)
                 continue
-            paces[owner].accepted(sent_at=now)
+            paces[owner].accepted(now=now)
             paces[owner].in_flight += 1
             ends.append((now + latency, owner))
             bought[owner] += tick > 4000
