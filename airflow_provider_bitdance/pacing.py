@@ -34,6 +34,8 @@ class Pace:
     :param max_in_flight: At most so many predictions that have not ended; ``None`` finds out.
     :param requests_per_minute: At most so many submissions in any 60 seconds; ``None`` is without limit.
     :param submitted: Unix times of earlier submissions of the same job.
+    :param window: Predictions in flight that the account took at once, where that was found out before.
+    :param blocked_until: Unix time before which nothing is sent, after an earlier 429.
     :ivar is_closed: Nothing more is to be sent, and no refused submission again.
     :ivar in_flight: Predictions that were submitted and have not ended; the caller counts.
     :ivar started: Purchases that have begun and are not over.
@@ -46,6 +48,7 @@ class Pace:
         requests_per_minute: int | None = None,
         submitted: Iterable[float] = (),
         window: float | None = None,
+        blocked_until: float = -math.inf,
     ) -> None:
         self.max_in_flight = max_in_flight
         self.requests_per_minute = requests_per_minute
@@ -59,7 +62,7 @@ class Pace:
         self._taken = deque(self._answered)
         self._refusals = 0
         self._refused_at = -math.inf
-        self._blocked_until = -math.inf
+        self._blocked_until = blocked_until
         self._is_probing = False
 
     @property
@@ -92,9 +95,18 @@ class Pace:
         """Return the seconds for which nothing is sent, after a 429."""
         return max(0.0, self._blocked_until - now)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last answer was a 429."""
+        return self._refusals > 0
+
+    def until_turn(self, *, now: float) -> float:
+        """Return the seconds until the turn for a submission comes, and take none."""
+        return self._until_free(now, others=0)
+
     def turn(self, *, now: float) -> float:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
-        wait = self._until_free(now, others=0)
+        wait = self.until_turn(now=now)
         if wait == 0:
             self._unanswered += 1
             self._is_probing = self._refusals > 0

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from weakref import WeakKeyDictionary
 
 __all__ = ["DEFAULT_POLL_INTERVAL", "Looks", "PollSchedule", "Watcher"]
 
@@ -26,6 +27,8 @@ PRESSED_SCOUTS = 2
 """So many times as many where somebody is pressed for the first end."""
 REMEMBERED_LOOKS = 64
 REMEMBERED_ENDS = 64
+MUCH_SOONER = 0.7
+"""An end before this part of the expected age says that what was learned is out of date."""
 EARLY = 0.2
 """The part of the ends that lies before the age at which one is expected."""
 IMPATIENCE = 1.5
@@ -70,7 +73,7 @@ class PollSchedule:
         return max(pause * (1 + self.jitter * (2 * draw - 1)), self.interval, asked or 0.0)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Watcher:
     """Who waits for predictions: a job, or a trigger.
 
@@ -83,9 +86,26 @@ class Watcher:
 
 
 @dataclass(slots=True, eq=False)
+class _Crowd:
+    """Predictions that tell about each other: those of one job, or all that are alone in theirs.
+
+    :ivar expected_age: The age in seconds at which one may be ready; ``None`` before the first end.
+    :ivar scout: The one that is looked at from the start, whatever is expected.
+    :ivar under_way: Their ages at the looks that are under way.
+    """
+
+    expected_age: float | None = None
+    scout: str = ""
+    under_way: dict[str, float] = field(default_factory=dict)
+    seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LOOKS))
+    ends: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
+
+
+@dataclass(slots=True, eq=False)
 class _Item:
     submitted_at: float
     watcher: Watcher
+    crowd: _Crowd
     due: float
     is_overdue: bool
     looked_at_age: float = 0.0
@@ -98,20 +118,20 @@ class Looks:
 
     :param schedule: The pauses of a prediction of which nothing is known.
     :param draw: Returns random numbers from 0 to 1.
-    :ivar expected_age: The age in seconds at which a prediction may be ready, learned; ``None`` before the
-        first end.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
     draw: Callable[[], float] = field(default=lambda: random.random())
-    expected_age: float | None = None
     _items: dict[str, _Item] = field(default_factory=dict)
     _queue: list[tuple[float, int, str]] = field(default_factory=list)
     _ticket: count[int] = field(default_factory=count)
-    _under_way: dict[str, float] = field(default_factory=dict)
-    _seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LOOKS))
-    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
+    _singles: _Crowd = field(default_factory=_Crowd)
+    _crowds: WeakKeyDictionary[Watcher, _Crowd] = field(default_factory=WeakKeyDictionary)
     _quiet_until: float = 0.0
+
+    def expected_age(self, watcher: Watcher) -> float | None:
+        """Return the age in seconds at which a watcher's predictions may be ready, where it is known."""
+        return self._crowd(watcher).expected_age
 
     def add(self, prediction_id: str, submitted_at: float, watcher: Watcher, *, now: float) -> None:
         """Begin with a prediction.
@@ -119,18 +139,22 @@ class Looks:
         :param submitted_at: Unix time.
         :param now: Unix time.
         """
-        first = self.schedule.first
-        if self.expected_age is not None:
-            first = self.expected_age + self._pause(self.expected_age, watcher)
+        crowd, first = self._crowd(watcher), self.schedule.first
+        if crowd.expected_age is not None:
+            if crowd.scout not in self._items:
+                crowd.scout = prediction_id
+            else:
+                first = self._first(crowd.expected_age, watcher)
         due = submitted_at + first
-        item = _Item(submitted_at, watcher, due=max(now, due), is_overdue=due < now)
+        item = _Item(submitted_at, watcher, crowd, due=max(now, due), is_overdue=due < now)
         self._items[prediction_id] = item
         self._put(prediction_id, item, item.due)
 
     def remove(self, prediction_id: str) -> None:
         """Stop with a prediction."""
-        self._items.pop(prediction_id, None)
-        self._under_way.pop(prediction_id, None)
+        item = self._items.pop(prediction_id, None)
+        if item is not None:
+            item.crowd.under_way.pop(prediction_id, None)
 
     def next_due(self) -> float:
         """Return the Unix time of the next look, or of the next question whether to look; or infinity."""
@@ -145,28 +169,36 @@ class Looks:
         while len(taken) < most and self._queue and self._queue[0][0] <= now:
             due, _, prediction_id = heapq.heappop(self._queue)
             item = self._items.get(prediction_id)
-            if item is None or item.due != due or prediction_id in self._under_way:
+            if item is None or item.due != due or prediction_id in item.crowd.under_way:
                 continue  # it was put again, or removed
-            later = max(self._quiet_until, self._later(item, now))
+            later = max(self._quiet_until, self._later(prediction_id, item, now))
             if later > now:
                 self._put(prediction_id, item, later)
             else:
-                self._under_way[prediction_id] = now - item.submitted_at
+                self.take_one(prediction_id, now=now)
                 taken.append(prediction_id)
         return taken
+
+    def take_one(self, prediction_id: str, *, now: float) -> bool:
+        """Take a prediction to look at, whatever the others show; not where a look is under way."""
+        item = self._items.get(prediction_id)
+        if item is None or prediction_id in item.crowd.under_way:
+            return False
+        item.crowd.under_way[prediction_id] = now - item.submitted_at
+        return True
 
     def seen(self, prediction_id: str, *, ended: bool, now: float) -> None:
         """Take note of what a look showed; a prediction that has ended is removed."""
         item = self._items.get(prediction_id)
-        if item is None:
-            return
-        age = self._under_way.pop(prediction_id)
-        some_ended = any(had_ended for _, had_ended in self._near(age))
-        self._seen.append((age, ended))
+        age = item.crowd.under_way.pop(prediction_id, None) if item is not None else None
+        if item is None or age is None:
+            return  # it was removed meanwhile
+        some_ended = any(had_ended for _, had_ended in self._near(item.crowd, age))
+        item.crowd.seen.append((age, ended))
         if ended:
             del self._items[prediction_id]
             if item.looked_at_age or not item.is_overdue:
-                self._learn(item, age)
+                self._learn(item.crowd, item.looked_at_age, age)
             return
         item.looked_at_age, item.failures = age, 0
         pause = self._pause(age, item.watcher)
@@ -182,51 +214,69 @@ class Looks:
         :param asked: Seconds that the API asked to wait; nothing is looked at before.
         """
         item = self._items.get(prediction_id)
-        if item is None:
+        if item is None or item.crowd.under_way.pop(prediction_id, None) is None:
             return 0
-        self._under_way.pop(prediction_id)
         item.failures += 1
         if asked:
             self._quiet_until = max(self._quiet_until, now + asked)
-        age = now - item.submitted_at
-        self._put(
-            prediction_id,
-            item,
-            now + self.schedule.pause(age=age, draw=self.draw(), failures=item.failures, asked=asked),
+        pause = self.schedule.pause(
+            age=now - item.submitted_at, draw=self.draw(), failures=item.failures, asked=asked
         )
+        self._put(prediction_id, item, now + pause)
         return item.failures
 
     def first_end(self) -> float | None:
         """Return the Unix time at which the oldest prediction may be ready, where that is known."""
-        if self.expected_age is None or not self._items:
-            return None
-        return next(iter(self._items.values())).submitted_at + self.expected_age
+        return self._end_of(next(iter(self._items.values()), None))
 
     def last_end(self) -> float | None:
         """Return the Unix time before which the newest prediction is hardly ready, where that is known."""
-        if self.expected_age is None or not self._items:
-            return None
-        return next(reversed(self._items.values())).submitted_at + self.expected_age
+        return self._end_of(next(reversed(self._items.values()), None))
 
     def hasten(self, prediction_id: str, *, now: float) -> None:
         """Have a last look at a prediction, unless there was one a moment ago."""
+        if self.is_stale(prediction_id, now=now):
+            self._put(prediction_id, self._items[prediction_id], now)
+
+    def is_stale(self, prediction_id: str, *, now: float) -> bool:
+        """Say whether the last look at a prediction is longer ago than the shortest pause."""
         item = self._items.get(prediction_id)
-        if item is not None and now - item.submitted_at - item.looked_at_age >= self.schedule.interval:
-            self._put(prediction_id, item, now)
+        return item is not None and now - item.submitted_at - item.looked_at_age >= self.schedule.interval
 
     def age(self, prediction_id: str, *, now: float) -> float:
         """Return a prediction's age in seconds; 0 where it is not known."""
         item = self._items.get(prediction_id)
         return now - item.submitted_at if item else 0.0
 
+    def _crowd(self, watcher: Watcher) -> _Crowd:
+        return self._singles if watcher.is_single else self._crowds.setdefault(watcher, _Crowd())
+
+    def _end_of(self, item: _Item | None) -> float | None:
+        if item is None or item.crowd.expected_age is None:
+            return None
+        return item.submitted_at + item.crowd.expected_age
+
     def _put(self, prediction_id: str, item: _Item, due: float) -> None:
         item.due = due
         heapq.heappush(self._queue, (due, next(self._ticket), prediction_id))
 
-    def _learn(self, item: _Item, age: float) -> None:
+    def _learn(self, crowd: _Crowd, looked_at_age: float, age: float) -> None:
         """Take note of an end: after the last look, and a little sooner than this one, which may be late."""
-        self._ends.append(max(item.looked_at_age, age * (1 - self.schedule.growth)))
-        self.expected_age = sorted(self._ends)[int(EARLY * (len(self._ends) - 1))]
+        end = max(looked_at_age, age * (1 - self.schedule.growth))
+        expected = crowd.expected_age
+        if expected is not None and end < expected * MUCH_SOONER:
+            crowd.ends.clear()  # things have changed
+        crowd.ends.append(end)
+        crowd.expected_age = sorted(crowd.ends)[int(EARLY * (len(crowd.ends) - 1))]
+        if expected is not None and crowd.expected_age < expected * MUCH_SOONER:
+            for prediction_id, item in self._items.items():
+                due = item.submitted_at + self._first(crowd.expected_age, item.watcher)
+                if item.crowd is crowd and not item.looked_at_age and due < item.due:
+                    self._put(prediction_id, item, due)
+
+    def _first(self, expected_age: float, watcher: Watcher) -> float:
+        """Return the seconds from a submission to its first look, where something is known."""
+        return expected_age + self._pause(expected_age, watcher)
 
     def _pause(self, age: float, watcher: Watcher) -> float:
         pause = min(age * self.schedule.growth, self.schedule.longest)
@@ -234,29 +284,31 @@ class Looks:
             pause = min(pause, self.schedule.interval)
         return pause * (1 + self.schedule.jitter * (2 * self.draw() - 1))
 
-    def _near(self, age: float) -> list[tuple[float, bool]]:
+    def _near(self, crowd: _Crowd, age: float) -> list[tuple[float, bool]]:
         """Return the last few looks at predictions of about an age."""
         near: list[tuple[float, bool]] = []
-        for look in reversed(self._seen):
+        for look in reversed(crowd.seen):
             if abs(look[0] - age) <= self.schedule.growth * age:
                 near.append(look)
                 if len(near) == SCOUTS:
                     break
         return near
 
-    def _later(self, item: _Item, now: float) -> float:
+    def _later(self, prediction_id: str, item: _Item, now: float) -> float:
         """Return when to ask again whether to look at a prediction; now, if it is to be looked at."""
         age = now - item.submitted_at
-        watcher, expected = item.watcher, self.expected_age
+        watcher, crowd, expected = item.watcher, item.crowd, item.crowd.expected_age
+        if prediction_id == crowd.scout:
+            return now
         if watcher.is_pressed and expected is not None and age >= expected * (1 - self.schedule.growth):
             return now
         if watcher.is_single and age >= max(item.looked_at_age, self.schedule.first) * IMPATIENCE:
             return now
-        near = self._near(age)
+        near = self._near(crowd, age)
         if near and 2 * sum(ended for _, ended in near) >= len(near):
             return now
         step = self.schedule.growth / SCOUTS / (PRESSED_SCOUTS if watcher.is_pressed else 1)
-        if any(abs(other - age) < step * age for other in self._under_way.values()):
-            return now + LOOK_TAKES
+        if any(abs(other - age) < step * age for other in crowd.under_way.values()):
+            return now + max(LOOK_TAKES, step * age / 2)
         scouted = [other for other, _ in near if abs(other - age) < step * age]
         return item.submitted_at + max(scouted) / (1 - step) if scouted else now

@@ -8,17 +8,15 @@ from typing import Any
 
 from airflow_provider_bitdance.api.errors import (
     BitDanceError,
-    BudgetError,
     FencedError,
     Paid,
     PredictionTimeoutError,
     RecordUnreadableError,
     StorageError,
-    UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench, Wanted
-from airflow_provider_bitdance.engine.budget import check_purchase, usd
+from airflow_provider_bitdance.engine.budget import usd
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.pump import Pump
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error
@@ -125,7 +123,8 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         if not state.images:
             events += await plan(bench, wanted)
         left_open = bool(state.having(Status.INTENDED))
-        first = None if left_open else _first_to_buy(bench, wanted, events)
+        # A later process first has to see what the account takes.
+        first = None if state.images else _first_to_buy(wanted, events)
         if first is not None:
             events.append(Intended(keys=(first,)))
         try:
@@ -177,27 +176,13 @@ def _tell_if_changed(bench: Bench, wanted: list[Wanted]) -> None:
         )
 
 
-def _first_to_buy(bench: Bench, wanted: list[Wanted], events: list[Event]) -> str | None:
-    """Return the key of an image whose intent can go into the claim's own entry.
+def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
+    """Return the key of an image whose intent can go into the plan's own entry.
 
     Not one that the user named: its address has to be reserved first.
     """
-    if not bench.journal.state.images:
-        settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-        return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
-    for image in bench.journal.state.having(Status.PLANNED, Status.FAILED):
-        is_wanted = image.status is Status.PLANNED or may_be_bought_anew(bench, image)
-        if is_wanted and not image.plan.named:
-            try:
-                check_purchase(bench, image)
-            except (BudgetError, UnconfirmedPurchaseError):
-                return None
-            return image.plan.key
-    return None
-
-
-def _pending(bench: Bench) -> dict[str, float]:
-    return {image.prediction_id: image.submitted_at for image in bench.journal.state.having(Status.SUBMITTED)}
+    settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
+    return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
 
 
 async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
@@ -206,8 +191,9 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
     waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in pump.failures]
     pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
     if pump.rest is not None and pump.stopped is None:
-        to_buy = len(state.having(Status.PLANNED))
-        return Waiting(pending, state.deadline, now, pump.rest.enough, pump.rest.until, to_buy)
+        if len(pending) < pump.rest.in_flight:  # something has ended since the rest was decided
+            return Waiting(pending, state.deadline, now, 0, now, pump.to_buy)
+        return Waiting(pending, state.deadline, now, pump.rest.enough, pump.rest.until, pump.to_buy)
     if waiting and pump.stopped is None and bench.policy.defer_after is not None and now < state.deadline:
         return Waiting(pending, state.deadline, now, enough=len(pending))
     stopped = pump.stopped
@@ -245,8 +231,10 @@ def _failure(bench: Bench, pump: Pump, image: ImageState) -> BitDanceError:
         return pump.failures[image.plan.key]
     if image.status is Status.FAILED:
         return recorded_error(bench, image)
+    is_late = bench.clock.time() >= bench.journal.state.deadline
+    what = f"Not done within {bench.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
     return PredictionTimeoutError(
-        f"Not done within {bench.policy.timeout:.0f} s: prediction {image.prediction_id}",
+        f"{what}: prediction {image.prediction_id}",
         fix="Its output stays collectable for 7 days",
     )
 

@@ -23,6 +23,7 @@ from airflow_provider_bitdance.api.errors import (
     OutputError,
     Paid,
     PredictionError,
+    PredictionTimeoutError,
     RequestRefusedError,
     ServerError,
     UnconfirmedPurchaseError,
@@ -33,7 +34,7 @@ from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
 from airflow_provider_bitdance.engine.submit import PostponedError, buy
 from airflow_provider_bitdance.engine.wait import Lookout
-from airflow_provider_bitdance.journal import Status
+from airflow_provider_bitdance.journal import JobState, Status
 from airflow_provider_bitdance.journal.entries import Claimed, Rested
 from airflow_provider_bitdance.pacing import Pace
 from airflow_provider_bitdance.receipts import Receipt
@@ -67,10 +68,12 @@ class Rest:
 
     :param until: Unix time at which there may be something to do.
     :param enough: So many predictions have to end first; 0 where it is a matter of time.
+    :param in_flight: So many were in flight when this was decided.
     """
 
     until: float
     enough: int
+    in_flight: int
 
 
 class Pump:
@@ -93,8 +96,9 @@ class Pump:
         self._pace = Pace(
             max_in_flight=policy.max_in_flight,
             requests_per_minute=policy.requests_per_minute,
-            submitted=[image.submitted_at for image in state.images.values() if image.submitted_at],
+            submitted=_sent_before(state),
             window=state.window,
+            blocked_until=state.blocked_until,
         )
         self._lookout = Lookout(bench.client, schedule=policy.poll, clock=bench.clock)
         self._watch = self._lookout.watch(is_single=len(state.images) == 1)
@@ -168,12 +172,19 @@ class Pump:
                 self.rest = self._rest(wait)
                 if self.rest is not None:
                     return
-                await self._pause(wait)
+                if wait < math.inf or not await self._stop_if_late():
+                    await self._pause(wait)
                 continue
-            await self._renew_deadline(0.0)
+            if not self._pace.is_refused:
+                await self._renew_deadline(0.0)
             if self.stopped is None:
                 self._pace.start()
                 group.create_task(self._carry(self._left.popleft()))
+
+    @property
+    def to_buy(self) -> int:
+        """Images that are still to be bought."""
+        return len(self._left)
 
     def _until_next_purchase(self) -> float:
         """Return the seconds until one more may begin; infinite where something has to happen first."""
@@ -191,10 +202,26 @@ class Pump:
             return None
         if wait == math.inf:
             if self._pace.in_flight and self._until_idle() <= 0:
-                return Rest(now, enough=1)
+                return (
+                    Rest(now, 1, self._pace.in_flight) if now < self._bench.journal.state.deadline else None
+                )
             wait = (self._lookout.looks.first_end() or now) - now
         is_in_time = now + wait < self._bench.journal.state.deadline
-        return Rest(now + wait, enough=0) if wait >= policy.break_even and is_in_time else None
+        is_long = wait >= policy.break_even
+        return Rest(now + wait, 0, self._pace.in_flight) if is_long and is_in_time else None
+
+    async def _stop_if_late(self) -> bool:
+        """Stop a job that has more to buy, where nothing in flight has ended in its time."""
+        deadline, in_flight = self._bench.journal.state.deadline, self._pace.in_flight
+        if self._pace.started or not in_flight or self._bench.clock.time() < deadline:
+            return False
+        await self._lookout.look_at_all(self._watch)
+        await asyncio.sleep(0)  # what has ended is taken note of
+        if self._pace.in_flight == in_flight:
+            seconds = self._bench.policy.timeout
+            what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s"
+            self._stop(PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days"))
+        return True
 
     def _until_idle(self) -> float:
         """Return the seconds until nothing has moved for so long that a trigger had better wait."""
@@ -212,9 +239,10 @@ class Pump:
                 break
             await self._pause(left)
         if self.rest is not None:
-            await self._write_rest(self.rest)
+            await self._write_rest()
         if not isinstance(self.stopped, FencedError):
-            await self._watch.finish()
+            is_last = self._bench.clock.time() >= self._bench.journal.state.deadline
+            await self._watch.finish(at_all=is_last)
 
     def _until(self, started: float) -> float:
         """Return when this process stops waiting: at the hand-over to the trigger, or at the deadline.
@@ -232,10 +260,11 @@ class Pump:
             return 0.0
         return min(deadline, started + defer_after)
 
-    async def _write_rest(self, rest: Rest) -> None:
+    async def _write_rest(self) -> None:
         """Write down what was found out about the account."""
+        now = self._bench.clock.time()
         try:
-            await self._bench.write(Rested(until=rest.until, window=self._pace.window))
+            await self._bench.write(Rested(until=now + self._pace.blocked(now=now), window=self._pace.window))
         except BitDanceError as error:
             self._stop(error)
 
@@ -321,5 +350,16 @@ class Pump:
         """Wait so long, or until something moves; not beyond the moment at which a rest is due."""
         self._changed.clear()
         if seconds == math.inf and not self._pace.started:
-            seconds = max(self._until_idle(), LONGEST_NAP)
+            late = self._bench.journal.state.deadline - self._bench.clock.time()
+            seconds = max(min(self._until_idle(), late if self._left else math.inf), LONGEST_NAP)
         await self._bench.clock.wait_for(self._changed, seconds)
+
+
+def _sent_before(state: JobState) -> list[float]:
+    """Return the Unix times of earlier submissions; one that was not answered may have been sent."""
+    return [
+        max(image.submitted_at, image.intended_at)
+        for image in state.images.values()
+        # An intent in this process's own claim is still to be sent.
+        if image.intent and not (image.status is Status.INTENDED and image.intended_at == state.time)
+    ]

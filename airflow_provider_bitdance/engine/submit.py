@@ -149,14 +149,16 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     while True:
         if pace.is_closed and refusal is not None:
             raise refusal
-        # A paused process may wake up after another has taken over: look before spending.
-        await asyncio.to_thread(bench.journal.check_unchanged)
-        now = bench.clock.time()
-        if wait := pace.turn(now=now):
+        if wait := pace.until_turn(now=bench.clock.time()):
             if wait >= bench.policy.break_even:
                 raise PostponedError(wait)
             await bench.clock.sleep(wait)
             continue
+        # A paused process may wake up after another has taken over: look before spending.
+        await asyncio.to_thread(bench.journal.check_unchanged)
+        now = bench.clock.time()
+        if pace.turn(now=now):
+            continue  # another purchase was quicker
         try:
             prediction = await bench.client.submit(image.plan.request)
         except RateLimitError as error:

@@ -75,14 +75,33 @@ class Lookout:
             if mine := [task for id_, task in self._under_way.items() if id_ in watch.waiting]:
                 await asyncio.wait(mine)
 
+    async def look_at_all(self, watch: Watch) -> None:
+        """Look at each prediction of a watch once, unless there was a look a moment ago."""
+        gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+        async def look(prediction_id: str) -> None:
+            async with gate:
+                if under_way := self._under_way.get(prediction_id):
+                    await asyncio.wait([under_way])
+                elif self.looks.is_stale(prediction_id, now=self.clock.time()) and self.looks.take_one(
+                    prediction_id, now=self.clock.time()
+                ):
+                    await self._look(prediction_id)
+
+        await asyncio.gather(*(look(prediction_id) for prediction_id in list(watch.waiting)))
+
     async def _drive(self) -> None:
         """Look at what is due, as long as somebody waits for something."""
-        while self._watches:
-            self._news.clear()
-            self._look_at_what_is_due()
-            is_full = len(self._under_way) >= LOOKS_AT_ONCE
-            pause = float("inf") if is_full else self.looks.next_due() - self.clock.time()
-            await self.clock.wait_for(self._news, max(pause, SHORTEST_SLEEP))
+        try:
+            while self._watches:
+                self._news.clear()
+                self._look_at_what_is_due()
+                is_full = len(self._under_way) >= LOOKS_AT_ONCE
+                pause = float("inf") if is_full else self.looks.next_due() - self.clock.time()
+                await self.clock.wait_for(self._news, max(pause, SHORTEST_SLEEP))
+        except Exception as error:
+            for prediction_id in list(self._watches):
+                self._end(prediction_id, error)  # or they would wait for ever
 
     def _look_at_what_is_due(self) -> None:
         free = LOOKS_AT_ONCE - len(self._under_way)
@@ -178,9 +197,12 @@ class Watch:
                 future.set_result(outcome)
         self.changed.set()
 
-    async def finish(self) -> None:
-        """Look once more, then close."""
-        await self.lookout.look_once_more(self)
+    async def finish(self, *, at_all: bool = False) -> None:
+        """Look once more, then close.
+
+        :param at_all: At each of them, whatever the others show.
+        """
+        await (self.lookout.look_at_all(self) if at_all else self.lookout.look_once_more(self))
         self.close()
 
     def close(self) -> None:
@@ -206,7 +228,7 @@ async def wait_for(
     :raises BitDanceError: Looking failed for good, or too often one after another.
     """
     watch = lookout.watch(is_single=len(pending) == 1)
-    enough = len(pending) if enough is None else enough
+    enough = len(pending) if enough is None else min(enough, len(pending))
     watch.watcher.is_pressed = enough < len(pending)
     for prediction_id, submitted_at in pending.items():
         watch.add(prediction_id, submitted_at)

@@ -85,7 +85,7 @@ class Claimed(BaseModel):
 class Rested(BaseModel):
     """The job has more to buy, and gives its worker back: the account takes nothing for a while.
 
-    :param until: Unix time at which it may take more.
+    :param until: Unix time before which it takes no submission, as it has said.
     :param window: Predictions in flight that it took at once, as far as was found out.
     """
 
@@ -279,6 +279,7 @@ class Snapshot(BaseModel):
     event: Literal["snapshot"] = "snapshot"
     deadline: float
     window: int | None = None
+    blocked_until: float = 0.0
     images: dict[str, ImageSnapshot]
 
 

@@ -81,6 +81,7 @@ class JobState:
     :param time: Of the last entry, Unix time.
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
+    :param blocked_until: Unix time before which the account takes no submission.
     :param spent_usd: What the job has spent at most: estimated, with what is possibly paid.
     """
 
@@ -91,6 +92,7 @@ class JobState:
     output: str = ""
     is_batch: bool = False
     window: int | None = None
+    blocked_until: float = 0.0
     images: dict[str, ImageState] = field(default_factory=dict)
     spent_usd: float = 0.0
 
@@ -141,7 +143,7 @@ def fold(state: JobState, entry: Entry) -> JobState:
         if isinstance(event, Claimed):
             state = replace(state, deadline=event.deadline)
         elif isinstance(event, Rested):
-            state = replace(state, window=event.window)
+            state = replace(state, window=event.window, blocked_until=event.until)
         elif isinstance(event, Planned):
             if images:
                 raise _broken(entry, "plans a second time")
@@ -163,6 +165,7 @@ def snapshot_of(state: JobState) -> Snapshot:
     return Snapshot(
         deadline=state.deadline,
         window=state.window,
+        blocked_until=state.blocked_until,
         images={key: _short(image) for key, image in state.images.items() if image != ImageState(image.plan)},
     )
 
@@ -180,6 +183,7 @@ def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState
         writer=entry.writer,
         deadline=snapshot.deadline,
         window=snapshot.window,
+        blocked_until=snapshot.blocked_until,
         images=images,
         spent_usd=sum(image.spent_usd for image in images.values()),
     )

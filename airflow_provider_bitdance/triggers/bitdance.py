@@ -62,7 +62,7 @@ class BitDanceTrigger(BaseTrigger):
         self.deadline = deadline
         self.not_before = not_before
         self.poll_interval = poll_interval
-        self.enough = len(pending) if enough is None else enough
+        self.enough = len(pending) if enough is None else min(enough, len(pending))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain JSON."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -74,7 +74,8 @@ async def shared_lookout(conn_id: str, *, poll_interval: float, clock: Clock) ->
         shared.users -= 1
         if not shared.users:
             del of_loop.lookouts[key]
-            await shared.client.aclose()
+            with suppress(Exception):  # what was seen counts
+                await shared.client.aclose()
 
 
 async def _read(connection: _Connection, conn_id: str) -> BitDanceHook:

@@ -22,9 +22,7 @@ def in_database(dag_id: str) -> dict[str, str]:
     """Return the links of a Dag's task, by their keys."""
     query = select(XComModel.key, XComModel.value).where(XComModel.dag_id == dag_id)
     with create_session() as session:
-        found = session.execute(query).all()
-    # Airflow 3.3 and older keep a text as JSON, in quotes.
-    return {key: value.strip('"') for key, value in found if key.startswith("_link_")}
+        return {key: value for key, value in session.execute(query) if key.startswith("_link_")}
 
 
 def test_the_link_to_wavespeed_is_there_while_the_task_waits(

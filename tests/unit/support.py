@@ -70,7 +70,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(with_threads())
 
 
-STILL_ROUNDS = 8
+STILL_ROUNDS = 16
 """Rounds of the event loop for which nobody else has to be due sooner before time moves."""
 
 

@@ -136,9 +136,56 @@ def test_what_has_ended_says_when_to_look_at_the_next() -> None:
     looks.seen("one", ended=False, now=12.0)
     assert looks.take(13.2, most=1) == ["one"]
     looks.seen("one", ended=True, now=13.2)
-    assert looks.expected_age == 12.0
-    looks.add("two", 100.0, watcher, now=100.0)
-    assert looks.next_due() == pytest.approx(100 + 12 * 1.1)
+    assert looks.expected_age(watcher) == 12.0
+    looks.add("scout", 100.0, watcher, now=100.0)
+    assert looks.next_due() == 102
+    looks.add("two", 90.0, watcher, now=100.0)
+    looks.remove("scout")
+    assert looks.take(102.0, most=9) == []
+    assert looks.next_due() == pytest.approx(90 + 12 * 1.1)
+
+
+def test_after_slow_ones_the_first_quick_one_says_that_things_have_changed() -> None:
+    """A service that was cold, or busy, is not taken for slow ever after."""
+    looks, watcher = Looks(draw=lambda: 0.5), Watcher()
+    looks.add("slow", 0.0, watcher, now=0.0)
+    looks.take(30.0, most=1)
+    looks.seen("slow", ended=False, now=30.0)
+    looks.take(60.0, most=1)
+    looks.seen("slow", ended=True, now=60.0)
+    assert looks.expected_age(watcher) == 54
+    for name in ("scout", "a", "b"):
+        looks.add(name, 100.0, watcher, now=100.0)
+    assert looks.take(105.0, most=9) == ["scout"]
+    looks.seen("scout", ended=True, now=105.0)
+    assert looks.expected_age(watcher) == 4.5
+    assert sorted(looks.take(105.1, most=9)) == ["a", "b"]
+
+
+def test_a_batch_does_not_wait_for_the_slow_ones_of_another() -> None:
+    looks, slow, quick = Looks(draw=lambda: 0.5), Watcher(), Watcher()
+    for number in range(100):
+        looks.add(f"slow {number}", 0.0, slow, now=0.0)
+    looks.add("quick", 0.0, quick, now=0.0)
+    now, looked_at = 0.0, []
+    while now < 12:
+        now = max(now + 0.01, looks.next_due())
+        for name in looks.take(now, most=16):
+            if name == "quick":
+                looked_at.append(round(now))
+            looks.seen(name, ended=False, now=now)
+    assert looked_at[:10] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_an_answer_that_comes_after_its_prediction_was_removed_and_added_again_changes_nothing() -> None:
+    looks, watcher = Looks(draw=lambda: 0.5), Watcher()
+    looks.add("one", 0.0, watcher, now=0.0)
+    assert looks.take(5.0, most=1) == ["one"]
+    looks.remove("one")
+    looks.add("one", 0.0, watcher, now=5.0)
+    looks.seen("one", ended=False, now=5.1)
+    assert looks.failed("one", asked=None, now=5.1) == 0
+    assert looks.take(5.2, most=1) == ["one"]
 
 
 def test_a_first_look_that_finds_the_end_may_have_come_late_so_the_next_comes_sooner() -> None:
@@ -150,15 +197,15 @@ def test_a_first_look_that_finds_the_end_may_have_come_late_so_the_next_comes_so
         due = looks.next_due() if number else start + 30.0
         assert looks.take(due, most=1)
         looks.seen(str(number), ended=True, now=due)
-        expected.append(looks.expected_age or 0.0)
+        expected.append(looks.expected_age(watcher) or 0.0)
     assert expected[0] == pytest.approx(27.0)
-    assert expected[-1] < 27.0
+    assert expected[1] == pytest.approx(1.8), "the next one is looked at from the start"
 
 
 def test_with_more_to_buy_each_is_looked_at_by_the_second_once_it_may_be_ready() -> None:
     field = Field(around(60.0, 50))
     field.watcher.is_pressed = True
-    field.looks.expected_age = 54.0
+    field.looks._crowd(field.watcher).expected_age = 54.0
     field.run()
     assert statistics.median(field.lags) < 1.0
 
@@ -203,7 +250,7 @@ def test_what_is_removed_is_not_looked_at_and_its_late_answer_changes_nothing() 
     looks.remove("one")
     looks.seen("one", ended=True, now=5.0)
     assert looks.failed("one", asked=None, now=5.0) == 0
-    assert looks.expected_age is None
+    assert looks.expected_age(watcher) is None
     assert looks.take(999.0, most=9) == []
 
 

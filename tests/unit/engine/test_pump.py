@@ -275,7 +275,7 @@ def test_an_account_that_refuses_for_long_is_left_alone_until_then() -> None:
     assert (len(finished.stored), world.api.billed, finished.possibly_paid) == (12, 12, {})
     assert [rest.enough for rest in rests] == [0]
     assert 50 <= rests[0].resume_at - started <= 60
-    assert "history" not in {name for name, _ in world.api.looks}
+    assert world.api.histories == []
     rested = [event for event in world.events if event["event"] == "rested"]
     assert [event["window"] for event in rested] == [4]
 
