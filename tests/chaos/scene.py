@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,19 @@ from demo.http_json import RestError, send
 from demo.real_airflow import RealAirflow
 from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, insist, until
 
-DAG_ID, TASK_ID = "mortal", "image"
+DAG_ID, BATCH_DAG_ID, TASK_ID = "mortal", "mortal_batch", "image"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A Dag run that asks for one image."""
+    """A Dag run that asks for one image, or for a batch of them."""
 
     run_id: str
-    prompt: str
+    prompts: tuple[str, ...]
+
+    @property
+    def dag_id(self) -> str:
+        return DAG_ID if len(self.prompts) == 1 else BATCH_DAG_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +115,30 @@ class Scene:
         self,
         number: int,
         *,
-        kill_at: str = "",
+        images: int = 1,
+        kill_at: Sequence[str] = (),
         deferrable: bool = False,
         named: bool = False,
         defer_timeout: float = 0.0,
     ) -> list[Run]:
-        """Start so many runs, each for one image.
+        """Start so many runs.
 
-        :param kill_at: Where the task's process is to be killed, once.
+        :param images: That each asks for: one, or a batch.
+        :param kill_at: Where the task's process is to be killed, once at each.
         :param named: The user names the file, so its address is reserved between claim and intent.
         """
         started = []
         for _ in range(number):
             name = f"{self.folder.name}-{len(self.runs) + 1}"
-            run = Run(name, f"picture {len(self.runs) + 1} of: {self.name}")
+            first = sum(len(run.prompts) for run in self.runs) + 1
+            run = Run(name, tuple(f"picture {first + n} of: {self.name}" for n in range(images)))
             self.runs.append(run)
             started.append(run)
             self.start(
                 run,
                 output_path=f"{self.folder}/images/{name if named else ''}",
                 deferrable=deferrable,
-                kill_at=kill_at,
+                kill_at=list(kill_at),
                 defer_timeout=defer_timeout,
             )
         return started
@@ -139,16 +146,16 @@ class Scene:
     def start(self, run: Run, **params: Any) -> None:
         """Start a run, also one that was deleted."""
         common = {
-            "prompt": run.prompt,
+            "prompts": list(run.prompts),
             "output_path": f"{self.folder}/images/",
             "conn_id": self.conn_id,
             "markers": str(self.folder / "killed"),
         }
-        insist(lambda: self.airflow.trigger(DAG_ID, conf=common | params, run_id=run.run_id))
+        insist(lambda: self.airflow.trigger(run.dag_id, conf=common | params, run_id=run.run_id))
 
     def until_deferred(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            self.airflow.wait_for_task(DAG_ID, run.run_id, TASK_ID, ["deferred"], timeout=PATIENCE)
+            self.airflow.wait_for_task(run.dag_id, run.run_id, TASK_ID, ["deferred"], timeout=PATIENCE)
 
     def until_submitted(self, runs: Iterable[Run]) -> None:
         """Wait until the journals say so, not only the service."""
@@ -159,39 +166,49 @@ class Scene:
 
         self.until(submitted, "all images to be submitted")
 
+    def until_stored(self, number: int) -> None:
+        self.until(lambda: len(read_records(self.records).receipts) >= number, "images to be stored")
+
     def finish(self, runs: Iterable[Run] | None = None) -> None:
         """Wait for the success of runs, of all by default."""
         for run in self.runs if runs is None else runs:
-            state = self.airflow.wait_for_run(DAG_ID, run.run_id, timeout=PATIENCE)
+            state = self.airflow.wait_for_run(run.dag_id, run.run_id, timeout=PATIENCE)
             assert state == "success", f"{run.run_id} ended as {state}: {self._why(run)}"
 
-    def check_killed(self, runs: Iterable[Run]) -> None:
-        """Make sure that the fault which the row is about has happened."""
-        missing = [run.run_id for run in runs if not (self.folder / "killed" / run.run_id).exists()]
+    def check_killed(self, runs: Iterable[Run], points: Iterable[str]) -> None:
+        """Make sure that the faults which the row is about have happened."""
+        markers = [self.folder / "killed" / run.run_id / point for run in runs for point in points]
+        missing = [f"{marker.parent.name} at {marker.name}" for marker in markers if not marker.exists()]
         assert not missing, f"not killed: {', '.join(missing)}"
 
     def clear(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            insist(functools.partial(self.airflow.clear, DAG_ID, run.run_id))
+            insist(functools.partial(self.airflow.clear, run.dag_id, run.run_id))
 
     def mark_failed(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            insist(functools.partial(self.airflow.mark, DAG_ID, run.run_id, TASK_ID, "failed"))
+            insist(functools.partial(self.airflow.mark, run.dag_id, run.run_id, TASK_ID, "failed"))
 
     def delete(self, runs: Iterable[Run]) -> None:
         for run in runs:
             self.deleted_tries += int(self.task(run)["try_number"])
-            insist(functools.partial(self.airflow.delete_run, DAG_ID, run.run_id))
+            insist(functools.partial(self.airflow.delete_run, run.dag_id, run.run_id))
 
     def until(self, there: Callable[[], object], what: str) -> None:
         until(there, self.airflow.check, what)
 
     def task(self, run: Run) -> dict[str, Any]:
-        return self.airflow.task_instance(DAG_ID, run.run_id, TASK_ID)
+        return self.airflow.task_instance(run.dag_id, run.run_id, TASK_ID)
 
     def result(self, run: Run) -> dict[str, Any]:
-        result: dict[str, Any] = self.airflow.xcom(DAG_ID, run.run_id, TASK_ID)
+        result: dict[str, Any] = self.airflow.xcom(run.dag_id, run.run_id, TASK_ID)
         return result
+
+    def images(self, run: Run, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what a run's result says of each image, in the order of the prompts."""
+        if run.dag_id == DAG_ID:
+            return [result]
+        return [json.loads(line) for line in _path_of(result["manifest"]).read_text().splitlines()]
 
     def bill(self) -> dict[str, Any]:
         bill: dict[str, Any] = send("GET", f"{self.service.url}/admin/bill")
@@ -199,7 +216,7 @@ class Scene:
 
     def task_and_supervisor(self, run: Run) -> tuple[int, int]:
         """Process ids of a running task and of the process above it, which sends Airflow its heartbeats."""
-        pid = self.airflow.task_pid(DAG_ID, run.run_id, TASK_ID)
+        pid = self.airflow.task_pid(run.dag_id, run.run_id, TASK_ID)
         assert pid is not None, f"{run.run_id} has no process"
         return pid, psutil.Process(pid).ppid()
 
@@ -212,13 +229,17 @@ class Scene:
         tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
         results = {run: self.result(run) for run in tasks}
         wrong = sum(not shows_its_request(receipt) for receipt in receipts)
-        wrong += sum(not _is_of(run, result, receipts) for run, result in results.items())
+        wrong += sum(
+            not _is_of(prompt, image, receipts)
+            for run, result in results.items()
+            for prompt, image in zip(run.prompts, self.images(run, result), strict=True)
+        )
         reported = sum(int(result["possibly_paid"]) for result in results.values())
         in_journals = _possibly_paid(records)
         assert reported == in_journals, f"results say {reported} possibly paid, journals {in_journals}"
         return Outcome(
-            asked=len(self.runs),
-            stored=sum(run.prompt in right for run in self.runs),
+            asked=sum(len(run.prompts) for run in self.runs),
+            stored=sum(prompt in right for run in self.runs for prompt in run.prompts),
             billed=int(self.bill()["billed"]),
             possibly_paid=in_journals,
             wrong=wrong,
@@ -237,7 +258,7 @@ class Scene:
     def _why(self, run: Run) -> str:
         """Return the last error in the task's log."""
         causes: list[dict[str, Any]] = []
-        for file in self.airflow.task_log_files(DAG_ID, run.run_id, TASK_ID):
+        for file in self.airflow.task_log_files(run.dag_id, run.run_id, TASK_ID):
             for line in file.read_text(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):
                     causes += json.loads(line).get("error_detail") or []
@@ -247,7 +268,7 @@ class Scene:
 def shows_its_request(receipt: Receipt) -> bool:
     """Say whether the stored file is byte for byte the picture that the service draws for the request."""
     width, height = map(int, receipt.request.size.split("*"))
-    return Path(urlsplit(receipt.uri).path).read_bytes() == draw(
+    return _path_of(receipt.uri).read_bytes() == draw(
         model=receipt.request.model,
         prompt=receipt.request.prompt,
         width=width,
@@ -257,9 +278,13 @@ def shows_its_request(receipt: Receipt) -> bool:
     )
 
 
-def _is_of(run: Run, result: dict[str, Any], receipts: list[Receipt]) -> bool:
-    """Say whether a run's result is the image that the run asked for."""
-    return any(receipt.uri == result["uri"] and receipt.request.prompt == run.prompt for receipt in receipts)
+def _is_of(prompt: str, image: dict[str, Any], receipts: list[Receipt]) -> bool:
+    """Say whether an image of a run's result is the one that the run asked for."""
+    return any(receipt.uri == image["uri"] and receipt.request.prompt == prompt for receipt in receipts)
+
+
+def _path_of(uri: str) -> Path:
+    return Path(urlsplit(uri).path)
 
 
 def _possibly_paid(records: Records) -> int:

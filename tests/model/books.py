@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from airflow_provider_bitdance.api.errors import RecordUnreadableError
 from airflow_provider_bitdance.journal import ImageState, Job, JobState, Status, Writer, fold
 from airflow_provider_bitdance.journal.entries import Adopted, Entry, Failed, Lost, Orphaned, Submitted
 from airflow_provider_bitdance.local.pictures import Labels, labels
@@ -22,15 +23,21 @@ from tests.unit.support import OUTPUT, RECORDS
 
 CLOCKS_DIFFER = 4.0
 """Seconds by which two workers' clocks may differ, in the model."""
+MOST_UNANSWERED = 8
+"""Submissions of a job without a recorded answer at any time: so many a kill can lose."""
 
 read_labels = lru_cache(maxsize=256)(labels)
 
 
 @dataclass(slots=True)
 class Ledger:
-    """One journal as it has been read so far."""
+    """One journal as it has been read so far.
+
+    :ivar names: Of the addresses' records, by key.
+    """
 
     state: JobState = field(default_factory=JobState)
+    names: dict[str, str] = field(default_factory=dict)
     submitted: list[tuple[str, str]] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     spoken_of: set[str] = field(default_factory=set)
@@ -38,11 +45,20 @@ class Ledger:
     lost: int = 0
 
     def add(self, entry: Entry) -> None:
-        before, self.state = self.state, fold(self.state, entry)
-        for key, image in before.images.items():
-            after = self.state.images[key]
-            assert image.status is not Status.STORED or after.status is Status.STORED, "a stored image is not"
-            assert after.purchases >= image.purchases, "a purchase was forgotten"
+        """Take in the next entry; one that breaks a rule is refused each time that it is tried."""
+        try:
+            after = fold(self.state, entry)
+        except RecordUnreadableError as error:
+            raise AssertionError(str(error)) from error
+        for key, image in self.state.images.items():
+            now = after.images[key]
+            assert image.status is not Status.STORED or now.status is Status.STORED, "a stored image is not"
+            assert now.purchases >= image.purchases, "a purchase was forgotten"
+        unanswered = len(after.having(Status.INTENDED))
+        assert unanswered <= MOST_UNANSWERED, f"{unanswered} answers may be lost at once"
+        self.state = after
+        if not self.names:
+            self.names = {key: self._address(image).record_name for key, image in after.images.items()}
         for event in entry.events:
             if isinstance(event, Submitted | Adopted | Orphaned):
                 self.spoken_of.add(event.prediction_id)
@@ -65,10 +81,9 @@ class Ledger:
         )
         return nameless + len(self.state.having(Status.INTENDED))
 
-
-def address_of(state: JobState, image: ImageState) -> ImageAddress:
-    plan = image.plan
-    return ImageAddress(state.output, plan.stem, plan.extension, plan.named)
+    def _address(self, image: ImageState) -> ImageAddress:
+        plan = image.plan
+        return ImageAddress(self.state.output, plan.stem, plan.extension, plan.named)
 
 
 def _record_name(path: str) -> str:
@@ -100,9 +115,9 @@ class Books:
             assert self.disk.get(path) == data, f"{path} was changed or is gone"
         new = [path for path in self.disk if path not in self._read and self._is_immutable(path)]
         for path in sorted(new):
-            self._read[path] = self.disk[path]
             if path.startswith(f"{RECORDS}/jobs/"):
                 self.ledgers[path.rpartition("/")[0]].add(Entry.model_validate_json(self.disk[path]))
+            self._read[path] = self.disk[path]
         for path, data in self.disk.items():
             if path.startswith(f"{RECORDS}/receipts/") and self._receipt_bytes.get(path) != data:
                 self._receipt_bytes[path] = data
@@ -121,13 +136,12 @@ class Books:
         """Note where a process that has been replaced writes an image or a receipt. Before it does."""
         if self._is_immutable(path):
             return
-        state = self.ledger(writer.job).state if self.is_replaced(writer) else None
-        own = self.ledger(writer.job).state
-        for image in own.images.values():
-            address = address_of(own, image)
-            names = (f"{RECORDS}/receipts/{address.record_name}.json", f"{OUTPUT}/{address.stem}.png")
-            if path in names and (state is not None or self._is_taken(address, image)):
-                self.overwritten.add(address.record_name)
+        is_replaced, own = self.is_replaced(writer), self.ledger(writer.job)
+        for key, image in own.state.images.items():
+            name = own.names[key]
+            paths = (f"{RECORDS}/receipts/{name}.json", f"{OUTPUT}/{image.plan.stem}.png")
+            if path in paths and (is_replaced or self._is_taken(name, image)):
+                self.overwritten.add(name)
 
     def check_receipts(self, made: dict[str, Any]) -> None:
         """Each receipt's file is there and is the picture of the receipt's request."""
@@ -168,11 +182,10 @@ class Books:
         asked, bought = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
         failed = set[str]().union(*(ledger.failed for ledger in self.ledgers.values()))
         for ledger in self.ledgers.values():
-            for image in ledger.state.images.values():
-                asked[address_of(ledger.state, image).record_name].add(image.plan.fingerprint)
+            for key, image in ledger.state.images.items():
+                asked[ledger.names[key]].add(image.plan.fingerprint)
             for prediction_id, key in ledger.submitted:
-                address = address_of(ledger.state, ledger.state.images[key])
-                bought[address.record_name].add(prediction_id)
+                bought[ledger.names[key]].add(prediction_id)
         for name, ids in bought.items():
             alike = len(asked[name]) == 1 and name not in self.overwritten
             assert not alike or len(ids - failed) <= 1, f"{name} was bought {len(ids - failed)} times"
@@ -183,12 +196,11 @@ class Books:
 
     def _check_plan(self, path: str, receipt: Receipt, shown: Labels) -> None:
         """The picture is the one that the journal of its job planned."""
-        state = self.ledger(receipt.writer.job).state
-        planned = {
-            (image.plan.request.prompt, image.plan.request.seed)
-            for image in state.images.values()
-            if address_of(state, image).record_name == _record_name(path)
-        }
+        ledger = self.ledger(receipt.writer.job)
+        requests = {key: image.plan.request for key, image in ledger.state.images.items()}
+        address = _record_name(path)
+        keys = [key for key, name in ledger.names.items() if name == address]
+        planned = {(requests[key].prompt, requests[key].seed) for key in keys}
         assert (shown.prompt, shown.seed) in planned, f"{path} is not what its job planned: {planned}"
 
     def _add_receipt(self, path: str, new: Receipt) -> None:
@@ -205,9 +217,9 @@ class Books:
         if same_task:
             assert new.writer.job.generation >= old.writer.job.generation, backwards
 
-    def _is_taken(self, address: ImageAddress, image: ImageState) -> bool:
+    def _is_taken(self, name: str, image: ImageState) -> bool:
         """Whether the address is reserved for another request by now."""
-        folder = f"{RECORDS}/addresses/{address.record_name}/"
+        folder = f"{RECORDS}/addresses/{name}/"
         last = max((path for path in self._read if path.startswith(folder)), default=None)
         if last is None:
             return False

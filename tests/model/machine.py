@@ -19,12 +19,16 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.engine import Finished, Policy
 from airflow_provider_bitdance.journal import Status
-from tests.model.tasks import CROWDS, STREET, Task, some_tasks
-from tests.model.world import TaskProcess, World
+from tests.model.tasks import CROWDS, STREET, Task, a_large_batch, some_tasks
+from tests.model.world import TaskProcess, World, errors_of
 
 LAST_TRIES = 15
 """So many tries a task may need in the end, when all is calm; the first ones may still find old time-outs."""
 LONGEST_JUMP = 3 * 3600.0
+LARGE = (24, 50, 56, 60)
+"""Images of a large batch; from 50 on its journal has snapshots."""
+STRIDE = 12
+"""A process of a large batch goes so many times as far as one of another task."""
 
 SLOW: dict[str, Any] = {"kind": "slow", "seconds": 90.0}
 """Comes after the client's time-out; on a submission the prediction is made."""
@@ -62,6 +66,30 @@ def faults(draw: st.DrawFn) -> dict[str, Any]:
     return {"on": on, "times": draw(st.integers(1, 3)), **draw(st.sampled_from(WEATHER[on]))}
 
 
+ANYTHING: dict[str, Any] = {
+    "echo": st.booleans(),
+    "conflict": st.booleans(),
+    "changes": st.booleans(),
+    "defer_after": st.sampled_from([None, 5.0]),
+    "if_exists": st.sampled_from(["reuse", "reuse", "regenerate"]),
+    "on_lost_answer": st.sampled_from(["buy_again", "buy_again", "buy_again", "fail"]),
+    "max_cost_usd": st.sampled_from([None, None, None, 0.05]),
+    "nsfw": st.sampled_from(["fail", "allow"]),
+    "retry_failed": st.sampled_from([True, True, False]),
+    "on_item_failure": st.sampled_from(["finish_then_fail", "fail_fast"]),
+    "max_in_flight": st.sampled_from([None, 1, 2]),
+    "skew": st.sampled_from([0.0, 0.0, 90.0, -7200.0]),
+    "seed": st.integers(0, 2**16),
+    "weather": st.lists(faults(), max_size=6),
+}
+"""What each run draws: the account, the policy of its tasks, and the first faults."""
+ANYTHING_LARGE = ANYTHING | {
+    "is_batch": st.just(True),
+    "max_cost_usd": st.sampled_from([None, None, None, 0.3]),
+    "max_in_flight": st.sampled_from([None, None, 3, 20]),
+}
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Drives the engine. After each rule the books are checked, and in the end all is run to its end."""
 
@@ -72,34 +100,17 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         crowds=st.lists(st.sampled_from(CROWDS), min_size=1, max_size=2, unique=True),
-        echo=st.booleans(),
-        conflict=st.booleans(),
-        changes=st.booleans(),
-        defer_after=st.sampled_from([None, 5.0]),
-        if_exists=st.sampled_from(["reuse", "reuse", "regenerate"]),
-        on_lost_answer=st.sampled_from(["buy_again", "buy_again", "buy_again", "fail"]),
-        max_cost_usd=st.sampled_from([None, None, None, 0.05]),
-        nsfw=st.sampled_from(["fail", "allow"]),
-        retry_failed=st.sampled_from([True, True, False]),
-        on_item_failure=st.sampled_from(["finish_then_fail", "fail_fast"]),
-        max_in_flight=st.sampled_from([None, 1, 2]),
-        skew=st.sampled_from([0.0, 0.0, 90.0, -7200.0]),
-        seed=st.integers(0, 2**16),
-        weather=st.lists(faults(), max_size=6),
+        **ANYTHING,
     )
     def begin(
         self, crowds: list[str], conflict: bool, changes: bool, weather: list[Any], **drawn: Any
     ) -> None:
-        self.is_broken = False
         tasks = some_tasks(conflict=conflict, changes=changes)
-        account = {name: drawn.pop(name) for name in ("echo", "skew", "seed")}
-        self.world = World([task for crowd in crowds for task in tasks[crowd]], Policy(**drawn), **account)
+        self._open([task for crowd in crowds for task in tasks[crowd]], weather, **drawn)
         # Two tasks that may not share their address: one of them is refused.
         differ = {"one address": conflict, "batch": changes}
         alone = self.world.policy.if_exists != "reuse"
         self.conflict = any(differ[crowd] or alone for crowd in crowds if crowd in differ)
-        for fault in weather:
-            self.world.spoil(**fault)
 
     # What Airflow and its users do.
 
@@ -210,8 +221,8 @@ class EngineMachine(RuleBasedStateMachine):
         state = books.ledger(task.job).state
         errors = [outcome]
         if isinstance(outcome, Finished):
-            errors = list(outcome.failures.values())
-            assert len(outcome.stored) + len(errors) == len(task.items)
+            errors = errors_of(outcome)
+            assert outcome.stopped or len(outcome.stored) + len(errors) == len(task.items)
             for key, result in outcome.stored.items():
                 assert state.images[key].status is Status.STORED
                 assert result["possibly_paid"] <= state.images[key].possibly_paid
@@ -230,6 +241,17 @@ class EngineMachine(RuleBasedStateMachine):
             assert isinstance(error, BitDanceError), reason
             assert error.retry_helps or explained.get(type(error)), reason
 
+    def _open(self, tasks: list[Task], weather: list[Any], **drawn: Any) -> None:
+        self.is_broken = False
+        account = {name: drawn.pop(name) for name in ("echo", "skew", "seed")}
+        self.world = World(tasks, Policy(**drawn), **account)
+        for fault in weather:
+            self.world.spoil(**fault)
+
+    def _so_far(self, steps: int) -> int:
+        """Return how many steps a process goes where a rule has drawn so many."""
+        return steps
+
     def _pick(self, which: int, *states: str) -> Task:
         tasks = [task for task in self.world.tasks if task.state in states]
         return tasks[which % len(tasks)]
@@ -239,7 +261,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def _run(self, process: TaskProcess, *steps: int) -> None:
         try:
-            self.world.run(process, *steps)
+            self.world.run(process, *(self._so_far(number) for number in steps))
         except BaseException:
             self.is_broken = True
             raise
@@ -251,3 +273,15 @@ class EngineMachine(RuleBasedStateMachine):
         except BaseException:
             self.is_broken = True
             raise
+
+
+class BatchMachine(EngineMachine):
+    """The same with a batch: its journal has snapshots, and as many purchases at once as there may be."""
+
+    @initialize(images=st.sampled_from(LARGE), **ANYTHING_LARGE)
+    def begin(self, images: int, conflict: bool, changes: bool, weather: list[Any], **drawn: Any) -> None:
+        self._open(a_large_batch(images, conflict=conflict, changes=changes), weather, **drawn)
+        self.conflict = conflict or changes or self.world.policy.if_exists != "reuse"
+
+    def _so_far(self, steps: int) -> int:
+        return steps * STRIDE - self.world.dice.randrange(STRIDE) if steps else 0

@@ -1,4 +1,4 @@
-"""Five bugs that cost money or pictures, each planted from outside. The model must find every one of them."""
+"""Bugs that cost money or pictures, each planted from outside. The model must find every one of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import LostAnswerError
-from airflow_provider_bitdance.engine import Bench, Wanted, advance, lost
-from airflow_provider_bitdance.journal import Intended, JobState, Journal, fold
-from airflow_provider_bitdance.journal.entries import Entry
+from airflow_provider_bitdance.engine import Bench, Wanted, advance, lost, pump
+from airflow_provider_bitdance.journal import Intended, JobState, Journal, Status, fold, log
+from airflow_provider_bitdance.journal.entries import Entry, Snapshot
 from airflow_provider_bitdance.names import ImageAddress
 from airflow_provider_bitdance.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage import Folder
 from tests.model import world
+from tests.model.books import MOST_UNANSWERED
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -122,13 +123,67 @@ class _LateFiles:
         return getattr(self._folder, name)
 
 
+def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
+    """Of several that come together; the process believes that all are."""
+    append = Journal.append
+
+    def append_less(journal: Journal, now: float, *events: Any) -> JobState:
+        dropped = [event for event in events if isinstance(event, Intended)][1:]
+        append(journal, now, *(event for event in events if event not in dropped))
+        if dropped:
+            number, time = journal.state.number, datetime.fromtimestamp(now, UTC)
+            entry = Entry(number=number + 1, time=time, writer=journal.writer, events=tuple(dropped))
+            journal.state = replace(fold(journal.state, entry), number=number)
+        return journal.state
+
+    patch.setattr(Journal, "append", append_less)
+
+
+def a_snapshot_forgets_an_intent(patch: pytest.MonkeyPatch) -> None:
+    """It says of an image that is about to be bought that it is planned."""
+    snapshot_of = log.snapshot_of
+
+    def forget(state: JobState) -> Snapshot:
+        images = state.images.items()
+        kept = {key: image for key, image in images if image.status is not Status.INTENDED}
+        return snapshot_of(replace(state, images=kept))
+
+    patch.setattr(log, "snapshot_of", forget)
+
+
+def a_snapshot_is_of_the_entry_before(patch: pytest.MonkeyPatch) -> None:
+    """What its own entry says is not in it."""
+    snapshot_of, write = log.snapshot_of, Journal._write
+    before = JobState()
+
+    def remember(journal: Journal, *entry: Any) -> Any:
+        nonlocal before
+        before = journal.state
+        return write(journal, *entry)
+
+    patch.setattr(Journal, "_write", remember)
+    patch.setattr(log, "snapshot_of", lambda _: snapshot_of(before))
+
+
+def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pump, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
+
+
 SILENT = "charges are silent"
 ANOTHER = "picture of another request|is not what its job planned"
+FORGOTTEN = "says '[a-z]+' of an image that is|was bought 2 times"
 PLANTS: dict[Plant, str] = {
     no_intent_before_the_post: SILENT,
     the_post_is_sent_again_on_a_read_time_out: SILENT,
     a_lost_answer_is_adopted_by_time_alone: f"{ANOTHER}|none of us bought",
     the_plan_is_taken_from_the_fields: f"{ANOTHER}|{SILENT}",
-    the_receipt_is_written_before_the_file: "has no file",
+    the_receipt_is_written_before_the_file: "has (no|another) file",
 }
 """Each with what the model says of it."""
+BATCH_PLANTS: dict[Plant, str] = {
+    of_many_intents_one_is_written: "says 'submitted' of an image that is planned",
+    a_snapshot_forgets_an_intent: FORGOTTEN,
+    a_snapshot_is_of_the_entry_before: FORGOTTEN,
+    more_is_bought_at_once_than_a_kill_may_lose: "9 answers may be lost at once",
+}
+"""The same of a large batch."""

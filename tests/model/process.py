@@ -16,7 +16,7 @@ from typing import Any
 
 START = 1_780_000_000.0
 MOST_STEPS = 5_000
-"""No process of the model has an honest use for more: this one does not end."""
+"""No process of a few images has an honest use for more: this one does not end."""
 HANDOVER_SECONDS = 60.0
 """Real ones. A thread that takes longer hangs."""
 
@@ -38,17 +38,24 @@ class Process:
     :param clock: The model's.
     :param work: What it does; steps are taken by :meth:`step`.
     :param seed: Of the order in which its own threads come to their turn.
+    :param most_steps: After so many it is taken for one that does not end.
     :ivar outcome: What the work returned or raised, once it has ended.
     """
 
     def __init__(
-        self, clock: WorldClock, work: Callable[[Process], Coroutine[Any, Any, object]], *, seed: int
+        self,
+        clock: WorldClock,
+        work: Callable[[Process], Coroutine[Any, Any, object]],
+        *,
+        seed: int,
+        most_steps: int = MOST_STEPS,
     ) -> None:
         self.clock = clock
         self.outcome: object = None
         self.has_ended = False
         self.is_killed = False
         self.steps = 0
+        self.most_steps = most_steps
         self.dice = random.Random(seed)
         self._work = work
         self._allowed = 0
@@ -63,7 +70,7 @@ class Process:
         self._allowed = steps
         self._go.release()
         assert self._back.acquire(timeout=HANDOVER_SECONDS), "the process hangs"
-        assert self.steps <= MOST_STEPS, "the process does not end"
+        assert self.steps <= self.most_steps, "the process does not end"
 
     def kill(self) -> None:
         """Kill it where it stands."""
@@ -76,7 +83,7 @@ class Process:
         if self.is_killed:
             raise Crash
         self.steps += 1
-        if self._allowed <= 0 or self.steps > MOST_STEPS:
+        if self._allowed <= 0 or self.steps > self.most_steps:
             self._back.release()
             self._go.acquire()
             if self.is_killed:

@@ -84,3 +84,15 @@ def some_tasks(*, conflict: bool, changes: bool) -> dict[str, list[Task]]:
         "one address": [Task("hero", (hero,)), Task("hero_too", (too,))],
         "mapped": [Task("mapped", own_name, map_index=number, changes=changes) for number in range(2)],
     }
+
+
+def a_large_batch(images: int, *, conflict: bool, changes: bool) -> list[Task]:
+    """Return a batch whose images only their seeds tell apart, and a task that wants one of them, too.
+
+    :param conflict: It names the same file, and asks for a different picture.
+    :param changes: The batch's prompts render to another text later.
+    """
+    street = [Item(f"k{number}", STREET, name=f"k{number}.png") for number in range(images - 1)]
+    square = Item("square", "a square at noon", seed=11, name="square.png")
+    too = replace(square, prompt="a square at night") if conflict else square
+    return [Task("batch", (*street, square), changes=changes), Task("overlap", (too,))]

@@ -6,20 +6,34 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import EngineMachine
-from tests.model.planted import PLANTS, Plant
-from tests.model.test_engine import SETTINGS
+from tests.model.machine import BatchMachine, EngineMachine
+from tests.model.planted import BATCH_PLANTS, PLANTS, Plant
+from tests.model.test_engine import BATCH_SETTINGS, SETTINGS
+
+CASES = [
+    pytest.param(machine, chosen, plant, finding, id=plant.__name__)
+    for machine, chosen, plants in (
+        (EngineMachine, SETTINGS, PLANTS),
+        (BatchMachine, BATCH_SETTINGS, BATCH_PLANTS),
+    )
+    for plant, finding in plants.items()
+]
 
 
-@pytest.mark.parametrize(("plant", "finding"), PLANTS.items(), ids=lambda of: getattr(of, "__name__", ""))
+@pytest.mark.parametrize(("machine", "chosen", "plant", "finding"), CASES)
 def test_the_model_fails_when(
-    plant: Plant, finding: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    machine: type[EngineMachine],
+    chosen: settings,
+    plant: Plant,
+    finding: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     plant(monkeypatch)
     EngineMachine.rules_run = 0
-    quick = settings(SETTINGS, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False)
+    quick = settings(chosen, phases=[Phase.generate], report_multiple_bugs=False, print_blob=False)
     with pytest.raises(AssertionError, match=finding) as failure:
-        run_state_machine_as_test(EngineMachine, settings=quick)
+        run_state_machine_as_test(machine, settings=quick)
     with capsys.disabled():
         said = str(failure.value).splitlines()[0]
         print(f"\nmodel: {plant.__name__}: after {EngineMachine.rules_run} rules: {said}")

@@ -22,13 +22,15 @@ from airflow_provider_bitdance.local import catalogue
 from airflow_provider_bitdance.local.faults import parse
 from airflow_provider_bitdance.local.inputs import checked
 from tests.model.books import Books
-from tests.model.process import Crash, Process, WorldClock
+from tests.model.process import MOST_STEPS, Crash, Process, WorldClock
 from tests.model.service import InProcess, service_with
 from tests.model.tasks import SIZE, Task
 from tests.unit.support import API_KEY, API_URL, OUTPUT, RECORDS, MemoryFolder, a_request, no_lookup
 
 TRAVEL_SECONDS = (0.01, 0.02, 0.05, 0.5, 4.0)
 TO_THE_END = 10**9
+STEPS_AN_IMAGE = 250
+"""The same for a large batch: a cleared one reads its long first journal at each look for a lost answer."""
 LOG = logging.getLogger("bitdance.model")
 LOG.setLevel(logging.CRITICAL)  # a failing run is told by its rules; the engine's lines are thousands
 
@@ -44,7 +46,8 @@ class TaskProcess(Process):
         )
         self.bought: set[str] = set()
         self.bought_late: set[str] = set()
-        super().__init__(world.clock, lambda _: world.work(self, wanted), seed=seed)
+        most_steps = max(MOST_STEPS, STEPS_AN_IMAGE * len(task.items))
+        super().__init__(world.clock, lambda _: world.work(self, wanted), seed=seed, most_steps=most_steps)
 
     async def travel(self) -> None:
         """Take the time that a request, or its answer, is on its way: a step."""
@@ -96,6 +99,11 @@ class _Disk(MemoryFolder):
         change(name, *data)
         self._process.step()
         self._world.fail_store("after", name)
+
+
+def errors_of(outcome: Finished) -> list[BitDanceError]:
+    """Return why a task that has ended does not succeed. As an operator does, what stopped it first."""
+    return [outcome.stopped] if outcome.stopped else [*outcome.failures.values()]
 
 
 @dataclass
@@ -250,8 +258,9 @@ class World:
             return  # Airflow does not know it any more
         task.process, task.outcome = None, outcome
         if isinstance(outcome, Finished):
-            retry_helps = any(error.retry_helps for error in outcome.failures.values())
-            task.state = "success" if not outcome.failures else "retry" if retry_helps else "failed"
+            errors = errors_of(outcome)
+            retry_helps = any(error.retry_helps for error in errors)
+            task.state = "success" if not errors else "retry" if retry_helps else "failed"
         elif isinstance(outcome, Waiting):
             task.state = "deferred"
         elif isinstance(outcome, BitDanceError) and not outcome.retry_helps:

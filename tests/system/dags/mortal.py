@@ -1,18 +1,20 @@
-"""One image whose task process is killed once, at the point that its Dag run names.
+"""One image, or a batch of them, whose task process is killed at the points that its Dag run names.
 
 The package has no hooks for that. The process that runs the task wraps a method, as one does with a mock,
-and sends itself SIGKILL there; a marker file makes it once, so that the next try lives. What a run wants is
-in its params, and takes effect in its own process only.
+and sends itself SIGKILL there; a marker file makes it once a point, so that the next try lives longer. What a
+run wants is in its params, and takes effect in its own process only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.request import ProxyHandler, build_opener
@@ -21,12 +23,16 @@ from airflow.sdk import DAG, Context, Param
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_bitdance.api import client as api_client
-from airflow_provider_bitdance.journal import Intended, Journal, Stored, Submitted
+from airflow_provider_bitdance.journal import Intended, Journal, Status, Stored, Submitted
 from airflow_provider_bitdance.journal.entries import Claimed
-from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.receipts import Receipts
 
 Hook = Callable[..., None]
+IN_FLIGHT = 20
+"""Of a batch. The next is bought when one of these has ended, so a kill meets purchases at any time."""
+UNANSWERED = 8
+"""So many submissions without an answer a batch has at most."""
 
 
 def wrap(owner: Any, name: str, *, before: Hook | None = None, after: Hook | None = None) -> None:
@@ -50,25 +56,25 @@ def die() -> NoReturn:
 
 
 class Killer:
-    """Kills this process, once a task instance: the marker file outlives the process."""
+    """Kills this process, a task instance once at each of its points: the markers outlive the process."""
 
-    def __init__(self, marker: Path, point: str) -> None:
-        self.marker = marker
-        self.point = point
+    def __init__(self, markers: Path, points: list[str]) -> None:
+        self.markers = markers
+        self.point = next((point for point in points if not (markers / point).exists()), "")
 
     def kill(self, *_: Any) -> None:
-        self.marker.parent.mkdir(parents=True, exist_ok=True)
-        self.marker.touch(exist_ok=False)
+        self.markers.mkdir(parents=True, exist_ok=True)
+        (self.markers / self.point).touch(exist_ok=False)
         die()
 
     def at(self, point: str) -> None:
         """Kill here, if this is the point."""
-        if point == self.point and not self.marker.exists():
+        if point == self.point:
             self.kill()
 
     def lurk(self) -> None:
         """Wait at the point, where it lies within the package."""
-        if self.point in LURKERS and not self.marker.exists():
+        if self.point in LURKERS:
             LURKERS[self.point](self)
 
     def on_entry(self, when: Callable[[set[type]], bool], *, written: bool) -> None:
@@ -80,18 +86,39 @@ class Killer:
 
         wrap(Journal, "append", **{"after" if written else "before": look})
 
-    def on_answer(self) -> None:
-        """Kill when the service has made and charged the prediction, and no byte of its answer is read."""
+    def on_share_stored(self, percent: int) -> None:
+        """Kill after the entry with which so many of a batch are stored."""
+
+        def look(journal: Journal, *_: Any) -> None:
+            images = journal.state.images.values()
+            if 100 * sum(image.status is Status.STORED for image in images) >= percent * len(images):
+                self.kill()
+
+        wrap(Journal, "append", after=look)
+
+    def on_answers(self, unread: int = 1, *, read: int = 0) -> None:
+        """Kill when the service has made and charged predictions, and no byte of its answers is read.
+
+        :param unread: So many.
+        :param read: The answers to so many submissions before them are.
+        """
         transport: Any = api_client.httpx.AsyncHTTPTransport
         original = transport.handle_async_request
+        sent = 0
 
         async def handle(self_: Any, request: Any) -> Any:
             async def trace(event: str, _info: Any) -> None:
+                nonlocal sent
                 # The request is sent, and httpcore is about to read.
                 if event.endswith("receive_response_headers.started"):
+                    sent += 1
+                    if sent <= read:
+                        return
                     url = request.url
                     _wait_until_made(f"{url.scheme}://{url.host}:{url.port}", json.loads(request.content))
-                    self.kill()
+                    if sent == read + unread:
+                        self.kill()
+                    await asyncio.Event().wait()
 
             if request.method == "POST" and b'"seed"' in request.content:
                 request.extensions["trace"] = trace
@@ -134,7 +161,8 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
         lambda kinds: Claimed in kinds and Intended not in kinds, written=True
     ),
     "intent written": lambda killer: killer.on_entry(lambda kinds: Intended in kinds, written=True),
-    "request sent, answer not read": Killer.on_answer,
+    "request sent, answer not read": Killer.on_answers,
+    "8 answers not read": partial(Killer.on_answers, unread=UNANSWERED, read=IN_FLIGHT),
     "answer read, not recorded": lambda killer: killer.on_entry(
         lambda kinds: Submitted in kinds, written=False
     ),
@@ -146,12 +174,13 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
     "receipt written, not settled": lambda killer: killer.on_entry(
         lambda kinds: Stored in kinds, written=False
     ),
+    **{f"{share} % stored": partial(Killer.on_share_stored, percent=share) for share in (10, 50, 90)},
 }
 """Points within the package. "event received" and "settled, XCom not pushed" are `Mortal`'s own."""
 
 
-class Mortal(BitDanceTextToImageOperator):
-    """An image whose connection, deferral and death are the Dag run's."""
+class Mortal:
+    """An operator whose connection, deferral and death are the Dag run's."""
 
     defer_timeout = 0.0
 
@@ -185,26 +214,39 @@ class Mortal(BitDanceTextToImageOperator):
         return killer
 
 
-with DAG(
-    "mortal",
-    schedule=None,
-    params={
-        "prompt": Param("a mortal"),
-        "output_path": Param("/nowhere/"),
-        "conn_id": Param("bitdance_default"),
-        "deferrable": Param(False),
-        "defer_timeout": Param(0),
-        "kill_at": Param(""),
-        "markers": Param("/nowhere"),
-    },
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
-    max_active_runs=64,
-    max_active_tasks=64,
+class MortalImage(Mortal, BitDanceTextToImageOperator):
+    pass
+
+
+class MortalBatch(Mortal, BitDanceBatchOperator):
+    pass
+
+
+for dag_id, operator, wanted in (
+    ("mortal", MortalImage, {"prompt": "{{ params.prompts[0] }}"}),
+    ("mortal_batch", MortalBatch, {"items": "{{ params.prompts }}", "max_in_flight": IN_FLIGHT}),
 ):
-    Mortal(
-        task_id="image",
-        prompt="{{ params.prompt }}",
-        size="256*256",
-        output_path="{{ params.output_path }}",
-        records_path="{{ params.output_path.rpartition('/')[0] }}/.bitdance",
-    )
+    with DAG(
+        dag_id,
+        schedule=None,
+        params={
+            "prompts": Param(["a mortal"]),
+            "output_path": Param("/nowhere/"),
+            "conn_id": Param("bitdance_default"),
+            "deferrable": Param(False),
+            "defer_timeout": Param(0),
+            "kill_at": Param([]),
+            "markers": Param("/nowhere"),
+        },
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
+        render_template_as_native_obj=True,  # a list stays one
+        max_active_runs=64,
+        max_active_tasks=64,
+    ):
+        operator(
+            task_id="image",
+            size="256*256",
+            output_path="{{ params.output_path }}",
+            records_path="{{ params.output_path.rpartition('/')[0] }}/.bitdance",
+            **wanted,
+        )
