@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,7 +19,7 @@ from airflow_provider_bitdance.api.errors import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.engine import Finished, Policy
-from airflow_provider_bitdance.journal import Status
+from airflow_provider_bitdance.journal import Status, log
 from tests.model.tasks import CROWDS, STREET, Task, a_large_batch, some_tasks
 from tests.model.world import TaskProcess, World, errors_of
 
@@ -277,6 +278,18 @@ class EngineMachine(RuleBasedStateMachine):
 
 class BatchMachine(EngineMachine):
     """The same with a batch: its journal has snapshots, and as many purchases at once as there may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Far more often than in earnest: what a snapshot forgets is to show within few runs.
+        self._often = mock.patch.object(log, "SNAPSHOT_EVERY", 8)
+        self._often.start()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self._often.stop()
 
     @initialize(images=st.sampled_from(LARGE), **ANYTHING_LARGE)
     def begin(self, images: int, conflict: bool, changes: bool, weather: list[Any], **drawn: Any) -> None:
