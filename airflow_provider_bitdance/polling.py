@@ -92,11 +92,13 @@ class _Crowd:
     :ivar expected_age: The age in seconds at which one may be ready; ``None`` before the first end.
     :ivar scout: The one that is looked at from the start, whatever is expected.
     :ivar under_way: Their ages at the looks that are under way.
+    :ivar put_off: Those that are due, and not looked at because of what the others show.
     """
 
     expected_age: float | None = None
     scout: str = ""
     under_way: dict[str, float] = field(default_factory=dict)
+    put_off: set[str] = field(default_factory=set)
     seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LOOKS))
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
 
@@ -173,6 +175,7 @@ class Looks:
                 continue  # it was put again, or removed
             later = max(self._quiet_until, self._later(prediction_id, item, now))
             if later > now:
+                item.crowd.put_off.add(prediction_id)
                 self._put(prediction_id, item, later)
             else:
                 self.take_one(prediction_id, now=now)
@@ -184,6 +187,7 @@ class Looks:
         item = self._items.get(prediction_id)
         if item is None or prediction_id in item.crowd.under_way:
             return False
+        item.crowd.put_off.discard(prediction_id)
         item.crowd.under_way[prediction_id] = now - item.submitted_at
         return True
 
@@ -199,6 +203,8 @@ class Looks:
             del self._items[prediction_id]
             if item.looked_at_age or not item.is_overdue:
                 self._learn(item.crowd, item.looked_at_age, age)
+            if _most_ended(self._near(item.crowd, age)):
+                self._call_back(item.crowd, now)
             return
         item.looked_at_age, item.failures = age, 0
         pause = self._pause(age, item.watcher)
@@ -274,6 +280,14 @@ class Looks:
                 if item.crowd is crowd and not item.looked_at_age and due < item.due:
                     self._put(prediction_id, item, due)
 
+    def _call_back(self, crowd: _Crowd, now: float) -> None:
+        """Ask at once again about those that were put off: others of their age have ended."""
+        put_off, crowd.put_off = crowd.put_off, set()
+        for prediction_id in put_off:
+            item = self._items.get(prediction_id)
+            if item is not None and prediction_id not in crowd.under_way:
+                self._put(prediction_id, item, now)
+
     def _first(self, expected_age: float, watcher: Watcher) -> float:
         """Return the seconds from a submission to its first look, where something is known."""
         return expected_age + self._pause(expected_age, watcher)
@@ -305,10 +319,14 @@ class Looks:
         if watcher.is_single and age >= max(item.looked_at_age, self.schedule.first) * IMPATIENCE:
             return now
         near = self._near(crowd, age)
-        if near and 2 * sum(ended for _, ended in near) >= len(near):
+        if _most_ended(near):
             return now
         step = self.schedule.growth / SCOUTS / (PRESSED_SCOUTS if watcher.is_pressed else 1)
         if any(abs(other - age) < step * age for other in crowd.under_way.values()):
             return now + max(LOOK_TAKES, step * age / 2)
         scouted = [other for other, _ in near if abs(other - age) < step * age]
         return item.submitted_at + max(scouted) / (1 - step) if scouted else now
+
+
+def _most_ended(near: list[tuple[float, bool]]) -> bool:
+    return bool(near) and 2 * sum(ended for _, ended in near) >= len(near)

@@ -162,6 +162,22 @@ def test_after_slow_ones_the_first_quick_one_says_that_things_have_changed() -> 
     assert sorted(looks.take(105.1, most=9)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("age", [60.0, 600.0, 3600.0, 86_400.0])
+def test_what_ended_long_ago_is_seen_at_once(age: float) -> None:
+    """A retry, or a take-over, hours later."""
+    looks, watcher, now, seen = Looks(draw=lambda: 0.5), Watcher(), age, 0
+    for number in range(20):
+        looks.add(str(number), 0.0, watcher, now=now)
+    while seen < 20:
+        now = max(now, looks.next_due())
+        taken = looks.take(now, most=16)
+        now += 0.02
+        for name in taken:
+            looks.seen(name, ended=True, now=now)
+            seen += 1
+    assert now - age < 0.1
+
+
 def test_a_batch_does_not_wait_for_the_slow_ones_of_another() -> None:
     looks, slow, quick = Looks(draw=lambda: 0.5), Watcher(), Watcher()
     for number in range(100):
