@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from dataclasses import dataclass
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
@@ -31,6 +30,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.progress import Progress
+from airflow_provider_bitdance.engine.rest import Rest, Rests
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
 from airflow_provider_bitdance.engine.submit import PostponedError, buy
 from airflow_provider_bitdance.engine.wait import Lookout
@@ -60,20 +60,6 @@ ABOUT_ONE_IMAGE = (
     AddressBusyError,
 )
 """Errors that say nothing about the other images of a job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """There is more to buy, and nothing to do for a while.
-
-    :param until: Unix time at which there may be something to do.
-    :param enough: So many predictions have to end first; 0 where it is a matter of time.
-    :param in_flight: So many were in flight when this was decided.
-    """
-
-    until: float
-    enough: int
-    in_flight: int
 
 
 class Pump:
@@ -106,7 +92,7 @@ class Pump:
         self._storing = asyncio.Semaphore(MAX_STORING)
         self._left: deque[str] = deque()
         self._changed = asyncio.Event()
-        self._moved_at = bench.clock.time()
+        self._rests = Rests(bench, self._pace, self._lookout.looks)
         for image in state.having(Status.FAILED):
             if not may_be_bought_anew(bench, image):
                 self._fail(image.plan.key, recorded_error(bench, image))
@@ -169,7 +155,8 @@ class Pump:
             self._watch.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:
-                self.rest = self._rest(wait)
+                if not self._pace.started and self._left:
+                    self.rest = self._rests.rest(wait)
                 if self.rest is not None:
                     return
                 if wait < math.inf or not await self._stop_if_late():
@@ -192,24 +179,6 @@ class Pump:
             return math.inf
         return self._pace.wait(now=self._bench.clock.time())
 
-    def _rest(self, wait: float) -> Rest | None:
-        """Decide whether to give the worker back though there is more to buy.
-
-        :param wait: Seconds until the next purchase may begin.
-        """
-        policy, now = self._bench.policy, self._bench.clock.time()
-        if policy.defer_after is None or self._pace.started or not self._left:
-            return None
-        if wait == math.inf:
-            if self._pace.in_flight and self._until_idle() <= 0:
-                return (
-                    Rest(now, 1, self._pace.in_flight) if now < self._bench.journal.state.deadline else None
-                )
-            wait = (self._lookout.looks.first_end() or now) - now
-        is_in_time = now + wait < self._bench.journal.state.deadline
-        is_long = wait >= policy.break_even
-        return Rest(now + wait, 0, self._pace.in_flight) if is_long and is_in_time else None
-
     async def _stop_if_late(self) -> bool:
         """Stop a job that has more to buy, where nothing in flight has ended in its time."""
         deadline, in_flight = self._bench.journal.state.deadline, self._pace.in_flight
@@ -222,13 +191,6 @@ class Pump:
             what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s"
             self._stop(PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days"))
         return True
-
-    def _until_idle(self) -> float:
-        """Return the seconds until nothing has moved for so long that a trigger had better wait."""
-        policy = self._bench.policy
-        if policy.defer_after is None:
-            return math.inf
-        return self._moved_at + max(policy.defer_after, policy.break_even) - self._bench.clock.time()
 
     async def _wait_for_the_rest(self) -> None:
         """Wait for what is in flight, until the hand-over or the deadline; then look once more."""
@@ -251,14 +213,9 @@ class Pump:
         """
         if self.rest is not None or isinstance(self.stopped, FencedError):
             return 0.0
-        deadline, defer_after = self._bench.journal.state.deadline, self._bench.policy.defer_after
+        deadline = self._bench.journal.state.deadline
         # A job that is stopped ends in this process: one that came back would begin to buy again.
-        if self.stopped is not None or defer_after is None:
-            return deadline
-        last_end = self._lookout.looks.last_end() or 0.0
-        if last_end - self._bench.clock.time() > max(defer_after, self._bench.policy.break_even):
-            return 0.0
-        return min(deadline, started + defer_after)
+        return deadline if self.stopped is not None else min(deadline, self._rests.hand_over_at(started))
 
     async def _write_rest(self) -> None:
         """Write down what was found out about the account."""
@@ -308,7 +265,7 @@ class Pump:
 
     def _move(self) -> None:
         """Take note that something moved: there may be more to do."""
-        self._moved_at = self._bench.clock.time()
+        self._rests.move()
         self._changed.set()
 
     def _fail(self, key: str, error: Exception) -> None:
@@ -351,7 +308,7 @@ class Pump:
         self._changed.clear()
         if seconds == math.inf and not self._pace.started:
             late = self._bench.journal.state.deadline - self._bench.clock.time()
-            seconds = max(min(self._until_idle(), late if self._left else math.inf), LONGEST_NAP)
+            seconds = max(min(self._rests.until_idle(), late if self._left else math.inf), LONGEST_NAP)
         await self._bench.clock.wait_for(self._changed, seconds)
 
 
