@@ -5,12 +5,11 @@ a deferral and take-over are one call of :func:`advance`.
 """
 
 from airflow_provider_bitdance.engine.advance import Finished, Waiting, advance
-from airflow_provider_bitdance.engine.bench import Bench, Clock, Policy, Wanted
+from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
 from airflow_provider_bitdance.engine.forecast import Forecast, forecast
 
 __all__ = [
     "Bench",
-    "Clock",
     "Finished",
     "Forecast",
     "Policy",

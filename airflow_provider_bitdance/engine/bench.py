@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import randbelow
@@ -14,6 +13,7 @@ from typing import Any, Literal, Protocol
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import NsfwError
 from airflow_provider_bitdance.api.models import MAX_SEED, ImageRequest
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.scribe import Scribe
 from airflow_provider_bitdance.journal import Journal, PlannedImage
@@ -44,29 +44,6 @@ class Log(Protocol):
 
     def warning(self, message: str, /, *args: Any) -> Any:
         """Say that something needs a look."""
-
-
-class Clock:
-    """Wall-clock time and waiting; tests pass one that they move by hand."""
-
-    def time(self) -> float:
-        """Return Unix time."""
-        return time.time()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
-
-    async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait until something happens, but no longer than so many seconds."""
-        waiters: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait())}
-        if seconds < math.inf:
-            waiters.add(asyncio.ensure_future(self.sleep(seconds)))
-        try:
-            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiter in waiters:
-                waiter.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from airflow_provider_bitdance.api import protocol
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import NotFoundError
-from airflow_provider_bitdance.engine.bench import Clock
+from airflow_provider_bitdance.clock import Clock
 
 CLOCK_MARGIN = 5.0
 """Seconds by which the times of two machines that agree may differ: an HTTP date has whole seconds."""

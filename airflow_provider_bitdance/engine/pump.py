@@ -33,9 +33,9 @@ from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.rest import Rest, Rests
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
 from airflow_provider_bitdance.engine.submit import PostponedError, buy
-from airflow_provider_bitdance.engine.wait import Lookout
 from airflow_provider_bitdance.journal import JobState, Status
 from airflow_provider_bitdance.journal.entries import Claimed, Rested
+from airflow_provider_bitdance.lookout import Lookout
 from airflow_provider_bitdance.pacing import Pace
 from airflow_provider_bitdance.receipts import Receipt
 
@@ -227,20 +227,28 @@ class Pump:
 
     async def _carry(self, key: str) -> None:
         """Buy one image, wait for it and store it."""
+        if not await self._is_bought(key):
+            return
+        in_flight = self._watched(key)
+        await self._renew_deadline(LEASE * self._bench.policy.timeout)
+        await self._wait_and_store(key, in_flight)
+
+    async def _is_bought(self, key: str) -> bool:
+        """Buy one image, and say whether that went well."""
+        failure = None
         try:
             await buy(self._bench, key, pace=self._pace)
         except PostponedError:
             self._left.append(key)
-            return
+            return False
         except Exception as error:
-            self._fail(key, error)
-            return
+            failure = error
         finally:
             self._pace.end()
             self._move()
-        in_flight = self._watched(key)
-        await self._renew_deadline(LEASE * self._bench.policy.timeout)
-        await self._wait_and_store(key, in_flight)
+        if failure is not None:
+            self._fail(key, failure)
+        return failure is None
 
     async def _wait_and_store(self, key: str, in_flight: asyncio.Future[Prediction | None]) -> None:
         """Wait for an image that is in flight, and store it."""

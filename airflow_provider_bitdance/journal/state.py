@@ -27,6 +27,9 @@ from airflow_provider_bitdance.journal.entries import (
     Writer,
 )
 
+MILLION = 1_000_000
+"""Money is counted in millionths of a dollar: a sum of floats depends on its order and on the Python."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
@@ -68,9 +71,9 @@ class ImageState:
         return len(self.unanswered) + (self.status is Status.INTENDED)
 
     @property
-    def spent_usd(self) -> float:
+    def spent(self) -> int:
         """What this job has spent on it at most. Failed predictions count: not each is refunded."""
-        return (self.purchases + self.unconfirmed) * self.plan.estimated_cost_usd
+        return (self.purchases + self.unconfirmed) * round(self.plan.estimated_cost_usd * MILLION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class JobState:
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission.
-    :param spent_usd: What the job has spent at most: estimated, with what is possibly paid.
+    :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
     """
 
     number: int = 0
@@ -94,7 +97,12 @@ class JobState:
     window: int | None = None
     blocked_until: float = 0.0
     images: dict[str, ImageState] = field(default_factory=dict)
-    spent_usd: float = 0.0
+    spent: int = 0
+
+    @property
+    def spent_usd(self) -> float:
+        """What the job has spent at most, in dollars."""
+        return self.spent / MILLION
 
     @property
     def is_stored(self) -> bool:
@@ -138,7 +146,7 @@ def fold(state: JobState, entry: Entry) -> JobState:
         state = replace(state, time=entry.time.timestamp(), writer=entry.writer)
     state = replace(state, number=entry.number)
     images = dict(state.images)
-    spent = state.spent_usd
+    spent = state.spent
     for event in entry.events:
         if isinstance(event, Claimed):
             state = replace(state, deadline=event.deadline)
@@ -156,8 +164,8 @@ def fold(state: JobState, entry: Entry) -> JobState:
                     raise _broken(entry, f"speaks of an image {key!r} that was not planned")
                 before = images[key]
                 images[key] = _apply_to_image(before, entry, event)
-                spent += images[key].spent_usd - before.spent_usd
-    return replace(state, images=images, spent_usd=spent)
+                spent += images[key].spent - before.spent
+    return replace(state, images=images, spent=spent)
 
 
 def snapshot_of(state: JobState) -> Snapshot:
@@ -185,7 +193,7 @@ def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState
         window=snapshot.window,
         blocked_until=snapshot.blocked_until,
         images=images,
-        spent_usd=sum(image.spent_usd for image in images.values()),
+        spent=sum(image.spent for image in images.values()),
     )
 
 

@@ -14,8 +14,8 @@ from airflow_provider_bitdance.api.errors import BitDanceError, FencedError
 from airflow_provider_bitdance.engine import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED, settle
-from airflow_provider_bitdance.engine.wait import Lookout, wait_for
 from airflow_provider_bitdance.journal import ImageState, Status
+from airflow_provider_bitdance.lookout import Lookout, wait_for
 from airflow_provider_bitdance.maintenance.outlook import bought_as
 from airflow_provider_bitdance.maintenance.report import Outcome
 

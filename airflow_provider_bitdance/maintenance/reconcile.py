@@ -19,7 +19,8 @@ from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BitDanceError
 from airflow_provider_bitdance.api.models import BITDANCE_14B
 from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.engine import Bench, Clock, Policy
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine import Bench, Policy
 from airflow_provider_bitdance.engine.bench import Nsfw
 from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook

@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.checks import check_choice, check_number, reason_of
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
@@ -213,7 +214,7 @@ class BitDanceBaseOperator(BaseOperator):
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
-        from airflow_provider_bitdance.engine import Bench, Clock, Waiting, advance
+        from airflow_provider_bitdance.engine import Bench, Waiting, advance
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import workplace
 

@@ -11,15 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_bitdance.api.errors import BitDanceError
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL
-
-if TYPE_CHECKING:
-    from airflow_provider_bitdance.engine.bench import Clock
 
 __all__ = ["BitDanceTrigger", "Reason", "some_of"]
 
@@ -80,8 +78,6 @@ class BitDanceTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event: a reason and two counts."""
-        from airflow_provider_bitdance.engine.bench import Clock
-
         clock = Clock()
         reason, ended = await self._wait(clock) if self.enough else (Reason.RESTED, 0)
         # The last look comes a moment early; an early event would only be deferred again.
@@ -93,7 +89,7 @@ class BitDanceTrigger(BaseTrigger):
     async def _wait(self, clock: Clock) -> tuple[Reason, int]:
         """Wait for the predictions, and say why no longer, and how many have ended."""
         try:
-            # In a thread: the first trigger of a triggerer loads the engine, and others want the loop.
+            # In a thread: the first trigger of a triggerer loads the client, and others want the loop.
             shared = await asyncio.to_thread(import_module, "airflow_provider_bitdance.triggers.shared")
             async with shared.shared_lookout(
                 self.bitdance_conn_id, poll_interval=self.poll_interval, clock=clock

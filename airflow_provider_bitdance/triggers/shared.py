@@ -2,7 +2,7 @@
 
 A client costs tens of milliseconds of a loop that a thousand triggers share, and each has connections of its
 own. A lookout that sees all predictions looks at a few of them to know about the others. Both live as long as
-a trigger uses them. Imports the engine, so it is imported in a thread (:mod:`.bitdance`).
+a trigger uses them. Imports the client, so it is imported in a thread (:mod:`.bitdance`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from airflow_provider_bitdance.api.client import AsyncClient, prepare_tls
-from airflow_provider_bitdance.engine.bench import Clock
-from airflow_provider_bitdance.engine.wait import Lookout, wait_for
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.lookout import Lookout, wait_for
 from airflow_provider_bitdance.polling import PollSchedule
 
 __all__ = ["shared_lookout", "wait_for"]

@@ -16,7 +16,8 @@ import pytest
 
 from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.api.errors import BitDanceError
-from airflow_provider_bitdance.engine import Bench, Clock, Finished, Policy, Wanted, advance
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine import Bench, Finished, Policy, Wanted, advance
 from airflow_provider_bitdance.journal import Journal
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import labels

@@ -16,7 +16,8 @@ from typing import Any
 from airflow_provider_bitdance.api.addresses import OutputRule
 from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.api.errors import BitDanceError, StorageError
-from airflow_provider_bitdance.engine import Bench, Clock, Finished, Policy, Waiting, Wanted, advance
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine import Bench, Finished, Policy, Waiting, Wanted, advance
 from airflow_provider_bitdance.journal import Journal, Writer
 from airflow_provider_bitdance.local import catalogue
 from airflow_provider_bitdance.local.faults import parse

@@ -18,7 +18,7 @@ import airflow_provider_bitdance
 NAME = "airflow_provider_bitdance"
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-EXAMPLES = PACKAGE.parent / "example_dags"
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 RECORDS = {"journal", "receipts", "reservations", "polling", "pacing", "storage", "names", "records"}
 MAY_IMPORT = {
@@ -28,24 +28,26 @@ MAY_IMPORT = {
     "items": {"api", "names"},
     # read_manifest opens a folder as an operator does, when it is called.
     "manifest": {"api", "items", "operators"},
-    "engine": {"api", *RECORDS},
+    "clock": set(),
+    "lookout": {"api", "clock", "polling"},
+    "engine": {"api", "clock", "lookout", *RECORDS},
     "get_provider_info": set(),
     "version_compat": set(),
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
-    "triggers": {"api", *RECORDS, "engine", "hooks", "version_compat"},
+    "triggers": {"api", "clock", "hooks", "lookout", "polling"},
     "links": {"api", "storage"},
     "operators": {
         *("api", "get_provider_info", "items", "manifest", *RECORDS),
-        *("engine", "hooks", "links", "triggers", "version_compat"),
+        *("clock", "engine", "hooks", "links", "triggers", "version_compat"),
     },
     "decorators": {"api", *RECORDS, "engine", "operators"},
-    "maintenance": {"api", *RECORDS, "engine", "hooks", "operators", "version_compat"},
+    "maintenance": {"api", "clock", "engine", "hooks", "lookout", "operators", "version_compat", *RECORDS},
     "__main__": {"api", "operators", "maintenance"},
     "local": set(),
 }
 """Which parts of the package a part may import, beside itself and the version."""
 
-KNOW_NO_AIRFLOW = {"", "api", "engine", "items", "local", "get_provider_info", *RECORDS}
+KNOW_NO_AIRFLOW = {"", "api", "clock", "engine", "items", "local", "lookout", "get_provider_info", *RECORDS}
 
 
 def part_of(file: Path) -> str:

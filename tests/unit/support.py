@@ -28,7 +28,8 @@ from PIL import Image
 from airflow_provider_bitdance.api.addresses import OutputRule
 from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.engine import Bench, Clock, Policy, Wanted
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine import Bench, Policy, Wanted
 from airflow_provider_bitdance.journal import Job, JobState, Journal, PlannedImage, Writer, fold
 from airflow_provider_bitdance.journal.entries import Entry
 from airflow_provider_bitdance.names import image_address

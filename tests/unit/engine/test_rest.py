@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_bitdance.api.errors import PredictionTimeoutError, RateLimitError
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
-from airflow_provider_bitdance.engine.wait import Lookout, wait_for
 from airflow_provider_bitdance.journal import Status
+from airflow_provider_bitdance.lookout import Lookout, wait_for
 from tests.unit.support import START, Crash, World, a_wanted, envelope, refusal, run
 
 DEFERRABLE: dict[str, Any] = {"defer_after": 20.0, "break_even": 14.0, "is_batch": True}

@@ -27,7 +27,7 @@ from airflow_provider_bitdance.journal import (
     fold,
 )
 from airflow_provider_bitdance.journal.entries import Claimed, Entry, Event, ImageEvent
-from airflow_provider_bitdance.journal.state import NEXT
+from airflow_provider_bitdance.journal.state import NEXT, at_snapshot, snapshot_of
 from tests.unit.support import OUTPUT, START, a_job, a_plan, a_writer
 
 US = a_writer(token="us")
@@ -155,6 +155,16 @@ def test_an_answer_that_was_found_and_came_to_a_replaced_process_is_not_counted(
 def test_every_purchase_is_counted_those_of_others_are_not() -> None:
     events = ("intended", "submitted", "failed", "intended", "submitted", "failed", "adopted")
     assert after(CLAIM, PLAN, *(EVENTS[name] for name in events)).images["image"].purchases == 2
+
+
+def test_thirty_times_a_cent_is_thirty_cents_whether_it_is_counted_on_or_summed_up() -> None:
+    images = tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(30))
+    planned = after(CLAIM, Planned(output=OUTPUT, images=images))
+    state = planned
+    for image in images:
+        state = after(Intended(keys=(image.key,)), state=state)
+    entry = Entry(number=31, time=datetime.fromtimestamp(START, UTC), writer=US, events=(CLAIM,))
+    assert state.spent_usd == at_snapshot(planned, entry, snapshot_of(state)).spent_usd == 0.3
 
 
 def test_what_was_possibly_paid_is_still_counted_when_the_image_is_stored() -> None:

@@ -222,11 +222,11 @@ def test_a_batch_defers_once_and_goes_on_with_its_plan(
 
 def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, output: Path) -> None:
     posters = Asset("posters")
-    event = SimpleNamespace(extra={})
+    events = OutletEventAccessors()
 
-    result = batch(output, outlets=[posters]).execute({**context(), "outlet_events": {posters: event}})
+    result = batch(output, outlets=[posters]).execute({**context(), "outlet_events": events})
 
-    assert event.extra == result
+    assert events[posters].extra == result
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BitDanceError, NotFoundError, RateLimitError
-from airflow_provider_bitdance.engine.bench import Clock
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.polling import Looks, PollSchedule, Watcher
 
 LOOKS_AT_ONCE = 16

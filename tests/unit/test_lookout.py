@@ -18,7 +18,7 @@ from airflow_provider_bitdance.api.errors import (
     RateLimitError,
     ServerError,
 )
-from airflow_provider_bitdance.engine.wait import Lookout, wait_for
+from airflow_provider_bitdance.lookout import Lookout, wait_for
 from airflow_provider_bitdance.polling import PollSchedule
 from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
 
