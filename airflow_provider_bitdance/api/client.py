@@ -31,6 +31,7 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.api.settings import ClientSettings
+from airflow_provider_bitdance.api.text import api_text
 
 __all__ = ["AsyncClient", "Client", "ClientSettings", "prepare_tls"]
 
@@ -226,20 +227,29 @@ _NOT_SENT = (
 
 @contextmanager
 def _told(call: protocol.Call[Any]) -> Iterator[None]:
-    """Turn httpx's errors into ours. The question is whether the request can have reached the API."""
+    """Turn httpx's errors into ours. The question is whether the request can have reached the API.
+
+    Theirs are not chained: it is a hundred lines of a task's log, and the text of some holds a header.
+    """
     paid = Paid.POSSIBLY if call.buys else Paid.NO
     with _quietly():
         try:
             yield
         except _NOT_SENT as error:
             raise NotSentError(
-                f"No connection to the API for {call.method} {call.path}: {type(error).__name__}",
+                f"No connection to the API for {call.method} {call.path}: {_in_words(error)}",
                 fix="Check the connection's host and the network",
-            ) from error
+            ) from None
         except httpx.HTTPError as error:
             raise LostAnswerError(
                 f"The answer to {call.method} {call.path} was lost: {type(error).__name__}", paid=paid
-            ) from error
+            ) from None
+
+
+def _in_words(error: httpx.HTTPError) -> str:
+    """Say why there was no connection: the operating system's words, where it had any."""
+    name = type(error).__name__
+    return f"{name}: {api_text(error)}" if isinstance(error, httpx.ConnectError) else name
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from airflow_provider_bitdance.api.errors import (
 )
 from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.api.protocol import failure_of
-from airflow_provider_bitdance.api.text import api_text
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
@@ -251,10 +250,9 @@ class BitDanceHook(BaseHook):
                 f"is {DEFAULT_BASE_URL}. ({error.what})"
             )
         if isinstance(error, TransportError):
-            why = api_text(error.__cause__) or type(error.__cause__).__name__
             return (
                 f"{self.settings.base_url} could not be reached. Check the host, and the network and proxy "
-                f"of the machine that tests. ({why})"
+                f"of the machine that tests. ({error.what})"
             )
         allowed = f"Allowed: {error.allowed}" if error.allowed else ""
         return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)
