@@ -1,6 +1,6 @@
 """Wait: looks at predictions until they end. Only reads, so worker and trigger share it and may both run.
 
-One lookout looks for all who wait in its process. When to look is decided in ``polling.py``.
+One lookout looks for all who wait in its process. When to look is decided in ``looks.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.api.errors import BitDanceError, NotFoundError, RateLimitError
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.polling import Looks, PollSchedule, Watcher
+from airflow_provider_bitdance.looks import Looks, Watcher
+from airflow_provider_bitdance.polling import PollSchedule
 
 LOOKS_AT_ONCE = 16
 SHORTEST_SLEEP = 0.01

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.looks import Looks
 from airflow_provider_bitdance.pacing import Pace
-from airflow_provider_bitdance.polling import Looks
 
 __all__ = ["Rest", "Rests"]
 

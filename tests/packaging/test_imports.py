@@ -29,8 +29,9 @@ MAY_IMPORT = {
     # read_manifest opens a folder as an operator does, when it is called.
     "manifest": {"api", "items", "operators"},
     "clock": set(),
-    "lookout": {"api", "clock", "polling"},
-    "engine": {"api", "clock", "lookout", *RECORDS},
+    "looks": {"polling"},
+    "lookout": {"api", "clock", "looks", "polling"},
+    "engine": {"api", "clock", "lookout", "looks", *RECORDS},
     "get_provider_info": set(),
     "version_compat": set(),
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
@@ -47,7 +48,18 @@ MAY_IMPORT = {
 }
 """Which parts of the package a part may import, beside itself and the version."""
 
-KNOW_NO_AIRFLOW = {"", "api", "clock", "engine", "items", "local", "lookout", "get_provider_info", *RECORDS}
+KNOW_NO_AIRFLOW = {
+    "",
+    "api",
+    "clock",
+    "engine",
+    "items",
+    "local",
+    "lookout",
+    "looks",
+    "get_provider_info",
+    *RECORDS,
+}
 
 
 def part_of(file: Path) -> str:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.polling import Looks, PollSchedule, Watcher
+from airflow_provider_bitdance.looks import Looks, Watcher
+from airflow_provider_bitdance.polling import PollSchedule
 
 ages = st.floats(0, 100_000)
 draws = st.floats(0, 1)
@@ -277,6 +278,14 @@ def test_every_end_is_seen_within_twice_its_time_where_all_wait_alone(ends: list
     field.run(until=2000.0)
     assert len(field.seen_at) == len(ends)
     assert all(field.seen_at[number] <= max(2 * end, end + 2.5) + 16 for number, end in enumerate(ends))
+
+
+def test_of_a_thousand_that_wait_alone_each_is_seen_soon() -> None:
+    field = Field(around(30.0, 1000))
+    field.watcher.is_single = True
+    field.run()
+    assert field.looks_each <= 11
+    assert field.lags[-1] <= 0.15 * 30
 
 
 @given(st.lists(st.floats(0.5, 300), min_size=1, max_size=40), st.integers(1, 16))
