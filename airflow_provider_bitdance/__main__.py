@@ -72,11 +72,11 @@ def _show(given: argparse.Namespace) -> Result:
 
 
 def _verify(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.folders import open_folder
     from airflow_provider_bitdance.maintenance import places, text
     from airflow_provider_bitdance.maintenance.jobs import read_records
     from airflow_provider_bitdance.maintenance.report import plain
     from airflow_provider_bitdance.maintenance.verify import verify
-    from airflow_provider_bitdance.operators.workplace import open_folder
 
     folder = places.find_records(given.records_path, given.conn_id)
     records = read_records(folder)

@@ -140,7 +140,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     :raises StorageError: The store failed.
     """
     # Here: this module is also for the operators, and has to be cheap.
-    from airflow_provider_bitdance.operators.workplace import open_folder
+    from airflow_provider_bitdance.folders import open_folder
 
     folder, _, name = str(uri).rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):

@@ -7,6 +7,7 @@ import contextlib
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.folders import open_folder
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.operators import workplace
 from airflow_provider_bitdance.storage import Folder
@@ -24,7 +25,7 @@ def open_records(given: str, *, of_connection: str) -> Folder:
             allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
             fix="Where Dags set none, the records are in .bitdance of each output folder: give that",
         )
-    return workplace.open_folder(path.rstrip("/"))
+    return open_folder(path.rstrip("/"))
 
 
 def find_records(given: str, conn_id: str) -> Folder:

@@ -23,6 +23,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Bench, Policy
 from airflow_provider_bitdance.engine.bench import Nsfw
 from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.folders import open_folder
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.journal import ImageState, Journal, Writer
 from airflow_provider_bitdance.maintenance.account import Account, read_account
@@ -38,7 +39,6 @@ from airflow_provider_bitdance.maintenance.outlook import (
 )
 from airflow_provider_bitdance.maintenance.places import open_records
 from airflow_provider_bitdance.maintenance.report import OpenImage, Outcome, Report
-from airflow_provider_bitdance.operators.workplace import open_folder
 from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["Reconciliation", "reconcile"]

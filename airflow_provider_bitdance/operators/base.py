@@ -157,6 +157,7 @@ class BitDanceBaseOperator(BaseOperator):
         return task._forecast(context)
 
     def _forecast(self, context: Context) -> Forecast:
+        from airflow_provider_bitdance import folders
         from airflow_provider_bitdance.engine import forecast
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import workplace
@@ -164,7 +165,7 @@ class BitDanceBaseOperator(BaseOperator):
         hook = BitDanceHook(self.bitdance_conn_id)
         job = workplace.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
         wanted = self._wanted(job)
-        records, images = self._open_records(job, hook), workplace.open_folder(wanted[0].address.folder)
+        records, images = self._open_records(job, hook), folders.open_folder(wanted[0].address.folder)
 
         async def run() -> Forecast:
             async with hook.new_async_client() as client:
@@ -214,6 +215,7 @@ class BitDanceBaseOperator(BaseOperator):
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
+        from airflow_provider_bitdance import folders
         from airflow_provider_bitdance.engine import Bench, Waiting, advance
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import workplace
@@ -227,7 +229,7 @@ class BitDanceBaseOperator(BaseOperator):
             records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
-        images = workplace.open_folder(journal.state.output or wanted[0].address.folder)
+        images = folders.open_folder(journal.state.output or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
             # The default is four more than there are cores; ours wait for stores, and hardly compute.
@@ -255,9 +257,10 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
+        from airflow_provider_bitdance import folders
         from airflow_provider_bitdance.operators import workplace
 
-        return workplace.open_folder(
+        return folders.open_folder(
             workplace.records_path(self.records_path, hook.extra.records_path)
             or f"{self._output_folder(job)}/.bitdance"
         )

@@ -141,14 +141,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         return image_address(f"{str(self.output_path).rstrip('/')}/", default_stem="").folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
+        from airflow_provider_bitdance import folders
         from airflow_provider_bitdance.engine import Wanted
         from airflow_provider_bitdance.items import checked_items, read_items
-        from airflow_provider_bitdance.operators import workplace
 
         folder = self._output_folder(job)
         rows = self.items
         if isinstance(rows, str):
-            rows = read_items(workplace.read_file(rows), name=rows)
+            rows = read_items(folders.read_file(rows), name=rows)
         items = checked_items(
             rows, prompt=self.prompt, size=self.size, seed=self.seed, model=self.model, variants=self.variants
         )

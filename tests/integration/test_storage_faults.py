@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_bitdance import folders
 from airflow_provider_bitdance.api.errors import RecordError, StorageError
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators import workplace
@@ -212,8 +213,8 @@ class Watch:
 def watched(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watch]:
     def interpose(*args: Any) -> Watch:
         watch = Watch(local, *args)
-        opened = workplace.open_folder
-        monkeypatch.setattr(workplace, "open_folder", lambda uri: Interposed(opened(uri), watch))
+        opened = folders.open_folder
+        monkeypatch.setattr(folders, "open_folder", lambda uri: Interposed(opened(uri), watch))
         return watch
 
     return interpose

@@ -26,8 +26,8 @@ MAY_IMPORT = {
     "api": set(),
     **{part: {"api", *RECORDS} for part in RECORDS},
     "items": {"api", "names"},
-    # read_manifest opens a folder as an operator does, when it is called.
-    "manifest": {"api", "items", "operators"},
+    "folders": {"api", "storage"},
+    "manifest": {"api", "folders", "items"},
     "clock": set(),
     "looks": {"polling"},
     "lookout": {"api", "clock", "looks", "polling"},
@@ -39,11 +39,13 @@ MAY_IMPORT = {
     "links": {"api", "storage"},
     "operators": {
         *("api", "get_provider_info", "items", "manifest", *RECORDS),
-        *("clock", "engine", "hooks", "links", "triggers", "version_compat"),
+        *("clock", "engine", "folders", "hooks", "links", "triggers", "version_compat"),
     },
     "decorators": {"api", *RECORDS, "engine", "operators"},
-    "maintenance": {"api", "clock", "engine", "hooks", "lookout", "operators", "version_compat", *RECORDS},
-    "__main__": {"api", "operators", "maintenance"},
+    "maintenance": {
+        *("api", "clock", "engine", "folders", "hooks", "lookout", "operators", "version_compat", *RECORDS)
+    },
+    "__main__": {"api", "folders", "maintenance"},
     "local": set(),
 }
 """Which parts of the package a part may import, beside itself and the version."""

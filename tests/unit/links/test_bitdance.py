@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_bitdance import folders
 from airflow_provider_bitdance.api.errors import ItemsFailedError
 from airflow_provider_bitdance.links.bitdance import (
     LINKS,
@@ -20,7 +21,6 @@ from airflow_provider_bitdance.links.bitdance import (
     stored_page,
 )
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.operators import workplace
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 from tests.builders import context
@@ -124,7 +124,7 @@ def on_google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
             super().__init__(tmp_path / uri.partition("://")[2])
             self.uri = uri
 
-    monkeypatch.setattr(workplace, "open_folder", Folder)
+    monkeypatch.setattr(folders, "open_folder", Folder)
     return "gs://my_gcs@bucket/covers"
 
 

@@ -1,4 +1,4 @@
-"""Folders as the operator opens them, and what it says of a store on which two workers may collide."""
+"""What the operator says of a store on which two workers may collide."""
 
 from __future__ import annotations
 
@@ -8,58 +8,14 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.operators.workplace import open_folder, warn_of_races
+from airflow_provider_bitdance.operators.workplace import warn_of_races
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 
 LOG = logging.getLogger("bitdance.test")
 
 
-@pytest.mark.parametrize("form", ["{}", "file://{}", "{}/"])
-def test_a_path_on_a_disk_is_a_local_folder(form: str, tmp_path: Path) -> None:
-    folder = open_folder(form.format(tmp_path))
-    assert isinstance(folder, LocalFolder)
-    folder.create("x", b"1")
-    assert (tmp_path / "x").read_bytes() == b"1"
-
-
-@pytest.mark.parametrize("uri", ["file://data/images", "file://conn@data/images"])
-def test_a_file_uri_with_a_host_is_refused(uri: str) -> None:
-    with pytest.raises(InputError, match="not an absolute path"):
-        open_folder(uri)
-
-
-@pytest.mark.parametrize(
-    ("uri", "fix"),
-    [
-        ("s3://bucket/x", r"airflow-provider-bitdance\[s3\]"),
-        ("s3a://bucket/x", r"airflow-provider-bitdance\[s3\]"),
-        ("gs://bucket/x", "apache-airflow-providers-google"),
-        ("abfs://container/x", "apache-airflow-providers-microsoft-azure"),
-        ("hdfs://host/x", "Install the Airflow provider for this kind of address"),
-    ],
-)
-def test_an_address_without_its_provider_is_told_what_to_install(
-    uri: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none_registered(scheme: str, *_: object) -> None:
-        raise ValueError(f"No filesystem registered for scheme {scheme}")
-
-    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
-    monkeypatch.setattr("airflow.sdk.io.get_fs", none_registered)
-    with pytest.raises(InputError, match=fix) as caught:
-        open_folder(uri)
-    assert uri in str(caught.value)
-
-
-def test_a_connection_that_is_not_defined_is_refused_and_not_passed_over() -> None:
-    """Amazon's hook would go on with whatever credentials the worker has."""
-    with pytest.raises(InputError, match="'nobody', which is not defined"):
-        open_folder("s3://nobody@bucket/x")
-
-
 def test_a_disk_needs_no_warning_and_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_races(open_folder(str(tmp_path)), LOG)
+    warn_of_races(LocalFolder(tmp_path), LOG)
     assert caplog.records == []
     assert list(tmp_path.iterdir()) == []
 
