@@ -32,7 +32,8 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private address
     │   └── OutputExpiredError      no retry · paid          older than WaveSpeed's 7 days
     └── RecordError                                          the journal or a receipt
-        ├── RecordUnreadableError   no retry · possibly      damaged or from a newer version
+        ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
+        │   └── RecordNewerError    retry    · possibly      written by a newer version of this package
         ├── StorageError            retry    · not paid      the store could not be read or written
         ├── AddressBusyError        retry    · not paid      another task is about to buy the same image
         └── FencedError             retry    · not paid      another process has taken over this job
@@ -72,6 +73,7 @@ __all__ = [
     "PredictionTimeoutError",
     "RateLimitError",
     "RecordError",
+    "RecordNewerError",
     "RecordUnreadableError",
     "RequestRefusedError",
     "ServerError",
@@ -302,9 +304,16 @@ class RecordError(BitDanceError):
 
 
 class RecordUnreadableError(RecordError):
-    """A record is damaged, breaks the format's rules, or was written by a newer version."""
+    """A record is damaged, or breaks the format's rules."""
 
     default_paid = Paid.POSSIBLY
+
+
+class RecordNewerError(RecordUnreadableError):
+    """A record is whole, and this version does not know what it says."""
+
+    retry_helps = True
+    retry_in_words = "A retry helps where it runs on a worker that is upgraded."
 
 
 class StorageError(RecordError):
