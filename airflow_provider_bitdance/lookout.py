@@ -35,6 +35,7 @@ class Lookout:
         self.looks = Looks(schedule or PollSchedule())
         self._client = client
         self._watches: dict[str, list[Watch]] = {}
+        self._unknown: dict[str, int] = {}  # 404s in a row
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -120,6 +121,7 @@ class Lookout:
         except BaseException as error:
             self._end(prediction_id, error)  # whoever waits has to know
         else:
+            self._unknown.pop(prediction_id, None)
             self.looks.seen(prediction_id, ended=prediction.is_terminal, now=self.clock.time())
             if prediction.is_terminal:
                 self._end(prediction_id, prediction)
@@ -131,10 +133,12 @@ class Lookout:
         asked = error.retry_after if isinstance(error, RateLimitError) else None
         schedule = self.looks.schedule
         failures = self.looks.failed(prediction_id, asked=asked, now=self.clock.time())
+        unknown = self._unknown.pop(prediction_id, 0)
         if isinstance(error, NotFoundError):
             # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.
+            self._unknown[prediction_id] = unknown + 1
             age = self.looks.age(prediction_id, now=self.clock.time())
-            if age > schedule.not_found_grace and failures > 1:
+            if age > schedule.not_found_grace and unknown:
                 gone = Prediction(id=prediction_id, status="deleted", error="the API does not know it")
                 self._end(prediction_id, gone)
         elif not error.retry_helps or failures >= schedule.failures:
@@ -149,6 +153,7 @@ class Lookout:
     def _forget(self, prediction_id: str) -> None:
         self._watches.pop(prediction_id, None)
         self.looks.remove(prediction_id)
+        self._unknown.pop(prediction_id, None)
 
 
 @dataclass(slots=True, eq=False)

@@ -33,6 +33,8 @@ IMPATIENCE = 1.5
 """The only prediction of its task is looked at before it is so many times as old as at its last look."""
 SHORTEST_PAUSE = 0.25
 LOOK_TAKES = 0.05
+LONGEST_QUIET = 60.0
+"""Seconds. WaveSpeed's limits "reset every minute"; a longer ``Retry-After`` would hold up an account."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -179,12 +181,13 @@ class Looks:
     def failed(self, prediction_id: str, *, asked: float | None, now: float) -> int:
         """Take note of a look that failed, and return how many did one after another.
 
-        :param asked: Seconds that the API asked to wait; nothing is looked at before.
+        :param asked: Seconds that the API asked to wait; nothing is looked at before, for a minute at most.
         """
         item = self._items.get(prediction_id)
         if item is None or item.crowd.under_way.pop(prediction_id, None) is None:
             return 0
         item.failures += 1
+        asked = min(asked, LONGEST_QUIET) if asked else None
         if asked:
             self._quiet_until = max(self._quiet_until, now + asked)
         pause = self.schedule.pause(

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 __all__ = ["Pace"]
 
 FIRST_WINDOW = 8.0
-"""Predictions in flight at the start, where no limit is given."""
+"""Predictions in flight at the start, where no limit is given; or so many more than there are."""
 LARGEST_WINDOW = 1000.0
 MINUTE = 60.0
 FIRST_PAUSE = 1.0
@@ -34,8 +34,9 @@ class Pace:
     :param max_in_flight: At most so many predictions that have not ended; ``None`` finds out.
     :param requests_per_minute: At most so many submissions in any 60 seconds; ``None`` is without limit.
     :param submitted: Unix times of earlier submissions of the same job.
-    :param window: Predictions in flight that the account took at once, where that was found out before.
-    :param blocked_until: Unix time before which nothing is sent, after an earlier 429.
+    :param in_flight_before: Predictions of an earlier process that have not ended: the account takes as many.
+    :param window: Predictions in flight that the account takes at once, where a 429 has shown that before.
+    :param blocked_until: Unix time before which nothing is sent, after an earlier 429; 0 without one.
     :ivar is_closed: Nothing more is to be sent, and no refused submission again.
     :ivar in_flight: Predictions that were submitted and have not ended; the caller counts.
     :ivar started: Purchases that have begun and are not over.
@@ -47,20 +48,21 @@ class Pace:
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
         submitted: Iterable[float] = (),
+        in_flight_before: int = 0,
         window: float | None = None,
-        blocked_until: float = -math.inf,
+        blocked_until: float = 0.0,
     ) -> None:
         self.max_in_flight = max_in_flight
         self.requests_per_minute = requests_per_minute
         self.is_closed = False
         self.in_flight = 0
         self.started = 0
-        self._window = float(max_in_flight or window or FIRST_WINDOW)
+        self._window = float(max_in_flight or window or in_flight_before + FIRST_WINDOW)
         self._growing_fast = window is None
         self._unanswered = 0
         self._answered = deque(sorted(submitted))
         self._taken = deque(self._answered)
-        self._refusals = 0
+        self._refusals = 1 if blocked_until else 0
         self._refused_at = -math.inf
         self._blocked_until = blocked_until
         self._is_probing = False
@@ -69,6 +71,11 @@ class Pace:
     def window(self) -> int:
         """Predictions that may be in flight now."""
         return int(self._window)
+
+    @property
+    def found_window(self) -> int | None:
+        """Predictions in flight that the account takes at once; ``None`` where no 429 has shown that."""
+        return None if self._growing_fast else self.window
 
     def wait(self, *, now: float) -> float:
         """Return the seconds until one more purchase may begin; infinite where one in flight has to end.

@@ -99,6 +99,11 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         self, *, width: int | str | None = None, height: int | str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(items=None, **kwargs)
+        if isinstance(self.prompt, str) and self.prompt.endswith(".prompt"):
+            raise InputError(
+                f"prompt is {self.prompt!r}: a task of a function reads no .prompt file",
+                fix="Read the file in the function, or give its items to a BitDanceBatchOperator",
+            )
         self.width = width
         self.height = height
         given = {**kwargs, "width": width, "height": height}

@@ -83,6 +83,7 @@ class Pump:
             max_in_flight=policy.max_in_flight,
             requests_per_minute=policy.requests_per_minute,
             submitted=_sent_before(state),
+            in_flight_before=len(state.having(Status.SUBMITTED)),
             window=state.window,
             blocked_until=state.blocked_until,
         )
@@ -91,6 +92,7 @@ class Pump:
         self._progress = Progress(bench)
         self._storing = asyncio.Semaphore(MAX_STORING)
         self._left: deque[str] = deque()
+        self._has_failed = False
         self._changed = asyncio.Event()
         self._rests = Rests(bench, self._pace, self._lookout.looks)
         for image in state.having(Status.FAILED):
@@ -155,7 +157,8 @@ class Pump:
             self._watch.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:
-                if not self._pace.started and self._left:
+                # The next process would begin with what has failed in this one, and so each that follows.
+                if not self._pace.started and self._left and not self._has_failed:
                     self.rest = self._rests.rest(wait)
                 if self.rest is not None:
                     return
@@ -220,8 +223,11 @@ class Pump:
     async def _write_rest(self) -> None:
         """Write down what was found out about the account."""
         now = self._bench.clock.time()
+        blocked = self._pace.blocked(now=now)
         try:
-            await self._bench.write(Rested(until=now + self._pace.blocked(now=now), window=self._pace.window))
+            await self._bench.write(
+                Rested(until=now + blocked if blocked else 0.0, window=self._pace.found_window)
+            )
         except BitDanceError as error:
             self._stop(error)
 
@@ -247,6 +253,7 @@ class Pump:
             self._pace.end()
             self._move()
         if failure is not None:
+            self._has_failed = True
             self._fail(key, failure)
         return failure is None
 

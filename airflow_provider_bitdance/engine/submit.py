@@ -55,6 +55,7 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
     :raises PostponedError: It is planned again.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
+    failed: BitDanceError | None = None
     for purchases_left in reversed(range(PURCHASES_A_TRY)):
         image = bench.journal.state.images[key]
         _check_losses(bench, image)
@@ -72,8 +73,12 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
             prediction = await _post(bench, image, pace)
         except PostponedError as postponed:
             await bench.write(NotCreated(key=key, reason=str(postponed)))
+            if failed is not None:
+                # Put off, each process would lose as many answers again.
+                raise _judged(failed, bench.journal.state.images[key]) from None
             raise
         except BitDanceError as error:
+            failed = error
             if _is_not_created(error):
                 # The error matters more than the store. Unwritten, the intent is settled by the next try.
                 with contextlib.suppress(RecordError):
@@ -85,11 +90,17 @@ async def buy(bench: Bench, key: str, *, pace: Pace) -> None:
             if settled.status is Status.SUBMITTED:
                 return
             if not purchases_left:
-                error.paid = Paid.POSSIBLY if settled.unconfirmed else Paid.NO
+                _judged(error, settled)
                 raise
         else:
             await _record(bench, image, prediction.id)
             return
+
+
+def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
+    """Say in an error of a purchase whether the image may be paid for, now that the history was asked."""
+    error.paid = Paid.POSSIBLY if image.unconfirmed else Paid.NO
+    return error
 
 
 def _check_losses(bench: Bench, image: ImageState) -> None:

@@ -85,14 +85,14 @@ class Claimed(BaseModel):
 class Rested(BaseModel):
     """The job has more to buy, and gives its worker back: the account takes nothing for a while.
 
-    :param until: Unix time before which it takes no submission, as it has said.
-    :param window: Predictions in flight that it took at once, as far as was found out.
+    :param until: Unix time before which it takes no submission, as it has said; 0 where it has not.
+    :param window: Predictions in flight that it takes at once, where a 429 has shown that.
     """
 
     model_config = _strict
     event: Literal["rested"] = "rested"
     until: float
-    window: int
+    window: int | None
 
 
 class PlannedImage(BaseModel):

@@ -78,7 +78,8 @@ class Journal:
 
         :raises FencedError: Another process changed the job since :meth:`load`.
         """
-        return self.append(now, Claimed(deadline=deadline), *events)
+        with self._turn:
+            return self._append(now, Claimed(deadline=deadline), *events)
 
     def append(self, now: float, *events: Event) -> JobState:
         """Write the next entry, and return the state after it.
@@ -89,17 +90,20 @@ class Journal:
         """
         with self._turn:
             last = self.state.writer
-            if not isinstance(events[0], Claimed) and last and last.token != self.writer.token:
+            if last and last.token != self.writer.token:
                 raise self._fenced()  # a note has made this process read on
-            left = events
-            while left and (found := self._write(now, left)) is not None:
-                if found.writer.token == self.writer.token:
-                    # Written although the store said that it failed, or that it took too long.
-                    left = tuple(event for event in left if event not in found.events)
-                elif not found.is_note:
-                    raise self._fenced()
-                self.state = fold(self.state, found)
-            return self.state
+            return self._append(now, *events)
+
+    def _append(self, now: float, *events: Event) -> JobState:
+        left = events
+        while left and (found := self._write(now, left)) is not None:
+            if found.writer.token == self.writer.token:
+                # Written although the store said that it failed, or that it took too long.
+                left = tuple(event for event in left if event not in found.events)
+            elif not found.is_note:
+                raise self._fenced()
+            self.state = fold(self.state, found)
+        return self.state
 
     def note(self, now: float, *events: Orphaned) -> None:
         """Add to the journal as a process that has been replaced; the one that has claimed it goes on.

@@ -53,8 +53,10 @@ class BitDanceBaseOperator(BaseOperator):
     :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
         default_deferrable``.
     :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
-    :param timeout: Seconds that one try waits. The next try waits for the same predictions.
-    :param poll_interval: Seconds to the first look and the shortest pause between looks; it grows to 15.
+    :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
+        the same predictions.
+    :param poll_interval: Seconds; the shortest pause between looks, which grows to 15. The first look comes
+        after 2 at the earliest.
     :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
         bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.
@@ -62,8 +64,8 @@ class BitDanceBaseOperator(BaseOperator):
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
     :param on_lost_answer: What to do where the answer to a purchase was lost and the account's history does
-        not prove what became of it. ``"buy_again"``: buy again, at most three times a try; each lost one is
-        reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
+        not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each lost one
+        is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
     :param max_cost_usd: The most that this task may spend until it is cleared, in US dollars: all tries, and
         what is possibly paid. More is refused before the first purchase. Default: no limit.
     :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot

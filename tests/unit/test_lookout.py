@@ -156,6 +156,34 @@ def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
     assert len(api.looks) == 2
 
 
+@pytest.mark.parametrize("first", [refusal(502), httpx.ReadTimeout("slow")], ids=["502", "no answer"])
+def test_one_404_after_another_fault_does_not_write_off_what_is_paid_for(
+    api: FakeAPI, first: httpx.Response | Exception
+) -> None:
+    api.latency = 70
+    made = api.create({})
+    api.clock.now += 61
+    api.on_look = [first, refusal(404)]
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert len(api.looks) > 2
+
+
+def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAPI, clock: FakeClock) -> None:
+    async def scene() -> dict[str, Prediction]:
+        lookout = Lookout(api.client(), clock=clock)
+        api.on_look = [refusal(429, Retry_After="86400")]
+        first = lookout.watch()
+        first.add(api.create({}).id, clock.now)
+        await clock.sleep(65)
+        try:
+            return await wait_for(lookout, {api.create({}).id: clock.now}, until=clock.now + 120)
+        finally:
+            first.close()
+
+    assert len(run(scene())) == 1
+    assert clock.now < START + 180
+
+
 def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:
     api.latency = 9999
     assert watching(api, seconds=50) == {}

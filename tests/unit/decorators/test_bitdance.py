@@ -370,6 +370,11 @@ def test_a_wrong_option_is_refused_when_the_dag_is_parsed(output: Path) -> None:
         returning("A teapot", output, max_in_flight=0)
 
 
+def test_a_prompt_file_is_refused_and_not_bought_as_a_prompt(output: Path) -> None:
+    with DAG("dag", schedule=None), pytest.raises(errors.InputError, match="task of a function reads no"):
+        returning([{"key": "a"}], output, prompt="poster.prompt")
+
+
 def test_an_output_path_is_required() -> None:
     with pytest.raises(TypeError, match="output_path"):
         bitdance_task(endless)()

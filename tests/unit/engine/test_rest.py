@@ -204,3 +204,64 @@ def test_a_batch_whose_first_images_are_slow_is_not_slow_to_its_end() -> None:
     world.api.on_post = [late] * 10
     run(advance(world.bench(max_in_flight=10, timeout=3000.0, is_batch=True), many(60)))
     assert world.clock.now - START < 1.5 * (60 + 5 * 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "a_minute", "bad", "count"),
+    [(400, 2, 2, 6), (400, 10, 10, 40), (500, 2, 1, 2), (500, 2, 1, 6)],
+)
+def test_images_that_fail_at_their_purchase_do_not_keep_the_others_from_theirs(
+    status: int, a_minute: int, bad: int, count: int
+) -> None:
+    world = World(latency=5)
+    refused = {f"prompt {number}" for number in range(bad)}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        world.api.on_post.append(answer)
+        is_bad = json.loads(request.content)["prompt"] in refused
+        return refusal(status, "not this one") if is_bad else world.api.answer_rightly(request)
+
+    world.api.on_post = [answer]
+    for _ in range(20):
+        outcome = leg(world, count, requests_per_minute=a_minute)
+        if isinstance(outcome, Finished):
+            break
+        world.clock.now = max(world.clock.now + 14, outcome.resume_at)
+    assert isinstance(outcome, Finished)
+    assert len(outcome.stored) == count - bad
+    assert len(world.api.posts) <= count + 3 * bad
+
+
+@pytest.mark.parametrize("way_back", [0.0, 3.0, 8.0])
+@pytest.mark.parametrize("asked", ["20", "40", "60"])
+def test_a_job_that_is_always_refused_ends_within_its_timeout(asked: str, way_back: float) -> None:
+    world = World()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        world.api.on_post.append(answer)
+        return refusal(429, Retry_After=asked)
+
+    world.api.on_post = [answer]
+    for _ in range(100):
+        outcome = leg(world, 3, timeout=600.0)
+        if isinstance(outcome, Finished):
+            break
+        world.clock.now = outcome.resume_at + way_back
+    assert isinstance(outcome, Finished)
+    assert isinstance(outcome.stopped or next(iter(outcome.failures.values())), RateLimitError)
+    assert world.clock.now - START < 660
+
+
+def test_a_rest_without_a_refusal_says_nothing_of_what_the_account_takes_at_once() -> None:
+    def minutes(**bench: Any) -> float:
+        world = World(latency=150)
+        while True:
+            outcome = run(advance(world.bench(**bench, requests_per_minute=20, timeout=3600.0), many(100)))
+            if isinstance(outcome, Finished):
+                return (world.clock.now - START) / 60
+            world.clock.now = max(outcome.resume_at, world.clock.now + 14)
+            if outcome.enough:
+                ended = sorted(outcome.pending.values())[outcome.enough - 1] + 150
+                world.clock.now = max(world.clock.now, ended)
+
+    assert minutes(**DEFERRABLE) < 1.2 * minutes(is_batch=True)

@@ -459,3 +459,16 @@ def test_many_threads_may_check_the_journal_while_one_writes(disk: Disk) -> None
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_process_that_was_replaced_cannot_claim_the_job_back_by_a_new_deadline(disk: Disk) -> None:
+    ours, theirs = a_journal(disk), a_journal(disk, token="them", try_number=2)
+    ours.claim(DEADLINE, START, PLAN, INTENT)
+    theirs.load()
+    theirs.claim(DEADLINE + 600, START + 601)
+    with pytest.raises(FencedError):
+        ours.append(START + 602, SUBMITTED)
+    ours.note(START + 602, Orphaned(key="image", prediction_id="pred-1", intent=1))
+    with pytest.raises(FencedError):
+        ours.append(START + 603, Claimed(deadline=DEADLINE + 900))
+    theirs.append(START + 604, Submitted(key="image", prediction_id="pred-1"))
