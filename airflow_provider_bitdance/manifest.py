@@ -150,7 +150,9 @@ def read_manifest(uri: str) -> list[ManifestRow]:
         )
     data = open_folder(folder).read(name)
     if data is None:
-        raise InputError(f"There is no manifest at {shorten(uri, 200)}")
+        raise InputError(
+            f"There is no manifest at {shorten(uri, 200)}", fix='Give result["manifest"] of a batch'
+        )
     try:
         return _from_parquet(data, uri) if name.endswith(".parquet") else _from_lines(data)
     except ValidationError as error:

@@ -52,7 +52,8 @@ def _damaged(uri: str, fields: str = "") -> RecordUnreadableError:
     where = f" at {fields}" if fields else ""
     return RecordUnreadableError(
         f"The record {uri} is damaged{where}",
-        fix="Look at the file; move it away to have its images bought anew",
+        fix="Keep the file. To have its images bought anew, move it away: a receipt alone, any other record "
+        "with its whole folder",
     )
 
 

@@ -82,7 +82,7 @@ class Folder(Protocol):
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order.
 
-        For maintenance only: no image and no money depends on a listing.
+        It may be behind: then an image may be bought again, and none is lost. See docs/storage.md.
 
         :param below: That folder's name; none of that name has no files.
         :raises StorageError: The store failed.
@@ -292,12 +292,15 @@ def _told(action: str, uri: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(
-            f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}", fix=_fix(error)
+            f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}",
+            fix=_fix(error, is_local=uri.startswith("file://")),
         ) from error
 
 
-def _fix(error: Exception) -> str:
+def _fix(error: Exception, *, is_local: bool) -> str:
     """Return what to do about what a store's library threw."""
+    if is_local and isinstance(error, FileNotFoundError | PermissionError):
+        return "Let the workers' user read and write there, or choose another path"
     if isinstance(error, FileNotFoundError):
         return "Create the bucket, or correct the path; this package makes folders and no buckets"
     if isinstance(error, PermissionError):

@@ -226,7 +226,9 @@ def _own_words(message: object, prompt: str) -> str:
 
 def _garbled(call: Call[Any], why: str) -> errors.GarbledAnswerError:
     return errors.GarbledAnswerError(
-        f"The answer to {call.method} {call.path} {why}", paid=Paid.POSSIBLY if call.buys else Paid.NO
+        f"The answer to {call.method} {call.path} {why}",
+        fix="Check the connection's host: a proxy may have answered",
+        paid=Paid.POSSIBLY if call.buys else Paid.NO,
     )
 
 

@@ -1,4 +1,4 @@
-"""Forecast: what a job would reuse and buy, and what that would cost. Reads only, and spends nothing."""
+"""Forecast: what is there for a job, what is missing, and what that costs. Reads only, and spends nothing."""
 
 from __future__ import annotations
 
@@ -7,42 +7,35 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.engine.bench import Policy, Wanted
-from airflow_provider_bitdance.engine.budget import prices, usd
+from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
 from airflow_provider_bitdance.receipts import Receipts
 from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["Forecast", "forecast"]
 
-TYPICAL_SECONDS = 12.4
-"""For one image of 1024 x 1024, from a write-up of the paper; WaveSpeed publishes no figure."""
-
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a task would do if it ran now.
+    """What is there for a task, and what is missing.
 
     :param reuse: Images that are there already.
-    :param buy: Images to buy.
+    :param buy: Images that are missing.
     :param cost_usd: What they cost, estimated.
-    :param seconds: About how long it takes until they are made.
     :param max_cost_usd: What the task may spend, where it has a limit.
     """
 
     reuse: int
     buy: int
     cost_usd: float
-    seconds: float
     max_cost_usd: float | None = None
 
     @property
     def is_within_budget(self) -> bool:
         """Whether the task would not be refused for its cost."""
-        return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + 1e-9
+        return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
 
     def __str__(self) -> str:
         text = f"{self.reuse} reused, {self.buy} to buy, about {usd(self.cost_usd)}"
-        if self.buy:
-            text += f", about {self.seconds:.0f} s"
         if not self.is_within_budget:
             text += f". Would be refused: max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
         return text
@@ -68,7 +61,6 @@ async def forecast(
         reuse=len(wanted) - len(missing),
         buy=len(missing),
         cost_usd=sum(price[item.request.model, item.request.size] for item in missing),
-        seconds=TYPICAL_SECONDS if missing else 0.0,
         max_cost_usd=policy.max_cost_usd,
     )
 

@@ -84,7 +84,7 @@ class JobState:
     :param time: Of the last entry, Unix time.
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
-    :param blocked_until: Unix time before which the account takes no submission.
+    :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
     :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
     """
 
@@ -255,5 +255,5 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:
     return RecordUnreadableError(
         f"Entry {entry.number} of the journal {entry.writer.job.folder} {how}",
-        fix="Keep the folder for the maintainers and set another records_path",
+        fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
     )

@@ -1,4 +1,4 @@
-"""Plan mode for a task of a Dag file: what it would do in a run. Airflow need not run; nothing is spent."""
+"""Plan mode for a task of a Dag file: what is there for a run. Airflow need not run; nothing is spent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def forecast_task(
     params: dict[str, Any] | None = None,
     dags_folder: str | None = None,
 ) -> Forecast:
-    """Say what a task would reuse and buy in a run.
+    """Count what is there for a task in a run, and what is missing.
 
     Templates know the run's dates, its params, and Airflow's variables and connections; not what other tasks
     would return.

@@ -141,7 +141,7 @@ class BitDanceBaseOperator(BaseOperator):
         return self._advance(context, resumed=True)
 
     def plan(self, context: Context) -> Forecast:
-        """Say what this task would do in this run: what it would reuse and buy, and what that costs.
+        """Count what is there for this task in this run, what it would buy, and what that costs.
 
         Spends nothing and writes nothing. For a task that runs before this one, which may ask a person:
 

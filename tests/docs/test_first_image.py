@@ -21,7 +21,7 @@ INSTALL = ("make build", "python3 -m venv ", ". ", "pip install ")
 
 def as_a_script() -> str:
     """Turn the section into what its reader does: write each named file, type each command."""
-    lines = ["set -e", "trap 'kill $(jobs -p)' EXIT"]
+    lines = ["set -e", "trap 'kill $(jobs -p) 2> /dev/null || :' EXIT"]
     for block in WALK:
         if block.name:
             lines += [f"mkdir -p {Path(block.name).parent}", f"cat > {block.name} << 'END OF FILE'"]
@@ -29,8 +29,9 @@ def as_a_script() -> str:
         else:
             assert block.language == "console", f"a block without a file's name above it: {block}"
             lines += [line for line in block.text.splitlines() if not line.startswith(INSTALL)]
+    *lines, stop = lines
     again, bill = lines[-1], "print(urlopen('http://127.0.0.1:8700/admin/bill').read().decode())"
-    return "\n".join([*lines, again, f'python -c "from urllib.request import urlopen; {bill}"'])
+    return "\n".join([*lines, again, f'python -c "from urllib.request import urlopen; {bill}"', stop])
 
 
 def test_a_reader_without_a_key_has_an_image_and_a_second_run_is_free(tmp_path: Path) -> None:

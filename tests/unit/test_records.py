@@ -82,6 +82,7 @@ def test_a_damaged_record_is_refused_and_no_retry_is_made(data: bytes, complaint
     error = error_of(data)
     assert error.what == f"The record mem://n {complaint}"
     assert (error.retry_helps, error.paid) == (False, Paid.POSSIBLY)
+    assert "a receipt alone, any other record with its whole folder" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,20 @@ def test_the_error_says_what_to_do(error: Exception, fix: str, monkeypatch: pyte
     assert "A retry may help. Nothing was charged for it." in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), FileNotFoundError("a dead link")])
+def test_of_a_disk_it_speaks_of_no_credentials_and_no_buckets(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(
+        StorageError, match="Let the workers' user read and write there, or choose another path"
+    ):
+        LocalFolder(tmp_path).replace("x", b"1")
+
+
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

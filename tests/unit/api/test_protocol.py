@@ -226,6 +226,10 @@ def test_a_message_names_the_call_and_holds_no_url(row: Row) -> None:
     assert "://" not in text
 
 
+def test_an_answer_that_is_not_the_apis_is_told_to_be_a_proxys_perhaps() -> None:
+    assert "Check the connection's host: a proxy may have answered." in str(refused(GET, 200, b"<html>", {}))
+
+
 def test_the_status_that_said_no_is_kept() -> None:
     for status, content, seen in ((503, b"", 503), (200, body(403), 403)):
         error = refused(SUBMIT, status, content)

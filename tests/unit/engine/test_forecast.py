@@ -27,7 +27,7 @@ def test_what_is_there_is_reused_and_the_rest_is_to_buy() -> None:
     run(advance(world.bench(), three()[:2]))
     billed = world.api.billed
     said = seen(world, three())
-    assert str(said) == "2 reused, 1 to buy, about $0.01, about 12 s"
+    assert str(said) == "2 reused, 1 to buy, about $0.01"
     assert world.api.billed == billed
 
 

@@ -17,11 +17,12 @@ from airflow_provider_bitdance.api.errors import (
     InsufficientCreditError,
     NsfwError,
     PredictionTimeoutError,
+    RecordUnreadableError,
 )
 from airflow_provider_bitdance.engine import Finished, Waiting, advance
 from airflow_provider_bitdance.journal import Job, Status, Submitted
 from airflow_provider_bitdance.journal.entries import Entry
-from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, refusal, run
+from tests.unit.support import RECORDS, Crash, Fuse, World, a_job, a_wanted, refusal, run
 
 FIRST, SECOND = a_job(task_id="first"), a_job(dag_id="other", task_id="second", run_id="run-2")
 CLEARED = a_job(generation=1)
@@ -63,6 +64,27 @@ def finish(world: World, job: Job, *, first_try: int = 1) -> dict[str, Any]:
 
 
 # A cleared task
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_journal_is_moved_as_a_whole_and_then_what_is_stored_is_reused(number: int) -> None:
+    world, wanted = World(), [a_wanted(name, key=name, name=name) for name in ("a", "b")]
+    world.api.on_post = [refusal(400, "a is refused")]
+    with contextlib.suppress(BitDanceError):
+        run(advance(world.bench(is_batch=True), wanted))
+    assert (len(world.images), world.api.billed) == (1, 1)
+    entry = f"{RECORDS}/{a_job().folder}/{number:06}.json"
+    world.disk[entry] = world.disk[entry][:-9]
+
+    def clear() -> None:
+        run(advance(world.bench(job=CLEARED, try_number=2, is_batch=True), wanted))
+
+    with pytest.raises(RecordUnreadableError, match=r"is damaged.* any other record with its whole folder"):
+        clear()
+    for path in [path for path in world.disk if a_job().folder in path]:
+        del world.disk[path]
+    clear()
+    assert (len(world.images), world.api.billed) == (2, 2)
 
 
 @pytest.mark.parametrize("if_exists", ["reuse", "fail"])

@@ -56,7 +56,7 @@ def test_a_task_is_rendered_for_the_run_and_compared_with_what_is_there(
     plan: Plan, folder: Path, local: LocalService, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("covers", "cover", "--logical-date", "2026-11-22")
-    assert plan(*asked)[:2] == (FINE, "0 reused, 1 to buy, about $0.01, about 12 s\n")
+    assert plan(*asked)[:2] == (FINE, "0 reused, 1 to buy, about $0.01\n")
     made = BitDanceTextToImageOperator(
         task_id="x", prompt="oil of 2026-11-22", output_path=f"{folder}/2026-11-22", seed=7
     )
@@ -71,7 +71,7 @@ def test_a_task_is_rendered_for_the_run_and_compared_with_what_is_there(
 def test_a_batch_over_its_budget_is_a_finding(plan: Plan) -> None:
     code, said, _ = plan("covers", "many", budget=0.02)
     assert code == FINDINGS
-    assert said == "0 reused, 3 to buy, about $0.03, about 12 s. Would be refused: max_cost_usd is $0.02\n"
+    assert said == "0 reused, 3 to buy, about $0.03. Would be refused: max_cost_usd is $0.02\n"
 
 
 def test_programs_get_json(plan: Plan) -> None:

@@ -840,7 +840,7 @@ def test_a_plan_says_what_the_task_would_do_and_spends_nothing(local: LocalServi
     asked = operator(output, prompt="Cover of {{ ds }}", seed=7)
     again = {**context(), "ds": "2026-11-22"}
 
-    assert str(asked.plan(again)) == "0 reused, 1 to buy, about $0.01, about 12 s"
+    assert str(asked.plan(again)) == "0 reused, 1 to buy, about $0.01"
     assert (local.requests(), output.exists()) == ([], False)
     assert asked.prompt == "Cover of {{ ds }}", "the operator itself stays as it was"
 
