@@ -12,7 +12,7 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench load test lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench matrix load test lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed,
 bench: $(STAMP) ## Measure it against what you would take instead, 40 minutes; ARGS="2 4" plays two rows
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+matrix: $(STAMP) ## Run the tests on each Airflow and Python that is here, an hour; ARGS="3.1.8-3.11" plays one cell
+	@$(BIN)/python -m tests.matrix $(ARGS)
+
 load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
@@ -48,7 +51,7 @@ build: $(STAMP) ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build $(if $(UV),--installer uv)
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \

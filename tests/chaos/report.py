@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tests.chaos.rows import ROWS
 from tests.chaos.scene import Outcome
+from tests.document import marks, write_between
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "guarantees.md"
-BEGIN, END = "<!-- made by make chaos: begin -->", "<!-- made by make chaos: end -->"
+COMMAND = "make chaos"
+BEGIN, END = marks(COMMAND)
 HEAD = ("fault", "asked", "stored", "billed", "possibly paid", "wrong picture", "tries", "seconds")
 
 
@@ -48,7 +50,4 @@ def markdown(outcomes: Mapping[str, Outcome], setting: str) -> str:
 
 def write(table: str, document: Path = DOCUMENT) -> None:
     """Put a table between the document's markers."""
-    text = document.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    write_between(COMMAND, table, document)

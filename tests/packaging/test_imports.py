@@ -204,10 +204,11 @@ def test_what_a_dag_file_imports_opens_no_socket_and_no_file(module: str) -> Non
 
 def test_to_parse_the_examples_opens_no_socket_and_no_file() -> None:
     examples = sorted(file.stem for file in EXAMPLES.glob("*.py"))
-    # Airflow 3.1 reads what all providers declare when the first function becomes a task.
+    # Airflow 3.1 reads what all providers declare when the first function becomes a task, and describes each
+    # cron schedule in words from a file.
     found = observed(*examples, before="from airflow.sdk import task; task(lambda: None)")
 
-    assert found["touched"] == []
+    assert [name for name in found["touched"] if "/cron_descriptor/" not in name] == []
     assert set(examples) <= set(found["loaded"])
 
 

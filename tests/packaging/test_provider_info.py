@@ -21,6 +21,7 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.links.bitdance import LINKS
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 INFO = get_provider_info()
 
@@ -130,12 +131,10 @@ print(*sorted(set(sys.modules) - before))
 
 def test_the_version_is_in_one_place() -> None:
     version = airflow_provider_bitdance.__version__
-    root = PACKAGE.parent
-
     assert distribution("airflow-provider-bitdance").version == version
-    assert 'dynamic = ["version"]' in (root / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
     holding = [
-        path.relative_to(root).as_posix()
+        path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*.py")
         if re.search(rf"version\w* *=.*{re.escape(version)}", path.read_text())
     ]
