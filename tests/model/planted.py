@@ -25,7 +25,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def no_intent_before_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent goes to the disk with what came of it, and not before."""
-    append = Journal.append
+    append = Journal._append
 
     def append_late(journal: Journal, now: float, *events: Any) -> JobState:
         kept = getattr(journal, "kept", [])
@@ -46,7 +46,7 @@ def no_intent_before_the_post(patch: pytest.MonkeyPatch) -> None:
             return journal.state
         return append(journal, now, *said)
 
-    patch.setattr(Journal, "append", append_late)
+    patch.setattr(Journal, "_append", append_late)
 
 
 def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ class _LateFiles:
 
 def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
     """Of several that come together; the process believes that all are."""
-    append = Journal.append
+    append = Journal._append
 
     def append_less(journal: Journal, now: float, *events: Any) -> JobState:
         dropped = [event for event in events if isinstance(event, Intended)][1:]
@@ -136,7 +136,7 @@ def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
             journal.state = replace(fold(journal.state, entry), number=number)
         return journal.state
 
-    patch.setattr(Journal, "append", append_less)
+    patch.setattr(Journal, "_append", append_less)
 
 
 def a_snapshot_forgets_an_intent(patch: pytest.MonkeyPatch) -> None:

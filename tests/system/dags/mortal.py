@@ -84,7 +84,7 @@ class Killer:
             if when({type(event) for event in events}):
                 self.kill()
 
-        wrap(Journal, "append", **{"after" if written else "before": look})
+        wrap(Journal, "_append", **{"after" if written else "before": look})
 
     def on_share_stored(self, percent: int) -> None:
         """Kill after the entry with which so many of a batch are stored."""
@@ -94,7 +94,7 @@ class Killer:
             if 100 * sum(image.status is Status.STORED for image in images) >= percent * len(images):
                 self.kill()
 
-        wrap(Journal, "append", after=look)
+        wrap(Journal, "_append", after=look)
 
     def on_answers(self, unread: int = 1, *, read: int = 0) -> None:
         """Kill when the service has made and charged predictions, and no byte of its answers is read.

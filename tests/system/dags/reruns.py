@@ -37,7 +37,7 @@ class Sleeper(BitDanceTextToImageOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         if context["ti"].try_number == 1:
-            append = Journal.append
+            append = Journal._append  # what a claim goes through, too
 
             def append_and_sleep(journal: Journal, now: float, *events: Any) -> Any:
                 state = append(journal, now, *events)
@@ -47,7 +47,7 @@ class Sleeper(BitDanceTextToImageOperator):
                     os.kill(os.getpid(), signal.SIGSTOP)
                 return state
 
-            Journal.append = append_and_sleep  # type: ignore[method-assign]
+            Journal._append = append_and_sleep  # type: ignore[method-assign]
         return super().execute(context)
 
 
