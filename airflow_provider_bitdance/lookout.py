@@ -133,6 +133,8 @@ class Lookout:
         asked = error.retry_after if isinstance(error, RateLimitError) else None
         schedule = self.looks.schedule
         failures = self.looks.failed(prediction_id, asked=asked, now=self.clock.time())
+        if prediction_id not in self._watches:
+            return  # nobody waits for it any more
         unknown = self._unknown.pop(prediction_id, 0)
         if isinstance(error, NotFoundError):
             # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.

@@ -168,6 +168,27 @@ def test_one_404_after_another_fault_does_not_write_off_what_is_paid_for(
     assert len(api.looks) > 2
 
 
+def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
+    api: FakeAPI, clock: FakeClock
+) -> None:
+    async def scene() -> dict[str, Prediction]:
+        lookout = Lookout(api.client(), clock=clock)
+        first = lookout.watch(is_single=True)
+
+        def too_late(_: httpx.Request) -> httpx.Response:
+            first.close()
+            return refusal(404)
+
+        api.on_look = [too_late, refusal(404)]
+        made = api.create({})
+        first.add(made.id, clock.now - 61)
+        await clock.sleep(5)
+        return await wait_for(lookout, {made.id: clock.now - 66}, until=clock.now + 60)
+
+    (ended,) = run(scene()).values()
+    assert ended.is_completed
+
+
 def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAPI, clock: FakeClock) -> None:
     async def scene() -> dict[str, Prediction]:
         lookout = Lookout(api.client(), clock=clock)
