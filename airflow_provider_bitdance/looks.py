@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from weakref import WeakKeyDictionary
 
+from airflow_provider_bitdance.crowd import Crowd
 from airflow_provider_bitdance.polling import PollSchedule
 
 __all__ = ["Looks", "Watcher"]
 
-SCOUTS = 3
-"""So many looks at an age tell whether the others of that age are worth one."""
-PRESSED_SCOUTS = 2
-"""So many times as many where somebody is pressed for the first end."""
-REMEMBERED_LOOKS = 64
-REMEMBERED_ENDS = 64
-MUCH_SOONER = 0.7
-"""An end before this part of the expected age says that what was learned is out of date."""
-EARLY = 0.2
-"""The part of the ends that lies before the age at which one is expected."""
 IMPATIENCE = 1.5
 """The only prediction of its task is looked at before it is so many times as old as at its last look."""
-SHORTEST_PAUSE = 0.25
+NEARLY_READY = 0.1
+"""The shortest pause, as a part of ``interval``, where others of the same age have ended."""
+PRESSED = 0.5
+"""The longest pause, as a part of ``interval``, where somebody is pressed and an end is expected."""
 LOOK_TAKES = 0.05
 LONGEST_QUIET = 60.0
 """Seconds. WaveSpeed's limits "reset every minute"; a longer ``Retry-After`` would hold up an account."""
@@ -50,28 +43,10 @@ class Watcher:
 
 
 @dataclass(slots=True, eq=False)
-class _Crowd:
-    """Predictions that tell about each other: those of one job, or all that are alone in theirs.
-
-    :ivar expected_age: The age in seconds at which one may be ready; ``None`` before the first end.
-    :ivar scout: The one that is looked at from the start, whatever is expected.
-    :ivar under_way: Their ages at the looks that are under way.
-    :ivar put_off: Those that are due, and not looked at because of what the others show.
-    """
-
-    expected_age: float | None = None
-    scout: str = ""
-    under_way: dict[str, float] = field(default_factory=dict)
-    put_off: dict[str, None] = field(default_factory=dict)
-    seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LOOKS))
-    ends: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
-
-
-@dataclass(slots=True, eq=False)
 class _Item:
     submitted_at: float
     watcher: Watcher
-    crowd: _Crowd
+    crowd: Crowd
     due: float
     is_overdue: bool
     looked_at_age: float = 0.0
@@ -91,8 +66,8 @@ class Looks:
     _items: dict[str, _Item] = field(default_factory=dict)
     _queue: list[tuple[float, int, str]] = field(default_factory=list)
     _ticket: count[int] = field(default_factory=count)
-    _singles: _Crowd = field(default_factory=_Crowd)
-    _crowds: WeakKeyDictionary[Watcher, _Crowd] = field(default_factory=WeakKeyDictionary)
+    _singles: Crowd = field(default_factory=Crowd)
+    _crowds: WeakKeyDictionary[Watcher, Crowd] = field(default_factory=WeakKeyDictionary)
     _quiet_until: float = 0.0
 
     def expected_age(self, watcher: Watcher) -> float | None:
@@ -114,12 +89,14 @@ class Looks:
         due = submitted_at + first
         item = _Item(submitted_at, watcher, crowd, due=max(now, due), is_overdue=due < now)
         self._items[prediction_id] = item
+        crowd.size += 1
         self._put(prediction_id, item, item.due)
 
     def remove(self, prediction_id: str) -> None:
         """Stop with a prediction."""
         item = self._items.pop(prediction_id, None)
         if item is not None:
+            item.crowd.size -= 1
             item.crowd.under_way.pop(prediction_id, None)
 
     def next_due(self) -> float:
@@ -162,11 +139,10 @@ class Looks:
         if item is None or age is None:
             return  # it was removed meanwhile
         some_ended = any(had_ended for _, had_ended in self._near(item.crowd, age))
-        item.crowd.seen.append((age, ended))
+        item.crowd.see(age, ended=ended)
         if ended:
-            del self._items[prediction_id]
-            if item.looked_at_age or not item.is_overdue:
-                self._learn(item.crowd, item.looked_at_age, age)
+            self.remove(prediction_id)
+            self._learn(item, age)
             if _most_ended(self._near(item.crowd, age)):
                 self._call_back(item.crowd, now)
             return
@@ -175,7 +151,7 @@ class Looks:
         if not some_ended:
             pause = max(pause, self.schedule.interval)
         elif not item.watcher.is_pressed:
-            pause = max(pause / 2, SHORTEST_PAUSE)
+            pause = max(pause / 2, NEARLY_READY * self.schedule.interval)
         self._put(prediction_id, item, now + pause)
 
     def failed(self, prediction_id: str, *, asked: float | None, now: float) -> int:
@@ -219,8 +195,8 @@ class Looks:
         item = self._items.get(prediction_id)
         return now - item.submitted_at if item else 0.0
 
-    def _crowd(self, watcher: Watcher) -> _Crowd:
-        return self._singles if watcher.is_single else self._crowds.setdefault(watcher, _Crowd())
+    def _crowd(self, watcher: Watcher) -> Crowd:
+        return self._singles if watcher.is_single else self._crowds.setdefault(watcher, Crowd())
 
     def _end_of(self, item: _Item | None) -> float | None:
         if item is None or item.crowd.expected_age is None:
@@ -231,21 +207,23 @@ class Looks:
         item.due = due
         heapq.heappush(self._queue, (due, next(self._ticket), prediction_id))
 
-    def _learn(self, crowd: _Crowd, looked_at_age: float, age: float) -> None:
+    def _learn(self, item: _Item, age: float) -> None:
         """Take note of an end: after the last look, and a little sooner than this one, which may be late."""
-        end = max(looked_at_age, age * (1 - self.schedule.growth))
-        expected = crowd.expected_age
-        if expected is not None and end < expected * MUCH_SOONER:
-            crowd.ends.clear()  # things have changed
-        crowd.ends.append(end)
-        crowd.expected_age = sorted(crowd.ends)[int(EARLY * (len(crowd.ends) - 1))]
-        if expected is not None and crowd.expected_age < expected * MUCH_SOONER:
-            for prediction_id, item in self._items.items():
-                due = item.submitted_at + self._first(crowd.expected_age, item.watcher)
-                if item.crowd is crowd and not item.looked_at_age and due < item.due:
-                    self._put(prediction_id, item, due)
+        crowd, sooner = item.crowd, age * (1 - self.schedule.growth)
+        if item.is_overdue and not item.looked_at_age:
+            crowd.miss(sooner)
+        elif crowd.learn(max(item.looked_at_age, sooner)):
+            self._look_sooner(crowd)
 
-    def _call_back(self, crowd: _Crowd, now: float) -> None:
+    def _look_sooner(self, crowd: Crowd) -> None:
+        """Move the first looks at a crowd's predictions to what is expected now."""
+        assert crowd.expected_age is not None
+        for prediction_id, item in self._items.items():
+            due = item.submitted_at + self._first(crowd.expected_age, item.watcher)
+            if item.crowd is crowd and not item.looked_at_age and due < item.due:
+                self._put(prediction_id, item, due)
+
+    def _call_back(self, crowd: Crowd, now: float) -> None:
         """Ask at once again about those that were put off: others of their age have ended."""
         put_off, crowd.put_off = crowd.put_off, {}
         for prediction_id in put_off:
@@ -260,18 +238,12 @@ class Looks:
     def _pause(self, age: float, watcher: Watcher) -> float:
         pause = min(age * self.schedule.growth, self.schedule.longest)
         if watcher.is_pressed:
-            pause = min(pause, self.schedule.interval)
+            pause = min(pause, PRESSED * self.schedule.interval)
         return pause * (1 + self.schedule.jitter * (2 * self.draw() - 1))
 
-    def _near(self, crowd: _Crowd, age: float) -> list[tuple[float, bool]]:
+    def _near(self, crowd: Crowd, age: float) -> list[tuple[float, bool]]:
         """Return the last few looks at predictions of about an age."""
-        near: list[tuple[float, bool]] = []
-        for look in reversed(crowd.seen):
-            if abs(look[0] - age) <= self.schedule.growth * age:
-                near.append(look)
-                if len(near) == SCOUTS:
-                    break
-        return near
+        return crowd.near(age, self.schedule.growth * age)
 
     def _later(self, prediction_id: str, item: _Item, now: float) -> float:
         """Return when to ask again whether to look at a prediction; now, if it is to be looked at."""
@@ -288,11 +260,11 @@ class Looks:
         near = self._near(crowd, age)
         if _most_ended(near):
             return now
-        step = self.schedule.growth / SCOUTS / (PRESSED_SCOUTS if watcher.is_pressed else 1)
-        if any(abs(other - age) < step * age for other in crowd.under_way.values()):
-            return now + max(LOOK_TAKES, step * age / 2)
-        scouted = [other for other, _ in near if abs(other - age) < step * age]
-        return item.submitted_at + max(scouted) / (1 - step) if scouted else now
+        gap = crowd.gap(age * self.schedule.growth, is_pressed=watcher.is_pressed)
+        if any(abs(other - age) < gap for other in crowd.under_way.values()):
+            return now + max(LOOK_TAKES, gap / 2)
+        scouted = [other for other, _ in near if abs(other - age) < gap]
+        return item.submitted_at + max(scouted) + gap if scouted else now
 
 
 def _most_ended(near: list[tuple[float, bool]]) -> bool:

@@ -70,7 +70,7 @@ class Waiting:
     :param deadline: Unix time until which this try waits.
     :param now: Unix time of the last look.
     :param enough: So many of them have to end; 0 where only the time has to come.
-    :param resume_at: Unix time at which there is something to buy.
+    :param resume_at: Unix time before which there is nothing to do; 0 where it is not known.
     :param to_buy: Images that are still to be bought.
     """
 
@@ -195,6 +195,8 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
             return Waiting(pending, state.deadline, now, 0, now, pump.to_buy)
         return Waiting(pending, state.deadline, now, pump.rest.enough, pump.rest.until, pump.to_buy)
     if waiting and pump.stopped is None and bench.policy.defer_after is not None and now < state.deadline:
+        if pump.known_end > now:
+            return Waiting(pending, state.deadline, now, enough=0, resume_at=pump.known_end)
         return Waiting(pending, state.deadline, now, enough=len(pending))
     stopped = pump.stopped
     if stopped is not None:

@@ -45,6 +45,8 @@ MAX_STORING = 8
 """Downloads, checks and writes at a time."""
 LONGEST_NAP = 1.0
 """Seconds after which it is asked again whether there is something to do, where nothing moved for long."""
+LAST_FEW = 0.05
+"""This part of a job's images is left: the worker is held up for them only, so each is looked at early."""
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
@@ -70,6 +72,7 @@ class Pump:
     :ivar failures: Why an image is not stored, by key.
     :ivar stopped: Why nothing more is bought.
     :ivar rest: Why not everything is bought in this process, though nothing stopped it.
+    :ivar known_end: Where only waiting is left, the Unix time before which nothing ends; 0 if not known.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -77,6 +80,7 @@ class Pump:
         self.failures: dict[str, BitDanceError] = {}
         self.stopped: Exception | None = None
         self.rest: Rest | None = None
+        self.known_end = 0.0
         self._bench = bench
         state, policy = bench.journal.state, bench.policy
         self._pace = Pace(
@@ -198,10 +202,13 @@ class Pump:
     async def _wait_for_the_rest(self) -> None:
         """Wait for what is in flight, until the hand-over or the deadline; then look once more."""
         started = self._bench.clock.time()
+        few = LAST_FEW * len(self._bench.journal.state.images)
         while self._pace.in_flight or self._pace.started:
             left = self._until(started) - self._bench.clock.time()
             if left <= 0:
+                self.known_end = self._rests.known_end()
                 break
+            self._watch.watcher.is_pressed = self._pace.in_flight <= few
             await self._pause(left)
         if self.rest is not None:
             await self._write_rest()

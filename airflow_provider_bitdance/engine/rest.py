@@ -72,11 +72,20 @@ class Rests:
 
         :param started: Unix time since which only waiting is left.
         """
-        last_end = self._looks.last_end() or 0.0
-        if last_end - self._bench.clock.time() > self._shortest():
+        if self.known_end():
             return 0.0
         defer_after = self._bench.policy.defer_after
         return math.inf if defer_after is None else started + defer_after
+
+    def known_end(self) -> float:
+        """Return the Unix time before which the newest prediction is hardly ready, or the deadline.
+
+        :return: 0 where that is not known, or too soon to be worth a deferral.
+        """
+        last_end = self._looks.last_end() or 0.0
+        if last_end - self._bench.clock.time() <= self._shortest():
+            return 0.0
+        return min(last_end, self._bench.journal.state.deadline)
 
     def _shortest(self) -> float:
         """Return the seconds of waiting that are worth a deferral."""

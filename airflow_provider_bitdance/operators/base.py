@@ -55,8 +55,9 @@ class BitDanceBaseOperator(BaseOperator):
     :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
     :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
         the same predictions.
-    :param poll_interval: Seconds; the shortest pause between looks, which grows to 15. The first look comes
-        after 2 at the earliest.
+    :param poll_interval: Seconds; the shortest pause between two looks at an image, which grows to 15. The
+        first look comes after 2 at the earliest. In a batch, an image that is likely to be ready is looked at
+        after as little as a tenth of it.
     :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
         bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.
@@ -304,12 +305,14 @@ class BitDanceBaseOperator(BaseOperator):
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
         not_before = max(waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS)
+        seconds, pending = not_before - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
-            seconds = not_before - waiting.now
             what = f"The account takes no more now: resting for {seconds:.0f} s, {waiting.to_buy} to buy"
-            self.log.info("%s. In flight: %s", what, some_of(waiting.pending) or "none")
+            self.log.info("%s. In flight: %s", what, pending)
+        elif waiting.enough:
+            self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, pending)
         else:
-            self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, some_of(waiting.pending))
+            self.log.info("Waiting in the triggerer for about %.0f s: %s", seconds, pending)
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,

@@ -219,12 +219,37 @@ def test_a_first_look_that_finds_the_end_may_have_come_late_so_the_next_comes_so
     assert expected[1] == pytest.approx(1.8), "the next one is looked at from the start"
 
 
-def test_with_more_to_buy_each_is_looked_at_by_the_second_once_it_may_be_ready() -> None:
+def test_with_more_to_buy_each_is_looked_at_twice_a_second_once_it_may_be_ready() -> None:
     field = Field(around(60.0, 50))
     field.watcher.is_pressed = True
     field.looks._crowd(field.watcher).expected_age = 54.0
     field.run()
-    assert statistics.median(field.lags) < 1.0
+    assert statistics.median(field.lags) < 0.5
+
+
+def test_with_more_to_buy_the_first_end_of_many_is_seen_soon_though_nothing_is_known() -> None:
+    late = []
+    for seed in range(10):
+        field = Field(around(60.0, 50, seed=seed))
+        field.watcher.is_pressed = True
+        field.run(until=70.0)
+        late.append(min(field.seen_at.values()) - min(field.ends))
+        before = [number for moment, number in field.looked if moment < min(field.ends)]
+        assert len(before) <= 50 * 54 / 8, "a look at each in 10 seconds, and a few"
+    assert statistics.mean(late) < 2.5
+
+
+def test_what_ended_while_nobody_looked_says_that_ends_may_come_sooner() -> None:
+    looks, watcher = Looks(draw=lambda: 0.5), Watcher()
+    looks.add("ended", 0.0, watcher, now=57.0)
+    looks.add("not yet", 0.0, watcher, now=57.0)
+    assert looks.take_one("ended", now=57.0)
+    looks.seen("ended", ended=True, now=57.0)
+    assert looks.expected_age(watcher) is None, "it may have ended long ago"
+    for now, ended in (57.0, False), (60.0, True):
+        assert looks.take_one("not yet", now=now)
+        looks.seen("not yet", ended=ended, now=now)
+    assert looks.expected_age(watcher) == pytest.approx(0.9 * 57.0)
 
 
 def test_no_more_looks_than_allowed_are_taken_and_the_others_come_next() -> None:

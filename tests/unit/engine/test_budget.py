@@ -99,7 +99,7 @@ def test_credit_that_runs_out_in_the_middle_keeps_what_is_stored_and_says_what_i
     answers = [world.api.answer_rightly, world.api.answer_rightly, refusal(400, "Insufficient credits.")]
     world.api.on_post = list(answers)
     with pytest.raises(InsufficientCreditError) as stopped:
-        go(world, three())
+        go(world, three(), max_in_flight=1)
     assert sorted(world.images) == ["a.png", "b.png"]
     assert "2 of 3 images are stored; the rest costs about $0.01." in str(stopped.value)
     finished = go(world, three(), try_number=2)
@@ -119,7 +119,7 @@ def test_what_was_bought_before_the_credit_ran_out_is_stored_before_the_task_fai
 def test_a_transient_error_in_the_middle_loses_nothing_that_is_bought(world: World) -> None:
     world.api.on_post = [world.api.answer_rightly, *(refusal(429, Retry_After="9999") for _ in range(9))]
     with pytest.raises(BitDanceError, match="1 of 3 images are stored") as stopped:
-        go(world, three())
+        go(world, three(), max_in_flight=1)
     assert stopped.value.retry_helps
     assert list(world.images) == ["a.png"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -21,7 +22,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
 from airflow_provider_bitdance.engine.pump import MAX_UNANSWERED
 from airflow_provider_bitdance.journal import Status
-from tests.unit.support import World, a_job, a_wanted, refusal, run
+from tests.unit.support import World, a_job, a_wanted, envelope, refusal, run
 
 
 @pytest.fixture
@@ -310,6 +311,37 @@ def test_where_all_that_may_be_in_flight_takes_long_the_worker_is_given_back() -
     assert rests[0].to_buy == 4
     assert rests[0].now - started <= 25
     assert world.clock.now - started < 3 * 100 * 1.15
+
+
+def test_for_the_last_images_the_worker_is_back_when_they_are_about_to_end() -> None:
+    world = World(latency=60)
+    world.api.on_post = [sooner(world, 8)]
+    hand_overs, finished = legs(world, 4, max_in_flight=2, timeout=1000.0)
+    last = max(made.created for made in world.api.made.values()) + 60
+    assert (len(finished.stored), world.api.billed) == (4, 4)
+    assert (hand_overs[-1].to_buy, hand_overs[-1].enough) == (0, 0)
+    assert last - 10 <= hand_overs[-1].resume_at <= last
+    assert world.clock.now - last <= 60 * 0.1
+
+
+def test_what_is_known_to_end_after_the_deadline_is_waited_for_until_then() -> None:
+    world = World(latency=60)
+    world.api.on_post = [sooner(world, 8)]
+    hand_overs, finished = legs(world, 4, max_in_flight=2, timeout=55.0)
+    assert hand_overs[-1].resume_at == hand_overs[-1].deadline
+    assert world.clock.now < hand_overs[-1].deadline + 3
+    assert (len(finished.stored), world.api.billed) == (2, 4)
+
+
+def sooner(world: World, seconds: float) -> Callable[[httpx.Request], httpx.Response]:
+    """Return an answer whose prediction ends so much sooner than others."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        made = world.api.create(json.loads(request.content))
+        made.created -= seconds
+        return envelope({"id": made.id, "status": "created"})
+
+    return answer
 
 
 def test_a_rest_leaves_nothing_that_a_crash_could_lose() -> None:
