@@ -12,7 +12,9 @@ SCOUTS = 3
 PRESSED_SCOUTS = 2
 """So many times as many where somebody is pressed for the first end."""
 PRESSED_ROUND = 10.0
-"""Seconds for a round of looks at all of them then, if that is sooner: with many, one ends soon."""
+"""Seconds for a round of looks at them then, if that is sooner: with many, one ends soon."""
+LARGEST_ROUND = 50
+"""So many of them at most, so that a round of more takes no more looks."""
 REMEMBERED_LOOKS = 64
 REMEMBERED_ENDS = 64
 MUCH_SOONER = 0.7
@@ -39,7 +41,7 @@ class Crowd:
     put_off: dict[str, None] = field(default_factory=dict)
     _seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LOOKS))
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS))
-    _missed: list[float] = field(default_factory=list)
+    _missed: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_ENDS - 1))
 
     def see(self, age: float, *, ended: bool) -> None:
         """Take note of a look."""
@@ -53,8 +55,8 @@ class Crowd:
         before = self.expected_age
         if before is not None and end < before * MUCH_SOONER:
             self._ends.clear()  # things have changed
-        self._ends.append(end)
         self._ends.extend(missed for missed in self._missed if missed < end)
+        self._ends.append(end)
         self._missed.clear()
         self.expected_age = sorted(self._ends)[int(EARLY * (len(self._ends) - 1))]
         return before is not None and self.expected_age < before * MUCH_SOONER
@@ -82,4 +84,6 @@ class Crowd:
         :param width: Seconds that ages may differ by and still be about the same.
         """
         gap = width / SCOUTS
-        return min(gap / PRESSED_SCOUTS, PRESSED_ROUND / self.size) if is_pressed else gap
+        if not is_pressed:
+            return gap
+        return min(gap / PRESSED_SCOUTS, max(PRESSED_ROUND, width) / min(self.size, LARGEST_ROUND))

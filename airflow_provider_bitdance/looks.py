@@ -24,7 +24,9 @@ IMPATIENCE = 1.5
 NEARLY_READY = 0.1
 """The shortest pause, as a part of ``interval``, where others of the same age have ended."""
 PRESSED = 0.5
-"""The longest pause, as a part of ``interval``, where somebody is pressed and an end is expected."""
+"""The longest pause, as a part of ``interval``, where somebody is pressed and an end is near."""
+FAR_BEYOND = 1.5
+"""A prediction so many times as old as expected is not near its end: it is one of another kind."""
 LOOK_TAKES = 0.05
 LONGEST_QUIET = 60.0
 """Seconds. WaveSpeed's limits "reset every minute"; a longer ``Retry-After`` would hold up an account."""
@@ -147,12 +149,15 @@ class Looks:
                 self._call_back(item.crowd, now)
             return
         item.looked_at_age, item.failures = age, 0
-        pause = self._pause(age, item.watcher)
-        if not some_ended:
+        pause = self._pause(age)
+        if item.watcher.is_pressed and self._is_near_its_end(item, age):
+            pause = min(pause, PRESSED * self.schedule.interval)
+        elif not some_ended:
             pause = max(pause, self.schedule.interval)
-        elif not item.watcher.is_pressed:
-            pause = max(pause / 2, NEARLY_READY * self.schedule.interval)
-        self._put(prediction_id, item, now + pause)
+        else:
+            pause /= 2
+        least = 1.0 if item.watcher.is_single else NEARLY_READY
+        self._put(prediction_id, item, now + max(pause, least * self.schedule.interval))
 
     def failed(self, prediction_id: str, *, asked: float | None, now: float) -> int:
         """Take note of a look that failed, and return how many did one after another.
@@ -233,13 +238,18 @@ class Looks:
 
     def _first(self, expected_age: float, watcher: Watcher) -> float:
         """Return the seconds from a submission to its first look, where something is known."""
-        return expected_age + self._pause(expected_age, watcher)
-
-    def _pause(self, age: float, watcher: Watcher) -> float:
-        pause = min(age * self.schedule.growth, self.schedule.longest)
+        pause = self._pause(expected_age)
         if watcher.is_pressed:
             pause = min(pause, PRESSED * self.schedule.interval)
+        return max(expected_age + pause, self.schedule.first)
+
+    def _pause(self, age: float) -> float:
+        pause = min(age * self.schedule.growth, self.schedule.longest)
         return pause * (1 + self.schedule.jitter * (2 * self.draw() - 1))
+
+    def _is_near_its_end(self, item: _Item, age: float) -> bool:
+        expected = item.crowd.expected_age
+        return expected is not None and expected * (1 - self.schedule.growth) <= age <= expected * FAR_BEYOND
 
     def _near(self, crowd: Crowd, age: float) -> list[tuple[float, bool]]:
         """Return the last few looks at predictions of about an age."""
@@ -253,7 +263,7 @@ class Looks:
             return now
         # Somebody needs this very one, whatever the others do: to buy the next, or because it has no other.
         is_needed = watcher.is_pressed or watcher.is_single
-        if is_needed and expected is not None and age >= expected * (1 - self.schedule.growth):
+        if is_needed and expected is not None and age >= expected * (1 - self.schedule.growth / 2):
             return now
         if watcher.is_single and age >= max(item.looked_at_age, self.schedule.first) * IMPATIENCE:
             return now

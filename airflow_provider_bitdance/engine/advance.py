@@ -70,7 +70,7 @@ class Waiting:
     :param deadline: Unix time until which this try waits.
     :param now: Unix time of the last look.
     :param enough: So many of them have to end; 0 where only the time has to come.
-    :param resume_at: Unix time before which there is nothing to do; 0 where it is not known.
+    :param resume_at: Unix time at which there is likely something to do; no later than `now` if not known.
     :param to_buy: Images that are still to be bought.
     """
 
@@ -80,6 +80,17 @@ class Waiting:
     enough: int
     resume_at: float = 0.0
     to_buy: int = 0
+
+    @property
+    def watched(self) -> dict[str, float]:
+        """The predictions to look at meanwhile.
+
+        Where it is known when there is something to do, the one that this hangs on: it may be quicker.
+        """
+        if self.resume_at <= self.now or not self.enough:
+            return self.pending
+        one = (min if self.to_buy else max)(self.pending, key=self.pending.__getitem__)
+        return {one: self.pending[one]}
 
 
 async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
@@ -195,9 +206,7 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
             return Waiting(pending, state.deadline, now, 0, now, pump.to_buy)
         return Waiting(pending, state.deadline, now, pump.rest.enough, pump.rest.until, pump.to_buy)
     if waiting and pump.stopped is None and bench.policy.defer_after is not None and now < state.deadline:
-        if pump.known_end > now:
-            return Waiting(pending, state.deadline, now, enough=0, resume_at=pump.known_end)
-        return Waiting(pending, state.deadline, now, enough=len(pending))
+        return Waiting(pending, state.deadline, now, len(pending), pump.known_end(waiting))
     stopped = pump.stopped
     if stopped is not None:
         if not isinstance(stopped, BitDanceError):

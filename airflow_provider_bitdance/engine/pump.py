@@ -33,7 +33,7 @@ from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.rest import Rest, Rests
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error, settle
 from airflow_provider_bitdance.engine.submit import PostponedError, buy
-from airflow_provider_bitdance.journal import JobState, Status
+from airflow_provider_bitdance.journal import ImageState, JobState, Status
 from airflow_provider_bitdance.journal.entries import Claimed, Rested
 from airflow_provider_bitdance.lookout import Lookout
 from airflow_provider_bitdance.pacing import Pace
@@ -72,7 +72,6 @@ class Pump:
     :ivar failures: Why an image is not stored, by key.
     :ivar stopped: Why nothing more is bought.
     :ivar rest: Why not everything is bought in this process, though nothing stopped it.
-    :ivar known_end: Where only waiting is left, the Unix time before which nothing ends; 0 if not known.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -80,7 +79,6 @@ class Pump:
         self.failures: dict[str, BitDanceError] = {}
         self.stopped: Exception | None = None
         self.rest: Rest | None = None
-        self.known_end = 0.0
         self._bench = bench
         state, policy = bench.journal.state, bench.policy
         self._pace = Pace(
@@ -180,6 +178,15 @@ class Pump:
         """Images that are still to be bought."""
         return len(self._left)
 
+    def known_end(self, waiting: list[ImageState]) -> float:
+        """Return the Unix time before which the newest of these images is hardly ready.
+
+        :return: 0 where that is not known, or too soon to be worth a deferral.
+        """
+        expected_age = self._lookout.looks.expected_age(self._watch.watcher)
+        end = max(image.submitted_at for image in waiting) + (expected_age or 0.0)
+        return end if expected_age is not None and self._rests.is_long(end) else 0.0
+
     def _until_next_purchase(self) -> float:
         """Return the seconds until one more may begin; infinite where something has to happen first."""
         if not self._left or self._pace.started >= MAX_UNANSWERED:
@@ -206,7 +213,6 @@ class Pump:
         while self._pace.in_flight or self._pace.started:
             left = self._until(started) - self._bench.clock.time()
             if left <= 0:
-                self.known_end = self._rests.known_end()
                 break
             self._watch.watcher.is_pressed = self._pace.in_flight <= few
             await self._pause(left)

@@ -20,8 +20,8 @@ __all__ = ["Rest", "Rests"]
 class Rest:
     """There is more to buy, and nothing to do for a while.
 
-    :param until: Unix time at which there may be something to do.
-    :param enough: So many predictions have to end first; 0 where it is a matter of time.
+    :param until: Unix time at which there may be something to do; that of the decision where it is not known.
+    :param enough: So many predictions have to end first; 0 where it is a matter of time only.
     :param in_flight: So many were in flight when this was decided.
     """
 
@@ -53,15 +53,15 @@ class Rests:
         :param wait: Seconds until the next purchase may begin; infinite where one in flight has to end first.
         """
         now, deadline = self._bench.clock.time(), self._bench.journal.state.deadline
-        in_flight = self._pace.in_flight
+        in_flight, enough = self._pace.in_flight, 0
         if self._bench.policy.defer_after is None:
             return None
         if wait == math.inf:
             if in_flight and self.until_idle() <= 0:
                 return Rest(now, 1, in_flight) if now < deadline else None
-            wait = (self._looks.first_end() or now) - now
+            wait, enough = (self._looks.first_end() or now) - now, 1
         is_worth_it = wait >= self._bench.policy.break_even and now + wait < deadline
-        return Rest(now + wait, 0, in_flight) if is_worth_it else None
+        return Rest(now + wait, enough, in_flight) if is_worth_it else None
 
     def until_idle(self) -> float:
         """Return the seconds until nothing has moved for so long that a trigger had better wait."""
@@ -72,20 +72,14 @@ class Rests:
 
         :param started: Unix time since which only waiting is left.
         """
-        if self.known_end():
+        if self.is_long(self._looks.last_end() or 0.0):
             return 0.0
         defer_after = self._bench.policy.defer_after
         return math.inf if defer_after is None else started + defer_after
 
-    def known_end(self) -> float:
-        """Return the Unix time before which the newest prediction is hardly ready, or the deadline.
-
-        :return: 0 where that is not known, or too soon to be worth a deferral.
-        """
-        last_end = self._looks.last_end() or 0.0
-        if last_end - self._bench.clock.time() <= self._shortest():
-            return 0.0
-        return min(last_end, self._bench.journal.state.deadline)
+    def is_long(self, until: float) -> bool:
+        """Say whether it is worth a deferral to wait until a Unix time."""
+        return until - self._bench.clock.time() > self._shortest()
 
     def _shortest(self) -> float:
         """Return the seconds of waiting that are worth a deferral."""

@@ -26,7 +26,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.checks import check_choice, check_number, reason_of
 from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
-from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, some_of
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ class BitDanceBaseOperator(BaseOperator):
         :raises ValueError: It is not such an event.
         """
         reason = reason_of(event)
-        self.log.info("Back from the triggerer: %s, %s ended", reason, event.get("ended"))
+        why = "the time has come" if reason is Reason.DEADLINE else reason
+        self.log.info("Back from the triggerer: %s, %s ended", why, event.get("ended"))
         return self._advance(context, resumed=True)
 
     def plan(self, context: Context) -> Forecast:
@@ -304,20 +305,22 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
-        not_before = max(waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS)
-        seconds, pending = not_before - waiting.now, some_of(waiting.pending) or "none"
+        not_before, resume_at = waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS
+        if not waiting.enough:
+            not_before = max(not_before, resume_at)
+        is_known = waiting.resume_at > waiting.now
+        until = min(waiting.deadline, max(not_before, resume_at)) if is_known else waiting.deadline
+        seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
             what = f"The account takes no more now: resting for {seconds:.0f} s, {waiting.to_buy} to buy"
-            self.log.info("%s. In flight: %s", what, pending)
-        elif waiting.enough:
-            self.log.info("Waiting in the triggerer for at most %.0f s: %s", left, pending)
+            self.log.info("%s. In flight: %s", what, in_flight)
         else:
-            self.log.info("Waiting in the triggerer for about %.0f s: %s", seconds, pending)
+            self.log.info("Waiting in the triggerer for at most %.0f s: %s", seconds, in_flight)
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,
-                pending=waiting.pending,
-                deadline=waiting.deadline,
+                pending=waiting.watched,
+                deadline=until,
                 not_before=not_before,
                 poll_interval=self.poll_interval,
                 enough=waiting.enough,

@@ -252,6 +252,40 @@ def test_what_ended_while_nobody_looked_says_that_ends_may_come_sooner() -> None
     assert looks.expected_age(watcher) == pytest.approx(0.9 * 57.0)
 
 
+@pytest.mark.parametrize(("alone", "least"), [(True, 2.0), (False, 0.2)])
+def test_an_image_alone_in_its_task_is_never_looked_at_sooner_than_the_interval(
+    alone: bool, least: float
+) -> None:
+    looks, watchers = Looks(PollSchedule(interval=2.0), draw=lambda: 0.5), [Watcher(is_single=alone)] * 2
+    for name, watcher in zip("ab", watchers, strict=True):
+        looks.add(name, 0.0, watcher, now=0.0)
+        assert looks.take_one(name, now=3.0)
+        looks.seen(name, ended=name == "a", now=3.0)
+    assert looks.take(3.0 + least - 0.01, most=1) == []
+    assert looks.take(3.0 + least, most=1) == ["b"]
+
+
+def test_somebody_pressed_looks_after_a_tenth_of_the_interval_at_the_soonest() -> None:
+    looks, watcher = Looks(PollSchedule(interval=8.0), draw=lambda: 0.0), Watcher(is_pressed=True)
+    for number in range(4):
+        looks.add(str(number), 0.0, watcher, now=0.0)
+        assert looks.take_one(str(number), now=7.0)
+        looks.seen(str(number), ended=number < 3, now=7.0)
+    assert looks.next_due() - 7.0 == pytest.approx(0.8)
+
+
+def test_the_first_look_is_never_sooner_than_the_interval_whatever_was_learned() -> None:
+    looks, watcher = Looks(PollSchedule(interval=8.0), draw=lambda: 0.0), Watcher()
+    looks.add("quick", 0.0, watcher, now=0.0)
+    assert looks.take(8.0, most=1)
+    looks.seen("quick", ended=True, now=8.0)
+    looks.add("scout", 10.0, watcher, now=10.0)
+    looks.add("next", 10.0, watcher, now=10.0)
+    looks.remove("scout")
+    assert looks.take(17.9, most=1) == []
+    assert looks.take(18.0, most=1) == ["next"]
+
+
 def test_no_more_looks_than_allowed_are_taken_and_the_others_come_next() -> None:
     looks, watcher = Looks(draw=lambda: 0.5), Watcher()
     for number in range(5):

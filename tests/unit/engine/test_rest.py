@@ -14,7 +14,7 @@ from airflow_provider_bitdance.api.errors import PredictionTimeoutError, RateLim
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
 from airflow_provider_bitdance.journal import Status
 from airflow_provider_bitdance.lookout import Lookout, wait_for
-from tests.unit.support import START, Crash, World, a_wanted, envelope, refusal, run
+from tests.unit.support import START, Crash, FakePrediction, World, a_wanted, envelope, refusal, run
 
 DEFERRABLE: dict[str, Any] = {"defer_after": 20.0, "break_even": 14.0, "is_batch": True}
 
@@ -265,3 +265,54 @@ def test_a_rest_without_a_refusal_says_nothing_of_what_the_account_takes_at_once
                 world.clock.now = max(world.clock.now, ended)
 
     assert minutes(**DEFERRABLE) < 1.2 * minutes(is_batch=True)
+
+
+def taking(world: World, latency: Callable[[int], float]) -> World:
+    """Give each purchase its own latency, by its number."""
+    create = world.api.create
+
+    def created(body: dict[str, Any]) -> FakePrediction:
+        made = create(body)
+        made.created += latency(len(world.api.made)) - world.api.latency
+        return made
+
+    world.api.create = created  # type: ignore[method-assign]
+    return world
+
+
+def wait_as_the_trigger_does(world: World, waiting: Waiting) -> None:
+    """Look at what is watched, then take the 4 seconds back to a worker."""
+    is_known = waiting.resume_at > waiting.now
+    until = min(waiting.deadline, waiting.resume_at - 4) if is_known else waiting.deadline
+
+    async def wait() -> None:
+        lookout = Lookout(world.api.client(), clock=world.clock)
+        await wait_for(lookout, waiting.watched, until=until, enough=waiting.enough)
+
+    run(wait())
+    world.clock.now = max(world.clock.now, waiting.now + 10) + 4
+
+
+@pytest.mark.parametrize(("cold", "quick"), [(60, 20), (120, 10), (300, 10), (1500, 20)])
+@pytest.mark.parametrize("count", [16, 24])
+def test_after_a_cold_start_nobody_sleeps_through_the_quick_ones(
+    cold: float, quick: float, count: int
+) -> None:
+    world = taking(World(), lambda number: cold - 4 + number if number <= 8 else quick)
+    for _ in range(30):
+        outcome = leg(world, count, max_in_flight=8, timeout=3600.0)
+        if isinstance(outcome, Finished):
+            break
+        wait_as_the_trigger_does(world, outcome)
+    assert isinstance(outcome, Finished)
+    assert len(outcome.stored) == count
+    generations = count / 8 - 1
+    assert world.clock.now - START < cold * 1.1 + generations * (quick + 30)
+
+
+def test_one_of_the_last_that_takes_far_longer_than_the_others_is_not_looked_at_each_second() -> None:
+    world = taking(World(), lambda number: 10 if number < 20 else 3500)
+    outcome = run(advance(world.bench(is_batch=True, timeout=3600.0), many(20)))
+    assert isinstance(outcome, Finished)
+    assert len(outcome.stored) == 20
+    assert len(world.api.looks) < 400

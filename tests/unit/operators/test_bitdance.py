@@ -22,6 +22,7 @@ from PIL import Image
 
 from airflow_provider_bitdance.api import errors
 from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance.engine import Waiting
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
@@ -438,6 +439,35 @@ def test_it_hands_over_the_prediction_and_the_times(
         "poll_interval": 4,
         "enough": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("to_buy", "deadline", "watched", "until"),
+    [
+        (0, 600, {"new": 1040.0}, 1096),
+        (3, 600, {"old": 1000.0}, 1096),
+        (0, 80, {"new": 1040.0}, 1080),
+    ],
+)
+def test_where_it_is_known_when_the_images_end_it_is_back_then_and_looks_at_the_one_that_matters(
+    output: Path, to_buy: int, deadline: int, watched: dict[str, float], until: float
+) -> None:
+    waiting = Waiting(
+        pending={"new": 1040.0, "old": 1000.0},
+        deadline=1000.0 + deadline,
+        now=1000.0,
+        enough=1 if to_buy else 2,
+        resume_at=1100.0,
+        to_buy=to_buy,
+    )
+
+    with pytest.raises(TaskDeferred) as handed_over:
+        operator(output)._hand_over(waiting)
+
+    assert isinstance(handed_over.value.trigger, BitDanceTrigger)
+    given = handed_over.value.trigger.serialize()[1]
+    assert (given["pending"], given["enough"], given["deadline"]) == (watched, 1, until)
+    assert given["not_before"] == 1000 + SHORTEST_DEFERRAL
 
 
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
