@@ -27,6 +27,8 @@ PRESSED = 0.5
 """The longest pause, as a part of ``interval``, where somebody is pressed and an end is near."""
 FAR_BEYOND = 1.5
 """A prediction so many times as old as expected is not near its end: it is one of another kind."""
+SOME, MOST = 1 / 3, 1 / 2
+"""Where this part of the last looks found an end, one of that age is looked at: a first time, or again."""
 LOOK_TAKES = 0.05
 LONGEST_QUIET = 60.0
 """Seconds. WaveSpeed's limits "reset every minute"; a longer ``Retry-After`` would hold up an account."""
@@ -145,7 +147,7 @@ class Looks:
         if ended:
             self.remove(prediction_id)
             self._learn(item, age)
-            if _most_ended(self._near(item.crowd, age)):
+            if _have_ended(self._near(item.crowd, age), MOST):
                 self._call_back(item.crowd, now)
             return
         item.looked_at_age, item.failures = age, 0
@@ -268,7 +270,7 @@ class Looks:
         if watcher.is_single and age >= max(item.looked_at_age, self.schedule.first) * IMPATIENCE:
             return now
         near = self._near(crowd, age)
-        if _most_ended(near):
+        if _have_ended(near, MOST if item.looked_at_age else SOME):
             return now
         gap = crowd.gap(age * self.schedule.growth, is_pressed=watcher.is_pressed)
         if any(abs(other - age) < gap for other in crowd.under_way.values()):
@@ -277,5 +279,5 @@ class Looks:
         return item.submitted_at + max(scouted) + gap if scouted else now
 
 
-def _most_ended(near: list[tuple[float, bool]]) -> bool:
-    return bool(near) and 2 * sum(ended for _, ended in near) >= len(near)
+def _have_ended(near: list[tuple[float, bool]], part: float) -> bool:
+    return bool(near) and sum(ended for _, ended in near) >= part * len(near)
