@@ -23,7 +23,7 @@ IMPATIENCE = 1.5
 """The only prediction of its task is looked at before it is so many times as old as at its last look."""
 NEARLY_READY = 0.1
 """The shortest pause, as a part of ``interval``, where others of the same age have ended."""
-PRESSED = 0.5
+PRESSED = 0.4
 """The longest pause, as a part of ``interval``, where somebody is pressed and an end is near."""
 FAR_BEYOND = 1.5
 """A prediction so many times as old as expected is not near its end: it is one of another kind."""
