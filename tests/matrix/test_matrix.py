@@ -20,10 +20,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CELL = Cell("3.3.2", "3.12")
 
 
-def test_the_table_is_of_cells_that_there_are() -> None:
+def test_the_table_is_of_cells_that_there_are_and_of_each_airflow() -> None:
     played = list(report.known())
     assert played == [cell.name for cell in CELLS if cell.name in played]
-    assert played
+    assert {name.partition("-")[0] for name in played} == set(AIRFLOWS)
 
 
 def test_what_the_table_shows_is_green() -> None:
