@@ -306,14 +306,15 @@ class BitDanceBaseOperator(BaseOperator):
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
         not_before, resume_at = waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS
+        until = waiting.deadline
         if not waiting.enough:
-            not_before = max(not_before, resume_at)
-        is_known = waiting.resume_at > waiting.now
-        until = min(waiting.deadline, max(not_before, resume_at)) if is_known else waiting.deadline
+            until = not_before = max(not_before, resume_at)
+        elif waiting.resume_at > waiting.now:
+            until = min(until, max(not_before, resume_at))
         seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
-            what = f"The account takes no more now: resting for {seconds:.0f} s, {waiting.to_buy} to buy"
-            self.log.info("%s. In flight: %s", what, in_flight)
+            rest = "The account takes no more now: resting for at most %.0f s, %d to buy. In flight: %s"
+            self.log.info(rest, seconds, waiting.to_buy, in_flight)
         else:
             self.log.info("Waiting in the triggerer for at most %.0f s: %s", seconds, in_flight)
         self.defer(

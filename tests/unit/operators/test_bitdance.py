@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -468,6 +469,32 @@ def test_where_it_is_known_when_the_images_end_it_is_back_then_and_looks_at_the_
     given = handed_over.value.trigger.serialize()[1]
     assert (given["pending"], given["enough"], given["deadline"]) == (watched, 1, until)
     assert given["not_before"] == 1000 + SHORTEST_DEFERRAL
+
+
+@pytest.mark.parametrize(
+    ("enough", "resume_at", "said"),
+    [
+        (0, 1046.0, "at most 42 s"),
+        (0, 1000.0, f"at most {SHORTEST_DEFERRAL:.0f} s"),
+        (1, 1000.0, "at most 600 s"),
+        (1, 1100.0, "at most 96 s"),
+    ],
+)
+def test_the_log_says_how_long_a_rest_is(
+    output: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    enough: int,
+    resume_at: float,
+    said: str,
+) -> None:
+    monkeypatch.setattr(BitDanceTextToImageOperator, "log", logging.getLogger("bitdance.test"))
+    waiting = Waiting({"one": 990.0, "two": 990.0}, 1600.0, 1000.0, enough, resume_at, to_buy=8)
+
+    with caplog.at_level("INFO"), pytest.raises(TaskDeferred):
+        operator(output)._hand_over(waiting)
+
+    assert f"resting for {said}, 8 to buy" in caplog.text
 
 
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
