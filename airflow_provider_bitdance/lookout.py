@@ -6,15 +6,24 @@ One lookout looks for all who wait in its process. When to look is decided in ``
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import BitDanceError, NotFoundError, RateLimitError
+from airflow_provider_bitdance.api.errors import (
+    APIError,
+    BitDanceError,
+    NotFoundError,
+    RateLimitError,
+    ServerError,
+)
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.looks import Looks, Watcher
 from airflow_provider_bitdance.polling import PollSchedule
+
+log = logging.getLogger(__name__)
 
 LOOKS_AT_ONCE = 16
 SHORTEST_SLEEP = 0.01
@@ -26,6 +35,7 @@ class Lookout:
 
     :param client: Open as long as somebody waits.
     :param schedule: The pauses between looks.
+    :ivar trouble: Why the last looks failed; ``None`` as long as the API answers.
     """
 
     def __init__(
@@ -37,6 +47,7 @@ class Lookout:
         self._watches: dict[str, list[Watch]] = {}
         self._unknown: dict[str, int] = {}  # 404s in a row
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self.trouble: BitDanceError | None = None
         self._news = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
 
@@ -121,6 +132,9 @@ class Lookout:
         except BaseException as error:
             self._end(prediction_id, error)  # whoever waits has to know
         else:
+            if self.trouble is not None:
+                log.info("The API answers again")
+            self.trouble = None
             self._unknown.pop(prediction_id, None)
             self.looks.seen(prediction_id, ended=prediction.is_terminal, now=self.clock.time())
             if prediction.is_terminal:
@@ -133,6 +147,10 @@ class Lookout:
         asked = error.retry_after if isinstance(error, RateLimitError) else None
         schedule = self.looks.schedule
         failures = self.looks.failed(prediction_id, asked=asked, now=self.clock.time())
+        if not isinstance(error, APIError) or isinstance(error, ServerError):
+            if self.trouble is None:
+                log.warning("It cannot be asked whether images are ready; it is tried again: %s", error.what)
+            self.trouble = error
         if prediction_id not in self._watches:
             return  # nobody waits for it any more
         unknown = self._unknown.pop(prediction_id, 0)

@@ -86,7 +86,7 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
     :param default_stem: The file's name where a folder is given.
     :raises InputError: It is blank, relative, has no folder, or cannot be a file's name.
     """
-    text = str(output_path).strip() if output_path is not None else ""
+    text = str(output_path).strip()
     text = f"file://{text}" if text.startswith("/") else text
     allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
     wrong = f"output_path is {shorten(repr(text))}"
@@ -95,8 +95,15 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
         raise InputError(f"{wrong}: not an absolute path", allowed=allowed)
     if any(part == ".." for part in path.split("/")):
         raise InputError(f'{wrong}: it has a ".."', allowed=allowed)
+    if "::" in path:
+        raise InputError(f'{wrong}: it has a "::", which chains file systems', allowed=allowed)
+    # What a template gives where its value is missing.
+    if any(part in ("None", "null") for part in re.split(r"[/.]", path)):
+        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
     if _CONTROL.search(path):
         raise InputError(f"{wrong}: it has a control character", allowed=allowed)
+    if scheme == "file":
+        path = re.sub("//+", "/", path)  # one file, one address
     folder, _, name = path.rpartition("/")
     if not folder.strip("/"):
         raise InputError(f"{wrong}: it has no folder", allowed=allowed)

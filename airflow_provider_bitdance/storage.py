@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,9 +137,10 @@ class LocalFolder:
         """Return a file's size in bytes, or ``None`` where there is none."""
         with _told("read", self.uri, name):
             try:
-                return (self._path / name).stat().st_size
+                found = (self._path / name).stat()
             except FileNotFoundError:
                 return None
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def remove(self, name: str) -> None:
         """Delete a file; none of that name is no error."""

@@ -28,6 +28,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
     ├── ItemsFailedError            retry    · possibly      some images of a batch failed
     ├── PredictionTimeoutError      retry    · paid          a retry looks again and buys nothing
+    ├── TaskKilledError             retry    · not paid      Airflow stopped the task
     ├── OutputError                 retry    · paid          the download failed or is not a whole image
     │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private address
     │   └── OutputExpiredError      no retry · paid          older than WaveSpeed's 7 days
@@ -78,6 +79,7 @@ __all__ = [
     "RequestRefusedError",
     "ServerError",
     "StorageError",
+    "TaskKilledError",
     "TransportError",
     "UnconfirmedPurchaseError",
 ]
@@ -326,6 +328,13 @@ class AddressBusyError(RecordError):
     """Another task is about to buy the same image for the same address, and has not said that it did."""
 
     retry_helps = True
+
+
+class TaskKilledError(BitDanceError):
+    """Airflow told the task to stop. What is bought is in the journal."""
+
+    retry_helps = True
+    retry_in_words = "A retry, or a clear, waits for what is bought and buys only the rest."
 
 
 class FencedError(RecordError):

@@ -212,7 +212,7 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
     if status == 402 or (status == 400 and _NO_MONEY.search(_own_words(said, call.prompt))):
         return errors.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404:
-        return errors.NotFoundError(what, status=status, fix="Check the model, or the prediction's id")
+        return errors.NotFoundError(what, status=status, fix="Check the connection's host, and the model")
     if 400 <= status < 500 and status != 408:
         return errors.RequestRefusedError(what, status=status, fix="Change the request")
     return errors.ServerError(what, status=status, paid=Paid.POSSIBLY if call.buys else Paid.NO)

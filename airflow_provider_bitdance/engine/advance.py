@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ from airflow_provider_bitdance.journal import (
     Status,
     Stored,
 )
-from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.journal.entries import Claimed, Event
 from airflow_provider_bitdance.receipts import Receipt
 
 RECEIPTS_AT_ONCE = 16
@@ -105,14 +106,33 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
         left_open = await _claim(bench, wanted)
         pump = Pump(bench)
         await pump.run(left_open=left_open)
-        return await _outcome(bench, pump)
-    except StorageError as error:
+        outcome = await _outcome(bench, pump)
+        if isinstance(outcome, Finished):
+            await _release(bench, [*outcome.failures.values(), *filter(None, [outcome.stopped])])
+        return outcome
+    except BitDanceError as error:
         # A record that cannot be read or written costs nothing itself, but the image that it is about may be
         # bought: by this process or by an earlier one.
         images = bench.journal.state.images.values()
-        if error.paid is Paid.NO and any(image.prediction_id and not image.reused for image in images):
+        is_bought = any(image.prediction_id and not image.reused for image in images)
+        if isinstance(error, StorageError) and error.paid is Paid.NO and is_bought:
             error.paid = Paid.YES
+        await _release(bench, [error])
         raise
+
+
+async def _release(bench: Bench, errors: list[BitDanceError]) -> None:
+    """Say in the journal that a task with work left is over, where Airflow will not run it again.
+
+    Else other tasks would take it for one at work, and leave it its addresses until its deadline.
+    """
+    state, ours = bench.journal.state, bench.journal.writer
+    is_ours = state.writer is not None and state.writer.token == ours.token
+    comes_back = ours.has_tries_left and any(error.retry_helps for error in errors)
+    if state.has_work and is_ours and not comes_back:
+        # What ended the task is what the user has to see.
+        with contextlib.suppress(BitDanceError):
+            await bench.write(Claimed(deadline=0.0))
 
 
 async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
@@ -127,7 +147,7 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         deadline = now + bench.policy.timeout
         ours, last = bench.journal.writer, state.writer
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
-            deadline = state.deadline  # a resume after a deferral is the same try
+            deadline = state.deadline or deadline  # a resume after a deferral is the same try
         if len(state.images) == 1 and not bench.policy.is_batch:
             _raise_if_failed_for_good(bench)
         events: list[Event] = []
@@ -245,17 +265,20 @@ def _failure(bench: Bench, pump: Pump, image: ImageState) -> BitDanceError:
     is_late = bench.clock.time() >= bench.journal.state.deadline
     what = f"Not done within {bench.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
     return PredictionTimeoutError(
-        f"{what}: prediction {image.prediction_id}",
+        f"{what}: prediction {image.prediction_id}{pump.trouble}",
         fix="Its output stays collectable for 7 days",
     )
 
 
 def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceError:
-    missing = [image for image in state.images.values() if image.status is not Status.STORED]
-    if len(state.images) > 1:
+    total, stored = len(state.images), len(state.having(Status.STORED))
+    if total > 1:
+        bought = len(state.having(Status.SUBMITTED))
+        missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)
         cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
-        stored, total = len(state.images) - len(missing), len(state.images)
-        error.what = f"{error.what}. {stored} of {total} images are stored; the rest costs about {cost}"
+        also = f", {bought} more are bought" if bought else ""
+        what = error.what.rstrip(".")
+        error.what = f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
     return error
 
 

@@ -82,6 +82,10 @@ class Policy:
     max_failures: int | None = None
     poll: PollSchedule = field(default_factory=PollSchedule)
 
+    def leaves_out(self, error: Exception) -> bool:
+        """Say whether an image of a batch that failed with this counts as no failure."""
+        return self.is_batch and self.nsfw == "skip" and isinstance(error, NsfwError)
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -107,6 +111,8 @@ class Bench:
     :param records: The records path, where the journals, receipts and reservations lie.
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
+    :param run_started_at: Unix time at which the Dag run began, or began anew when it was cleared.
+    :param is_killed: Says whether Airflow has told the task to stop.
     :param count: Takes metrics: a counter's name, and what is added.
     :ivar settling: Held while the history is looked into.
     :ivar doubted: Predictions that may be one lost purchase each, and are taken for that already.
@@ -120,8 +126,10 @@ class Bench:
     policy: Policy
     log: Log
     started_at: float
+    run_started_at: float = math.inf
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
+    is_killed: Callable[[], bool] = lambda: False
     count: Callable[[str, int], None] = lambda _name, _number: None
     starting: set[str] = field(default_factory=set, init=False)
     doubted: set[str] = field(default_factory=set, init=False)

@@ -56,12 +56,18 @@ async def check_plan(bench: Bench, to_buy: list[PlannedImage]) -> None:
 
 
 async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
-    """Return the price of each model and size that is asked for: the assumed one, or the API's."""
+    """Return the price of each model and size that is asked for: the assumed one, or the API's.
+
+    Assumed is that of BitDance-14B only; what another model costs, the API has to say.
+    """
     kinds = {(item.request.model, item.request.size): item.request for item in wanted}
-    if policy.price_usd is not None:
-        return dict.fromkeys(kinds, policy.price_usd)
-    quotes = {kind: await client.send(protocol.get_price(request)) for kind, request in kinds.items()}
-    return {kind: quote.charged for kind, quote in quotes.items()}
+    found = {}
+    for (model, size), request in kinds.items():
+        if policy.price_usd is not None and model == protocol.BITDANCE_14B:
+            found[model, size] = policy.price_usd
+        else:
+            found[model, size] = (await client.send(protocol.get_price(request))).charged
+    return found
 
 
 def usd(amount: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.engine.bench import Policy, Wanted
 from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
+from airflow_provider_bitdance.engine.plan import LOOKS_AT_ONCE
 from airflow_provider_bitdance.receipts import Receipts
 from airflow_provider_bitdance.storage import Folder
 
@@ -51,12 +52,16 @@ async def forecast(
     :raises BitDanceError: The store or, for a live price, the API could not be read.
     """
     price = await prices(client, policy, wanted)
-    missing = [
-        item
-        for item in wanted
-        if policy.if_exists != "reuse"
-        or not await asyncio.to_thread(_is_there, records, images, item, client.settings.host)
-    ]
+    gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def is_there(item: Wanted) -> bool:
+        async with gate:
+            return await asyncio.to_thread(_is_there, records, images, item, client.settings.host)
+
+    there = [False] * len(wanted)
+    if policy.if_exists == "reuse":
+        there = await asyncio.gather(*(is_there(item) for item in wanted))
+    missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
     return Forecast(
         reuse=len(wanted) - len(missing),
         buy=len(missing),

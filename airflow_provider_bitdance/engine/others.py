@@ -8,6 +8,8 @@ over has its journal claimed, so a process of it that is still alive stops befor
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.api.errors import AddressBusyError, FencedError, InputError
@@ -18,7 +20,6 @@ from airflow_provider_bitdance.journal import (
     Adopted,
     ImageState,
     Job,
-    JobState,
     Journal,
     Status,
     Stored,
@@ -28,6 +29,7 @@ from airflow_provider_bitdance.reservations import Reservation
 
 LOOK_SECONDS = 1.0
 """Pause between looks at another task's journal, until it says which prediction it bought."""
+_GENERATION = re.compile(r"/generation=(\d+)/")
 START_SECONDS = 10.0
 """A task that is alive gets from its plan to its intent in less."""
 
@@ -37,19 +39,32 @@ async def take_over_earlier(bench: Bench) -> Journal | None:
 
     A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
     """
-    job = bench.journal.job
     if bench.journal.writer.try_number == 1:
         return None  # nothing was cleared yet
-    for generation in range(job.generation - 1, -1, -1):
-        earlier = Journal(
-            bench.records, bench.journal.writer, job=job.model_copy(update={"generation": generation})
-        )
-        state = await asyncio.to_thread(earlier.load)
-        if not state.is_stored:
+    for earlier in await asyncio.to_thread(_earlier, bench):
+        if not earlier.state.is_stored:
             await _stop(bench, earlier)  # one without a plan may be about to claim
         if earlier.state.images:
             return earlier
     return None
+
+
+def _earlier(bench: Bench) -> list[Journal]:
+    """Return the journals of the task's earlier generations: those without a plan, then the last one first.
+
+    The last one is not the one with the highest number: with fewer ``retries`` in the Dag file, a clear
+    lowers ``max_tries``. Tries are counted on.
+    """
+    job, writer = bench.journal.job, bench.journal.writer
+    found = (_GENERATION.search(name) for name in bench.records.names(job.task_folder))
+    numbers = {int(match[1]) for match in found if match} | set(range(job.generation))
+    journals = []
+    for number in numbers - {job.generation}:
+        journal = Journal(bench.records, writer, job=job.model_copy(update={"generation": number}))
+        # One that is planned in a later try is of a Dag run that was deleted, and made again with its id.
+        if journal.load().planned_in_try < writer.try_number:
+            journals.append(journal)
+    return sorted(journals, key=lambda journal: journal.state.planned_in_try or math.inf, reverse=True)
 
 
 def adoption(image: ImageState, key: str, owner: Job) -> Adopted:
@@ -109,6 +124,8 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
         theirs = state.images.get(held.key)
         now = bench.clock.time()
         if theirs is None or theirs.status is Status.STORED:
+            if theirs is not None:
+                _check_not_of_this_run(bench, image, held)
             return await _stored(bench, image) if same else None
         if theirs.status is Status.SUBMITTED and same:
             _tell(bench, "%s has bought prediction %s for the same request", owner, theirs.prediction_id)
@@ -119,10 +136,10 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
                     bench, "%s has bought prediction %s; collectable for 7 days", owner, theirs.prediction_id
                 )
             return None  # stopped by us, and nothing of it is of use
-        is_busy = len(state.images) > 1 and _has_work(state) and now < state.deadline
+        is_busy = len(state.images) > 1 and state.has_work and now < state.deadline
         at_rest = now >= state.deadline or (theirs.status is Status.FAILED and not is_busy)
         if not same and not at_rest:
-            raise _refusal(bench, image, owner)
+            raise _refusal(bench, image, owner, until=state.deadline)
         if is_busy and theirs.status is not Status.INTENDED and now >= patience:
             raise AddressBusyError(f"Task {_name(owner)} is at work, and may make the same image")
         if at_rest or (theirs.status is Status.PLANNED and now >= patience):
@@ -131,11 +148,6 @@ async def _of_other_task(bench: Bench, image: ImageState, held: Reservation) -> 
         if now >= bench.journal.state.deadline:
             raise AddressBusyError(f"Task {_name(owner)} is about to buy the same image")
         await bench.clock.sleep(LOOK_SECONDS)
-
-
-def _has_work(state: JobState) -> bool:
-    """Say whether a job has images that have neither been stored nor failed."""
-    return any(image.status not in (Status.STORED, Status.FAILED) for image in state.images.values())
 
 
 async def _stored(bench: Bench, image: ImageState) -> Stored | None:
@@ -181,14 +193,36 @@ async def _stop(bench: Bench, journal: Journal) -> None:
         await settle_intents(bench, journal)
 
 
-def _refusal(bench: Bench, image: ImageState, owner: Job) -> InputError:
-    address = shorten(bench.address_of(image.plan).identity, 200)
+def _check_not_of_this_run(bench: Bench, image: ImageState, held: Reservation) -> None:
+    """Refuse to replace what another task of this Dag run has just made: mapped tasks with one file's name
+    would each buy an image, and keep one. What was there before the run, or before it was cleared, is old."""
+    owner, ours = held.writer.job, bench.journal.job
+    is_of_this_run = (owner.dag_id, owner.run_id) == (ours.dag_id, ours.run_id)
+    is_old = held.time.timestamp() < bench.run_started_at
+    if not is_of_this_run or is_old or held.fingerprint == image.plan.fingerprint:
+        return
+    raise InputError(
+        f"Task {_name(owner)} has made another image at {_where(bench, image)}, and task {_name(ours)} would "
+        "replace it",
+        allowed="one image at one output_path in a Dag run",
+        fix="End the output_path with a slash: then each task, and each map index, has a file of its own. Or "
+        "put {{ ti.map_index }} into the file's name",
+    )
+
+
+def _refusal(bench: Bench, image: ImageState, owner: Job, *, until: float = 0.0) -> InputError:
+    when = datetime.fromtimestamp(until, UTC)
+    free = f". If that one runs no more, the address is free at {when:%Y-%m-%d %H:%M:%S} UTC" if until else ""
     return InputError(
-        f"Task {_name(owner)} is making another image at {address}, and so would task "
+        f"Task {_name(owner)} is making another image at {_where(bench, image)}, and so would task "
         f"{_name(bench.journal.job)}",
         allowed="one task at a time for one output_path, or the same request from each",
-        fix="Give the tasks different output_paths, or let one run after the other",
+        fix=f"Give the tasks different output_paths, or let one Dag run after the other{free}",
     )
+
+
+def _where(bench: Bench, image: ImageState) -> str:
+    return shorten(bench.address_of(image.plan).identity, 200)
 
 
 def _tell(bench: Bench, message: str, owner: Job, prediction_id: str) -> None:

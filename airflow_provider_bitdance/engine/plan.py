@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from airflow_provider_bitdance.api.errors import InputError, NsfwError
 from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.engine.bench import Bench, Wanted
+from airflow_provider_bitdance.engine.bench import FEW_IMAGES, Bench, Wanted
 from airflow_provider_bitdance.engine.budget import check_plan, prices
 from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
 from airflow_provider_bitdance.journal import (
@@ -29,6 +30,19 @@ MANY = 20
 LOOKS_AT_ONCE = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done about one image.
+
+    :param event: What needs no purchase; without one it is bought.
+    :param standing: The receipt of the image that lies at its address.
+    """
+
+    image: PlannedImage
+    event: Event | None
+    standing: Receipt | None = None
+
+
 async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, and what needs no purchase.
 
@@ -40,17 +54,14 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     known = await asyncio.to_thread(bench.receipts.known) if len(wanted) > MANY else None
     gate = asyncio.Semaphore(LOOKS_AT_ONCE)
 
-    async def decide(item: Wanted) -> tuple[PlannedImage, Event | None]:
+    async def decide(item: Wanted) -> Decision:
         async with gate:
             return await _decide(bench, item, earlier, price, known)
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
-    settled = [event for _, event in decided if event is not None]
-    if known is not None and settled:
-        bench.log.info(
-            "%d of %d images are there or bought already; nothing is paid for them", len(settled), len(wanted)
-        )
-    await check_plan(bench, [image for image, event in decided if event is None])
+    _tell(bench, decided)
+    settled = [decision.event for decision in decided if decision.event is not None]
+    await check_plan(bench, [decision.image for decision in decided if decision.event is None])
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
         await asyncio.to_thread(check_writable, bench.images)
@@ -58,7 +69,7 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
         Planned(
             output=wanted[0].address.folder,
             is_batch=bench.policy.is_batch,
-            images=tuple(image for image, _ in decided),
+            images=tuple(decision.image for decision in decided),
         ),
         *settled,
     ]
@@ -70,8 +81,9 @@ async def _decide(
     earlier: Journal | None,
     price: dict[tuple[str, str], float],
     known: set[str] | None,
-) -> tuple[PlannedImage, Event | None]:
-    """Plan one image: reuse what is stored, adopt what is bought, or, with no event, buy."""
+) -> Decision:
+    """Plan one image: reuse what is stored, adopt what is bought, or buy."""
+    receipt = None
     image = _planned(bench, item, price[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     if bought is not None:
@@ -89,27 +101,24 @@ async def _decide(
             except NsfwError as error:
                 if not bench.policy.is_batch:
                     raise
-                return image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what)
-            if known is None:
-                _tell_reuse(bench, receipt)
-            return image, Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
-        if receipt is not None and known is None:
-            bench.log.info("%s shows another request; it is bought anew and replaced", receipt.uri)
+                return Decision(image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what))
+            stored = Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
+            return Decision(image, stored, receipt)
     if earlier is None or bought is None:
-        return image, None
+        return Decision(image, None, receipt)
     if not (bought.status is Status.SUBMITTED or _is_allowed_now(bench, bought)):
-        return image, None
+        return Decision(image, None, receipt)
     if bench.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
         bench.log.warning(
             "Prediction %s, bought before the task was cleared, goes on; it stays collectable for 7 days",
             bought.prediction_id,
         )
-        return image, None
+        return Decision(image, None, receipt)
     bench.log.info(
         "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
         bought.prediction_id,
     )
-    return image, adoption(bought, item.key, earlier.job)
+    return Decision(image, adoption(bought, item.key, earlier.job), receipt)
 
 
 def _is_allowed_now(bench: Bench, bought: ImageState) -> bool:
@@ -154,6 +163,28 @@ def _refuse_existing(bench: Bench, address: ImageAddress) -> None:
                 f"There is an image at {shorten(address.identity, 200)}{extension} already",
                 allowed='a free output_path, or if_exists="reuse" or "regenerate"',
             )
+
+
+def _tell(bench: Bench, decided: list[Decision]) -> None:
+    reused = [found.standing for found in decided if found.standing and isinstance(found.event, Stored)]
+    replaced = [found.standing for found in decided if found.standing and found.event is None]
+    if len(decided) <= FEW_IMAGES:
+        for receipt in reused:
+            _tell_reuse(bench, receipt)
+        for receipt in replaced:
+            bench.log.warning("%s shows another request; it is bought anew and replaced", receipt.uri)
+        return
+    there = sum(found.event is not None for found in decided)
+    if there:
+        bench.log.info(
+            "%d of %d images are there or bought already; nothing is paid for them", there, len(decided)
+        )
+    if replaced:
+        bench.log.warning(
+            "%d of %d images show another request; they are bought anew and replaced",
+            len(replaced),
+            len(decided),
+        )
 
 
 def _tell_reuse(bench: Bench, receipt: Receipt) -> None:

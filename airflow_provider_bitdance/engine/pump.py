@@ -25,6 +25,7 @@ from airflow_provider_bitdance.api.errors import (
     PredictionTimeoutError,
     RequestRefusedError,
     ServerError,
+    TaskKilledError,
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.engine.bench import Bench
@@ -156,6 +157,9 @@ class Pump:
             if image.status is not Status.FAILED or may_be_bought_anew(self._bench, image)
         )
         while (self._left or self._pace.started) and self.stopped is None:
+            if self._bench.is_killed():
+                self._stop(TaskKilledError("Airflow stopped the task while it had more to buy"))
+                return
             self._watch.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:
@@ -172,6 +176,12 @@ class Pump:
             if self.stopped is None:
                 self._pace.start()
                 group.create_task(self._carry(self._left.popleft()))
+
+    @property
+    def trouble(self) -> str:
+        """The end of a sentence: why nobody knows how far the images are. Empty where the API answers."""
+        trouble = self._lookout.trouble
+        return f"; the last look failed: {trouble.what.rstrip('.')}" if trouble else ""
 
     @property
     def to_buy(self) -> int:
@@ -202,8 +212,10 @@ class Pump:
         await asyncio.sleep(0)  # what has ended is taken note of
         if self._pace.in_flight == in_flight:
             seconds = self._bench.policy.timeout
-            what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s"
-            self._stop(PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days"))
+            what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s{self.trouble}"
+            late = PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days")
+            late.retry_in_words = "A retry looks at the same predictions again, and buys the rest."
+            self._stop(late)
         return True
 
     async def _wait_for_the_rest(self) -> None:
@@ -227,7 +239,7 @@ class Pump:
 
         :param started: Unix time since which only waiting is left.
         """
-        if self.rest is not None or isinstance(self.stopped, FencedError):
+        if self.rest is not None or isinstance(self.stopped, FencedError | TaskKilledError):
             return 0.0
         deadline = self._bench.journal.state.deadline
         # A job that is stopped ends in this process: one that came back would begin to buy again.
@@ -306,7 +318,10 @@ class Pump:
             return
         self.failures[key] = error
         policy = self._bench.policy
-        too_many = policy.max_failures is not None and len(self.failures) > policy.max_failures
+        counted = [failure for failure in self.failures.values() if not policy.leaves_out(failure)]
+        too_many = policy.max_failures is not None and len(counted) > policy.max_failures
+        if policy.leaves_out(error):
+            return
         if policy.on_item_failure == "fail_fast" or too_many:
             self._stop(error)
 

@@ -28,7 +28,7 @@ class ConnectionExtra(BaseModel):
         ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions of a batch in any minute, where it does not say itself; ``None``
         is without limit.
-    :param price_usd: Assumed price of one image in US dollars.
+    :param price_usd: Assumed price of one image of BitDance-14B in US dollars; another model's is asked.
     :param live_price: Ask the API for the price before buying, instead.
     :param timeout: Seconds for one HTTP request.
     :param records_path: Where journal and receipts lie; empty: see the operator.

@@ -48,8 +48,13 @@ class Job(BaseModel):
     @property
     def folder(self) -> str:
         """The journal's folder below the records path."""
+        return f"{self.task_folder}/generation={self.generation}"
+
+    @property
+    def task_folder(self) -> str:
+        """The folder of the journals of all generations, below the records path."""
         parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
-        return "/".join(["jobs", *parts, f"map={self.map_index}", f"generation={self.generation}"])
+        return "/".join(["jobs", *parts, f"map={self.map_index}"])
 
     def same_task(self, other: Job) -> bool:
         """Say whether the other is this task instance, in this generation or another."""
@@ -70,11 +75,16 @@ class Writer(BaseModel):
     pid: int
     token: str
 
+    @property
+    def has_tries_left(self) -> bool:
+        """Whether Airflow would run the task again: the generation is its ``max_tries``."""
+        return self.try_number <= self.job.generation
+
 
 class Claimed(BaseModel):
     """This process is the job's writer from here on.
 
-    :param deadline: Unix time until which this try waits for its predictions.
+    :param deadline: Unix time until which this try waits for its predictions; 0 where the task is over.
     """
 
     model_config = _strict

@@ -82,6 +82,7 @@ class JobState:
 
     :param number: Of the last entry; 0 before the first.
     :param time: Of the last entry, Unix time.
+    :param planned_in_try: The number of the try that planned it; 0 before.
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
@@ -93,6 +94,7 @@ class JobState:
     writer: Writer | None = None
     deadline: float = 0.0
     output: str = ""
+    planned_in_try: int = 0
     is_batch: bool = False
     window: int | None = None
     blocked_until: float = 0.0
@@ -108,6 +110,11 @@ class JobState:
     def is_stored(self) -> bool:
         """Whether there is a plan, and each of its images is stored."""
         return bool(self.images) and all(image.status is Status.STORED for image in self.images.values())
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it has images that have neither been stored nor failed."""
+        return any(image.status not in (Status.STORED, Status.FAILED) for image in self.images.values())
 
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
@@ -156,7 +163,8 @@ def fold(state: JobState, entry: Entry) -> JobState:
             if images:
                 raise _broken(entry, "plans a second time")
             is_batch = event.is_batch or len(event.images) > 1
-            state = replace(state, output=event.output, is_batch=is_batch)
+            planned_in_try = entry.writer.try_number
+            state = replace(state, output=event.output, is_batch=is_batch, planned_in_try=planned_in_try)
             images = {plan.key: ImageState(plan) for plan in event.images}
         elif not isinstance(event, Snapshot):
             for key in event.keys if isinstance(event, Intended) else (event.key,):

@@ -6,6 +6,9 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+import pendulum
+from jinja2 import TemplateError
+
 from airflow_provider_bitdance.api.errors import InputError
 from airflow_provider_bitdance.engine import Forecast
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
@@ -35,7 +38,16 @@ def forecast_task(
     :raises InputError: There is no such task, it is not one of ours, or its fields cannot be used.
     """
     task = _task(dag_id, task_id, dags_folder)
-    return task.plan(_context(task, logical_date, run_id or logical_date.strftime(MANUAL_RUN), params or {}))
+    at = pendulum.instance(logical_date).in_timezone("UTC")  # as Airflow has it
+    context = _context(task, at, run_id or at.strftime(MANUAL_RUN), params or {})
+    try:
+        return task.plan(context)
+    except TemplateError as error:
+        raise InputError(
+            f"The fields of task {task_id!r} cannot be rendered: {error}",
+            allowed="the run's dates, its params, and Airflow's variables and connections",
+            fix="Use operator.plan(context) in a task of the run for all else",
+        ) from None
 
 
 def _task(dag_id: str, task_id: str, dags_folder: str | None) -> BitDanceBaseOperator:
@@ -58,7 +70,9 @@ def _task(dag_id: str, task_id: str, dags_folder: str | None) -> BitDanceBaseOpe
     return task
 
 
-def _context(task: BitDanceBaseOperator, logical_date: datetime, run_id: str, params: dict[str, Any]) -> Any:
+def _context(
+    task: BitDanceBaseOperator, logical_date: pendulum.DateTime, run_id: str, params: dict[str, Any]
+) -> Any:
     """Return the part of a task's context that templates of scheduled Dags use."""
     from airflow.sdk.execution_time.context import ConnectionAccessor, MacrosAccessor, VariableAccessor
 
@@ -72,7 +86,9 @@ def _context(task: BitDanceBaseOperator, logical_date: datetime, run_id: str, pa
         max_tries=task.retries or 0,
         xcom_pull=_no_xcom,
     )
-    dag_run = SimpleNamespace(run_id=run_id, logical_date=logical_date, conf=params, run_type="manual")
+    dag_run = SimpleNamespace(
+        run_id=run_id, logical_date=logical_date, run_after=logical_date, conf=params, run_type="manual"
+    )
     return {
         "dag": task.dag,
         "task": task,

@@ -143,9 +143,10 @@ class Records:
             found.setdefault(receipt.prediction_id, bought)
         return list(found.values())
 
-    def has_later(self, job: Job) -> bool:
+    def has_later(self, record: JobRecord) -> bool:
         """Say whether the task was cleared since this job, and has planned anew."""
-        return any(other.job.same_task(job) and other.job.generation > job.generation for other in self.jobs)
+        others = (other for other in self.jobs if other.job.same_task(record.job))
+        return any(other.state.planned_in_try > record.state.planned_in_try for other in others)
 
 
 def read_records(records: Folder) -> Records:

@@ -42,7 +42,7 @@ def _outlook(
     records: Records, record: JobRecord, api_host: str, now: float, include_running: bool
 ) -> Outlook:
     left = record.state.deadline - now
-    if records.has_later(record.job):
+    if records.has_later(record):
         return Outlook(record, Outcome.SUPERSEDED, CLEARED)
     if not all(_is_of(api_host, image) for image in record.open_images):
         return Outlook(record, Outcome.ANOTHER_API, f"it was not bought from {api_host}")

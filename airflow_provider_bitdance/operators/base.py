@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError
+from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, StorageError
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.checks import check_choice, check_number, reason_of
@@ -80,6 +80,7 @@ class BitDanceBaseOperator(BaseOperator):
     is_batch: bool = False
     template_fields: Sequence[str] = ("records_path",)
     operator_extra_links = LINKS
+    _is_killed: bool = False
     ui_color = "#e8e2f7"
 
     def __init__(
@@ -141,6 +142,10 @@ class BitDanceBaseOperator(BaseOperator):
         why = "the time has come" if reason is Reason.DEADLINE else reason
         self.log.info("Back from the triggerer: %s, %s ended", why, event.get("ended"))
         return self._advance(context, resumed=True)
+
+    def on_kill(self) -> None:
+        """Buy nothing more. Airflow calls this in the midst of ``execute``, and soon ends the process."""
+        self._is_killed = True
 
     def plan(self, context: Context) -> Forecast:
         """Count what is there for this task in this run, what it would buy, and what that costs.
@@ -247,6 +252,8 @@ class BitDanceBaseOperator(BaseOperator):
                     policy=self._policy(hook.extra),
                     log=self.log,
                     started_at=started_at,
+                    run_started_at=workplace.run_start(context),
+                    is_killed=lambda: self._is_killed,
                     count=workplace.counter(writer.job),
                 )
                 return await advance(bench, wanted)
@@ -275,7 +282,7 @@ class BitDanceBaseOperator(BaseOperator):
             return []
         try:
             return self._wanted(journal.job)
-        except InputError:
+        except (InputError, StorageError):
             if journal.state.images:
                 return []
             raise

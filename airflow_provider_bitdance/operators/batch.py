@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_bitdance.api.errors import (
-    BitDanceError,
     InputError,
     ItemsFailedError,
     NsfwError,
@@ -206,14 +205,17 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         return name
 
     def _raise_if_not_tolerated(self, finished: Finished, writer: Writer, manifest: str) -> None:
-        failures = {key: error for key, error in finished.failures.items() if not self._is_left_out(error)}
+        failures = {
+            key: error
+            for key, error in finished.failures.items()
+            if not (self.nsfw == "skip" and isinstance(error, NsfwError))
+        }
         tolerated = self.on_item_failure == "tolerate" and (
             self.max_failures is None or len(failures) <= self.max_failures
         )
         # What is paid for and not stored yet is not given up while there are tries left.
-        has_tries = writer.try_number <= writer.job.generation
         collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
-        if not failures or (tolerated and not (collectable and has_tries)):
+        if not failures or (tolerated and not (collectable and writer.has_tries_left)):
             return
         shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
         more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
@@ -224,9 +226,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         if not any(error.retry_helps for error in failures.values()):
             failed.retry_helps, failed.retry_in_words = False, ""
         raise failed
-
-    def _is_left_out(self, error: BitDanceError) -> bool:
-        return self.nsfw == "skip" and isinstance(error, NsfwError)
 
 
 def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
@@ -252,9 +251,11 @@ def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder
     for row, variants in groupby(with_variants, key=lambda image: image.variant_of):
         found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
         pictures = (
-            (f"{name}\nseed {result['seed']}", images.read(name) or b"")
+            (f"{file}\nseed {result['seed']}", images.read(file) or b"")
             for result in found
-            if (name := result["uri"].rpartition("/")[2])
+            if (file := result["uri"].rpartition("/")[2])
         )
-        if found:
-            images.replace(f"{row}{CONTACT_SHEET}.jpg", contact_sheet(pictures))
+        name = f"{row}{CONTACT_SHEET}.jpg"
+        is_new = not all(result["reused"] for result in found)
+        if found and (is_new or images.size(name) is None):
+            images.replace(name, contact_sheet(pictures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -48,6 +49,12 @@ def this_process(context: Context) -> Writer:
         pid=os.getpid(),
         token=uuid4().hex,
     )
+
+
+def run_start(context: Context) -> float:
+    """Return the Unix time at which the Dag run began; when a finished one is cleared, it begins anew."""
+    start = getattr(context.get("dag_run"), "start_date", None)
+    return start.timestamp() if start is not None else math.inf
 
 
 def default_stem(job: Job) -> str:

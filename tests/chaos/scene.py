@@ -289,5 +289,5 @@ def _path_of(uri: str) -> Path:
 
 def _possibly_paid(records: Records) -> int:
     """Return what the journals say, of each task its last generation: that counts those before it, too."""
-    last = [record for record in records.jobs if not records.has_later(record.job)]
+    last = [record for record in records.jobs if not records.has_later(record)]
     return sum(image.possibly_paid for record in last for image in record.state.images.values())

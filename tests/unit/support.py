@@ -12,6 +12,7 @@ import heapq
 import itertools
 import json
 import logging
+import math
 import time as real_time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -514,6 +515,8 @@ class World:
         step: Step = lambda _: None,
         drawn_seed: int = 4242,
         count: Callable[[str, int], None] = lambda _name, _number: None,
+        run_started_at: float = math.inf,
+        is_killed: Callable[[], bool] = lambda: False,
         **policy: Any,
     ) -> Bench:
         """Return the handles of a new process, with its journal loaded."""
@@ -528,6 +531,8 @@ class World:
             policy=Policy(**policy),
             log=logging.getLogger("bitdance.test"),
             started_at=self.clock.now,
+            run_started_at=run_started_at,
+            is_killed=is_killed,
             clock=self.clock,
             draw_seed=lambda: drawn_seed,
             count=count,

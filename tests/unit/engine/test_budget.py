@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,3 +131,12 @@ def test_a_transient_error_in_the_middle_loses_nothing_that_is_bought(world: Wor
 )
 def test_amounts_have_cents_and_what_they_have_more(amount: float, written: str) -> None:
     assert usd(amount) == written
+
+
+def test_the_price_of_another_model_is_asked_and_not_assumed(world: World) -> None:
+    world.api.price = 0.04
+    other = a_wanted()
+    other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
+    with pytest.raises(BudgetError, match=r"cost about \$0\.04, and max_cost_usd is \$0\.01"):
+        go(world, [other], max_cost_usd=0.01)
+    assert world.api.billed == 0

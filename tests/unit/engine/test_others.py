@@ -11,10 +11,10 @@ import pytest
 
 from airflow_provider_bitdance.api.errors import (
     AddressBusyError,
+    AuthenticationError,
     BitDanceError,
     FencedError,
     InputError,
-    InsufficientCreditError,
     NsfwError,
     PredictionTimeoutError,
     RecordUnreadableError,
@@ -44,6 +44,15 @@ def result(outcome: Any) -> dict[str, Any]:
 def in_flight(world: World, job: Job | None = None, *, named: bool = False, **options: Any) -> None:
     """Leave a job behind that has bought its image and waits."""
     assert isinstance(go(world, job, named=named, defer_after=0.0, **options), Waiting)
+
+
+def crash(step: str) -> None:
+    raise Crash(step)
+
+
+def free_at(world: World, seconds: float) -> str:
+    """The time so many seconds from now, as a message has it."""
+    return f"{datetime.fromtimestamp(world.clock.now + seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def shown(world: World) -> str:
@@ -94,6 +103,30 @@ def test_what_a_cleared_task_has_bought_is_adopted_with_its_seed(if_exists: str)
     found = result(go(world, CLEARED, try_number=2, drawn_seed=22, if_exists=if_exists))
     assert world.api.billed == 1
     assert (found["seed"], found["reused"], found["estimated_cost_usd"]) == (11, False, 0.01)
+
+
+def test_what_was_bought_is_adopted_where_fewer_retries_have_made_the_generation_a_lower_one() -> None:
+    world = World(latency=50)
+    in_flight(world, a_job(generation=3))
+    result(go(world, a_job(generation=2), try_number=2))
+    assert world.api.billed == 1
+
+
+def test_the_last_generation_is_the_one_of_the_latest_try_whatever_its_number() -> None:
+    world = World(latency=50)
+    in_flight(world, a_job(generation=3), prompt="an owl")
+    in_flight(world, a_job(generation=2), try_number=2, prompt="a windmill")
+    assert result(go(world, a_job(generation=4), try_number=3, prompt="a windmill"))
+    assert world.api.billed == 2
+
+
+def test_a_generation_of_a_deleted_run_with_the_same_id_is_not_taken_for_the_last_one() -> None:
+    world = World(latency=50)
+    in_flight(world, a_job(generation=7), try_number=6, prompt="an owl")
+    world.clock.now += 60
+    in_flight(world, a_job(generation=0), prompt="a windmill")
+    assert result(go(world, a_job(generation=1), try_number=2, prompt="a windmill"))
+    assert world.api.billed == 2
 
 
 def test_a_second_clear_adopts_what_the_first_adopted() -> None:
@@ -450,17 +483,99 @@ def test_a_dead_task_does_not_hold_an_address_beyond_its_deadline(
     world = World(latency=50)
     if status == "planned":
         world.api.on_post = [refusal(400, "Insufficient credits. Please top up.")]
-        with pytest.raises(InsufficientCreditError):
-            go(world, FIRST, named=True)
+        with pytest.raises(Crash):
+            go(world, FIRST, named=True, step=lambda step: not world.api.posts or crash(step))
     else:
         in_flight(world, FIRST, named=True)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"address is free at {free_at(world, 600)} UTC"):
         go(world, SECOND, named=True, prompt="a windmill")
     world.clock.now += 601
     job = a_job(run_id="tomorrow")
     found = result(go(world, job, named=True, prompt="a windmill"))
     assert shown(world) == found["prediction_id"]
     assert ("collectable for 7 days" in caplog.text) == (status == "submitted")
+
+
+@pytest.mark.parametrize(
+    ("answer", "try_number", "of_how_many", "is_free"),
+    [
+        (refusal(401, "Unauthorized"), 1, 3, True),
+        (refusal(500, "Internal error"), 3, 3, True),
+        (refusal(500, "Internal error"), 1, 3, False),
+    ],
+    ids=["no retry helps", "the last try", "a try is to come"],
+)
+def test_a_task_that_has_failed_for_good_frees_its_address_at_once(
+    answer: Any, try_number: int, of_how_many: int, is_free: bool
+) -> None:
+    world = World(latency=50)
+    world.api.on_post = [answer] * 9
+    first = a_job(task_id="first", generation=of_how_many - 1)
+    with pytest.raises(BitDanceError):
+        go(world, first, named=True, try_number=try_number)
+    world.api.on_post = []
+
+    if is_free:
+        result(go(world, SECOND, named=True, prompt="a windmill"))
+        assert world.api.billed == 1
+    else:
+        with pytest.raises(InputError, match="is making another image"):
+            go(world, SECOND, named=True, prompt="a windmill")
+
+
+def test_a_batch_that_has_failed_for_good_frees_its_addresses_at_once() -> None:
+    world = World()
+    world.api.on_post = [refusal(401, "Unauthorized")]
+    wanted = [a_wanted(name, key=name, name=name, named=True) for name in ("a", "b")]
+    failed = run(advance(world.bench(job=FIRST, is_batch=True, max_in_flight=1), wanted))
+    assert isinstance(failed, Finished)
+    assert isinstance(failed.stopped, AuthenticationError)
+
+    other = [a_wanted("a windmill", key=name, name=name, named=True) for name in ("a", "b")]
+    made = run(advance(world.bench(job=SECOND, is_batch=True), other))
+
+    assert isinstance(made, Finished)
+    assert len(made.stored) == 2
+
+
+def test_a_task_that_failed_for_good_and_is_run_again_has_its_whole_time() -> None:
+    world = World(latency=50)
+    world.api.on_post = [refusal(401, "Unauthorized")]
+    with pytest.raises(AuthenticationError):
+        go(world, FIRST)
+    assert result(go(world, FIRST))["prediction_id"]
+
+
+@pytest.mark.parametrize("if_exists", ["reuse", "regenerate"])
+def test_mapped_tasks_with_one_file_s_name_do_not_each_buy_an_image_and_keep_one(if_exists: str) -> None:
+    world = World()
+    began = world.clock.now
+    result(go(world, a_job(map_index=0), named=True, run_started_at=began, if_exists=if_exists))
+    world.clock.now += 60
+
+    with pytest.raises(
+        InputError, match=r"covers\.cover \[0\] of run run-1 has made another image at"
+    ) as refused:
+        go(world, a_job(map_index=1), named=True, prompt="an owl", run_started_at=began, if_exists=if_exists)
+
+    assert world.api.billed == 1
+    assert "End the output_path with a slash" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("job", "run_began_after"),
+    [(a_job(run_id="tomorrow"), 0.0), (a_job(map_index=1), 30.0)],
+    ids=["another run", "the run was cleared, and its rows have moved"],
+)
+def test_what_another_run_has_made_is_replaced(job: Job, run_began_after: float) -> None:
+    world = World()
+    began = world.clock.now
+    result(go(world, a_job(map_index=0), named=True, run_started_at=began))
+    world.clock.now += 60
+
+    made = result(go(world, job, named=True, prompt="an owl", run_started_at=began + run_began_after))
+
+    assert shown(world) == made["prediction_id"]
 
 
 def test_a_second_task_waits_no_longer_than_its_own_time() -> None:

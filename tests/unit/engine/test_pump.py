@@ -18,6 +18,7 @@ from airflow_provider_bitdance.api.errors import (
     PredictionTimeoutError,
     RateLimitError,
     RequestRefusedError,
+    TaskKilledError,
 )
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
 from airflow_provider_bitdance.engine.pump import MAX_UNANSWERED
@@ -344,3 +345,50 @@ def test_a_rest_leaves_nothing_that_a_crash_could_lose() -> None:
     world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="50")]
     assert isinstance(run(advance(world.bench(defer_after=20.0, break_even=14.0), many(12))), Waiting)
     assert not world.bench().journal.state.having(Status.INTENDED)
+
+
+def test_a_task_that_airflow_stops_buys_nothing_more_and_stores_what_has_ended(world: World) -> None:
+    """``on_kill`` comes in the midst of the process, which goes on for some seconds."""
+    finished = go(world, 40, is_batch=True, max_in_flight=4, is_killed=lambda: world.api.billed >= 8)
+    assert isinstance(finished.stopped, TaskKilledError)
+    assert finished.stopped.retry_helps
+    assert 8 <= world.api.billed <= 8 + 4
+    assert len(finished.stored) >= world.api.billed - 4
+
+    again = go(world, 40, is_batch=True, try_number=2)
+    assert (len(again.stored), world.api.billed) == (40, 40)
+
+
+@pytest.mark.parametrize("policy", [{"on_item_failure": "fail_fast"}, {"max_failures": 0}], ids=str)
+def test_a_flagged_picture_that_is_left_out_stops_nobody(world: World, policy: dict[str, Any]) -> None:
+    world.api.next_changes = {"nsfw": True}
+    finished = go(world, 8, is_batch=True, max_in_flight=1, nsfw="skip", **policy)
+    assert finished.stopped is None
+    assert (world.api.billed, len(finished.failures)) == (8, 8)
+
+
+def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.api.latency = 9999
+    world.api.on_look = [httpx.ConnectError("Connection refused") for _ in range(9)]
+    with caplog.at_level(logging.INFO), pytest.raises(PredictionTimeoutError) as late:
+        run(advance(world.bench(timeout=20.0), [a_wanted()]))
+    assert "; the last look failed: No connection to the API for GET" in str(late.value)
+    assert caplog.text.count("It cannot be asked whether images are ready") == 1
+
+
+def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.api.on_look = [refusal(503), refusal(503)]
+    with caplog.at_level(logging.INFO):
+        go(world, 1)
+    assert caplog.text.count("It cannot be asked whether images are ready") == 1
+    assert caplog.text.count("The API answers again") == 1
+
+
+def test_what_stopped_a_batch_says_what_is_bought_and_what_is_missing(world: World) -> None:
+    world.api.latency = 9999
+    finished = go(world, 10, is_batch=True, max_in_flight=4, timeout=30.0)
+    assert str(finished.stopped) == (
+        "None of 4 predictions in flight was done within 30 s. 0 of 10 images are stored, 4 more are bought; "
+        "the rest costs about $0.06. Their outputs stay collectable for 7 days. A retry looks at the same "
+        "predictions again, and buys the rest. The image is paid for."
+    )

@@ -25,6 +25,13 @@ with DAG("covers", schedule=None, params={"style": "oil"}):
         task_id="many", items=["a", "b", "c"], output_path="%(folder)s/many/", max_cost_usd=%(budget)s
     )
     BitDanceTextToImageOperator(
+        task_id="dated",
+        prompt="A cover",
+        output_path="%(folder)s/{{ logical_date.in_timezone('Asia/Tokyo').format('YYYY-MM-DD') }}/"
+        "{{ dag_run.run_after.add(days=1).format('DD') }}",
+    )
+    BitDanceTextToImageOperator(task_id="typo", prompt="{{ nothing.here }}", output_path="%(folder)s/")
+    BitDanceTextToImageOperator(
         task_id="after", prompt="{{ ti.xcom_pull('cover') }}", output_path="%(folder)s/"
     )
 
@@ -86,7 +93,11 @@ def test_programs_get_json(plan: Plan) -> None:
     ("asked", "why"),
     [
         (("nobody", "cover"), "There is no Dag 'nobody'. Allowed: covers"),
-        (("covers", "other"), "none that buys images, or it is mapped. Allowed: after, cover, many"),
+        (
+            ("covers", "other"),
+            "none that buys images, or it is mapped. Allowed: after, cover, dated, many, typo",
+        ),
+        (("covers", "typo"), "The fields of task 'typo' cannot be rendered: 'nothing' is undefined"),
         (("covers", "nothing"), "none that buys images"),
         (("covers", "after"), "asks for the result of another task"),
     ],
@@ -110,3 +121,15 @@ def test_params_are_a_json_object(params: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["plan", "covers", "cover", "--params", params])
     assert "is not a JSON object" in capsys.readouterr().err
+
+
+def test_templates_have_the_dates_as_airflow_gives_them(
+    plan: Plan, folder: Path, local: LocalService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = BitDanceTextToImageOperator(task_id="x", prompt="A cover", output_path=f"{folder}/2026-11-22/22")
+    made.execute(context())
+    capsys.readouterr()
+
+    said = plan("covers", "dated", "--logical-date", "2026-11-22T00:30+02:00")[1]
+
+    assert said == "1 reused, 0 to buy, about $0.00\n"

@@ -269,6 +269,20 @@ def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(
     assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
 
 
+def test_the_last_generation_is_the_one_of_the_latest_try_whatever_its_number() -> None:
+    office = Office()
+    office.task(job=a_job(generation=3), dies=AFTER_SUBMISSION)
+    office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"), dies=AFTER_SUBMISSION)
+    office.wait(hours=1)
+
+    report = office.reconcile()
+
+    assert [(image.job.generation, image.outcome) for image in report.open_images] == [
+        (2, Outcome.STORED),
+        (3, Outcome.SUPERSEDED),
+    ]
+
+
 def test_what_was_asked_for_after_a_clear_is_collected(office: Office) -> None:
     office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"), dies=AFTER_SUBMISSION)
     office.wait(hours=1)

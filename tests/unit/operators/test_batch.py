@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
+from airflow_provider_bitdance.storage import LocalFolder
 from tests.builders import context, posts
 from tests.unit.support import FakeClock
 
@@ -341,3 +343,66 @@ def test_a_flagged_image_that_is_stored_already_fails_alone_and_is_not_bought_ag
 
     assert (result["stored"], result["failed"], result["reused"]) == (2, 1, 2)
     assert local.bill().billed == 3
+
+
+def test_a_contact_sheet_is_made_anew_only_where_there_is_a_new_picture_or_no_sheet(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch(output, variants=2).execute(context())
+    (output / "p-0-contact-sheet.jpg").unlink()
+    written: list[str] = []
+    replace = LocalFolder.replace
+
+    def seen(folder: LocalFolder, name: str, data: bytes) -> None:
+        written.append(name)
+        replace(folder, name, data)
+
+    monkeypatch.setattr(LocalFolder, "replace", seen)
+    changed = [*PRODUCTS[:2], {**PRODUCTS[2], "product": "cup"}]
+    batch(output, items=changed, variants=2).execute(context(run_id="another"))
+
+    assert [name for name in written if "contact-sheet" in name] == [
+        "p-0-contact-sheet.jpg",
+        "p-2-contact-sheet.jpg",
+    ]
+
+
+def test_a_retry_does_without_its_items_file_for_it_has_a_plan(
+    local: LocalService, output: Path, tmp_path: Path
+) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=30)
+    file = tmp_path / "items.csv"
+    file.write_text("key,product\na,fox\nb,owl\n")
+    with pytest.raises(TaskDeferred):
+        batch(output, items=str(file), deferrable=True, defer_after=0).execute(context())
+    file.unlink()
+    file.mkdir()  # a store that fails
+
+    with pytest.raises(TaskDeferred):
+        batch(output, items=str(file), deferrable=True, defer_after=0).execute(context(try_number=2))
+
+    assert posts(local) == 2
+
+
+def test_a_folder_is_not_taken_for_an_image_of_its_name(local: LocalService, output: Path) -> None:
+    (output / "p-0").mkdir(parents=True)
+
+    assert batch(output, if_exists="fail").execute(context())["stored"] == 3
+
+
+def test_what_is_reused_and_what_is_replaced_is_told_in_sums(
+    local: LocalService, output: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BitDanceBatchOperator, "log", logging.getLogger("bitdance.test"))
+    items = [{"key": f"p-{number}", "product": f"teapot {number}"} for number in range(8)]
+    batch(output, items=items).execute(context())
+    items[0]["product"] = "kettle"
+    caplog.clear()
+
+    with caplog.at_level("INFO"):
+        batch(output, items=items).execute(context(run_id="another"))
+
+    told = {record.getMessage(): record.levelname for record in caplog.records}
+    assert told["7 of 8 images are there or bought already; nothing is paid for them"] == "INFO"
+    assert told["1 of 8 images show another request; they are bought anew and replaced"] == "WARNING"
+    assert not [message for message in told if "was made by run" in message]

@@ -146,7 +146,7 @@ BAD_INPUTS = [
     ({"model": None}, "model", "None", "path of a WaveSpeed"),
     ({"output_path": ""}, "output_path", "''", "an absolute path or a URI"),
     ({"output_path": "  "}, "output_path", "''", "an absolute path or a URI"),
-    ({"output_path": None}, "output_path", "''", "an absolute path or a URI"),
+    ({"output_path": None}, "output_path", "'None'", "an absolute path or a URI"),
     ({"output_path": "images/"}, "output_path", "'images/'", "an absolute path or a URI"),
     ({"output_path": "covers:today/a"}, "output_path", "'covers:today/a'", "an absolute path or a URI"),
     ({"output_path": "/"}, "output_path", "'file:///'", "an absolute path or a URI"),
