@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,21 @@ def test_mapped_prompts_give_distinct_files(local: LocalService, output: Path) -
     assert len({result["uri"] for result in stored}) == len(prompts)
     assert sorted(str(made["prompt"]) for made in local.predictions()) == sorted(prompts)
     assert local.bill().billed == len(prompts)
+
+
+def test_mapped_prompts_with_one_file_s_name_buy_one_image_and_fail_where_each_would_replace_it(
+    local: LocalService, output: Path, clock: FakeClock
+) -> None:
+    clock.now = time.time() + 60  # the Dag run begins by Airflow's clock
+    with DAG("one_file", schedule=None) as dag:
+        BitDanceTextToImageOperator.partial(
+            task_id="image", size="256*256", output_path=f"{output}/cover.png"
+        ).expand(prompt=["A fox", "An owl", "An elk"])
+
+    run = run_of(dag)
+
+    assert sorted(task.state for task in run.get_task_instances()) == ["failed", "failed", "success"]
+    assert local.bill().billed == 1
 
 
 def test_a_bad_input_fails_the_run_without_a_retry_or_a_request(local: LocalService, output: Path) -> None:

@@ -497,6 +497,16 @@ def test_the_log_says_how_long_a_rest_is(
     assert f"resting for {said}, 8 to buy" in caplog.text
 
 
+def test_a_task_that_airflow_tells_to_stop_buys_nothing(local: LocalService, output: Path) -> None:
+    task = operator(output)
+    task.on_kill()
+
+    with pytest.raises(errors.TaskKilledError):
+        task.execute(context())
+
+    assert posts(local) == 0
+
+
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
     needed = 0 if AIRFLOW_VERSION >= (3, 4) else 10
 
