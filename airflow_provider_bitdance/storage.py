@@ -296,7 +296,7 @@ def _told(action: str, uri: str, name: str) -> Iterator[None]:
         raise StorageError(
             f"Could not {action} {uri}/{name}: {type(error).__name__}: {api_text(error)}",
             fix=_fix(error, is_local=uri.startswith("file://")),
-        ) from error
+        ) from (None if isinstance(error, OSError) else error)  # what the system says is told above
 
 
 def _fix(error: Exception, *, is_local: bool) -> str:

@@ -157,7 +157,7 @@ def _asked_size(size: object, width: object, height: object) -> tuple[object, li
     for name, side in sides:
         if side is None:
             findings.append((name, "is missing", side))
-        elif isinstance(side, bool) or not re.fullmatch(r"\s*\d{1,5}\s*", str(side)):
+        elif isinstance(side, bool) or not re.fullmatch(r"\s*\d{1,5}\s*", str(side), re.ASCII):
             findings.append((name, "is not a whole number", side))
         elif not MIN_SIDE <= int(str(side)) <= MAX_SIDE:
             findings.append((name, "is out of range", side))

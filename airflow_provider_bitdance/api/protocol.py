@@ -34,6 +34,7 @@ from airflow_provider_bitdance.api.text import api_text
 T = TypeVar("T")
 PREFIX = "/api/v3"
 _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
+_FLAGGED = re.compile(r"sensitive|nsfw|moderation", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +159,7 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> errors.Prediction
     what = f"Prediction {prediction.id} ended as {prediction.status!r} (code {prediction.code}): {text}"
     if prediction.status in {"cancelled", "canceled", "deleted"}:
         return errors.PredictionGoneError(what, fix="Clear the task to buy the image anew")
-    said = _own_words(prediction.error, prompt).lower()
-    flagged = any(word in said for word in ("sensitive", "nsfw", "moderation"))
-    if prediction.code == 1200 or flagged:
+    if prediction.code == 1200 or _says(_FLAGGED, prediction.error, prompt):
         return errors.ModerationError(what, fix="Change the prompt")
     if prediction.code == 1407:
         return errors.PredictionRefusedError(what, fix="Top up the WaveSpeed account", paid=Paid.NO)
@@ -209,7 +208,7 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
             what, status=status, fix="Check the API key in the connection; a key works after the first top-up"
         )
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
-    if status == 402 or (status == 400 and _NO_MONEY.search(_own_words(said, call.prompt))):
+    if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return errors.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404:
         return errors.NotFoundError(what, status=status, fix="Check the connection's host, and the model")
@@ -218,10 +217,10 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
     return errors.ServerError(what, status=status, paid=Paid.POSSIBLY if call.buys else Paid.NO)
 
 
-def _own_words(message: object, prompt: str) -> str:
-    """Return what the API says without the prompt that it may quote: words of the prompt decide nothing."""
+def _says(pattern: re.Pattern[str], message: object, prompt: str) -> bool:
+    """Look for what the API says: the words of a prompt that it quotes decide nothing."""
     text = str(message or "")
-    return text.replace(prompt, "") if prompt else text
+    return bool(pattern.search(text.replace(prompt, "") if pattern.search(prompt) else text))
 
 
 def _garbled(call: Call[Any], why: str) -> errors.GarbledAnswerError:

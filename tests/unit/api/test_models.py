@@ -143,6 +143,7 @@ def test_a_refusal_names_field_value_and_what_is_allowed(field: str, value: obje
         (512.0, "is not a whole number"),
         (True, "is not a whole number"),
         ("", "is not a whole number"),
+        ("512\x1f", "is not a whole number"),
         ("None", "is not a whole number"),
         ("{{ x }}", "is not a whole number"),
         ("999999", "is not a whole number"),

@@ -249,6 +249,13 @@ def test_a_message_quotes_at_most_80_characters_of_the_prompt(call: Any) -> None
     assert "docs.example" not in text
 
 
+@pytest.mark.parametrize("prompt", ["credit", "Insufficient", "e"])
+def test_a_prompt_with_a_word_of_the_message_does_not_hide_a_lack_of_money(prompt: str) -> None:
+    said = body(400, "Insufficient credits. Please top up your account to continue.")
+    error = refused(protocol.submit(ImageRequest.of(prompt=prompt)), 400, said)
+    assert type(error) is errors.InsufficientCreditError
+
+
 def test_words_of_the_prompt_do_not_look_like_a_lack_of_money() -> None:
     error = refused(
         protocol.submit(ImageRequest.of(prompt=LONG)), 400, body(400, f"Bad prompt: {LONG.strip()}")
