@@ -264,6 +264,7 @@ class BitDanceBaseOperator(BaseOperator):
         result = self._result(outcome, journal, images)
         if "uri" in result:
             show_stored(self, result["uri"], images)
+        workplace.tell_lineage(hook, result["uri"] if "uri" in result else result["manifest"])
         return result
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_bitdance.engine.bench import Log
+    from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
 
 def job_of(context: Context) -> Job:
@@ -83,6 +85,17 @@ def tell_assets(context: Context, outlets: Sequence[object], extra: dict[str, An
     for outlet in outlets:
         if isinstance(outlet, Asset):
             context["outlet_events"][outlet].extra = extra
+
+
+def tell_lineage(hook: BitDanceHook, uri: str) -> None:
+    """Tell Airflow's hook lineage, and so OpenLineage, what the task has made: one output a task.
+
+    :param uri: Of the image, or of the manifest. The connection's id is information and no part of it.
+    """
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+    collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
 
 
 def records_path(of_operator: object, of_connection: str) -> str:

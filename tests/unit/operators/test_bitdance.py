@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.lineage import hook as lineage
 from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowFailException,
@@ -30,6 +31,11 @@ from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION, SHORTEST_DEFERRAL
 from tests.builders import API_KEY, connection_to, context, posts, trigger_again
 from tests.unit.support import FakeClock
+
+try:
+    from airflow.sdk.lineage import HookLineageCollector
+except ImportError:  # Airflow 3.1
+    from airflow.lineage.hook import HookLineageCollector
 
 PROMPT = "A lighthouse at dawn"
 READY = {"reason": "ready", "ended": 1, "pending": 0}
@@ -505,6 +511,20 @@ def test_a_task_that_airflow_tells_to_stop_buys_nothing(local: LocalService, out
         task.execute(context())
 
     assert posts(local) == 0
+
+
+def test_what_was_made_is_one_output_of_hook_lineage(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenLineage's listener reads it, also where nothing was bought."""
+    collector = HookLineageCollector()
+    monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
+
+    result = operator(output).execute(context())
+
+    (told,) = collector.collected_assets.outputs
+    assert told.asset.uri == result["uri"]
+    assert told.context.bitdance_conn_id == "bitdance_default"
 
 
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
