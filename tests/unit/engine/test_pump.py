@@ -359,6 +359,12 @@ def test_a_task_that_airflow_stops_buys_nothing_more_and_stores_what_has_ended(w
     assert (len(again.stored), world.api.billed) == (40, 40)
 
 
+def test_a_task_that_airflow_stops_after_its_last_purchase_stores_what_it_can(world: World) -> None:
+    before = iter([False])
+    finished = go(world, 1, is_killed=lambda: next(before, True))
+    assert (finished.stopped, len(finished.stored)) == (None, 1)
+
+
 @pytest.mark.parametrize("policy", [{"on_item_failure": "fail_fast"}, {"max_failures": 0}], ids=str)
 def test_a_flagged_picture_that_is_left_out_stops_nobody(world: World, policy: dict[str, Any]) -> None:
     world.api.next_changes = {"nsfw": True}
