@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import (
-    APIError,
-    BitDanceError,
-    NotFoundError,
-    RateLimitError,
-    ServerError,
-)
+from airflow_provider_bitdance.api.errors import BitDanceError, NotFoundError, RateLimitError
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.looks import Looks, Watcher
 from airflow_provider_bitdance.polling import PollSchedule
 
+TROUBLE_FROM = 3
+"""So many looks have to fail one after another before the log tells of it."""
+TOLD_EVERY = 60.0
+"""Seconds between two warnings of an outage, at the least."""
 log = logging.getLogger(__name__)
 
 LOOKS_AT_ONCE = 16
@@ -48,6 +47,9 @@ class Lookout:
         self._unknown: dict[str, int] = {}  # 404s in a row
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self.trouble: BitDanceError | None = None
+        self._failures = 0  # of all looks, in a row
+        self._is_told = False
+        self._told_at = -math.inf
         self._news = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
 
@@ -132,9 +134,7 @@ class Lookout:
         except BaseException as error:
             self._end(prediction_id, error)  # whoever waits has to know
         else:
-            if self.trouble is not None:
-                log.info("The API answers again")
-            self.trouble = None
+            self._take_answer()
             self._unknown.pop(prediction_id, None)
             self.looks.seen(prediction_id, ended=prediction.is_terminal, now=self.clock.time())
             if prediction.is_terminal:
@@ -147,10 +147,8 @@ class Lookout:
         asked = error.retry_after if isinstance(error, RateLimitError) else None
         schedule = self.looks.schedule
         failures = self.looks.failed(prediction_id, asked=asked, now=self.clock.time())
-        if not isinstance(error, APIError) or isinstance(error, ServerError):
-            if self.trouble is None:
-                log.warning("It cannot be asked whether images are ready; it is tried again: %s", error.what)
-            self.trouble = error
+        if not isinstance(error, NotFoundError):
+            self._take_trouble(error)
         if prediction_id not in self._watches:
             return  # nobody waits for it any more
         unknown = self._unknown.pop(prediction_id, 0)
@@ -163,6 +161,20 @@ class Lookout:
                 self._end(prediction_id, gone)
         elif not error.retry_helps or failures >= schedule.failures:
             self._end(prediction_id, error)
+
+    def _take_trouble(self, error: BitDanceError) -> None:
+        """Tell of an outage, and not of each look that fails."""
+        self.trouble = error
+        self._failures += 1
+        now = self.clock.time()
+        if self._failures >= TROUBLE_FROM and not self._is_told and now - self._told_at >= TOLD_EVERY:
+            self._is_told, self._told_at = True, now
+            log.warning("It cannot be asked whether images are ready; it is tried again: %s", error.what)
+
+    def _take_answer(self) -> None:
+        if self._is_told:
+            log.info("The API answers again")
+        self.trouble, self._failures, self._is_told = None, 0, False
 
     def _end(self, prediction_id: str, outcome: Prediction | BaseException) -> None:
         watches = self._watches.get(prediction_id, [])

@@ -97,9 +97,6 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
         raise InputError(f'{wrong}: it has a ".."', allowed=allowed)
     if "::" in path:
         raise InputError(f'{wrong}: it has a "::", which chains file systems', allowed=allowed)
-    # What a template gives where its value is missing.
-    if any(part in ("None", "null") for part in re.split(r"[/.]", path)):
-        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
     if _CONTROL.search(path):
         raise InputError(f"{wrong}: it has a control character", allowed=allowed)
     if scheme == "file":
@@ -107,6 +104,9 @@ def image_address(output_path: object, *, default_stem: str) -> ImageAddress:
     folder, _, name = path.rpartition("/")
     if not folder.strip("/"):
         raise InputError(f"{wrong}: it has no folder", allowed=allowed)
+    if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
+        # What a template renders for nothing; the key of a row may be that.
+        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
     folder = f"{scheme}://{folder.rstrip('/')}"
     if not name:
         return ImageAddress(folder, default_stem)

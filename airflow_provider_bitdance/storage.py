@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import secrets
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,10 +136,9 @@ class LocalFolder:
         """Return a file's size in bytes, or ``None`` where there is none."""
         with _told("read", self.uri, name):
             try:
-                found = (self._path / name).stat()
+                return (self._path / name).stat().st_size
             except FileNotFoundError:
                 return None
-            return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def remove(self, name: str) -> None:
         """Delete a file; none of that name is no error."""

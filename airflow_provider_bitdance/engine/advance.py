@@ -18,6 +18,7 @@ from airflow_provider_bitdance.api.errors import (
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench, Wanted
 from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.others import check_is_latest
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.pump import Pump
 from airflow_provider_bitdance.engine.store import may_be_bought_anew, recorded_error
@@ -108,7 +109,8 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
         await pump.run(left_open=left_open)
         outcome = await _outcome(bench, pump)
         if isinstance(outcome, Finished):
-            await _release(bench, [*outcome.failures.values(), *filter(None, [outcome.stopped])])
+            stopped = [outcome.stopped] if outcome.stopped else list(outcome.failures.values())
+            await _release(bench, stopped)
         return outcome
     except BitDanceError as error:
         # A record that cannot be read or written costs nothing itself, but the image that it is about may be
@@ -122,14 +124,16 @@ async def advance(bench: Bench, wanted: list[Wanted]) -> Finished | Waiting:
 
 
 async def _release(bench: Bench, errors: list[BitDanceError]) -> None:
-    """Say in the journal that a task with work left is over, where Airflow will not run it again.
+    """Say in the journal that a task is over that has images to buy, where Airflow will not run it again.
 
-    Else other tasks would take it for one at work, and leave it its addresses until its deadline.
+    Else other tasks would take it for one at work, and leave it its addresses until its deadline. One with a
+    paid image in flight keeps them until then: the image is to have its place.
     """
     state, ours = bench.journal.state, bench.journal.writer
+    is_bought = bool(state.having(Status.INTENDED, Status.SUBMITTED))
     is_ours = state.writer is not None and state.writer.token == ours.token
     comes_back = ours.has_tries_left and any(error.retry_helps for error in errors)
-    if state.has_work and is_ours and not comes_back:
+    if state.has_work and is_ours and not is_bought and not comes_back:
         # What ended the task is what the user has to see.
         with contextlib.suppress(BitDanceError):
             await bench.write(Claimed(deadline=0.0))
@@ -148,6 +152,8 @@ async def _claim(bench: Bench, wanted: list[Wanted]) -> bool:
         ours, last = bench.journal.writer, state.writer
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline or deadline  # a resume after a deferral is the same try
+        if state.images and (last is None or last.try_number != ours.try_number):
+            await asyncio.to_thread(check_is_latest, bench)
         if len(state.images) == 1 and not bench.policy.is_batch:
             _raise_if_failed_for_good(bench)
         events: list[Event] = []

@@ -112,7 +112,7 @@ class Bench:
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
     :param run_started_at: Unix time at which the Dag run began, or began anew when it was cleared.
-    :param is_killed: Says whether Airflow has told the task to stop.
+    :param killed: Set when Airflow has told the task to stop.
     :param count: Takes metrics: a counter's name, and what is added.
     :ivar settling: Held while the history is looked into.
     :ivar doubted: Predictions that may be one lost purchase each, and are taken for that already.
@@ -129,7 +129,7 @@ class Bench:
     run_started_at: float = math.inf
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
-    is_killed: Callable[[], bool] = lambda: False
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
     count: Callable[[str, int], None] = lambda _name, _number: None
     starting: set[str] = field(default_factory=set, init=False)
     doubted: set[str] = field(default_factory=set, init=False)

@@ -30,13 +30,25 @@ _BACKGROUND, _MISSING, _INK, _PALE = "#f4f4f2", "#dcdcd8", "#1d1d1b", "#6b6b66"
 _QUALITY = 90
 
 
-def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
+def comment_of(sheet: bytes) -> str:
+    """Return the comment that a sheet was made with; empty where it is none of ours."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(sheet), formats=("JPEG",)) as image:
+            return bytes(image.info.get("comment", b"")).decode("ascii", "replace")
+    except Exception:
+        return ""
+
+
+def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -> bytes:
     """Return one JPEG that shows all pictures in a grid, each above its label. Blocks while it decodes.
 
     A picture that cannot be decoded is said to be so in its place: the sheet is a help, its batch is paid.
 
     :param pictures: Label and file of each, in the order to show; give a generator to have one file in
         memory at a time. A label has a line or two, such as ``"cat-v1\\nseed 42"``.
+    :param comment: Goes into the file, in ASCII.
     :raises ValueError: There are none.
     """
     from PIL import (
@@ -68,7 +80,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]]) -> bytes:
             sheet.paste(thumbnail, (left, top + height - thumbnail.height))
         _write(pen, lines, (left, top + height + _LABEL_GAP), width, font)
     file = BytesIO()
-    sheet.save(file, "JPEG", quality=_QUALITY)
+    sheet.save(file, "JPEG", quality=_QUALITY, comment=comment.encode("ascii"))
     return file.getvalue()
 
 

@@ -12,7 +12,12 @@ import math
 import re
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.api.errors import AddressBusyError, FencedError, InputError
+from airflow_provider_bitdance.api.errors import (
+    AddressBusyError,
+    FencedError,
+    InputError,
+    RecordUnreadableError,
+)
 from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.lost import settle_intents
@@ -49,22 +54,44 @@ async def take_over_earlier(bench: Bench) -> Journal | None:
     return None
 
 
+def check_is_latest(bench: Bench) -> None:
+    """Refuse to go on with a journal of before the last clear: ``max_tries`` can come back to an old value.
+
+    :raises InputError: It is such a one.
+    """
+    for other in _earlier(bench):
+        if bench.journal.state.planned_at < other.state.planned_at < math.inf:
+            raise InputError(
+                "The task was cleared, and its max_tries is that of a plan before the last one: "
+                f"{bench.journal.uri}",
+                fix="Clear the task once more",
+            )
+
+
 def _earlier(bench: Bench) -> list[Journal]:
-    """Return the journals of the task's earlier generations: those without a plan, then the last one first.
+    """Return the journals of the task's other generations: those without a plan, then the last one first.
 
     The last one is not the one with the highest number: with fewer ``retries`` in the Dag file, a clear
-    lowers ``max_tries``. Tries are counted on.
+    lowers ``max_tries``.
+
+    :raises RecordUnreadableError: One is damaged that may be the last.
     """
     job, writer = bench.journal.job, bench.journal.writer
     found = (_GENERATION.search(name) for name in bench.records.names(job.task_folder))
     numbers = {int(match[1]) for match in found if match} | set(range(job.generation))
-    journals = []
-    for number in numbers - {job.generation}:
+    journals: list[Journal] = []
+    for number in sorted(numbers - {job.generation}, reverse=True):
         journal = Journal(bench.records, writer, job=job.model_copy(update={"generation": number}))
-        # One that is planned in a later try is of a Dag run that was deleted, and made again with its id.
-        if journal.load().planned_in_try < writer.try_number:
+        try:
+            journal.load()
+        except RecordUnreadableError as error:
+            if not any(newer.state.images for newer in journals):
+                raise
+            bench.log.warning("%s. A later plan of this task can be read, and holds", error.what)
+        else:
             journals.append(journal)
-    return sorted(journals, key=lambda journal: journal.state.planned_in_try or math.inf, reverse=True)
+    # Sorting keeps the order of equals: the higher number first.
+    return sorted(journals, key=lambda journal: journal.state.planned_at or math.inf, reverse=True)
 
 
 def adoption(image: ImageState, key: str, owner: Job) -> Adopted:

@@ -157,7 +157,8 @@ def _standing_receipt(bench: Bench, address: ImageAddress, known: set[str] | Non
 
 
 def _refuse_existing(bench: Bench, address: ImageAddress) -> None:
-    for extension in {*EXTENSIONS.values(), ".jpeg", address.extension}:
+    # What is stored has an extension always.
+    for extension in {*EXTENSIONS.values(), ".jpeg", address.extension} - {""}:
         if bench.images.size(address.stem + extension) is not None:
             raise InputError(
                 f"There is an image at {shorten(address.identity, 200)}{extension} already",

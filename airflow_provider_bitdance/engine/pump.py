@@ -157,9 +157,6 @@ class Pump:
             if image.status is not Status.FAILED or may_be_bought_anew(self._bench, image)
         )
         while (self._left or self._pace.started) and self.stopped is None:
-            if self._left and self._bench.is_killed():
-                self._stop(TaskKilledError("Airflow stopped the task while it had more to buy"))
-                return
             self._watch.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:

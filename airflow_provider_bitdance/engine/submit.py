@@ -20,6 +20,7 @@ from airflow_provider_bitdance.api.errors import (
     RateLimitError,
     RecordError,
     StorageError,
+    TaskKilledError,
 )
 from airflow_provider_bitdance.api.outcome import Outcome, outcome_of
 from airflow_provider_bitdance.api.text import shorten
@@ -112,7 +113,10 @@ def _check_losses(bench: Bench, image: ImageState) -> None:
 
 def _is_not_created(error: BitDanceError) -> bool:
     # A record that cannot be read is noticed before the POST.
-    return isinstance(error, RecordError) or outcome_of(error) in (Outcome.NOT_CREATED, Outcome.REFUSED)
+    return isinstance(error, RecordError | TaskKilledError) or outcome_of(error) in (
+        Outcome.NOT_CREATED,
+        Outcome.REFUSED,
+    )
 
 
 async def _record(bench: Bench, image: ImageState, prediction_id: str) -> None:
@@ -154,16 +158,19 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
     """Send the POST until it is answered, where every earlier one certainly created nothing.
 
     :raises PostponedError: The account takes nothing for so long that waiting elsewhere is cheaper.
+    :raises TaskKilledError: Airflow has told the task to stop.
     """
     unsent = 0
     refusal: BitDanceError | None = None
     while True:
+        if bench.killed.is_set():
+            raise TaskKilledError("Airflow stopped the task before this image was bought")
         if pace.is_closed and refusal is not None:
             raise refusal
         if wait := pace.until_turn(now=bench.clock.time()):
             if wait >= bench.policy.break_even:
                 raise PostponedError(wait)
-            await bench.clock.sleep(wait)
+            await bench.clock.wait_for(bench.killed, wait)
             continue
         # A paused process may wake up after another has taken over: look before spending.
         await asyncio.to_thread(bench.journal.check_unchanged)
@@ -183,7 +190,7 @@ async def _post(bench: Bench, image: ImageState, pace: Pace) -> Prediction:
             if unsent >= CONNECTION_TRIES or bench.clock.time() + pause >= bench.journal.state.deadline:
                 raise
             bench.log.info("%s. Trying again in %.0f s", error.what, pause)
-            await bench.clock.sleep(pause)
+            await bench.clock.wait_for(bench.killed, pause)
         except BaseException:
             pace.lost(now=bench.clock.time())
             raise

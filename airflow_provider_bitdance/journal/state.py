@@ -82,7 +82,7 @@ class JobState:
 
     :param number: Of the last entry; 0 before the first.
     :param time: Of the last entry, Unix time.
-    :param planned_in_try: The number of the try that planned it; 0 before.
+    :param planned_at: Unix time of the plan; 0 before.
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
@@ -94,7 +94,7 @@ class JobState:
     writer: Writer | None = None
     deadline: float = 0.0
     output: str = ""
-    planned_in_try: int = 0
+    planned_at: float = 0.0
     is_batch: bool = False
     window: int | None = None
     blocked_until: float = 0.0
@@ -163,8 +163,8 @@ def fold(state: JobState, entry: Entry) -> JobState:
             if images:
                 raise _broken(entry, "plans a second time")
             is_batch = event.is_batch or len(event.images) > 1
-            planned_in_try = entry.writer.try_number
-            state = replace(state, output=event.output, is_batch=is_batch, planned_in_try=planned_in_try)
+            planned_at = entry.time.timestamp()
+            state = replace(state, output=event.output, is_batch=is_batch, planned_at=planned_at)
             images = {plan.key: ImageState(plan) for plan in event.images}
         elif not isinstance(event, Snapshot):
             for key in event.keys if isinstance(event, Intended) else (event.key,):

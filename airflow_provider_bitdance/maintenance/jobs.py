@@ -146,7 +146,7 @@ class Records:
     def has_later(self, record: JobRecord) -> bool:
         """Say whether the task was cleared since this job, and has planned anew."""
         others = (other for other in self.jobs if other.job.same_task(record.job))
-        return any(other.state.planned_in_try > record.state.planned_in_try for other in others)
+        return any(other.state.planned_at > record.state.planned_at for other in others)
 
 
 def read_records(records: Folder) -> Records:

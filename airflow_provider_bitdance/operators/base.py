@@ -7,9 +7,10 @@ imports from here stays cheap; the engine is imported when the task runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -81,6 +82,7 @@ class BitDanceBaseOperator(BaseOperator):
     template_fields: Sequence[str] = ("records_path",)
     operator_extra_links = LINKS
     _is_killed: bool = False
+    _tell_bench: Callable[[], object] = staticmethod(lambda: None)
     ui_color = "#e8e2f7"
 
     def __init__(
@@ -146,6 +148,8 @@ class BitDanceBaseOperator(BaseOperator):
     def on_kill(self) -> None:
         """Buy nothing more. Airflow calls this in the midst of ``execute``, and soon ends the process."""
         self._is_killed = True
+        with contextlib.suppress(RuntimeError):  # nothing runs any more
+            self._tell_bench()
 
     def plan(self, context: Context) -> Forecast:
         """Count what is there for this task in this run, what it would buy, and what that costs.
@@ -253,9 +257,12 @@ class BitDanceBaseOperator(BaseOperator):
                     log=self.log,
                     started_at=started_at,
                     run_started_at=workplace.run_start(context),
-                    is_killed=lambda: self._is_killed,
                     count=workplace.counter(writer.job),
                 )
+                loop = asyncio.get_running_loop()
+                self._tell_bench = lambda: loop.call_soon_threadsafe(bench.killed.set)
+                if self._is_killed:
+                    bench.killed.set()
                 return await advance(bench, wanted)
 
         outcome = asyncio.run(run())
@@ -264,7 +271,7 @@ class BitDanceBaseOperator(BaseOperator):
         result = self._result(outcome, journal, images)
         if "uri" in result:
             show_stored(self, result["uri"], images)
-        workplace.tell_lineage(hook, result["uri"] if "uri" in result else result["manifest"])
+        workplace.tell_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
         return result
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:

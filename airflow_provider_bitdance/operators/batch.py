@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -243,19 +244,21 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
 
 
 def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder) -> None:
-    """Show all variants of a row in one picture, for a person to choose from."""
-    from airflow_provider_bitdance.engine.contact_sheet import contact_sheet
+    """Show all variants of a row in one picture, for a person to choose from, unless it is there already."""
+    from airflow_provider_bitdance.engine.contact_sheet import comment_of, contact_sheet
     from airflow_provider_bitdance.items import CONTACT_SHEET
 
     with_variants = [image for image in finished.planned if image.variant_of is not None]
     for row, variants in groupby(with_variants, key=lambda image: image.variant_of):
         found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
+        files = [result["uri"].rpartition("/")[2] for result in found]
+        shown = "\n".join(f"{file} {result['sha256']}" for file, result in zip(files, found, strict=True))
+        comment = hashlib.sha256(shown.encode()).hexdigest()
+        name = f"{row}{CONTACT_SHEET}.jpg"
+        if not found or comment_of(images.read(name) or b"") == comment:
+            continue
         pictures = (
             (f"{file}\nseed {result['seed']}", images.read(file) or b"")
-            for result in found
-            if (file := result["uri"].rpartition("/")[2])
+            for file, result in zip(files, found, strict=True)
         )
-        name = f"{row}{CONTACT_SHEET}.jpg"
-        is_new = not all(result["reused"] for result in found)
-        if found and (is_new or images.size(name) is None):
-            images.replace(name, contact_sheet(pictures))
+        images.replace(name, contact_sheet(pictures, comment=comment))

@@ -13,7 +13,7 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_bitdance.api.errors import InputError, Paid, RecordUnreadableError, StorageError
-from airflow_provider_bitdance.api.text import shorten
+from airflow_provider_bitdance.api.text import api_text, shorten
 from airflow_provider_bitdance.journal import Job, Journal, Writer
 from airflow_provider_bitdance.names import safe_name
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
@@ -87,15 +87,18 @@ def tell_assets(context: Context, outlets: Sequence[object], extra: dict[str, An
             context["outlet_events"][outlet].extra = extra
 
 
-def tell_lineage(hook: BitDanceHook, uri: str) -> None:
+def tell_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
     """Tell Airflow's hook lineage, and so OpenLineage, what the task has made: one output a task.
 
     :param uri: Of the image, or of the manifest. The connection's id is information and no part of it.
     """
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
-    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-    collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
+    try:
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
+    except Exception as error:  # it refuses some addresses, and what was made is paid for
+        log.warning("Airflow's lineage does not take this address: %s", api_text(error))
 
 
 def records_path(of_operator: object, of_connection: str) -> str:

@@ -516,7 +516,7 @@ class World:
         drawn_seed: int = 4242,
         count: Callable[[str, int], None] = lambda _name, _number: None,
         run_started_at: float = math.inf,
-        is_killed: Callable[[], bool] = lambda: False,
+        killed: asyncio.Event | None = None,
         **policy: Any,
     ) -> Bench:
         """Return the handles of a new process, with its journal loaded."""
@@ -532,7 +532,7 @@ class World:
             log=logging.getLogger("bitdance.test"),
             started_at=self.clock.now,
             run_started_at=run_started_at,
-            is_killed=is_killed,
+            killed=killed or asyncio.Event(),
             clock=self.clock,
             draw_seed=lambda: drawn_seed,
             count=count,

@@ -115,6 +115,7 @@ def test_what_was_bought_is_adopted_where_fewer_retries_have_made_the_generation
 def test_the_last_generation_is_the_one_of_the_latest_try_whatever_its_number() -> None:
     world = World(latency=50)
     in_flight(world, a_job(generation=3), prompt="an owl")
+    world.clock.now += 60
     in_flight(world, a_job(generation=2), try_number=2, prompt="a windmill")
     assert result(go(world, a_job(generation=4), try_number=3, prompt="a windmill"))
     assert world.api.billed == 2
@@ -127,6 +128,37 @@ def test_a_generation_of_a_deleted_run_with_the_same_id_is_not_taken_for_the_las
     in_flight(world, a_job(generation=0), prompt="a windmill")
     assert result(go(world, a_job(generation=1), try_number=2, prompt="a windmill"))
     assert world.api.billed == 2
+
+
+def test_a_number_that_comes_back_does_not_bring_an_old_plan_back() -> None:
+    """``retries`` was 3, and then 1: ``max_tries`` goes from 3 to 2, and with the next clear to 3 again."""
+    world = World(latency=50)
+    world.api.on_post = [refusal(401, "Unauthorized")]
+    with pytest.raises(AuthenticationError):
+        go(world, a_job(generation=3))
+    world.clock.now += 60
+    in_flight(world, a_job(generation=2), try_number=2)
+    world.clock.now += 60
+
+    with pytest.raises(InputError, match="Clear the task once more"):
+        go(world, a_job(generation=3), try_number=3)
+
+    assert result(go(world, a_job(generation=4), try_number=4))
+    assert world.api.billed == 1
+
+
+def test_a_damaged_journal_of_long_ago_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(latency=500)
+    in_flight(world, a_job(generation=0))
+    world.clock.now += 60
+    in_flight(world, a_job(generation=1), try_number=2)
+    entry = f"{RECORDS}/{a_job(generation=0).folder}/000001.json"
+    world.disk[entry] = world.disk[entry][:-9]
+
+    result(go(world, a_job(generation=2), try_number=3))
+
+    assert world.api.billed == 1
+    assert "is damaged" in caplog.text
 
 
 def test_a_second_clear_adopts_what_the_first_adopted() -> None:
@@ -536,6 +568,17 @@ def test_a_batch_that_has_failed_for_good_frees_its_addresses_at_once() -> None:
 
     assert isinstance(made, Finished)
     assert len(made.stored) == 2
+
+
+def test_a_task_with_a_paid_image_in_flight_keeps_its_address_also_where_it_has_failed_for_good() -> None:
+    world = World(latency=50)
+    in_flight(world, FIRST, named=True)
+    world.api.on_look = [refusal(401, "Unauthorized")]
+    with pytest.raises(AuthenticationError):
+        go(world, SECOND, named=True)  # has adopted the first one's prediction
+    with pytest.raises(InputError):
+        go(world, a_job(task_id="third", run_id="run-3"), named=True, prompt="a windmill")
+    assert result(go(world, FIRST, named=True))
 
 
 def test_a_task_that_failed_for_good_and_is_run_again_has_its_whole_time() -> None:

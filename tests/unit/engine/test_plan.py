@@ -122,7 +122,7 @@ def test_fail_refuses_where_any_image_is_at_the_address_with_or_without_a_receip
 def test_fail_refuses_a_file_with_the_extension_that_was_written_in_capitals(world: World) -> None:
     world.bench().images.replace("cover.PNG", PICTURE)
     with pytest.raises(InputError):
-        planning(world, a_wanted(name="cover.PNG"), if_exists="fail")
+        planning(world, a_wanted(name="cover.PNG", named=True), if_exists="fail")
 
 
 def test_fail_buys_where_nothing_is_there(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections import Counter
@@ -347,21 +348,58 @@ def test_a_rest_leaves_nothing_that_a_crash_could_lose() -> None:
     assert not world.bench().journal.state.having(Status.INTENDED)
 
 
+def killing(world: World, when: Callable[[], bool]) -> dict[str, Any]:
+    """Return what makes a process that Airflow tells to stop, as soon as something is so."""
+    killed = asyncio.Event()
+    return {"killed": killed, "step": lambda _: killed.set() if when() else None}
+
+
 def test_a_task_that_airflow_stops_buys_nothing_more_and_stores_what_has_ended(world: World) -> None:
     """``on_kill`` comes in the midst of the process, which goes on for some seconds."""
-    finished = go(world, 40, is_batch=True, max_in_flight=4, is_killed=lambda: world.api.billed >= 8)
+    kill = killing(world, lambda: world.api.billed >= 8)
+    finished = go(world, 40, is_batch=True, max_in_flight=4, **kill)
     assert isinstance(finished.stopped, TaskKilledError)
     assert finished.stopped.retry_helps
     assert 8 <= world.api.billed <= 8 + 4
     assert len(finished.stored) >= world.api.billed - 4
+    assert Status.INTENDED not in [image.status for image in world.bench().journal.state.images.values()]
 
     again = go(world, 40, is_batch=True, try_number=2)
     assert (len(again.stored), world.api.billed) == (40, 40)
 
 
+def test_a_task_that_is_stopped_in_a_pause_that_the_api_asked_for_does_not_sleep_it_out(world: World) -> None:
+    world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="300")]
+    began = world.clock.now
+    killed = asyncio.Event()
+
+    async def job() -> Finished | Waiting:
+        async def kill() -> None:
+            await world.clock.sleep(20)
+            killed.set()
+
+        killer = asyncio.ensure_future(kill())
+        outcome = await advance(world.bench(is_batch=True, killed=killed), many(6))
+        await killer
+        return outcome
+
+    finished = run(job())
+
+    assert isinstance(finished, Finished)
+    assert isinstance(finished.stopped, TaskKilledError)
+    assert world.clock.now - began < 30
+    assert world.api.billed == 1
+
+
+def test_a_task_that_is_stopped_before_its_first_purchase_leaves_no_doubt_about_it(world: World) -> None:
+    with pytest.raises(TaskKilledError):
+        go(world, 1, **killing(world, lambda: True))
+    world.api.create({"prompt": "a stranger's"})
+    assert go(world, 1, try_number=2).results[0]["possibly_paid"] == 0
+
+
 def test_a_task_that_airflow_stops_after_its_last_purchase_stores_what_it_can(world: World) -> None:
-    before = iter([False])
-    finished = go(world, 1, is_killed=lambda: next(before, True))
+    finished = go(world, 1, **killing(world, lambda: world.api.billed == 1))
     assert (finished.stopped, len(finished.stored)) == (None, 1)
 
 
@@ -382,8 +420,25 @@ def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest
     assert caplog.text.count("It cannot be asked whether images are ready") == 1
 
 
+def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.api.latency = 60
+    fails, works = httpx.ConnectError("reset"), envelope({"id": "pred-1", "status": "processing"})
+    world.api.on_look = [fails, fails, works, fails, fails, works, fails, works]
+    with caplog.at_level(logging.INFO):
+        go(world, 1)
+    assert "It cannot be asked" not in caplog.text
+    assert "answers again" not in caplog.text
+
+
+def test_what_failed_last_is_what_the_error_names(world: World) -> None:
+    world.api.latency = 9999
+    world.api.on_look = [httpx.ConnectError("reset"), *[refusal(429)] * 9]
+    with pytest.raises(PredictionTimeoutError, match=r"the last look failed: .* was answered with 429"):
+        run(advance(world.bench(timeout=20.0), [a_wanted()]))
+
+
 def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.api.on_look = [refusal(503), refusal(503)]
+    world.api.on_look = [refusal(503), refusal(503), refusal(503)]
     with caplog.at_level(logging.INFO):
         go(world, 1)
     assert caplog.text.count("It cannot be asked whether images are ready") == 1

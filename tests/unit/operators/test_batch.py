@@ -359,6 +359,7 @@ def test_a_contact_sheet_is_made_anew_only_where_there_is_a_new_picture_or_no_sh
 
     monkeypatch.setattr(LocalFolder, "replace", seen)
     changed = [*PRODUCTS[:2], {**PRODUCTS[2], "product": "cup"}]
+    # The middle one has its sheet, and all that is on it is as it was.
     batch(output, items=changed, variants=2).execute(context(run_id="another"))
 
     assert [name for name in written if "contact-sheet" in name] == [
@@ -406,3 +407,18 @@ def test_what_is_reused_and_what_is_replaced_is_told_in_sums(
     assert told["7 of 8 images are there or bought already; nothing is paid for them"] == "INFO"
     assert told["1 of 8 images show another request; they are bought anew and replaced"] == "WARNING"
     assert not [message for message in told if "was made by run" in message]
+
+
+def test_a_contact_sheet_with_fewer_variants_is_made_anew(local: LocalService, output: Path) -> None:
+    batch(output, items=PRODUCTS[:1], variants=3).execute(context())
+    sheet = output / "p-0-contact-sheet.jpg"
+    of_three = sheet.read_bytes()
+
+    result = batch(output, items=PRODUCTS[:1], variants=2).execute(context(run_id="another"))
+
+    assert result["reused"] == 2
+    assert sheet.read_bytes() != of_three
+
+
+def test_a_row_may_have_the_key_none(local: LocalService, output: Path) -> None:
+    assert batch(output, items=[{"key": "None", "product": "teapot"}]).execute(context())["stored"] == 1

@@ -9,6 +9,7 @@ import logging
 import re
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -525,6 +526,21 @@ def test_what_was_made_is_one_output_of_hook_lineage(
     (told,) = collector.collected_assets.outputs
     assert told.asset.uri == result["uri"]
     assert told.context.bitdance_conn_id == "bitdance_default"
+
+
+def test_lineage_that_refuses_an_address_fails_no_task(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(**_: object) -> None:
+        raise ValueError("URI too long")
+
+    monkeypatch.setattr(BitDanceTextToImageOperator, "log", logging.getLogger("bitdance.test"))
+    monkeypatch.setattr(
+        lineage, "get_hook_lineage_collector", lambda: SimpleNamespace(add_output_asset=refuses)
+    )
+
+    assert operator(output).execute(context())["uri"]
+    assert "lineage does not take this address: URI too long" in caplog.text
 
 
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
