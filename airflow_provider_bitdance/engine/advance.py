@@ -240,10 +240,12 @@ async def _outcome(bench: Bench, pump: Pump) -> Finished | Waiting:
         stopped = _with_what_is_missing(stopped, state)
         if not bench.policy.is_batch:
             raise stopped
+    # Where all are stopped, an image that has not failed itself is no failure: it is missing, bought or not.
+    ends = {Status.STORED, *((Status.PLANNED, Status.SUBMITTED) if stopped else ())}
     failures = {
         image.plan.key: _failure(bench, pump, image)
         for image in state.images.values()
-        if image.status is not Status.STORED and not (stopped and image.status is Status.PLANNED)
+        if image.plan.key in pump.failures or image.status not in ends
     }
     if failures and len(state.images) == 1 and not bench.policy.is_batch:
         raise next(iter(failures.values()))

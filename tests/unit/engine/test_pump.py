@@ -453,3 +453,4 @@ def test_what_stopped_a_batch_says_what_is_bought_and_what_is_missing(world: Wor
         "the rest costs about $0.06. Their outputs stay collectable for 7 days. A retry looks at the same "
         "predictions again, and buys the rest. The image is paid for."
     )
+    assert finished.failures == {}
