@@ -43,8 +43,8 @@ class ManifestRow(BaseModel):
     """One item of a batch and what became of it. Free columns are in :attr:`columns`.
 
     :param key: The item's key.
-    :param status: ``"stored"``, ``"failed"``, or ``"missing"``: not bought yet, or bought and not stored yet; a retry
-        sees to it.
+    :param status: ``"stored"``, ``"failed"``, or ``"missing"``: not bought yet, or bought and not stored yet;
+        a retry sees to it.
     :param error: Why it failed, in short.
     :param variant_of: The key of the item's row, where the row has several variants.
     :param uri: Where the image lies. This field and the rest are those of a single operator's result, empty
