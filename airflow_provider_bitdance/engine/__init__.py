@@ -4,9 +4,10 @@ Async, and knows no Airflow: client, journal, folders and clock are passed in. F
 a deferral and take-over are one call of :func:`advance`.
 """
 
-from airflow_provider_bitdance.engine.advance import Finished, Waiting, advance
+from airflow_provider_bitdance.engine.advance import advance
 from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
 from airflow_provider_bitdance.engine.forecast import Forecast, forecast
+from airflow_provider_bitdance.engine.outcome import Finished, Waiting
 
 __all__ = [
     "Bench",

@@ -13,22 +13,15 @@ from collections import deque
 
 from airflow_provider_bitdance.api.answers import Prediction
 from airflow_provider_bitdance.api.errors import (
-    AddressBusyError,
     BitDanceError,
     FencedError,
-    GarbledAnswerError,
-    InputError,
-    LostAnswerError,
-    OutputError,
     Paid,
     PredictionError,
     PredictionTimeoutError,
-    RequestRefusedError,
-    ServerError,
     TaskKilledError,
-    UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.engine.failures import Failures
 from airflow_provider_bitdance.engine.lost import settle_intents
 from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.rest import Rest, Rests
@@ -51,34 +44,18 @@ LAST_FEW = 0.05
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
-ABOUT_ONE_IMAGE = (
-    PredictionError,
-    OutputError,
-    RequestRefusedError,
-    InputError,
-    LostAnswerError,
-    GarbledAnswerError,
-    ServerError,
-    UnconfirmedPurchaseError,
-    AddressBusyError,
-)
-"""Errors that say nothing about the other images of a job."""
-
 
 class Pump:
     """Moves the images of one job.
 
     :param bench: With the journal claimed.
     :ivar receipts: Of the images that this process stored, by key.
-    :ivar failures: Why an image is not stored, by key.
-    :ivar stopped: Why nothing more is bought.
+    :ivar failures: Why images are not stored, and why nothing more is bought.
     :ivar rest: Why not everything is bought in this process, though nothing stopped it.
     """
 
     def __init__(self, bench: Bench) -> None:
         self.receipts: dict[str, Receipt] = {}
-        self.failures: dict[str, BitDanceError] = {}
-        self.stopped: Exception | None = None
         self.rest: Rest | None = None
         self._bench = bench
         state, policy = bench.journal.state, bench.policy
@@ -97,10 +74,11 @@ class Pump:
         self._left: deque[str] = deque()
         self._has_failed = False
         self._changed = asyncio.Event()
+        self.failures = Failures(bench, self._pace, self._changed)
         self._rests = Rests(bench, self._pace, self._lookout.looks)
         for image in state.having(Status.FAILED):
             if not may_be_bought_anew(bench, image):
-                self._fail(image.plan.key, recorded_error(bench, image))
+                self.failures.add(image.plan.key, recorded_error(bench, image))
 
     async def run(self, *, left_open: bool) -> None:
         """Move every image as far as it goes in this process.
@@ -121,8 +99,8 @@ class Pump:
             raise errors.exceptions[0] from None
         finally:
             self._watch.close()
-        if isinstance(self.stopped, FencedError):
-            raise self.stopped
+        if isinstance(self.failures.stopped, FencedError):
+            raise self.failures.stopped
         self._progress.tell(last=True)
 
     async def _settle_intents(self, group: asyncio.TaskGroup) -> None:
@@ -131,7 +109,7 @@ class Pump:
         try:
             await settle_intents(self._bench, self._bench.journal, keys=set(keys))
         except BitDanceError as error:
-            self._stop(error)
+            self.failures.stop(error)
         for key in keys:
             if self._bench.journal.state.images[key].status is Status.SUBMITTED:
                 self._start_waiting(group, key)
@@ -156,7 +134,7 @@ class Pump:
             for image in self._bench.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
             if image.status is not Status.FAILED or may_be_bought_anew(self._bench, image)
         )
-        while (self._left or self._pace.started) and self.stopped is None:
+        while (self._left or self._pace.started) and self.failures.stopped is None:
             self._watch.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:
@@ -170,7 +148,7 @@ class Pump:
                 continue
             if not self._pace.is_refused:
                 await self._renew_deadline(0.0)
-            if self.stopped is None:
+            if self.failures.stopped is None:
                 self._pace.start()
                 group.create_task(self._carry(self._left.popleft()))
 
@@ -212,7 +190,7 @@ class Pump:
             what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s{self.trouble}"
             late = PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days")
             late.retry_in_words = "A retry looks at the same predictions again, and buys the rest."
-            self._stop(late)
+            self.failures.stop(late)
         return True
 
     async def _wait_for_the_rest(self) -> None:
@@ -227,7 +205,7 @@ class Pump:
             await self._pause(left)
         if self.rest is not None:
             await self._write_rest()
-        if not isinstance(self.stopped, FencedError):
+        if not isinstance(self.failures.stopped, FencedError):
             is_last = self._bench.clock.time() >= self._bench.journal.state.deadline
             await self._watch.finish(at_all=is_last)
 
@@ -236,11 +214,11 @@ class Pump:
 
         :param started: Unix time since which only waiting is left.
         """
-        if self.rest is not None or isinstance(self.stopped, FencedError | TaskKilledError):
+        stopped, deadline = self.failures.stopped, self._bench.journal.state.deadline
+        if self.rest is not None or isinstance(stopped, FencedError | TaskKilledError):
             return 0.0
-        deadline = self._bench.journal.state.deadline
         # A job that is stopped ends in this process: one that came back would begin to buy again.
-        return deadline if self.stopped is not None else min(deadline, self._rests.hand_over_at(started))
+        return deadline if stopped is not None else min(deadline, self._rests.hand_over_at(started))
 
     async def _write_rest(self) -> None:
         """Write down what was found out about the account."""
@@ -251,7 +229,7 @@ class Pump:
                 Rested(until=now + blocked if blocked else 0.0, window=self._pace.found_window)
             )
         except BitDanceError as error:
-            self._stop(error)
+            self.failures.stop(error)
 
     async def _carry(self, key: str) -> None:
         """Buy one image, wait for it and store it."""
@@ -276,7 +254,7 @@ class Pump:
             self._move()
         if failure is not None:
             self._has_failed = True
-            self._fail(key, failure)
+            self.failures.add(key, failure)
         return failure is None
 
     async def _wait_and_store(self, key: str, in_flight: asyncio.Future[Prediction | None]) -> None:
@@ -295,40 +273,14 @@ class Pump:
             # A look that failed or a full disk costs nothing itself, but the image it is about is bought.
             if isinstance(error, BitDanceError) and error.paid is Paid.NO:
                 error.paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
-            self._fail(key, error)
+            self.failures.add(key, error)
         self._progress.tell(
-            stored=len(self.receipts), failed=len(self.failures), in_flight=self._pace.in_flight
+            stored=len(self.receipts), failed=len(self.failures.by_key), in_flight=self._pace.in_flight
         )
 
     def _move(self) -> None:
         """Take note that something moved: there may be more to do."""
         self._rests.move()
-        self._changed.set()
-
-    def _fail(self, key: str, error: Exception) -> None:
-        """Take note of an image that failed, and decide what that means to the others.
-
-        What nobody thought of stops the buying, too: to throw away what is under way would lose its answers.
-        """
-        if not isinstance(error, ABOUT_ONE_IMAGE):
-            self._stop(error)
-            return
-        self.failures[key] = error
-        policy = self._bench.policy
-        counted = [failure for failure in self.failures.values() if not policy.leaves_out(failure)]
-        too_many = policy.max_failures is not None and len(counted) > policy.max_failures
-        if policy.leaves_out(error):
-            return
-        if policy.on_item_failure == "fail_fast" or too_many:
-            self._stop(error)
-
-    def _stop(self, error: Exception) -> None:
-        if self.stopped is None or isinstance(error, FencedError):
-            self.stopped = error
-            if self._pace.in_flight or self._pace.started:
-                what = error.what if isinstance(error, BitDanceError) else type(error).__name__
-                self._bench.log.warning("%s. What is bought already is stored first", what)
-        self._pace.close()
         self._changed.set()
 
     async def _renew_deadline(self, least: float) -> None:
@@ -341,7 +293,7 @@ class Pump:
             try:
                 await self._bench.write(Claimed(deadline=now + timeout))
             except BitDanceError as error:
-                self._stop(error)
+                self.failures.stop(error)
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long, or until something moves; not beyond the moment at which a rest is due."""

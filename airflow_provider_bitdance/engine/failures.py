@@ -1,0 +1,78 @@
+"""Failures: what went wrong with a job's images, and what that means to the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from airflow_provider_bitdance.api.errors import (
+    AddressBusyError,
+    BitDanceError,
+    FencedError,
+    GarbledAnswerError,
+    InputError,
+    LostAnswerError,
+    OutputError,
+    PredictionError,
+    RequestRefusedError,
+    ServerError,
+    UnconfirmedPurchaseError,
+)
+from airflow_provider_bitdance.engine.bench import Bench
+from airflow_provider_bitdance.pacing import Pace
+
+ABOUT_ONE_IMAGE = (
+    PredictionError,
+    OutputError,
+    RequestRefusedError,
+    InputError,
+    LostAnswerError,
+    GarbledAnswerError,
+    ServerError,
+    UnconfirmedPurchaseError,
+    AddressBusyError,
+)
+"""Errors that say nothing about the other images of a job."""
+
+
+class Failures:
+    """Keeps why images failed. One stops the others only where the policy says so.
+
+    :param pace: Of the job's purchases: closed where nothing more is bought.
+    :param changed: Set where nothing more is bought.
+    :ivar by_key: Why an image is not stored.
+    :ivar stopped: Why nothing more is bought.
+    """
+
+    def __init__(self, bench: Bench, pace: Pace, changed: asyncio.Event) -> None:
+        self.by_key: dict[str, BitDanceError] = {}
+        self.stopped: Exception | None = None
+        self._bench = bench
+        self._pace = pace
+        self._changed = changed
+
+    def add(self, key: str, error: Exception) -> None:
+        """Take note of an image that failed, and decide what that means to the others.
+
+        What nobody thought of stops the buying, too: to throw away what is under way would lose its answers.
+        """
+        if not isinstance(error, ABOUT_ONE_IMAGE):
+            self.stop(error)
+            return
+        self.by_key[key] = error
+        policy = self._bench.policy
+        if policy.leaves_out(error):
+            return
+        counted = [failure for failure in self.by_key.values() if not policy.leaves_out(failure)]
+        too_many = policy.max_failures is not None and len(counted) > policy.max_failures
+        if policy.on_item_failure == "fail_fast" or too_many:
+            self.stop(error)
+
+    def stop(self, error: Exception) -> None:
+        """Buy nothing more. The first reason counts, but for one: that the job is another process's now."""
+        if self.stopped is None or isinstance(error, FencedError):
+            self.stopped = error
+            if self._pace.in_flight or self._pace.started:
+                what = error.what if isinstance(error, BitDanceError) else type(error).__name__
+                self._bench.log.warning("%s. What is bought already is stored first", what)
+        self._pace.close()
+        self._changed.set()
