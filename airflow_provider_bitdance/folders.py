@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_bitdance.api.errors import InputError
 from airflow_provider_bitdance.api.text import api_text, shorten
-from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
 
 __all__ = ["open_folder", "read_file"]
 
@@ -19,7 +19,7 @@ _INSTALL = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE
 """What to do where a kind of address cannot be opened, by its scheme."""
 
 
-def open_folder(uri: str) -> LocalFolder | ObjectFolder:
+def open_folder(uri: str) -> Folder:
     """Resolve a folder with its connection. Blocks; call it before there is an event loop.
 
     :param uri: An absolute path or a URI that ``ObjectStoragePath`` takes.

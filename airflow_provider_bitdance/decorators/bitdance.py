@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_bitdance.engine import Finished, Forecast, Wanted
     from airflow_provider_bitdance.journal import Job, Journal
-    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceDecoratedOperator", "bitdance_task"]
 
@@ -196,9 +196,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
             model=self.model,
         )
 
-    def _result(
-        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
-    ) -> dict[str, Any]:
+    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         return super()._result(finished, journal, images) if journal.state.is_batch else finished.results[0]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import TaskInstanceKey
 
-    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["LINKS", "StoredLink", "WaveSpeedLink", "show_predictions", "show_stored", "stored_page"]
 
@@ -70,7 +70,7 @@ def show_predictions(operator: Any, api_url: str, context: Context) -> None:
         operator.log.debug("The link %s could not be shown yet", link.name, exc_info=True)
 
 
-def show_stored(operator: Any, uri: str, folder: LocalFolder | ObjectFolder) -> None:
+def show_stored(operator: Any, uri: str, folder: Folder) -> None:
     """Show the link to a stored file when this leg of the task ends. None where a browser cannot open it.
 
     :param operator: The task, as it runs.

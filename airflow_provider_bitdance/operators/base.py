@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Forecast, Policy, Waiting, Wanted
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
     from airflow_provider_bitdance.journal import Job, Journal
-    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBaseOperator"]
 
@@ -198,7 +198,7 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     @abstractmethod
-    def _result(self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder) -> Any:
+    def _result(self, finished: Finished, journal: Journal, images: Folder) -> Any:
         """Return what goes to XCom.
 
         :param journal: The job's, as this process wrote it.
@@ -274,7 +274,7 @@ class BitDanceBaseOperator(BaseOperator):
         workplace.tell_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
         return result
 
-    def _open_records(self, job: Job, hook: BitDanceHook) -> LocalFolder | ObjectFolder:
+    def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
         from airflow_provider_bitdance import folders
         from airflow_provider_bitdance.operators import workplace

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
     from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
     from airflow_provider_bitdance.manifest import ManifestRow
-    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBatchOperator"]
 
@@ -171,9 +171,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "max_failures": self.max_failures,
         }
 
-    def _result(
-        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
-    ) -> dict[str, Any]:
+    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
         from airflow_provider_bitdance.storage import at
 
@@ -196,7 +194,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self._raise_if_not_tolerated(finished, journal.writer, summary["manifest"])
         return summary
 
-    def _write_manifest(self, rows: list[ManifestRow], job: Job, images: LocalFolder | ObjectFolder) -> str:
+    def _write_manifest(self, rows: list[ManifestRow], job: Job, images: Folder) -> str:
         from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
         from airflow_provider_bitdance.operators import workplace
 
@@ -243,7 +241,7 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
     return manifest_row(item, status="failed", error=error, result=possibly_paid)
 
 
-def _write_contact_sheets(finished: Finished, images: LocalFolder | ObjectFolder) -> None:
+def _write_contact_sheets(finished: Finished, images: Folder) -> None:
     """Show all variants of a row in one picture, for a person to choose from, unless it is there already."""
     from airflow_provider_bitdance.engine.contact_sheet import comment_of, contact_sheet
     from airflow_provider_bitdance.items import CONTACT_SHEET

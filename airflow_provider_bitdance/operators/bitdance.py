@@ -13,7 +13,7 @@ from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
     from airflow_provider_bitdance.journal import Job, Journal
-    from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
 
@@ -105,9 +105,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         )
         return [Wanted(key="image", request=request, address=self._address(job))]
 
-    def _result(
-        self, finished: Finished, journal: Journal, images: LocalFolder | ObjectFolder
-    ) -> dict[str, Any]:
+    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         return finished.results[0]
 
     def _address(self, job: Job) -> ImageAddress:

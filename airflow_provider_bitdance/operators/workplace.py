@@ -16,7 +16,7 @@ from airflow_provider_bitdance.api.errors import InputError, Paid, RecordUnreada
 from airflow_provider_bitdance.api.text import api_text, shorten
 from airflow_provider_bitdance.journal import Job, Journal, Writer
 from airflow_provider_bitdance.names import safe_name
-from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+from airflow_provider_bitdance.storage import Folder
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -113,7 +113,7 @@ def records_path(of_operator: object, of_connection: str) -> str:
     return path
 
 
-def warn_of_races(records: LocalFolder | ObjectFolder, log: Log) -> None:
+def warn_of_races(records: Folder, log: Log) -> None:
     """Say so where the store cannot keep two workers from writing one record: once, when a job begins.
 
     Asks the store itself, with one small write before any money moves; see ``docs/storage.md``.
@@ -129,9 +129,7 @@ def warn_of_races(records: LocalFolder | ObjectFolder, log: Log) -> None:
     )
 
 
-def open_journal(
-    records: LocalFolder | ObjectFolder, writer: Writer, *, resumed: bool, retries: int, log: Log
-) -> Journal:
+def open_journal(records: Folder, writer: Writer, *, resumed: bool, retries: int, log: Log) -> Journal:
     """Read the journal of this process's job. Blocks.
 
     :param resumed: The task comes back from a deferral, so there must be a plan.

@@ -13,9 +13,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance import storage
 from airflow_provider_bitdance.api.errors import StorageError
-from airflow_provider_bitdance.storage import ATOMIC, Folder, LocalFolder, ObjectFolder, check_writable
+from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder, check_writable, objects
+from airflow_provider_bitdance.storage.objects import ATOMIC
 from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite
 
 
@@ -155,7 +155,7 @@ class Refusing(Atomic):
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    monkeypatch.setattr(objects.time, "sleep", slept.append)
     return slept
 
 
