@@ -39,7 +39,7 @@ load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
 test: $(STAMP) ## Run the tests; ARGS="tests/unit -x" goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .

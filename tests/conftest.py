@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+SYSTEM = "tests/system/"
 HOME = Path(tempfile.mkdtemp(prefix="bitdance-tests-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
@@ -38,6 +39,18 @@ from airflow_provider_bitdance.local import LocalService, Options, running_servi
 from tests.builders import API_KEY, connection_to  # noqa: E402
 from tests.s3 import S3Server, running_s3  # noqa: E402
 from tests.unit.support import FakeClock  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where pytest-xdist runs them: a file's tests in one process; all system tests, too, on one Airflow.
+
+    Those come first, for they wait most of their time.
+    """
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+    for item, file in files.items():
+        item.add_marker(pytest.mark.xdist_group("system" if file.startswith(SYSTEM) else file))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not files[item].startswith(SYSTEM))
 
 
 @pytest.fixture(scope="session")
