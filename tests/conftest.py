@@ -38,7 +38,7 @@ from airflow_provider_bitdance.clock import Clock  # noqa: E402
 from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402
 from tests.builders import API_KEY, connection_to  # noqa: E402
 from tests.s3 import S3Server, running_s3  # noqa: E402
-from tests.unit.support import FakeClock  # noqa: E402
+from tests.unit.support import Busy, FakeClock  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,6 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(Clock, "time", lambda _: clock.time())
     monkeypatch.setattr(Clock, "sleep", lambda _, seconds: clock.sleep(seconds))
+    monkeypatch.setattr("airflow_provider_bitdance.operators.base.ThreadPoolExecutor", Busy)
     for name in ("send", "download"):
         call = clock.stands_still_during(getattr(AsyncClient, name))
         monkeypatch.setattr(AsyncClient, name, call)
