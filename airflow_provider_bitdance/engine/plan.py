@@ -62,9 +62,8 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
     _tell(bench, decided)
     settled = [decision.event for decision in decided if decision.event is not None]
     await check_plan(bench, [decision.image for decision in decided if decision.event is None])
-    # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
-    if len(settled) < len(wanted) and not bench.journal.uri.startswith(f"{bench.images.uri}/"):
-        await asyncio.to_thread(check_writable, bench.images)
+    if len(settled) < len(wanted):
+        await _prepare_to_buy(bench)
     return [
         Planned(
             output=wanted[0].address.folder,
@@ -73,6 +72,17 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
         ),
         *settled,
     ]
+
+
+async def _prepare_to_buy(bench: Bench) -> None:
+    """See whether what is bought would have its place, and somebody to collect it."""
+    # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
+    if not bench.journal.uri.startswith(f"{bench.images.uri}/"):
+        await asyncio.to_thread(check_writable, bench.images)
+    if not bench.journal.writer.has_tries_left:
+        bench.log.warning(
+            "This is the task's last try: if its worker dies, nobody collects what it bought. Set retries=2"
+        )
 
 
 async def _decide(
