@@ -76,7 +76,7 @@ class Waiting:
 async def outcome_of(bench: Bench, pump: Pump) -> Finished | Waiting:
     """Say what this process came to.
 
-    :raises BitDanceError: What ends the try of a job of one image.
+    :raises Exception: What ends the try: of a job of one image its error, of a batch what nobody thought of.
     """
     waiting = _waiting(bench, pump)
     if waiting is not None:

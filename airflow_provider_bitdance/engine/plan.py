@@ -75,13 +75,14 @@ async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
 
 
 async def _prepare_to_buy(bench: Bench) -> None:
-    """See whether what is bought would have its place, and somebody to collect it."""
+    """See whether what is bought will have its place, and a next try to collect it."""
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if not bench.journal.uri.startswith(f"{bench.images.uri}/"):
         await asyncio.to_thread(check_writable, bench.images)
     if not bench.journal.writer.has_tries_left:
         bench.log.warning(
-            "This is the task's last try: if its worker dies, nobody collects what it bought. Set retries=2"
+            "This is the task's last try: if its worker dies, what it buys stays uncollected until the task "
+            "is cleared or reconcile runs. With retries=2 the next try collects it"
         )
 
 

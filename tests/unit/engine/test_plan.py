@@ -218,14 +218,14 @@ def test_the_check_is_left_out_where_it_would_prove_nothing(world: World, record
 @pytest.mark.parametrize(
     ("generation", "try_number", "is_last"), [(0, 1, True), (2, 1, False), (2, 2, False), (2, 3, True)]
 )
-def test_a_purchase_in_a_task_s_last_try_is_warned_of(
+def test_a_purchase_planned_in_a_task_s_last_try_is_warned_of(
     world: World, caplog: pytest.LogCaptureFixture, generation: int, try_number: int, is_last: bool
 ) -> None:
     """Airflow's default is no retry, and then nobody comes back for what a killed worker has bought."""
     planning(world, job=a_job(generation=generation), try_number=try_number)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == is_last
-    assert all("last try" in warning and "Set retries=2" in warning for warning in warnings)
+    assert all("last try" in warning and "With retries=2" in warning for warning in warnings)
 
 
 def test_where_nothing_is_bought_the_last_try_is_not_spoken_of(
