@@ -38,7 +38,7 @@ matrix: $(STAMP) ## Run the tests on each Airflow and Python that is here, an ho
 load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
-test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -x" goes to pytest
+test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -n 0 -x" goes to pytest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types

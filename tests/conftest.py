@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SYSTEM = "tests/system/"
 HOME = Path(tempfile.mkdtemp(prefix="bitdance-tests-"))
@@ -32,6 +33,9 @@ os.environ.update(
 )
 
 pytest.register_assert_rewrite("tests.suites")
+# Other tests keep the machine busy meanwhile: an example that is slow proves nothing.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 from airflow_provider_bitdance.api.client import AsyncClient  # noqa: E402
 from airflow_provider_bitdance.clock import Clock  # noqa: E402
@@ -46,11 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those come first, for they wait most of their time.
     """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     files = {item: item.nodeid.partition("::")[0] for item in items}
     for item, file in files.items():
         item.add_marker(pytest.mark.xdist_group("system" if file.startswith(SYSTEM) else file))
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: not files[item].startswith(SYSTEM))
+    items.sort(key=lambda item: not files[item].startswith(SYSTEM))
 
 
 @pytest.fixture(scope="session")

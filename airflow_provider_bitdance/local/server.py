@@ -20,6 +20,8 @@ from airflow_provider_bitdance.local.service import Bill, Event, Options, Predic
 from airflow_provider_bitdance.local.webhooks import Delivery, Webhooks, is_loopback
 
 START_SECONDS: Final = 30.0
+GRACE_SECONDS = 2
+"""What a request that is under way gets when the service stops."""
 
 
 class LocalService:
@@ -140,7 +142,7 @@ class LocalService:
             date_header=False,  # app.py writes it.
             # Longer than clients keep idle connections, so that a slow poll does not meet a closed one.
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
 
 

@@ -23,7 +23,7 @@ class LocalFolder:
         self._path = path
 
     def is_exclusive(self) -> bool:
-        """Return true: the link decides, on any machine that mounts the disk."""
+        """Return true: the file system decides, for every machine that mounts it."""
         return True
 
     def create(self, name: str, data: bytes) -> None:

@@ -23,7 +23,6 @@ SETTINGS = settings(
     stateful_step_count=RULES_A_RUN,
     derandomize=True,
     database=None,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 BATCH_SETTINGS = settings(SETTINGS, max_examples=BATCH_RUNS)

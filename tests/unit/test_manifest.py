@@ -105,7 +105,7 @@ COLUMNS = st.dictionaries(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(COLUMNS, max_size=4))
 def test_free_columns_of_any_name_and_value_come_back_as_they_were(
     tmp_path: Path, columns: list[dict[str, Any]]
@@ -115,7 +115,7 @@ def test_free_columns_of_any_name_and_value_come_back_as_they_were(
     assert repr(found) == repr(columns)  # repr tells 1 from 1.0 and True
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(SCALARS, min_size=1, max_size=4))
 def test_in_parquet_a_column_of_one_kind_stays_and_one_of_mixed_kinds_becomes_text(
     tmp_path: Path, values: list[Any]

@@ -87,7 +87,7 @@ def test_the_service_keeps_to_its_description_whatever_is_sent(
 def _ask_at_random(operation: Any, mode: GenerationMode, key: str) -> None:
     excluded = [positive_data_acceptance] if operation.path in MAY_REFUSE else []
 
-    @settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case) -> None:
         case.call_and_validate(headers={"Authorization": f"Bearer {key}"}, excluded_checks=excluded)

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from airflow_provider_bitdance.local import LocalService, Options, running_service
+from airflow_provider_bitdance.local import LocalService, Options, running_service, server
 from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, calling, get
 
 
@@ -47,8 +47,9 @@ def test_a_reset_forgets_everything(caller: Caller) -> None:
 
 @pytest.mark.parametrize("after_create", [False, True])
 def test_a_slow_submit_that_timed_out_may_be_charged_and_holds_up_no_stop(
-    clock: Clock, after_create: bool
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, after_create: bool
 ) -> None:
+    monkeypatch.setattr(server, "GRACE_SECONDS", 60)
     local = LocalService(clock=clock)
     local.add_fault(on="submit", kind="slow", seconds=60, after_create=after_create)
     local.start()
@@ -56,14 +57,15 @@ def test_a_slow_submit_that_timed_out_may_be_charged_and_holds_up_no_stop(
         http.post(SUBMIT, json={"prompt": "x"}, timeout=0.1)
     began = time.monotonic()
     local.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert local.bill().billed == int(after_create)
     local.stop()
     with pytest.raises(httpx.ConnectError):
         get(local.url)
 
 
-def test_a_client_that_stalls_holds_up_no_stop(clock: Clock) -> None:
+def test_a_client_that_stalls_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(server, "GRACE_SECONDS", 60)
     local = LocalService(clock=clock)
     local.add_fault(on="output", kind="oversized")
     local.start()
@@ -72,7 +74,7 @@ def test_a_client_that_stalls_holds_up_no_stop(clock: Clock) -> None:
         next(answer.iter_raw())
         began = time.monotonic()
         local.stop()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_a_stopped_service_starts_again_on_the_same_address(clock: Clock) -> None:
@@ -87,11 +89,14 @@ def test_a_stopped_service_starts_again_on_the_same_address(clock: Clock) -> Non
 
 
 def test_an_answer_does_not_wait_for_delayed_acknowledgements(caller: Caller) -> None:
+    """With them every answer takes 40 ms, the quickest of many, too."""
     caller.http.get("/admin/bill")
-    began = time.monotonic()
+    quickest = 1.0
     for _ in range(20):
+        began = time.monotonic()
         caller.http.get("/admin/bill")
-    assert time.monotonic() - began < 20 * 0.03
+        quickest = min(quickest, time.monotonic() - began)
+    assert quickest < 0.02
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])

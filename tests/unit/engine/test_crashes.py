@@ -152,7 +152,7 @@ class Stepping(LocalFolder):
         self._fuse(f"after replace {name}")
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(st.lists(st.integers(1, len(POINTS)), max_size=5), st.sampled_from([None, "history", "look"]))
 def test_after_several_crashes_in_a_row(crashes: list[int], echo: Any) -> None:
     world = World()
