@@ -179,6 +179,9 @@ def test_result_and_output_rules_match_by_the_predictions_prompt(caller: Caller)
         {"on": "output", "kind": "truncated_json"},
         {"kind": "reset"},
         [],
+        {"on": "result", "kind": "reset", "times": True},
+        {"on": "result", "kind": "reset", "times": "2"},
+        {"on": "submit", "kind": "slow", "seconds": 1, "after_create": 1},
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(caller: Caller, rule: object) -> None:
