@@ -6,22 +6,18 @@ Exits with 1 where a row could not be played. That one misses what it must reach
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
 
 from benchmarks import report
 from benchmarks.lab import Lab
 from benchmarks.rows import ROWS, Row
+from demo.homes import temporary_home
 
 _one_writer = threading.Lock()
 
@@ -42,7 +38,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     rows = [row for row in ROWS if not given.rows or row.name in given.rows]
     try:
-        with _home(keep=given.keep) as home, Lab(home, quick=given.quick) as lab:
+        with temporary_home("bench", keep=given.keep) as home, Lab(home, quick=given.quick) as lab:
             return _play_all(lab, rows)
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
@@ -81,18 +77,6 @@ def _play(lab: Lab, row: Row) -> bool:
         with _one_writer:
             report.keep({row.name: report.entry(row, result, lab.database, seconds)})
     return True
-
-
-@contextmanager
-def _home(*, keep: bool) -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="bitdance-bench-"))
-    try:
-        yield home
-    finally:
-        if keep:
-            print(f"Kept: {home}", flush=True)
-        else:
-            shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmarks.measure import Figures, figures
 T = TypeVar("T")
 THREADS = 16
 """As many as the operator gives the engine."""
+RETRIES = 2
 
 Way = Callable[[Account, Sequence[str], Path, int], Awaitable[None]]
 
@@ -39,7 +40,7 @@ async def by_engine(
     account: Account, prompts: Sequence[str], folder: Path, in_flight: int, per_minute: int | None = None
 ) -> None:
     """Make an image of each prompt with this provider's engine."""
-    job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=0)
+    job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=RETRIES)
     records = LocalFolder(folder / ".bitdance")
     writer = Writer(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
     journal = Journal(records, writer)

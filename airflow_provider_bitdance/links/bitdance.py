@@ -77,7 +77,7 @@ def show_stored(operator: Any, uri: str, folder: Folder) -> None:
     :param uri: Of the file.
     :param folder: In which it lies.
     """
-    operator.link_addresses[StoredLink.name] = stored_page(uri, getattr(folder, "endpoint", ""))
+    operator.link_addresses[StoredLink.name] = stored_page(uri, folder.endpoint)
 
 
 def stored_page(uri: str, endpoint: str = "") -> str:

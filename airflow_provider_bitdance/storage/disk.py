@@ -18,6 +18,8 @@ class LocalFolder:
     :param path: Absolute; made when first written to.
     """
 
+    endpoint = ""
+
     def __init__(self, path: Path) -> None:
         self.uri = f"file://{path}"
         self._path = path

@@ -20,6 +20,10 @@ class Folder(Protocol):
 
     uri: str
 
+    @property
+    def endpoint(self) -> str:
+        """The address of a store that is not its vendor's own, as for MinIO; else empty."""
+
     def is_exclusive(self) -> bool:
         """Return whether of many workers that create one file, on any machine, exactly one can succeed.
 

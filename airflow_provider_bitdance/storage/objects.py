@@ -41,7 +41,7 @@ class ObjectFolder:
 
     @property
     def endpoint(self) -> str:
-        """The address of a server that is not the vendor's own, as for MinIO; else empty."""
+        """The address that the filesystem was given; without one it asks the vendor's."""
         return str(self._fs.storage_options.get("endpoint_url") or "")
 
     def is_exclusive(self) -> bool:

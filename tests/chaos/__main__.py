@@ -9,17 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from airflow_provider_bitdance import __version__
 from demo import postgres
+from demo.homes import temporary_home
 from tests.chaos import report
 from tests.chaos.rows import ROWS, Row
 from tests.chaos.scene import DAG_ID, Outcome
@@ -51,7 +51,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with _home(keep=given.keep) as home:
+        with temporary_home("chaos", keep=given.keep) as home:
             return _play_all(home, rows, sqlite=given.sqlite, whole=not given.names)
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
@@ -135,18 +135,6 @@ def _setting(database: str, seconds: float) -> str:
         f"`make chaos` of {datetime.now(UTC):%Y-%m-%d}: version {__version__}, Airflow {airflow},\n"
         f"Python {python}, {database}, LocalExecutor, {os.cpu_count()} cores, {seconds:.0f} s in all."
     )
-
-
-@contextmanager
-def _home(*, keep: bool) -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="bitdance-chaos-"))
-    try:
-        yield home
-    finally:
-        if keep:
-            print(f"Kept: {home}", flush=True)
-        else:
-            shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":
