@@ -15,6 +15,8 @@ PRESSED_ROUND = 10.0
 """Seconds for a round of looks at them then, if that is sooner: with many, one ends soon."""
 LARGEST_ROUND = 50
 """So many of them at most, so that a round of more takes no more looks."""
+SHORTEST_PRESSED_GAP = PRESSED_ROUND / LARGEST_ROUND
+"""Seconds. Looks at young ones that come closer cost more, and see the first end hardly sooner."""
 REMEMBERED_LOOKS = 64
 REMEMBERED_ENDS = 64
 MUCH_SOONER = 0.7
@@ -86,4 +88,5 @@ class Crowd:
         gap = width / SCOUTS
         if not is_pressed:
             return gap
-        return min(gap / PRESSED_SCOUTS, max(PRESSED_ROUND, width) / min(self.size, LARGEST_ROUND))
+        in_round = max(PRESSED_ROUND, width) / min(self.size, LARGEST_ROUND)
+        return max(SHORTEST_PRESSED_GAP, min(gap / PRESSED_SCOUTS, in_round))

@@ -239,6 +239,16 @@ def test_with_more_to_buy_the_first_end_of_many_is_seen_soon_though_nothing_is_k
     assert statistics.mean(late) < 2.5
 
 
+def test_with_more_to_buy_many_young_ones_cost_five_looks_a_second_and_not_one_each() -> None:
+    for seed in range(10):
+        field = Field(around(5.0, 100, seed=seed))
+        field.watcher.is_pressed = True
+        field.run()
+        before = [number for moment, number in field.looked if moment < min(field.ends)]
+        assert len(before) <= 5 * (min(field.ends) - field.looks.schedule.first) + 2
+        assert statistics.median(field.lags) < 0.5
+
+
 def test_what_ended_while_nobody_looked_says_that_ends_may_come_sooner() -> None:
     looks, watcher = Looks(draw=lambda: 0.5), Watcher()
     looks.add("ended", 0.0, watcher, now=57.0)
