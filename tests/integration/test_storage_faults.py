@@ -147,6 +147,7 @@ class Interposed:
 
     def __init__(self, folder: LocalFolder | ObjectFolder, watch: Watch) -> None:
         self.uri = folder.uri
+        self.endpoint = folder.endpoint
         self._folder = folder
         self._watch = watch
 
