@@ -138,7 +138,7 @@ def _colour(byte: int, value: float) -> Colour:
 
 
 def _write(picture: Image.Image, prompt: str, labels: Labels) -> None:
-    """Write prompt, size, seed and id on a dark panel."""
+    """Write prompt, size, seed and the request's short name on a dark panel."""
     width, height = picture.size
     margin = min(width, height) // 16
     size = max(13, min(width, height) // 22)
@@ -147,7 +147,7 @@ def _write(picture: Image.Image, prompt: str, labels: Labels) -> None:
     room = (height - 4 * margin) // line_height - 3
     if len(lines) > room or len(prompt) > MAX_SHOWN:
         lines = [*lines[: room - 1], "..."]
-    lines += ["", f"{labels.size}   seed {labels.seed}", f"id {labels.id}"]
+    lines += ["", f"{labels.size}   seed {labels.seed}", f"request {labels.id}"]
     panel = (margin, margin, width - margin, 3 * margin + line_height * len(lines))
     # Darkening the pixels below keeps the ground visible and the text legible on any colour.
     picture.paste(picture.crop(panel).point([level // 3 for level in range(256)] * 3), panel[:2])
