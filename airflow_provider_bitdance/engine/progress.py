@@ -1,4 +1,4 @@
-"""Progress: one line in the task's log when something changed, at most every few seconds."""
+"""Progress: a line in the task's log when something changed, the rarer the longer it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from airflow_provider_bitdance.engine.budget import usd
 from airflow_provider_bitdance.journal import Status
 
 PAUSE_SECONDS = 5.0
+PAUSE_SHARE = 0.1
+"""Of the time so far, where that is longer: a batch of hours then writes tens of lines, and not thousands."""
 
 
 class Progress:
@@ -40,7 +42,8 @@ class Progress:
         self._failed = self._failed if failed is None else failed
         self._in_flight = self._in_flight if in_flight is None else in_flight
         now = self._bench.clock.time()
-        if self._total < 2 or not (last or now >= self._told_at + PAUSE_SECONDS):
+        pause = max(PAUSE_SECONDS, PAUSE_SHARE * (now - self._started))
+        if self._total < 2 or not (last or now >= self._told_at + pause):
             return
         text = self._text(now)
         if text != self._told:

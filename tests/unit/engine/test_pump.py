@@ -202,6 +202,16 @@ def test_the_log_tells_the_sum_and_not_each_image(world: World, caplog: pytest.L
     assert len(lines) < 20
 
 
+def test_the_log_of_a_batch_of_hours_is_tens_of_lines(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = world.clock.now
+    with caplog.at_level(logging.INFO):
+        go(world, 600, requests_per_minute=5)
+    assert world.clock.now - started > 6000
+    assert 20 < len([record for record in caplog.records if record.name == "bitdance.test"]) < 80
+
+
 def test_two_batches_that_want_the_same_images_at_once_buy_them_once(world: World) -> None:
     import asyncio
 
