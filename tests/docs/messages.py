@@ -18,37 +18,22 @@ from airflow_provider_bitdance.api import errors
 
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 HOLE = "\0"
-LEAST_LETTERS = 8
-"""A text with fewer of its own, or of one word, says nothing: it would fit everything."""
-_VALUE = re.compile(r"\w+://\S+|\b[0-9a-f]{32}\b|\S*\d\S*|UTC")
-_LABELS = {
-    "jobs",
-    "receipts",
-    "and",
-    "read",
-    "finding",
-    "since",
-    "stored",
-    "completed",
-    "old",
-    "in",
-    "all",
-    "covers",
-}
-"""What stands beside values in a line of the command line's tables."""
+_VALUE = re.compile(r"'[^']*'|\w+://\S+|/\S+|\b[0-9a-f]{32}\b|\S*\d\S*|UTC")
+_NOT_OURS = re.compile(
+    r"A paper-cut fox in a birch forest|A lighthouse above the sea at dusk"
+    r"|A teapot on a wooden table, soft morning light"
+    r"|\b(covers|posters)\.cover\b|^  covers\b"
+    r"|should be less than or equal to|unexpected end of data"
+)
+"""The prompts and the Dags of the pages; what pydantic and the csv module say."""
 _PERCENT = re.compile(r"%(?:\(\w+\))?[-+ #0]*\d*(?:\.\d+)?[sdrfg]")
 
 
 @cache
 def texts() -> frozenset[str]:
-    """Return every text of the package but docstrings; what is filled in is a hole."""
-    return frozenset(
-        text
-        for tree in _trees()
-        for node in ast.walk(tree)
-        for text in _texts(node, {})
-        if sum(char.isalpha() for char in text) >= LEAST_LETTERS and " " in text.replace(HOLE, "").strip()
-    )
+    """Return every text of the package; what is filled in is a hole."""
+    nodes = (node for tree in _trees() for node in ast.walk(tree))
+    return frozenset(text for node in nodes for text in _texts(node, {}) if text.strip())
 
 
 @cache
@@ -82,9 +67,14 @@ def is_quoted(quote: str, said: frozenset[str]) -> bool:
 
 
 def is_said(line: str) -> bool:
-    """Say whether a line of output has one of the package's texts in it, filled in, or nothing but values."""
-    words = set(re.findall(r"[a-z]{2,}", _VALUE.sub("", line)))
-    return words <= _LABELS or any(_pattern(text, ".+?").search(line) for text in texts())
+    """Say whether each word of a line of output, but values, is of a text of the package that the line has."""
+    words = _words(_VALUE.sub("", _NOT_OURS.sub("", line)))
+    had = (text for text in texts() if _pattern(text, ".+?").search(line))
+    return words <= {word for text in had for word in _words(text)}
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]{2,}", text))
 
 
 @cache
