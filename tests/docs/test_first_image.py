@@ -1,7 +1,7 @@
 """The README's first section, command by command: from a Dag file to a stored image, without a key.
 
-The package is taken from this environment: that the wheel can be built and installed in a clean one is shown
-by .ci/run and tests/packaging. All else is as it stands there, but the folder and the port.
+The package is taken from this environment: .ci/run builds the wheel and installs it by the section's first
+block. All else is as it stands there, but the folder and the port.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from pathlib import Path
 from tests.docs.pages import BLOCKS
 
 WALK = [block for block in BLOCKS if (block.page, block.section) == ("README.md", "Your first image")]
-INSTALL = ("make build", "python3 -m venv ", ". ", "pip install ")
 
 
 def as_a_script() -> str:
     """Turn the section into what its reader does: write each named file, type each command."""
+    install, *blocks = WALK
+    assert install.text.startswith("make build\n")
     lines = ["set -e", "trap 'kill $(jobs -p) 2> /dev/null || :' EXIT"]
-    for block in WALK:
+    for block in blocks:
         if block.name:
             lines += [f"mkdir -p {Path(block.name).parent}", f"cat > {block.name} << 'END OF FILE'"]
             lines += [f"{block.text}END OF FILE"]
         else:
             assert block.language == "console", f"a block without a file's name above it: {block}"
-            lines += [line for line in block.text.splitlines() if not line.startswith(INSTALL)]
+            lines += block.text.splitlines()
     return "\n".join(lines)
 
 
