@@ -134,7 +134,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
         @task
         def write_back(result: dict) -> None:
             for row in read_manifest(result["manifest"]):
-                print(row.columns["product_id"], row.status, row.uri)
+                print(row.columns["product"], row.status, row.uri)
 
     :param uri: As the operator returned it, with its connection; ``.jsonl`` or ``.parquet``.
     :raises InputError: There is no manifest, it cannot be opened on this worker, or it is something else.

@@ -159,7 +159,11 @@ def running_service(
     .. code-block:: python
 
         with running_service(Options(latency=2)) as local:
-            ...  # requests to local.url with local.api_key
+            httpx.post(
+                f"{local.url}/api/v3/wavespeed-ai/bitdance-14b/text-to-image",
+                headers={"Authorization": f"Bearer {local.api_key}"},
+                json={"prompt": "A fox"},
+            )
             assert local.bill().billed == 1
 
     :param options: how it behaves.

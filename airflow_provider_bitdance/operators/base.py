@@ -158,9 +158,15 @@ class BitDanceBaseOperator(BaseOperator):
 
         .. code-block:: python
 
+            cover = BitDanceTextToImageOperator(task_id="cover", prompt="A fox", output_path="/data/covers/")
+
+
             @task
             def ask(**context) -> str:
                 return str(cover.plan(context))
+
+
+            ask() >> cover
 
         :param context: Of any task of the same Dag run.
         :raises InputError: The fields cannot be used.

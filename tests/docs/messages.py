@@ -11,12 +11,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-import airflow_provider_bitdance
 from airflow_provider_bitdance.api import errors
+from tests.docs.pages import PACKAGE
 
-PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 HOLE = "\0"
 _VALUE = re.compile(r"'[^']*'|\w+://\S+|/\S+|\b[0-9a-f]{32}\b|\S*\d\S*|UTC")
 _NOT_OURS = re.compile(
@@ -67,7 +65,7 @@ def is_quoted(quote: str, said: frozenset[str]) -> bool:
 
 
 def is_said(line: str) -> bool:
-    """Say whether each word of a line of output, but values, is of a text of the package that the line has."""
+    """Say whether each word of a line of output, but values, is of a text of the package that it has."""
     words = _words(_VALUE.sub("", _NOT_OURS.sub("", line)))
     had = (text for text in texts() if _pattern(text, ".+?").search(line))
     return words <= {word for text in had for word in _words(text)}

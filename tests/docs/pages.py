@@ -1,15 +1,22 @@
-"""README.md and docs/ as their blocks: what is fenced or indented, where, and in which language."""
+"""README.md, docs/ and docstrings as their blocks: what is fenced or indented, where, and in which language."""
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+import airflow_provider_bitdance
+
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
@@ -64,4 +71,21 @@ def _name_above(before: list[Token]) -> str:
     return ""
 
 
+def examples_of(module: Path) -> Iterator[Block]:
+    """Yield the examples in the docstrings of a module, in their order."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for example in EXAMPLE.finditer(ast.get_docstring(node, clean=False) or ""):
+            before = example.string[: example.start("text")]
+            yield Block(
+                page=module.relative_to(PACKAGE.parent).as_posix(),
+                line=getattr(node.body[0], "lineno", 1) + before.count("\n") - 1,
+                language="python",
+                text=dedent(example["text"]),
+            )
+
+
+EXAMPLE = re.compile(r"^( *)\.\. code-block:: python\n\n(?P<text>(?:\1 +.*\n|\n)+)", re.MULTILINE)
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+EXAMPLES = [block for module in sorted(PACKAGE.rglob("*.py")) for block in examples_of(module)]

@@ -20,6 +20,16 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
 from tests.docs.pages import Block
 
+IMPORTS = """\
+import httpx
+from airflow.sdk import task
+from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.local import Options, running_service
+from airflow_provider_bitdance.manifest import read_manifest
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
+"""
+"""What a reader of a docstring has imported."""
+
 
 def furnish(folder: Path) -> None:
     """Put into the reader's folder what pages expect to be there: a file of items, a shop's table."""
@@ -53,6 +63,8 @@ def at_home(text: str, folder: Path) -> str:
 def as_dag_file(blocks: list[Block], folder: Path) -> str:
     """Return the Python blocks of a page as one Dag file; tasks without a Dag get one."""
     lines = ["from tests.docs import reader"]
+    if any(block.page.endswith(".py") for block in blocks):
+        lines += IMPORTS.splitlines()
     for block in blocks:
         if block.language == "python":
             name = re.sub(r"\W", "_", str(block))

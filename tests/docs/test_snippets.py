@@ -1,10 +1,12 @@
-"""Every block of README.md and docs/ is run, or read by what really reads it. One that no rule knows fails.
+"""Every block of README.md and docs/, and every example in a docstring, is run, or read by what really reads it.
+
+A block that no rule knows fails.
 
 | language | what is done with it |
 | --- | --- |
 | python | A page's blocks are one Dag file. Airflow parses it; each Dag, each loose task and each task that is only defined runs in ``dag.test()``, on the local service. |
 | console | Each command is told by its first words: :data:`COMMANDS`. What it is said to print must be texts of the package. |
-| json, ini | The hook, or the list of settings, reads it. |
+| json, ini | The hook, or what reads the settings, reads it. |
 | text | A log or a result: each line must be a text of the package. Or a drawing: :data:`DRAWINGS`. With a name above, it is a file for the page's Dags. |
 | mermaid | It is the journal's table of states. |
 
@@ -37,11 +39,12 @@ from airflow_provider_bitdance.hooks.connection import read_connection
 from airflow_provider_bitdance.journal.state import NEXT
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
+from airflow_provider_bitdance.operators import workplace
 from airflow_provider_bitdance.version_compat import load_dags
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to
 from tests.docs import messages, reader
-from tests.docs.pages import BLOCKS, PAGES, ROOT, Block
+from tests.docs.pages import BLOCKS, EXAMPLES, PAGES, ROOT, Block
 from tests.integration.test_dag_test import run_of
 
 FOLLOWED = {
@@ -50,9 +53,12 @@ FOLLOWED = {
 }
 """Pages and sections that another test follows to the letter, command by command."""
 DRAWINGS = ("<records path>/\n", "000001   claimed ")
-"""How a text begins that shows files or steps and no output."""
+"""How a text begins that shows files or steps and no output: test_records.py holds them against a run."""
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
-OURS = [block for block in BLOCKS if not {(block.page, ""), (block.page, block.section)} & FOLLOWED.keys()]
+OURS = [
+    *EXAMPLES,
+    *(block for block in BLOCKS if not {(block.page, ""), (block.page, block.section)} & FOLLOWED.keys()),
+]
 
 
 def of(*languages: str) -> Any:
@@ -89,7 +95,8 @@ def dags_of(page: str, folder: Path) -> list[Any]:
             (folder / Path(block.name).name).write_text(reader.at_home(block.text, folder))
     # A page that looks at a prediction has an id that only its author's account knows.
     text = re.sub(r"\b[0-9a-f]{32}\b", bought, reader.as_dag_file(blocks, folder))
-    file = folder / f"page_{page.replace('/', '_').removesuffix('.md')}.py"
+    name = re.sub(r"\W", "_", page.removesuffix(".md"))
+    file = folder / f"page_{name}.py"
     file.write_text(text)
     bag = load_dags(str(file))
     reader.leave_all_dags()
@@ -131,8 +138,10 @@ def package(words: list[str], stage: Path) -> None:
 
 
 def airflow(words: list[str], stage: Path) -> None:
-    """``airflow``: its command line takes it. The connections are made in tests/packaging."""
-    get_parser().parse_args(words[1:])
+    """``airflow``: it runs, or its command line takes it where another test runs it or a scheduler has to."""
+    given = get_parser().parse_args(words[1:])
+    if words[1:3] in (["connections", "test"], ["pools", "set"]):
+        given.func(given)
 
 
 def provider(words: list[str], stage: Path) -> None:
@@ -179,8 +188,9 @@ def test_a_command_does_what_it_says(block: Block, stage: Path, monkeypatch: pyt
     commands, output = commands_of(block)
     for command in commands:
         words = shlex.split(command, comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            words.pop(0)  # a setting for this one command
+        while words and (setting := re.fullmatch(r"AIRFLOW__([A-Z]+)__([A-Z_]+)=(.*)", words[0])):
+            assert conf.has_option(setting[1].lower(), setting[2].lower()), words[0]
+            monkeypatch.setenv(*words.pop(0).split("=", 1))
         rules = [rule for start, rule in COMMANDS.items() if " ".join(words).startswith(start)]
         assert rules, f"no rule for {command!r}"
         rules[0](words, stage)
@@ -207,14 +217,17 @@ def test_json_is_of_connections(block: Block) -> None:
 
 
 @of("ini")
-def test_settings_are_known(block: Block) -> None:
+def test_settings_are_known_and_taken(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = get_provider_info()["config"]
     parser = configparser.ConfigParser()
     parser.read_string(block.text)
     for section in parser.sections():
         for option in parser[section]:
+            monkeypatch.setenv(f"AIRFLOW__{section.upper()}__{option.upper()}", parser[section][option])
             known = option in ours.get(section, {}).get("options", {}) or conf.has_option(section, option)
             assert known, f"[{section}] {option}"
+        if "records_path" in parser[section]:
+            assert workplace.records_path(None, "") == parser[section]["records_path"]
 
 
 @of("text")

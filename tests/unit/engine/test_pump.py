@@ -202,9 +202,7 @@ def test_the_log_tells_the_sum_and_not_each_image(world: World, caplog: pytest.L
     assert len(lines) < 20
 
 
-def test_the_log_of_a_batch_of_hours_is_tens_of_lines(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_of_a_batch_of_hours_is_tens_of_lines(world: World, caplog: pytest.LogCaptureFixture) -> None:
     started = world.clock.now
     with caplog.at_level(logging.INFO):
         go(world, 600, requests_per_minute=5)

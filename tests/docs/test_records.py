@@ -1,0 +1,63 @@
+"""The drawings of docs/records.md, the tree of files and an image's entries, held against those of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from tests.builders import connection_to
+from tests.docs.pages import BLOCKS
+from tests.integration.test_dag_test import run_of
+
+TREE, STEPS = (block.text for block in BLOCKS if block.page == "docs/records.md" and block.language == "text")
+
+
+@pytest.fixture
+def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the records of a run with two tasks, of which one names its file."""
+    records = tmp_path / "records"
+    monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, records_path=str(records)))
+    with DAG("records_page", schedule=None) as dag:
+        BitDanceTextToImageOperator(task_id="made", prompt="A fox", output_path=f"{tmp_path}/")
+        BitDanceTextToImageOperator(task_id="named", prompt="A fox", output_path=f"{tmp_path}/fox")
+    assert run_of(dag, logical_date=datetime(2026, 11, 22, tzinfo=UTC)).state == "success"
+    return records
+
+
+def files_of(tree: str) -> list[str]:
+    """Return the drawn files as patterns; a number that stands alone is another one beside the file above."""
+    drawn = (line.split("  ")[0] for line in map(str.strip, tree.splitlines()[1:]))
+    return [re.sub(r"<[^<>]*>|000001", r"[^/]+", re.escape(file)) for file in drawn if "/" in file]
+
+
+def test_the_tree_shows_each_kind_of_file_and_no_other(records: Path) -> None:
+    files = [file.relative_to(records).as_posix() for file in records.rglob("*.json")]
+    drawn = files_of(TREE)
+
+    assert [file for file in files if not any(re.fullmatch(kind, file) for kind in drawn)] == []
+    assert [kind for kind in drawn if not any(re.fullmatch(kind, file) for file in files)] == []
+
+
+def test_the_steps_are_the_entries_of_one_image(records: Path) -> None:
+    drawn = [
+        (number, re.findall(r"(?:^|· )(\w+)", steps))
+        for number, steps in re.findall(r"^(\d{6})   (.*)$", STEPS, re.MULTILINE)
+    ]
+
+    assert drawn == [
+        (file.stem, [event["event"] for event in json.loads(file.read_bytes())["events"]])
+        for file in sorted(records.glob("jobs/*/*/made/*/*/*"))
+    ]
+
+
+def test_an_image_whose_file_the_user_named_takes_one_entry_more(records: Path) -> None:
+    made, named = (list(records.glob(f"jobs/*/*/{task}/*/*/*")) for task in ("made", "named"))
+
+    assert len(named) == len(made) + 1
