@@ -1,4 +1,4 @@
-"""README.md, docs/ and docstrings as their blocks: what is fenced or indented, where, and in which language."""
+"""README.md, docs/ and docstrings as blocks: what is fenced or indented, where, and in which language."""
 
 from __future__ import annotations
 
