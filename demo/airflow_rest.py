@@ -1,7 +1,7 @@
 """Airflow's REST API (`/api/v2`), as much of it as the demo and the system tests need.
 
 It expects an API server that lets everyone in as admin. Reads are repeated while the
-server is away, because tests kill it; writes are sent once.
+server is away, because tests kill it; writes only where SQLite was locked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from .http_json import AWAY, RestError, send
 
 FINAL_STATES = frozenset({"success", "failed"})
 _AWAY_TIMEOUT = 90  # an API server needs 10 to 30 seconds to start
+# SQLite says so at once, whatever its time-out, to one who has read before another wrote. Airflow then undoes
+# the whole request.
+_LOCKED = "database is locked"
+_PAUSES_WHILE_LOCKED = (0.5, 1.0, 2.0, 4.0)
 
 # The only exceptions to "no dict[str, Any]": Airflow's answers, passed on as they are.
 Json = dict[str, Any]
@@ -220,18 +224,18 @@ class AirflowRest:
                 time.sleep(0.5)
 
     def post(self, path: str, body: Json) -> Any:
-        """POST to a path below /api/v2, once."""
-        return self._send("POST", f"/api/v2{path}", body)
+        """POST to a path below /api/v2."""
+        return self._write("POST", path, body)
 
     def patch(self, path: str, body: Json) -> Any:
-        """PATCH a path below /api/v2, once."""
-        return self._send("PATCH", f"/api/v2{path}", body)
+        """PATCH a path below /api/v2."""
+        return self._write("PATCH", path, body)
 
     def delete_run(self, dag_id: str, run_id: str) -> None:
         """Delete a run with its task instances; one that runs is marked failed first, or Airflow refuses."""
         if self.run_state(dag_id, run_id) not in FINAL_STATES:
             self.patch(_run(dag_id, run_id), {"state": "failed"})
-        self._send("DELETE", f"/api/v2{_run(dag_id, run_id)}")
+        self._write("DELETE", _run(dag_id, run_id))
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
         """Mark a task instance "failed" or "success", as a user does."""
@@ -247,6 +251,16 @@ class AirflowRest:
             found += page[key]
             if len(found) >= page["total_entries"] or not page[key]:
                 return found
+
+    def _write(self, method: str, path: str, body: Json | None = None) -> Any:
+        for pause in _PAUSES_WHILE_LOCKED:
+            try:
+                return self._send(method, f"/api/v2{path}", body)
+            except RestError as error:
+                if _LOCKED not in str(error):
+                    raise
+            time.sleep(pause)
+        return self._send(method, f"/api/v2{path}", body)
 
     def _send(self, method: str, path: str, body: Json | None = None) -> Any:
         if self._token is None:

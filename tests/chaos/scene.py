@@ -7,7 +7,6 @@ from Airflow. What is possibly paid is what the tasks' results and the journals 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +24,7 @@ from airflow_provider_bitdance.receipts import Receipt
 from airflow_provider_bitdance.storage import LocalFolder
 from demo.http_json import RestError, send
 from demo.real_airflow import RealAirflow
-from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, insist, until
+from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, until
 
 DAG_ID, BATCH_DAG_ID, TASK_ID = "mortal", "mortal_batch", "image"
 
@@ -100,7 +99,7 @@ class Scene:
             "host": service.url,
             "password": API_KEY,
         }
-        insist(lambda: airflow.post("/connections", connection))
+        airflow.post("/connections", connection)
         return scene
 
     @property
@@ -151,7 +150,7 @@ class Scene:
             "conn_id": self.conn_id,
             "markers": str(self.folder / "killed"),
         }
-        insist(lambda: self.airflow.trigger(run.dag_id, conf=common | params, run_id=run.run_id))
+        self.airflow.trigger(run.dag_id, conf=common | params, run_id=run.run_id)
 
     def until_deferred(self, runs: Iterable[Run]) -> None:
         for run in runs:
@@ -183,16 +182,16 @@ class Scene:
 
     def clear(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            insist(functools.partial(self.airflow.clear, run.dag_id, run.run_id))
+            self.airflow.clear(run.dag_id, run.run_id)
 
     def mark_failed(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            insist(functools.partial(self.airflow.mark, run.dag_id, run.run_id, TASK_ID, "failed"))
+            self.airflow.mark(run.dag_id, run.run_id, TASK_ID, "failed")
 
     def delete(self, runs: Iterable[Run]) -> None:
         for run in runs:
             self.deleted_tries += int(self.task(run)["try_number"])
-            insist(functools.partial(self.airflow.delete_run, run.dag_id, run.run_id))
+            self.airflow.delete_run(run.dag_id, run.run_id)
 
     def until(self, there: Callable[[], object], what: str) -> None:
         until(there, self.airflow.check, what)

@@ -16,7 +16,6 @@ from demo.real_airflow import RealAirflow
 
 API_KEY = "wsk_chaos_8d02f6b7c1"
 PATIENCE = 240.0
-_one_writer = threading.Lock()
 
 
 class Stage(RealAirflow):
@@ -64,26 +63,6 @@ class ServiceProcess:
         except (*AWAY, RestError):
             return False
         return True
-
-
-def insist(write: Callable[[], object]) -> None:
-    """Write to Airflow, again where its database is locked, as SQLite is at times.
-
-    Then it may say of the second try that the first was done.
-    """
-    repeated = False
-    for pause in (0.5, 1.0, 2.0, 4.0, 0.0):
-        try:
-            with _one_writer:
-                write()
-            return
-        except RestError as error:
-            if repeated and error.status in (404, 409):
-                return
-            if error.status < 500 or not pause:
-                raise
-        repeated = True
-        time.sleep(pause)
 
 
 def until(there: Callable[[], object], check: Callable[[], None], what: str) -> None:
