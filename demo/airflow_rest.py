@@ -1,12 +1,18 @@
 """Airflow's REST API (`/api/v2`), as much of it as the demo and the system tests need.
 
 It expects an API server that lets everyone in as admin. Reads are repeated while the
-server is away, because tests kill it; writes only where SQLite was locked.
+server is away, because tests kill it. Writes go out one at a time, and again where
+SQLite was locked; then nothing was written.
+
+Airflow writes its log of who did what on the API server's event loop (`log_action`, read
+in 3.3.2). Where another request has SQLite's lock then and needs the loop to end, both
+stand still until the time-out, and so does everyone who waits for the lock.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -16,10 +22,8 @@ from .http_json import AWAY, RestError, send
 
 FINAL_STATES = frozenset({"success", "failed"})
 _AWAY_TIMEOUT = 90  # an API server needs 10 to 30 seconds to start
-# SQLite says so at once, whatever its time-out, to one who has read before another wrote. Airflow then undoes
-# the whole request.
 _LOCKED = "database is locked"
-_PAUSES_WHILE_LOCKED = (0.5, 1.0, 2.0, 4.0)
+_PAUSES_WHILE_LOCKED = (0.5, 1.0, 2.0, 4.0, 0.0)
 
 # The only exceptions to "no dict[str, Any]": Airflow's answers, passed on as they are.
 Json = dict[str, Any]
@@ -31,6 +35,7 @@ class AirflowRest:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._one_writer = threading.Lock()
         self._token: str | None = None
 
     def dag_ids(self) -> list[str]:
@@ -255,12 +260,12 @@ class AirflowRest:
     def _write(self, method: str, path: str, body: Json | None = None) -> Any:
         for pause in _PAUSES_WHILE_LOCKED:
             try:
-                return self._send(method, f"/api/v2{path}", body)
+                with self._one_writer:
+                    return self._send(method, f"/api/v2{path}", body)
             except RestError as error:
-                if _LOCKED not in str(error):
+                if not pause or _LOCKED not in str(error).lower():
                     raise
             time.sleep(pause)
-        return self._send(method, f"/api/v2{path}", body)
 
     def _send(self, method: str, path: str, body: Json | None = None) -> Any:
         if self._token is None:

@@ -38,6 +38,10 @@ COMPONENTS = {
 # A task's process renames itself so (task_runner.py, 3.1 to 3.4). The LocalExecutor worker above it, which is
 # the task's supervisor, is called "airflow worker -- LocalExecutor: <id>" and does not match.
 _TASK_TITLE = re.compile(r"airflow worker -- ([0-9a-f-]{36})")
+_DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+# Seconds for SQLite's one lock, of 5 by default. The API server keeps to 5: while it waits for itself (see
+# `airflow_rest`), nobody else can write, and a scheduler whose patience ends dies.
+_PATIENT = "?timeout=30"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +209,11 @@ class RealAirflow(AirflowRest):
         if command in ("scheduler", "triggerer"):
             # They would serve logs on fixed ports and all interfaces; here the API server reads the files.
             argv.append("--skip-serve-logs")
+        env = dict(self._env)
+        if command == "api-server":
+            env[_DATABASE] = env[_DATABASE].replace(_PATIENT, "")
         return Component(
-            name, argv, env=self._env, cwd=self.home, log=self.log_folder / f"{name.replace(' ', '-')}.log"
+            name, argv, env=env, cwd=self.home, log=self.log_folder / f"{name.replace(' ', '-')}.log"
         )
 
     def _unhealthy(self) -> list[str]:
@@ -228,8 +235,7 @@ def _settings(home: Path, dags_folder: Path, url: str, parallelism: int) -> dict
         "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "API__BASE_URL": url,
         "API__EXPOSE_STACKTRACE": "True",
-        # A busy machine may hold SQLite's one lock for longer than the 5 seconds that others wait by default.
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=30",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}{_PATIENT}",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "2",

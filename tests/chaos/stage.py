@@ -9,9 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from demo.airflow_rest import Json
 from demo.http_json import AWAY, RestError, send
 from demo.processes import Component, end, free_port
 from demo.real_airflow import RealAirflow
@@ -24,12 +22,6 @@ class Stage(RealAirflow):
     """The Airflow that all rows share; `over` makes every wait end, so that Ctrl-C is soon obeyed."""
 
     over = threading.Event()
-    _one_writer = threading.Lock()
-    """On SQLite the scheduler dies where all rows write at once."""
-
-    def _write(self, method: str, path: str, body: Json | None = None) -> Any:
-        with self._one_writer:
-            return super()._write(method, path, body)
 
     def check(self) -> None:
         if self.over.is_set():
