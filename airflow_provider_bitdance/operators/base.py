@@ -165,9 +165,6 @@ class BitDanceBaseOperator(BaseOperator):
             def ask(**context) -> str:
                 return str(cover.plan(context))
 
-
-            ask() >> cover
-
         :param context: Of any task of the same Dag run.
         :raises InputError: The fields cannot be used.
         """
