@@ -263,7 +263,7 @@ class AirflowRest:
                 with self._one_writer:
                     return self._send(method, f"/api/v2{path}", body)
             except RestError as error:
-                if not pause or _LOCKED not in str(error).lower():
+                if not pause or _LOCKED not in error.body.lower():
                     raise
             time.sleep(pause)
 

@@ -21,6 +21,7 @@ class RestError(RuntimeError):
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
         super().__init__(f"{method} {url} answered {status}: {body[:1000]}")
         self.status = status
+        self.body = body
 
 
 def send(method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:

@@ -10,7 +10,8 @@ from demo import airflow_rest
 from demo.airflow_rest import AirflowRest
 from demo.http_json import RestError
 
-LOCKED = '{"detail": {"reason": "Database error", "orig_error": "database is locked"}}'
+STATEMENT = f"INSERT INTO dag_run ({', '.join(f'column_{number}' for number in range(100))})"
+LOCKED = f'{{"detail": {{"statement": "{STATEMENT}", "orig_error": "database is locked"}}}}'
 OF_A_BACKFILL = '{"detail": "Database is locked. Backfill creation is not supported on SQLite"}'
 BROKEN = '{"detail": "Internal Server Error"}'
 
@@ -40,7 +41,7 @@ def test_a_write_is_sent_again_while_the_database_is_locked(answers: list[Any]) 
 
 def test_a_database_that_stays_locked_is_an_error(answers: list[Any]) -> None:
     answers += [LOCKED] * 9
-    with pytest.raises(RestError, match="database is locked"):
+    with pytest.raises(RestError, match="INSERT INTO dag_run"):
         AirflowRest("http://127.0.0.1:1").patch("/dags/daily", {"is_paused": True})
     assert len(answers) == 4
 
