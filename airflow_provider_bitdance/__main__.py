@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_bitdance.api.errors import BitDanceError
+from airflow_provider_bitdance.exceptions import BitDanceError
 
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
@@ -55,30 +55,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.maintenance import places, text
-    from airflow_provider_bitdance.maintenance.jobs import read_records
+    from airflow_provider_bitdance.hooks import object_storage
+    from airflow_provider_bitdance.maintenance import render
     from airflow_provider_bitdance.maintenance.report import plain
+    from airflow_provider_bitdance.maintenance.scan import read_records
 
-    records = read_records(places.find_records(given.records_path, given.conn_id))
+    records = read_records(object_storage.find_records(given.records_path, given.conn_id))
     wanted = {name: value for name in ("dag_id", "run_id", "task_id") if (value := getattr(given, name))}
     jobs = [record for record in records.jobs if wanted.items() <= record.job.model_dump().items()]
     uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
     as_json = {
         "records": records.uri,
-        "jobs": [text.job_as_json(record, uris) for record in jobs],
+        "jobs": [render.job_as_json(record, uris) for record in jobs],
         "findings": plain(records.findings),
     }
-    return Result(bool(records.findings), text.shown_jobs(records, jobs), as_json)
+    return Result(bool(records.findings), render.shown_jobs(records, jobs), as_json)
 
 
 def _verify(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.folders import open_folder
-    from airflow_provider_bitdance.maintenance import places, text
-    from airflow_provider_bitdance.maintenance.jobs import read_records
+    from airflow_provider_bitdance.hooks import object_storage
+    from airflow_provider_bitdance.hooks.object_storage import open_folder
+    from airflow_provider_bitdance.maintenance import render
     from airflow_provider_bitdance.maintenance.report import plain
+    from airflow_provider_bitdance.maintenance.scan import read_records
     from airflow_provider_bitdance.maintenance.verify import verify
 
-    folder = places.find_records(given.records_path, given.conn_id)
+    folder = object_storage.find_records(given.records_path, given.conn_id)
     records = read_records(folder)
     findings = verify(records, folder, open_folder)
     as_json = {
@@ -87,11 +89,11 @@ def _verify(given: argparse.Namespace) -> Result:
         "receipts": len(records.receipts),
         "findings": plain(findings),
     }
-    return Result(bool(findings), text.shown_findings(records, findings), as_json)
+    return Result(bool(findings), render.shown_findings(records, findings), as_json)
 
 
 def _reconcile(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.maintenance import reconcile, text
+    from airflow_provider_bitdance.maintenance import reconcile, render
 
     report = reconcile(
         conn_id=given.conn_id,
@@ -101,13 +103,13 @@ def _reconcile(given: argparse.Namespace) -> Result:
         include_running=given.all,
         nsfw=given.nsfw,
     )
-    return Result(report.needs_a_look, text.shown_report(report), report.as_json())
+    return Result(report.needs_a_look, render.shown_report(report), report.as_json())
 
 
 def _plan(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.maintenance.forecasting import forecast_task
 
-    forecast = forecast_task(
+    estimate = forecast_task(
         given.dag_id,
         given.task_id,
         logical_date=given.logical_date or datetime.now(UTC),
@@ -115,8 +117,8 @@ def _plan(given: argparse.Namespace) -> Result:
         params=given.params,
         dags_folder=given.dags,
     )
-    as_json = {**asdict(forecast), "is_within_budget": forecast.is_within_budget}
-    return Result(not forecast.is_within_budget, str(forecast), as_json)
+    as_json = {**asdict(estimate), "is_within_budget": estimate.is_within_budget}
+    return Result(not estimate.is_within_budget, str(estimate), as_json)
 
 
 def _parser() -> argparse.ArgumentParser:

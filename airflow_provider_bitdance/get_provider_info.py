@@ -9,9 +9,9 @@ from typing import Any
 
 INTEGRATION = "BitDance (WaveSpeedAI)"
 
-MOST_IN_FLIGHT = 1_000
+MAX_IN_FLIGHT = 1_000
 """What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
-MOST_A_MINUTE = 10_000
+MAX_REQUESTS_PER_MINUTE = 10_000
 
 _EACH_TASK = "It holds for each task: to limit all of them, use an Airflow pool that includes deferred tasks."
 
@@ -20,12 +20,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Images in flight, at most",
         "description": "Default for a batch's max_in_flight. Empty: what the account takes, found by "
         f"trying. {_EACH_TASK}",
-        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_IN_FLIGHT},
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT},
     },
     "requests_per_minute": {
         "label": "Submissions a minute, at most",
         "description": f"Default for a batch's requests_per_minute. Empty: no limit. {_EACH_TASK}",
-        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_A_MINUTE},
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_REQUESTS_PER_MINUTE},
     },
     "price_usd": {
         "label": "Price of one image (USD)",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.items import Item, Scalar
+from airflow_provider_bitdance.batch import Item, Scalar
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +141,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     :raises StorageError: The store failed.
     """
     # Here: this module is also for the operators, and has to be cheap.
-    from airflow_provider_bitdance.folders import open_folder
+    from airflow_provider_bitdance.hooks.object_storage import open_folder
 
     folder, _, name = str(uri).rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.engine import Bench, Finished, Policy, Wanted, advance
-from airflow_provider_bitdance.journal import Job, Journal, Writer
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
+from airflow_provider_bitdance.records import Job, Journal, Owner
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from benchmarks.account import Account
 from benchmarks.asyncio_script import make_images
 from benchmarks.measure import Figures, figures
@@ -42,16 +42,16 @@ async def by_engine(
     """Make an image of each prompt with this provider's engine."""
     job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=RETRIES)
     records = LocalFolder(folder / ".bitdance")
-    writer = Writer(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
+    writer = Owner(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
     journal = Journal(records, writer)
     journal.load()
     wanted = [
-        Wanted(prompt, ImageRequest(prompt=prompt), image_address(f"{folder}/{prompt}", default_stem=""))
+        Wanted(prompt, ImageRequest(prompt=prompt), parse_destination(f"{folder}/{prompt}", default_stem=""))
         for prompt in prompts
     ]
     many = {"max_in_flight": in_flight, "requests_per_minute": per_minute, "is_batch": True}
     async with AsyncClient(ClientSettings(account.api_key, base_url=account.url)) as client:
-        bench = Bench(
+        context = JobContext(
             client=client,
             journal=journal,
             records=records,
@@ -60,7 +60,7 @@ async def by_engine(
             log=logging.getLogger("benchmarks.engine"),
             started_at=time.time(),
         )
-        outcome = await advance(bench, wanted)
+        outcome = await run_job(context, wanted)
     assert isinstance(outcome, Finished)
     assert not outcome.failures
 

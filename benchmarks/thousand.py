@@ -102,7 +102,7 @@ def play(lab: Lab) -> Result:
         for name, triggers in KINDS.items():
             with lab.account(LATENCY) as account:
                 lab.connect(CONNECTION, account, triggers.connection_type)
-                found[name] = _watch(airflow, database, triggers, account, count)
+                found[name] = _subscription(airflow, database, triggers, account, count)
     finally:
         database.dispose()
         airflow.restart("scheduler")
@@ -138,7 +138,7 @@ def _figures(watched: Watched) -> dict[str, float]:
     }
 
 
-def _watch(
+def _subscription(
     airflow: RealAirflow, database: Engine, triggers: Triggers, account: Account, count: int
 ) -> Watched:
     airflow.restart("triggerer")

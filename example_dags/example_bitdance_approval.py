@@ -63,7 +63,7 @@ def example_bitdance_approval() -> None:
     )
 
     @task
-    def forecast() -> str:
+    def estimate() -> str:
         return str(posters.plan(get_current_context()))
 
     @task
@@ -82,7 +82,7 @@ def example_bitdance_approval() -> None:
         published.write_bytes(poster.read_bytes())
         return str(published)
 
-    cost = forecast()
+    cost = estimate()
     approve = ApprovalOperator(
         task_id="approve",
         subject="Buy the posters?",

@@ -38,7 +38,7 @@ def example_bitdance_maintenance() -> None:
     @task
     def reconcile_records() -> dict[str, Any]:
         from airflow_provider_bitdance.maintenance import reconcile
-        from airflow_provider_bitdance.maintenance.text import shown_report
+        from airflow_provider_bitdance.maintenance.render import shown_report
 
         report = reconcile(conn_id="bitdance_default")
         log.info("%s", shown_report(report))

@@ -6,9 +6,9 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_bitdance.api.models import BITDANCE_14B
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 try:
     from airflow.sdk.serde import deserialize, serialize

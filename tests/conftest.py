@@ -37,9 +37,9 @@ pytest.register_assert_rewrite("tests.suites")
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
-from airflow_provider_bitdance.api.client import AsyncClient  # noqa: E402
 from airflow_provider_bitdance.clock import Clock  # noqa: E402
 from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402
+from airflow_provider_bitdance.wavespeed.client import AsyncClient  # noqa: E402
 from tests.builders import API_KEY, connection_to  # noqa: E402
 from tests.s3 import S3Server, running_s3  # noqa: E402
 from tests.unit.support import Busy, FakeClock  # noqa: E402

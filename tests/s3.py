@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from airflow_provider_bitdance.api.errors import StorageError
+from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.storage import ObjectFolder
 from demo.processes import Component, end
 

@@ -17,17 +17,17 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.names import ImageAddress, image_address
+from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.naming import Destination, parse_destination
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine import Finished, Forecast, Wanted
-    from airflow_provider_bitdance.journal import Job, Journal
+    from airflow_provider_bitdance.engine import Estimate, Finished, Wanted
+    from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceDecoratedOperator", "bitdance_task"]
@@ -109,7 +109,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         given = {**kwargs, "width": width, "height": height}
         self._given = sorted(name for name, value in given.items() if value is not None)
 
-    def plan(self, context: Context) -> Forecast:
+    def plan(self, context: Context) -> Estimate:
         """Refuse: what would be bought is known when the function has returned it.
 
         :raises InputError: Always.
@@ -155,10 +155,10 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 fix="Leave the option out" + (", or return a list" if not self.is_batch else ""),
             )
 
-    def _address(self, job: Job) -> ImageAddress:
-        from airflow_provider_bitdance.operators import workplace
+    def _address(self, job: Job) -> Destination:
+        from airflow_provider_bitdance.operators import runtime
 
-        return image_address(self.output_path, default_stem=workplace.default_stem(job))
+        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
 
     def _output_folder(self, job: Job) -> str:
         # The same for one image and for a list: it leads to the journal, which says which of them it is.

@@ -4,18 +4,19 @@ Async, and knows no Airflow: client, journal, folders and clock are passed in. F
 a deferral and take-over are one call of :func:`advance`.
 """
 
-from airflow_provider_bitdance.engine.advance import advance
-from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
-from airflow_provider_bitdance.engine.forecast import Forecast, forecast
-from airflow_provider_bitdance.engine.outcome import Finished, Waiting
+from airflow_provider_bitdance.engine.context import JobContext, Wanted
+from airflow_provider_bitdance.engine.estimate import Estimate, estimate
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.engine.result import Finished, Waiting
+from airflow_provider_bitdance.engine.run import run_job
 
 __all__ = [
-    "Bench",
+    "JobContext",
     "Finished",
-    "Forecast",
+    "Estimate",
     "Policy",
     "Waiting",
     "Wanted",
-    "advance",
-    "forecast",
+    "run_job",
+    "estimate",
 ]

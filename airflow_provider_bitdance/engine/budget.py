@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from airflow_provider_bitdance.api import protocol
-from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import BudgetError, UnconfirmedPurchaseError
-from airflow_provider_bitdance.engine.bench import Bench, Policy, Wanted
-from airflow_provider_bitdance.journal import ImageState, PlannedImage, Status
+from airflow_provider_bitdance.engine.context import JobContext, Wanted
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.exceptions import BudgetError, UnconfirmedPurchaseError
+from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
 
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
 
 
-def check_purchase(bench: Bench, image: ImageState) -> None:
+def check_purchase(context: JobContext, image: ImageState) -> None:
     """Make sure that one more purchase of an image is wanted. Called before its intent is written.
 
     :raises BudgetError: It would cost more than ``max_cost_usd`` leaves.
     :raises UnconfirmedPurchaseError: It may be bought already, and the user wants to decide.
     """
-    if bench.policy.on_lost_answer == "fail" and image.unconfirmed:
+    if context.policy.on_lost_response == "fail" and image.unconfirmed:
         raise UnconfirmedPurchaseError(
             f"The image may be bought already, and is not bought again: {image.reason}",
             fix="Look into your WaveSpeed account; the log names what may be it. Then clear the task to buy "
-            'the image, or set on_lost_answer="buy_again"',
+            'the image, or set on_lost_response="buy_again"',
         )
-    state, limit = bench.journal.state, bench.policy.max_cost_usd
-    begun = (state.images[key] for key in bench.starting)
+    state, limit = context.journal.state, context.policy.max_cost_usd
+    begun = (state.images[key] for key in context.starting)
     # An intent that is written is in what is spent.
     starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
@@ -37,18 +38,18 @@ def check_purchase(bench: Bench, image: ImageState) -> None:
         )
 
 
-async def check_plan(bench: Bench, to_buy: list[PlannedImage]) -> None:
+async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
     """Make sure that all that is to be bought may be, before the first purchase.
 
     :raises BudgetError: It costs more than ``max_cost_usd``, or than the account's balance.
     """
     cost = sum(image.estimated_cost_usd for image in to_buy)
     what = f"{len(to_buy)} image{'' if len(to_buy) == 1 else 's'} to buy cost about {usd(cost)}"
-    limit = bench.policy.max_cost_usd
+    limit = context.policy.max_cost_usd
     if limit is not None and cost > limit + ROUNDING:
         raise BudgetError(f"{what}, and max_cost_usd is {usd(limit)}", fix="Raise it, or ask for less")
-    if to_buy and bench.policy.check_balance:
-        balance = (await bench.client.send(protocol.get_balance())).balance
+    if to_buy and context.policy.check_balance:
+        balance = (await context.client.send(protocol.get_balance())).balance
         if cost > balance + ROUNDING:
             raise BudgetError(
                 f"{what}, and the account's balance is {usd(balance)}", fix="Top up the WaveSpeed account"

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 
-from airflow_provider_bitdance.api.errors import (
-    AddressBusyError,
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.exceptions import (
     BitDanceError,
+    DestinationBusyError,
     FencedError,
-    GarbledAnswerError,
+    GarbledResponseError,
     InputError,
-    LostAnswerError,
+    LostResponseError,
     OutputError,
     PredictionError,
     RequestRefusedError,
     ServerError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.engine.bench import Bench
-from airflow_provider_bitdance.pacing import Pace
 
 ABOUT_ONE_IMAGE = (
     PredictionError,
     OutputError,
     RequestRefusedError,
     InputError,
-    LostAnswerError,
-    GarbledAnswerError,
+    LostResponseError,
+    GarbledResponseError,
     ServerError,
     UnconfirmedPurchaseError,
-    AddressBusyError,
+    DestinationBusyError,
 )
 """Errors that say nothing about the other images of a job."""
 
@@ -43,11 +43,11 @@ class Failures:
     :ivar stopped: Why nothing more is bought.
     """
 
-    def __init__(self, bench: Bench, pace: Pace, changed: asyncio.Event) -> None:
+    def __init__(self, context: JobContext, limiter: RateLimiter, changed: asyncio.Event) -> None:
         self.by_key: dict[str, BitDanceError] = {}
         self.stopped: Exception | None = None
-        self._bench = bench
-        self._pace = pace
+        self._context = context
+        self._limiter = limiter
         self._changed = changed
 
     def add(self, key: str, error: Exception) -> None:
@@ -59,7 +59,7 @@ class Failures:
             self.stop(error)
             return
         self.by_key[key] = error
-        policy = self._bench.policy
+        policy = self._context.policy
         if policy.leaves_out(error):
             return
         counted = [failure for failure in self.by_key.values() if not policy.leaves_out(failure)]
@@ -71,8 +71,8 @@ class Failures:
         """Buy nothing more. The first reason counts, but for one: that the job is another process's now."""
         if self.stopped is None or isinstance(error, FencedError):
             self.stopped = error
-            if self._pace.in_flight or self._pace.started:
+            if self._limiter.in_flight or self._limiter.started:
                 what = error.what if isinstance(error, BitDanceError) else type(error).__name__
-                self._bench.log.warning("%s. What is bought already is stored first", what)
-        self._pace.close()
+                self._context.log.warning("%s. What is bought already is stored first", what)
+        self._limiter.close()
         self._changed.set()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow_provider_bitdance.journal import Adopted, Failed, JobState, Lost, Orphaned, Stored, Submitted
-from airflow_provider_bitdance.journal.entries import Event
+from airflow_provider_bitdance.records import Adopted, Failed, JobState, Lost, Orphaned, Stored, Submitted
+from airflow_provider_bitdance.records.events import Event
 
 PREFIX = "bitdance"
 

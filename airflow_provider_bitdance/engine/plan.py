@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from airflow_provider_bitdance.api.errors import InputError, NsfwError
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.engine.bench import FEW_IMAGES, Bench, Wanted
 from airflow_provider_bitdance.engine.budget import check_plan, prices
-from airflow_provider_bitdance.engine.others import adoption, take_over_earlier
-from airflow_provider_bitdance.journal import (
+from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext, Wanted
+from airflow_provider_bitdance.engine.takeover import adoption, take_over_earlier
+from airflow_provider_bitdance.exceptions import InputError, NsfwError
+from airflow_provider_bitdance.records import (
     Failed,
     Failure,
     ImageState,
@@ -20,14 +19,15 @@ from airflow_provider_bitdance.journal import (
     Status,
     Stored,
 )
-from airflow_provider_bitdance.journal.entries import Event
-from airflow_provider_bitdance.names import EXTENSIONS, ImageAddress
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import check_writable
+from airflow_provider_bitdance.storage.naming import EXTENSIONS, Destination
 
 MANY = 20
 """Beyond so many images what is there is listed, and their files are compared by size, not by content."""
-LOOKS_AT_ONCE = 16
+READS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +43,51 @@ class Decision:
     standing: Receipt | None = None
 
 
-async def plan(bench: Bench, wanted: list[Wanted]) -> list[Event]:
+async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, and what needs no purchase.
 
     :raises InputError: ``if_exists="fail"``, and there is an image.
     :raises BudgetError: What is to be bought costs too much.
     """
-    earlier = await take_over_earlier(bench)
-    price = await prices(bench.client, bench.policy, wanted)
-    known = await asyncio.to_thread(bench.receipts.known) if len(wanted) > MANY else None
-    gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+    earlier = await take_over_earlier(context)
+    price = await prices(context.client, context.policy, wanted)
+    known = await asyncio.to_thread(context.receipts.known) if len(wanted) > MANY else None
+    gate = asyncio.Semaphore(READS_AT_ONCE)
 
     async def decide(item: Wanted) -> Decision:
         async with gate:
-            return await _decide(bench, item, earlier, price, known)
+            return await _decide(context, item, earlier, price, known)
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
-    _tell(bench, decided)
+    _log(context, decided)
     settled = [decision.event for decision in decided if decision.event is not None]
-    await check_plan(bench, [decision.image for decision in decided if decision.event is None])
+    await check_plan(context, [decision.image for decision in decided if decision.event is None])
     if len(settled) < len(wanted):
-        await _prepare_to_buy(bench)
+        await _prepare_to_buy(context)
     return [
         Planned(
             output=wanted[0].address.folder,
-            is_batch=bench.policy.is_batch,
+            is_batch=context.policy.is_batch,
             images=tuple(decision.image for decision in decided),
         ),
         *settled,
     ]
 
 
-async def _prepare_to_buy(bench: Bench) -> None:
+async def _prepare_to_buy(context: JobContext) -> None:
     """See whether what is bought will have its place, and a next try to collect it."""
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
-    if not bench.journal.uri.startswith(f"{bench.images.uri}/"):
-        await asyncio.to_thread(check_writable, bench.images)
-    if not bench.journal.writer.has_tries_left:
-        bench.log.warning(
+    if not context.journal.uri.startswith(f"{context.images.uri}/"):
+        await asyncio.to_thread(check_writable, context.images)
+    if not context.journal.writer.has_tries_left:
+        context.log.warning(
             "This is the task's last try: if its worker dies, what it buys stays uncollected until the task "
             "is cleared or reconcile runs. With retries=2 the next try collects it"
         )
 
 
 async def _decide(
-    bench: Bench,
+    context: JobContext,
     item: Wanted,
     earlier: Journal | None,
     price: dict[tuple[str, str], float],
@@ -95,58 +95,58 @@ async def _decide(
 ) -> Decision:
     """Plan one image: reuse what is stored, adopt what is bought, or buy."""
     receipt = None
-    image = _planned(bench, item, price[item.request.model, item.request.size])
+    image = _planned(context, item, price[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     if bought is not None:
         image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
-    if bench.policy.if_exists == "fail":
-        await asyncio.to_thread(_refuse_existing, bench, item.address)
-    elif bench.policy.if_exists == "reuse":
+    if context.policy.if_exists == "fail":
+        await asyncio.to_thread(_refuse_existing, context, item.address)
+    elif context.policy.if_exists == "reuse":
         is_listed = known is None or item.address.record_name in known
         receipt = (
-            await asyncio.to_thread(_standing_receipt, bench, item.address, known) if is_listed else None
+            await asyncio.to_thread(_standing_receipt, context, item.address, known) if is_listed else None
         )
         if receipt is not None and receipt.fingerprint == image.fingerprint:
             try:
-                bench.check_nsfw(receipt)
+                context.check_nsfw(receipt)
             except NsfwError as error:
-                if not bench.policy.is_batch:
+                if not context.policy.is_batch:
                     raise
                 return Decision(image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what))
-            stored = Stored(key=item.key, receipt=bench.receipts.uri(item.address), reused=True)
+            stored = Stored(key=item.key, receipt=context.receipts.uri(item.address), reused=True)
             return Decision(image, stored, receipt)
     if earlier is None or bought is None:
         return Decision(image, None, receipt)
-    if not (bought.status is Status.SUBMITTED or _is_allowed_now(bench, bought)):
+    if not (bought.status is Status.SUBMITTED or _is_allowed_now(context, bought)):
         return Decision(image, None, receipt)
-    if bench.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
-        bench.log.warning(
+    if context.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
+        context.log.warning(
             "Prediction %s, bought before the task was cleared, goes on; it stays collectable for 7 days",
             bought.prediction_id,
         )
         return Decision(image, None, receipt)
-    bench.log.info(
+    context.log.info(
         "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
         bought.prediction_id,
     )
     return Decision(image, adoption(bought, item.key, earlier.job), receipt)
 
 
-def _is_allowed_now(bench: Bench, bought: ImageState) -> bool:
+def _is_allowed_now(context: JobContext, bought: ImageState) -> bool:
     """Say whether an image was not stored only because the policy was not to keep flagged pictures."""
-    return bought.failure is Failure.NSFW and bench.policy.nsfw == "allow"
+    return bought.failure is Failure.NSFW and context.policy.nsfw == "allow"
 
 
-def _planned(bench: Bench, item: Wanted, price_usd: float) -> PlannedImage:
+def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImage:
     """Fix what is asked; the seed is drawn here, for the API does not tell the one that it uses."""
     request = item.request
     if request.seed == -1:
-        request = request.model_copy(update={"seed": bench.draw_seed()})
+        request = request.model_copy(update={"seed": context.draw_seed()})
     return PlannedImage(
         key=item.key,
         request=request,
         seed_asked=item.request.seed,
-        fingerprint=item.request.fingerprint(bench.client.settings.host),
+        fingerprint=item.request.fingerprint(context.client.settings.host),
         stem=item.address.stem,
         extension=item.address.extension,
         named=item.address.named,
@@ -156,56 +156,56 @@ def _planned(bench: Bench, item: Wanted, price_usd: float) -> PlannedImage:
     )
 
 
-def _standing_receipt(bench: Bench, address: ImageAddress, known: set[str] | None) -> Receipt | None:
+def _standing_receipt(context: JobContext, address: Destination, known: set[str] | None) -> Receipt | None:
     """Return the receipt at an address, if its file is there as it was recorded."""
-    receipt = bench.receipts.find(address)
+    receipt = context.receipts.find(address)
     if receipt is None:
         return None
-    if not bench.is_intact(receipt, by_size=known is not None):
-        bench.log.warning("%s is gone or was changed since it was stored", receipt.uri)
+    if not context.is_intact(receipt, by_size=known is not None):
+        context.log.warning("%s is gone or was changed since it was stored", receipt.uri)
         return None
     return receipt
 
 
-def _refuse_existing(bench: Bench, address: ImageAddress) -> None:
+def _refuse_existing(context: JobContext, address: Destination) -> None:
     # What is stored has an extension always.
     for extension in {*EXTENSIONS.values(), ".jpeg", address.extension} - {""}:
-        if bench.images.size(address.stem + extension) is not None:
+        if context.images.size(address.stem + extension) is not None:
             raise InputError(
                 f"There is an image at {shorten(address.identity, 200)}{extension} already",
                 allowed='a free output_path, or if_exists="reuse" or "regenerate"',
             )
 
 
-def _tell(bench: Bench, decided: list[Decision]) -> None:
+def _log(context: JobContext, decided: list[Decision]) -> None:
     reused = [found.standing for found in decided if found.standing and isinstance(found.event, Stored)]
     replaced = [found.standing for found in decided if found.standing and found.event is None]
     if len(decided) <= FEW_IMAGES:
         for receipt in reused:
-            _tell_reuse(bench, receipt)
+            _log_reuse(context, receipt)
         for receipt in replaced:
-            bench.log.warning("%s shows another request; it is bought anew and replaced", receipt.uri)
+            context.log.warning("%s shows another request; it is bought anew and replaced", receipt.uri)
         return
     there = sum(found.event is not None for found in decided)
     if there:
-        bench.log.info(
+        context.log.info(
             "%d of %d images are there or bought already; nothing is paid for them", there, len(decided)
         )
     if replaced:
-        bench.log.warning(
+        context.log.warning(
             "%d of %d images show another request; they are bought anew and replaced",
             len(replaced),
             len(decided),
         )
 
 
-def _tell_reuse(bench: Bench, receipt: Receipt) -> None:
+def _log_reuse(context: JobContext, receipt: Receipt) -> None:
     made = receipt.writer.job
-    ours = bench.journal.job
+    ours = context.journal.job
     if (made.dag_id, made.run_id) == (ours.dag_id, ours.run_id):
-        bench.log.info("%s is there already; reused, nothing is bought", receipt.uri)
+        context.log.info("%s is there already; reused, nothing is bought", receipt.uri)
         return
-    bench.log.warning(
+    context.log.warning(
         "%s was made by run %s of Dag %s for the same request; reused, nothing is bought. "
         'Use if_exists="regenerate" to buy anew',
         receipt.uri,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from airflow_provider_bitdance.engine.bench import Bench
 from airflow_provider_bitdance.engine.budget import usd
-from airflow_provider_bitdance.journal import Status
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.records import Status
 
 PAUSE_SECONDS = 5.0
 PAUSE_SHARE = 0.1
@@ -17,13 +17,13 @@ class Progress:
     :param bench: The job.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._total = len(bench.journal.state.images)
-        self._there_before = len(bench.journal.state.having(Status.STORED))
-        self._started = self._told_at = bench.clock.time()
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._total = len(context.journal.state.images)
+        self._there_before = len(context.journal.state.having(Status.STORED))
+        self._started = self._told_at = context.clock.time()
         self._stored = self._failed = self._in_flight = 0
-        self._told = ""
+        self._explained = ""
 
     def tell(
         self,
@@ -41,14 +41,14 @@ class Progress:
         self._stored = self._stored if stored is None else stored
         self._failed = self._failed if failed is None else failed
         self._in_flight = self._in_flight if in_flight is None else in_flight
-        now = self._bench.clock.time()
+        now = self._context.clock.time()
         pause = max(PAUSE_SECONDS, PAUSE_SHARE * (now - self._started))
         if self._total < 2 or not (last or now >= self._told_at + pause):
             return
         text = self._text(now)
-        if text != self._told:
-            self._told, self._told_at = text, now
-            self._bench.log.info("%s", text)
+        if text != self._explained:
+            self._explained, self._told_at = text, now
+            self._context.log.info("%s", text)
 
     def _text(self, now: float) -> str:
         done = self._there_before + self._stored
@@ -57,7 +57,7 @@ class Progress:
             parts.append(f"{self._in_flight} in flight")
         if self._failed:
             parts.append(f"{self._failed} failed")
-        parts.append(usd(round(self._bench.journal.state.spent_usd, 6)))
+        parts.append(usd(round(self._context.journal.state.spent_usd, 6)))
         minutes = (now - self._started) / 60
         left = self._total - done - self._failed
         if self._stored and minutes > 0 and left:

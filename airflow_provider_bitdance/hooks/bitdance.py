@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
-from airflow_provider_bitdance.api.answers import Prediction
-from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
-from airflow_provider_bitdance.api.errors import (
+from airflow_provider_bitdance.exceptions import (
     APIError,
     AuthenticationError,
     BitDanceError,
-    GarbledAnswerError,
+    GarbledResponseError,
     NotFoundError,
     PredictionTimeoutError,
     RateLimitError,
     TransportError,
 )
-from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
-from airflow_provider_bitdance.api.protocol import failure_of
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
-from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.protocol import failure_of
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -193,7 +193,7 @@ class BitDanceHook(BaseHook):
         :raises PredictionError: It ended without a picture.
         :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
-        schedule, timeout = PollSchedule(interval=float(poll_interval)), float(timeout)
+        schedule, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         start = time.monotonic()
         failures, asked = 0, None
@@ -228,7 +228,7 @@ class BitDanceHook(BaseHook):
         try:
             balance = self.get_balance()
         except BitDanceError as error:
-            return False, self._told(error)
+            return False, self._explained(error)
         said = f"The key works. The balance is ${balance:.2f}."
         if balance <= 0:
             said = (
@@ -238,13 +238,13 @@ class BitDanceHook(BaseHook):
             said += f" {_no_effect(self._unknown)}"
         return balance > 0, said
 
-    def _told(self, error: BitDanceError) -> str:
+    def _explained(self, error: BitDanceError) -> str:
         """Say what an error of a test means for the connection's fields."""
         status = error.status if isinstance(error, APIError) else 0
         if isinstance(error, AuthenticationError):
             why = f" ({error.what})" if status != 401 else ""
             return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
-        if isinstance(error, GarbledAnswerError) or 300 <= status < 400 or status in (404, 405):
+        if isinstance(error, GarbledResponseError) or 300 <= status < 400 or status in (404, 405):
             return (
                 f"{self.settings.base_url} is not the address of a WaveSpeed API. Check the host; empty, it "
                 f"is {DEFAULT_BASE_URL}. ({error.what})"

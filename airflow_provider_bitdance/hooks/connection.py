@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.api.settings import ClientSettings
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.get_provider_info import MOST_A_MINUTE, MOST_IN_FLIGHT
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.wavespeed.settings import ClientSettings
+from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -37,8 +37,8 @@ class ConnectionExtra(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    max_in_flight: int | None = Field(default=None, ge=1, le=MOST_IN_FLIGHT)
-    requests_per_minute: int | None = Field(default=None, ge=1, le=MOST_A_MINUTE)
+    max_in_flight: int | None = Field(default=None, ge=1, le=MAX_IN_FLIGHT)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=MAX_REQUESTS_PER_MINUTE)
     price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     live_price: bool = False
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)

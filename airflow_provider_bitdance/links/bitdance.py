@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from airflow_provider_bitdance.api.addresses import DEFAULT_BASE_URL
+from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,7 +35,7 @@ class _Link(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that was shown, or nothing. Airflow calls this in the worker, after the task."""
-        return str(operator.link_addresses.get(self.name, ""))
+        return str(operator.link_targets.get(self.name, ""))
 
 
 class WaveSpeedLink(_Link):
@@ -51,7 +51,7 @@ class StoredLink(_Link):
 
 
 LINKS = (WaveSpeedLink(), StoredLink())
-"""Of every operator here. It keeps their addresses, by their names, in its ``link_addresses``."""
+"""Of every operator here. It keeps their addresses, by their names, in its ``link_targets``."""
 
 
 def show_predictions(operator: Any, api_url: str, context: Context) -> None:
@@ -63,7 +63,7 @@ def show_predictions(operator: Any, api_url: str, context: Context) -> None:
     if api_url != DEFAULT_BASE_URL:
         return
     link = WaveSpeedLink()
-    operator.link_addresses[link.name] = PREDICTIONS
+    operator.link_targets[link.name] = PREDICTIONS
     try:
         context["ti"].xcom_push(key=link.xcom_key, value=PREDICTIONS)
     except Exception:  # a link is no reason to fail
@@ -77,7 +77,7 @@ def show_stored(operator: Any, uri: str, folder: Folder) -> None:
     :param uri: Of the file.
     :param folder: In which it lies.
     """
-    operator.link_addresses[StoredLink.name] = stored_page(uri, folder.endpoint)
+    operator.link_targets[StoredLink.name] = stored_page(uri, folder.endpoint)
 
 
 def stored_page(uri: str, endpoint: str = "") -> str:

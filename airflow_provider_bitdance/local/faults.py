@@ -105,7 +105,7 @@ class Status(AnySpoiler):
 
 
 class Reset(AnySpoiler):
-    """The connection is reset without an answer."""
+    """The connection is reset without a response."""
 
     kind: Literal["reset"]
 

@@ -57,7 +57,7 @@ class DescribedApp(FastAPI):
         :param endpoint: answers with a ready response.
         :param summary: one line on what it does.
         :param answer: type of the JSON answer; None for one that is no JSON.
-        :param content: media types of an answer that is no JSON.
+        :param content: media types of a response that is no JSON.
         :param body: type of the JSON body; None for none.
         :param status: HTTP status of a good answer.
         :param refuses: HTTP statuses of error envelopes; 401 is understood for API paths.

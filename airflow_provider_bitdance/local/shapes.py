@@ -24,7 +24,7 @@ class Envelope(TypedDict, Generic[AnyData]):
 
 
 class Error(TypedDict):
-    """An answer that is not 2xx."""
+    """A response that is not 2xx."""
 
     code: int
     message: str

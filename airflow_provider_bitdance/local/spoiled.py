@@ -117,7 +117,7 @@ def _half(whole: Response) -> Response:
 
 
 class _Reset(Response):
-    """Resets the connection without an answer."""
+    """Resets the connection without a response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport: asyncio.Transport = scope["state"]["transport"]

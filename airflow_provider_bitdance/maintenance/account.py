@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from airflow_provider_bitdance.api import protocol
-from airflow_provider_bitdance.api.answers import BillingRecord, Prediction
-from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import BitDanceError
-from airflow_provider_bitdance.maintenance.jobs import Finding
+from airflow_provider_bitdance.exceptions import BitDanceError
+from airflow_provider_bitdance.maintenance.scan import Finding
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
 CLOCK_MARGIN = timedelta(hours=1)
 """The bill is asked from so much earlier on: its times are by WaveSpeed's clock, our records' by ours."""

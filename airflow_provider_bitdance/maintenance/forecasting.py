@@ -9,8 +9,8 @@ from typing import Any
 import pendulum
 from jinja2 import TemplateError
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.engine import Forecast
+from airflow_provider_bitdance.engine import Estimate
+from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.version_compat import load_dags
 
@@ -25,7 +25,7 @@ def forecast_task(
     run_id: str = "",
     params: dict[str, Any] | None = None,
     dags_folder: str | None = None,
-) -> Forecast:
+) -> Estimate:
     """Count what is there for a task in a run, and what is missing.
 
     Templates know the run's dates, its params, and Airflow's variables and connections; not what other tasks

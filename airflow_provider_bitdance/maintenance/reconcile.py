@@ -1,6 +1,6 @@
 """Reconcile: the records below a records path against the account that they were bought with.
 
-Stores what is paid for and was left behind, finds out what became of lost answers, and compares the estimated
+Stores what is paid for and was left behind, finds out what became of lost responses, and compares the estimated
 cost with the bill. Buys nothing. Safe to run twice, and beside tasks: a job that may still run is left alone.
 """
 
@@ -15,31 +15,30 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import BitDanceError
-from airflow_provider_bitdance.api.models import BITDANCE_14B
-from airflow_provider_bitdance.api.text import shorten
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Bench, Policy
-from airflow_provider_bitdance.engine.bench import Nsfw
-from airflow_provider_bitdance.engine.store import KEPT_BY_WAVESPEED
-from airflow_provider_bitdance.folders import open_folder
+from airflow_provider_bitdance.engine import JobContext, Policy
+from airflow_provider_bitdance.engine.download import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.engine.policy import Nsfw
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-from airflow_provider_bitdance.journal import ImageState, Journal, Writer
+from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
-from airflow_provider_bitdance.maintenance.jobs import Records, read_records
-from airflow_provider_bitdance.maintenance.money import DAY, costs, explain, stranger, unknown_to
-from airflow_provider_bitdance.maintenance.outlook import (
+from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, unknown_to, untracked_prediction
+from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Report
+from airflow_provider_bitdance.maintenance.scan import Records, read_records
+from airflow_provider_bitdance.maintenance.triage import (
     KEPT_SECONDS,
-    Outlook,
+    Triage,
     bought_as,
     open_since,
-    outlooks,
+    triage,
 )
-from airflow_provider_bitdance.maintenance.places import open_records
-from airflow_provider_bitdance.maintenance.report import OpenImage, Outcome, Report
+from airflow_provider_bitdance.records import ImageState, Journal, Owner
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 __all__ = ["Reconciliation", "reconcile"]
 
@@ -107,18 +106,18 @@ class Reconciliation:
         now = self.clock.time()
         records = read_records(self.records)
         host = self.client.settings.host
-        found = outlooks(records, api_host=host, now=now, include_running=self.include_running)
+        found = triage(records, api_host=host, now=now, include_running=self.include_running)
         # Opened here, where there is no event loop: Airflow's filesystems cannot be had within one.
         jobs = [self._opened(job, now) for job in found]
         models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}
         images, account = asyncio.run(self._collect_and_ask(jobs, models, now))
         return self._report(records if self.dry_run else read_records(self.records), images, account, now)
 
-    def _opened(self, job: Outlook, now: float) -> tuple[Outlook, Bench | None]:
+    def _opened(self, job: Triage, now: float) -> tuple[Triage, JobContext | None]:
         """Open what is needed to collect for a job, as a new process of it."""
-        if job.outcome is not Outcome.DUE or self.dry_run:
+        if job.outcome is not CollectStatus.DUE or self.dry_run:
             return job, None
-        writer = Writer(
+        writer = Owner(
             job=job.record.job,
             try_number=job.record.last_try,
             host=socket.gethostname(),
@@ -129,8 +128,8 @@ class Reconciliation:
         try:
             images = self.open_folder(journal.load().output)
         except BitDanceError as error:
-            return replace(job, outcome=Outcome.LEFT, why=error.what), None
-        return job, Bench(
+            return replace(job, outcome=CollectStatus.LEFT, why=error.what), None
+        return job, JobContext(
             client=self.client,
             journal=journal,
             records=self.records,
@@ -142,13 +141,13 @@ class Reconciliation:
         )
 
     async def _collect_and_ask(
-        self, jobs: list[tuple[Outlook, Bench | None]], models: set[str], now: float
+        self, jobs: list[tuple[Triage, JobContext | None]], models: set[str], now: float
     ) -> tuple[list[OpenImage], Account]:
         """Store what was left behind, which matters more than the bill, and then read that."""
         images: list[OpenImage] = []
         async with self.client as client:
-            for job, bench in jobs:
-                done = await collect(bench) if bench else {}
+            for job, context in jobs:
+                done = await collect(context) if context else {}
                 images += [
                     _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
                 ]
@@ -156,7 +155,7 @@ class Reconciliation:
 
     def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
         unknown = unknown_to(records.predictions, account.history, now)
-        by_day, outside = costs(records.purchases, account.bill, self.since)
+        by_day, unattributed = costs(records.purchases, account.bill, self.since)
         start = self.since.timestamp()
         losses = [loss for record in records.jobs for loss in record.losses if loss.intended_at >= start]
         return Report(
@@ -168,14 +167,14 @@ class Reconciliation:
             receipts=len(records.receipts),
             open_images=tuple(images),
             possibly_paid=tuple(explain(losses, unknown, oldest=now - KEPT_SECONDS)),
-            strangers=tuple(stranger(prediction, now) for prediction in unknown),
+            untracked=tuple(untracked_prediction(prediction, now) for prediction in unknown),
             costs=by_day,
-            outside=outside,
+            unattributed=unattributed,
             findings=(*records.findings, *account.findings),
         )
 
 
-def _open_image(job: Outlook, image: ImageState, done: Collected | None, now: float) -> OpenImage:
+def _open_image(job: Triage, image: ImageState, done: Collected | None, now: float) -> OpenImage:
     done = done or Collected(bought_as(image), job.outcome, job.why)
     return OpenImage(
         job=job.record.job,

@@ -1,4 +1,4 @@
-"""What a reconciliation found: plain values, with a form for programs. ``text.py`` has that for people."""
+"""What a reconciliation found: plain values, with a form for programs. ``render.py`` has that for people."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from airflow_provider_bitdance.journal import Job
-from airflow_provider_bitdance.maintenance.jobs import Finding
+from airflow_provider_bitdance.maintenance.scan import Finding
+from airflow_provider_bitdance.records import Job
 
-__all__ = ["Cost", "Fate", "OpenImage", "Outcome", "Outside", "PossiblyPaid", "Report", "Stranger", "plain"]
+__all__ = [
+    "Cost",
+    "Verdict",
+    "OpenImage",
+    "CollectStatus",
+    "Unattributed",
+    "PossiblyPaid",
+    "Report",
+    "UntrackedPrediction",
+    "plain",
+]
 
 
-class Outcome(StrEnum):
+class CollectStatus(StrEnum):
     """What became of an image that was bought, or about to be, and not stored.
 
     ``LEFT`` is the one that needs a person: it should have been stored, and could not be.
@@ -38,7 +48,7 @@ class OpenImage:
     """An image that its job had bought, or was about to buy, and had neither stored nor given up.
 
     :param prompt: At most 80 characters of it.
-    :param prediction_id: Empty where the answer to the purchase never came.
+    :param prediction_id: Empty where the response to the purchase never came.
     :param days_left: Days for which WaveSpeed still keeps the output.
     :param detail: Where the image lies, or why it is not stored.
     """
@@ -49,12 +59,12 @@ class OpenImage:
     prediction_id: str
     estimated_cost_usd: float
     days_left: float
-    outcome: Outcome
+    outcome: CollectStatus
     detail: str = ""
 
 
-class Fate(StrEnum):
-    """What the account's history says of a purchase whose answer was lost."""
+class Verdict(StrEnum):
+    """What the account's history says of a purchase whose response was lost."""
 
     BOUGHT = "bought"
     NOT_CREATED = "not created"
@@ -63,7 +73,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PossiblyPaid:
-    """A purchase whose answer was lost.
+    """A purchase whose response was lost.
 
     :param prompt: At most 80 characters of it.
     :param at: When the job was about to buy it.
@@ -75,13 +85,13 @@ class PossiblyPaid:
     prompt: str
     at: datetime
     estimated_cost_usd: float
-    fate: Fate
+    verdict: Verdict
     prediction_id: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class UntrackedPrediction:
     """A prediction of the account that no record knows: another program's, or a lost purchase.
 
     :param prompt: At most 80 characters of it, where the history shows inputs.
@@ -111,7 +121,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class Unattributed:
     """What the account paid for predictions that no record knows."""
 
     predictions: int
@@ -134,9 +144,9 @@ class Report:
     receipts: int
     open_images: tuple[OpenImage, ...]
     possibly_paid: tuple[PossiblyPaid, ...]
-    strangers: tuple[Stranger, ...]
+    untracked: tuple[UntrackedPrediction, ...]
     costs: tuple[Cost, ...]
-    outside: Outside
+    unattributed: Unattributed
     findings: tuple[Finding, ...]
 
     @property
@@ -152,7 +162,7 @@ class Report:
     @property
     def needs_a_look(self) -> bool:
         """Whether something is paid for and could not be stored, or a record is damaged."""
-        return bool(self.findings) or any(image.outcome is Outcome.LEFT for image in self.open_images)
+        return bool(self.findings) or any(image.outcome is CollectStatus.LEFT for image in self.open_images)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values, the totals among them."""

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from airflow_provider_bitdance.api.errors import BitDanceError, OutputError
-from airflow_provider_bitdance.engine.picture import look_into
-from airflow_provider_bitdance.journal import Status
-from airflow_provider_bitdance.maintenance.jobs import READERS, Finding, JobRecord, Records
-from airflow_provider_bitdance.names import ImageAddress
-from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.exceptions import BitDanceError, OutputError
+from airflow_provider_bitdance.imaging.validation import validate_image
+from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records
+from airflow_provider_bitdance.records import Status
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.naming import Destination
 
 
 def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder]) -> list[Finding]:
@@ -63,7 +63,7 @@ def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
     if hashlib.sha256(data).hexdigest() != receipt.sha256:
         return "the file was changed since it was stored: another sha256"
     try:
-        picture = look_into(data)
+        picture = validate_image(data)
     except OutputError as error:
         return error.what
     found = (picture.media_type, picture.width, picture.height)
@@ -78,5 +78,5 @@ def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]
     """Yield the key and the receipt's address of each image that a journal says is stored."""
     for image in record.state.having(Status.STORED):
         plan = image.plan
-        address = ImageAddress(record.state.output, plan.stem, plan.extension, plan.named)
+        address = Destination(record.state.output, plan.stem, plan.extension, plan.named)
         yield plan.key, Receipts(folder).uri(address)

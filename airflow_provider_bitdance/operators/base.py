@@ -22,20 +22,20 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_bitdance.api.errors import BitDanceError, InputError, NsfwError, StorageError
 from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.exceptions import BitDanceError, InputError, NsfwError, StorageError
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
-from airflow_provider_bitdance.operators.checks import check_choice, check_number, reason_of
-from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL, PollSchedule
+from airflow_provider_bitdance.operators.validation import check_choice, check_number, reason_of
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine import Finished, Forecast, Policy, Waiting, Wanted
+    from airflow_provider_bitdance.engine import Estimate, Finished, Policy, Waiting, Wanted
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
-    from airflow_provider_bitdance.journal import Job, Journal
+    from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBaseOperator"]
@@ -65,7 +65,7 @@ class BitDanceBaseOperator(BaseOperator):
     :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
-    :param on_lost_answer: What to do where the answer to a purchase was lost and the account's history does
+    :param on_lost_response: What to do where the response to a purchase was lost and the account's history does
         not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each lost one
         is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
     :param max_cost_usd: The most that this task may spend until it is cleared, in US dollars: all tries, and
@@ -82,7 +82,7 @@ class BitDanceBaseOperator(BaseOperator):
     template_fields: Sequence[str] = ("records_path",)
     operator_extra_links = LINKS
     _is_killed: bool = False
-    _tell_bench: Callable[[], object] = staticmethod(lambda: None)
+    _notify_engine: Callable[[], object] = staticmethod(lambda: None)
     ui_color = "#e8e2f7"
 
     def __init__(
@@ -95,7 +95,7 @@ class BitDanceBaseOperator(BaseOperator):
         poll_interval: float = DEFAULT_POLL_INTERVAL,
         if_exists: Literal["reuse", "regenerate", "fail"] = "reuse",
         nsfw: Literal["fail", "skip", "allow"] = "fail",
-        on_lost_answer: Literal["buy_again", "fail"] = "buy_again",
+        on_lost_response: Literal["buy_again", "fail"] = "buy_again",
         max_cost_usd: float | None = None,
         check_balance: bool = False,
         retry_failed: bool = True,
@@ -105,7 +105,7 @@ class BitDanceBaseOperator(BaseOperator):
         super().__init__(**kwargs)
         check_choice("if_exists", if_exists, ("reuse", "regenerate", "fail"))
         check_choice("nsfw", nsfw, ("fail", "skip", "allow"))
-        check_choice("on_lost_answer", on_lost_answer, ("buy_again", "fail"))
+        check_choice("on_lost_response", on_lost_response, ("buy_again", "fail"))
         check_number("defer_after", defer_after, 0.0, LONGEST_WAIT, "seconds")
         check_number("timeout", timeout, 1.0, LONGEST_WAIT, "seconds")
         check_number("poll_interval", poll_interval, 0.1, LONGEST_WAIT, "seconds")
@@ -118,12 +118,12 @@ class BitDanceBaseOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.if_exists = if_exists
         self.nsfw = nsfw
-        self.on_lost_answer = on_lost_answer
+        self.on_lost_response = on_lost_response
         self.max_cost_usd = max_cost_usd
         self.check_balance = check_balance
         self.retry_failed = retry_failed
         self.records_path = records_path
-        self.link_addresses: dict[str, str] = {}
+        self.link_targets: dict[str, str] = {}
 
     def execute(self, context: Context) -> Any:
         """Make what is wanted, or go on where the last try stopped.
@@ -132,7 +132,7 @@ class BitDanceBaseOperator(BaseOperator):
         :raises AirflowSkipException: The picture is flagged, and ``nsfw="skip"``.
         :raises BitDanceError: A retry may help; the error says whether an image may be paid for.
         """
-        return self._advance(context, resumed=False)
+        return self._run(context, resumed=False)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after a deferral. All that is needed is in the journal; the event is for the log.
@@ -143,15 +143,15 @@ class BitDanceBaseOperator(BaseOperator):
         reason = reason_of(event)
         why = "the time has come" if reason is Reason.DEADLINE else reason
         self.log.info("Back from the triggerer: %s, %s ended", why, event.get("ended"))
-        return self._advance(context, resumed=True)
+        return self._run(context, resumed=True)
 
     def on_kill(self) -> None:
         """Buy nothing more. Airflow calls this in the midst of ``execute``, and soon ends the process."""
         self._is_killed = True
         with contextlib.suppress(RuntimeError):  # nothing runs any more
-            self._tell_bench()
+            self._notify_engine()
 
-    def plan(self, context: Context) -> Forecast:
+    def plan(self, context: Context) -> Estimate:
         """Count what is there for this task in this run, what it would buy, and what that costs.
 
         Spends nothing and writes nothing. For a task that runs before this one, which may ask a person:
@@ -170,22 +170,22 @@ class BitDanceBaseOperator(BaseOperator):
         """
         task = self.prepare_for_execution()
         task.render_template_fields(context)
-        return task._forecast(context)
+        return task._estimate(context)
 
-    def _forecast(self, context: Context) -> Forecast:
-        from airflow_provider_bitdance import folders
-        from airflow_provider_bitdance.engine import forecast
+    def _estimate(self, context: Context) -> Estimate:
+        from airflow_provider_bitdance.engine import estimate
+        from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.operators import workplace
+        from airflow_provider_bitdance.operators import runtime
 
         hook = BitDanceHook(self.bitdance_conn_id)
-        job = workplace.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
+        job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
         wanted = self._wanted(job)
-        records, images = self._open_records(job, hook), folders.open_folder(wanted[0].address.folder)
+        records, images = self._open_records(job, hook), object_storage.open_folder(wanted[0].address.folder)
 
-        async def run() -> Forecast:
+        async def run() -> Estimate:
             async with hook.new_async_client() as client:
-                return await forecast(client, records, images, self._policy(hook.extra), wanted)
+                return await estimate(client, records, images, self._policy(hook.extra), wanted)
 
         return asyncio.run(run())
 
@@ -212,8 +212,8 @@ class BitDanceBaseOperator(BaseOperator):
         """Return what an asset event tells of the result: small, and without prompts."""
         return dict(result)
 
-    def _advance(self, context: Context, *, resumed: bool) -> Any:
-        from airflow_provider_bitdance.operators import workplace
+    def _run(self, context: Context, *, resumed: bool) -> Any:
+        from airflow_provider_bitdance.operators import runtime
 
         try:
             result = self._run_engine(context, resumed=resumed)
@@ -225,33 +225,33 @@ class BitDanceBaseOperator(BaseOperator):
             if error.retry_helps:
                 raise
             raise AirflowFailException(str(error)) from error
-        workplace.tell_assets(context, self.outlets, self._extra(result))
+        runtime.set_asset_extra(context, self.outlets, self._extra(result))
         return result
 
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
-        from airflow_provider_bitdance import folders
-        from airflow_provider_bitdance.engine import Bench, Waiting, advance
+        from airflow_provider_bitdance.engine import JobContext, Waiting, run_job
+        from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.operators import workplace
+        from airflow_provider_bitdance.operators import runtime
 
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
         show_predictions(self, hook.settings.base_url, context)
-        writer = workplace.this_process(context)
+        writer = runtime.this_owner(context)
         records = self._open_records(writer.job, hook)
-        journal = workplace.open_journal(
+        journal = runtime.open_journal(
             records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
-        images = folders.open_folder(journal.state.output or wanted[0].address.folder)
+        images = object_storage.open_folder(journal.state.output or wanted[0].address.folder)
 
         async def run() -> Finished | Waiting:
             # The default is four more than there are cores; ours wait for stores, and hardly compute.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
             async with hook.new_async_client() as client:
-                bench = Bench(
+                job_context = JobContext(
                     client=client,
                     journal=journal,
                     records=records,
@@ -259,14 +259,14 @@ class BitDanceBaseOperator(BaseOperator):
                     policy=self._policy(hook.extra),
                     log=self.log,
                     started_at=started_at,
-                    run_started_at=workplace.run_start(context),
-                    count=workplace.counter(writer.job),
+                    run_started_at=runtime.run_start(context),
+                    count=runtime.counter(writer.job),
                 )
                 loop = asyncio.get_running_loop()
-                self._tell_bench = lambda: loop.call_soon_threadsafe(bench.killed.set)
+                self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.killed.set)
                 if self._is_killed:
-                    bench.killed.set()
-                return await advance(bench, wanted)
+                    job_context.killed.set()
+                return await run_job(job_context, wanted)
 
         outcome = asyncio.run(run())
         if isinstance(outcome, Waiting):
@@ -274,16 +274,15 @@ class BitDanceBaseOperator(BaseOperator):
         result = self._result(outcome, journal, images)
         if "uri" in result:
             show_stored(self, result["uri"], images)
-        workplace.tell_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
+        runtime.emit_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
         return result
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
-        from airflow_provider_bitdance import folders
-        from airflow_provider_bitdance.operators import workplace
+        from airflow_provider_bitdance.hooks import object_storage
 
-        return folders.open_folder(
-            workplace.records_path(self.records_path, hook.extra.records_path)
+        return object_storage.open_folder(
+            object_storage.records_path(self.records_path, hook.extra.records_path)
             or f"{self._output_folder(job)}/.bitdance"
         )
 
@@ -310,9 +309,9 @@ class BitDanceBaseOperator(BaseOperator):
             price_usd=None if extra.live_price else extra.price_usd,
             max_cost_usd=self.max_cost_usd,
             check_balance=self.check_balance,
-            on_lost_answer=self.on_lost_answer,
+            on_lost_response=self.on_lost_response,
             retry_failed=self.retry_failed,
-            poll=PollSchedule(interval=self.poll_interval),
+            poll=PollPolicy(interval=self.poll_interval),
             is_batch=self.is_batch,
             **self._batch_policy(extra),
         )

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.api.errors import (
+from airflow_provider_bitdance.exceptions import (
     InputError,
     ItemsFailedError,
     NsfwError,
     Paid,
 )
-from airflow_provider_bitdance.api.models import BITDANCE_14B
-from airflow_provider_bitdance.api.text import shorten
-from airflow_provider_bitdance.get_provider_info import MOST_A_MINUTE, MOST_IN_FLIGHT
+from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.links.bitdance import show_stored
-from airflow_provider_bitdance.names import image_address
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
-from airflow_provider_bitdance.operators.checks import check_choice, check_whole
+from airflow_provider_bitdance.operators.validation import check_choice, check_whole
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
     from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
-    from airflow_provider_bitdance.journal import Job, Journal, PlannedImage, Writer
     from airflow_provider_bitdance.manifest import ManifestRow
+    from airflow_provider_bitdance.records import Job, Journal, Owner, PlannedImage
     from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBatchOperator"]
@@ -117,9 +117,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
         if max_in_flight is not None:
-            check_whole("max_in_flight", max_in_flight, 1, MOST_IN_FLIGHT, "predictions")
+            check_whole("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions")
         if requests_per_minute is not None:
-            check_whole("requests_per_minute", requests_per_minute, 1, MOST_A_MINUTE, "submissions")
+            check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
         if max_failures is not None:
             check_whole("max_failures", max_failures, 0, 10_000, "images")
             if on_item_failure != "tolerate":
@@ -138,17 +138,17 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.manifest_format = manifest_format
 
     def _output_folder(self, job: Job) -> str:
-        return image_address(f"{str(self.output_path).rstrip('/')}/", default_stem="").folder
+        return parse_destination(f"{str(self.output_path).rstrip('/')}/", default_stem="").folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
-        from airflow_provider_bitdance import folders
+        from airflow_provider_bitdance.batch import checked_items, read_items
         from airflow_provider_bitdance.engine import Wanted
-        from airflow_provider_bitdance.items import checked_items, read_items
+        from airflow_provider_bitdance.hooks import object_storage
 
         folder = self._output_folder(job)
         rows = self.items
         if isinstance(rows, str):
-            rows = read_items(folders.read_file(rows), name=rows)
+            rows = read_items(object_storage.read_file(rows), name=rows)
         items = checked_items(
             rows, prompt=self.prompt, size=self.size, seed=self.seed, model=self.model, variants=self.variants
         )
@@ -156,7 +156,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             Wanted(
                 key=item.key,
                 request=item.request,
-                address=image_address(f"{folder}/{item.key}", default_stem=""),
+                address=parse_destination(f"{folder}/{item.key}", default_stem=""),
                 columns=item.columns,
                 variant_of=item.variant_of,
             )
@@ -173,13 +173,13 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
-        from airflow_provider_bitdance.storage import at
+        from airflow_provider_bitdance.storage import uri_of
 
         rows = [_row(image, finished) for image in finished.planned]
         name = self._write_manifest(rows, journal.job, images)
         _write_contact_sheets(finished, images)
         summary = {
-            "manifest": at(images, name),
+            "manifest": uri_of(images, name),
             "items": len(rows),
             "stored": len(finished.stored),
             "reused": sum(result["reused"] for result in finished.results),
@@ -196,14 +196,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     def _write_manifest(self, rows: list[ManifestRow], job: Job, images: Folder) -> str:
         from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
-        from airflow_provider_bitdance.operators import workplace
+        from airflow_provider_bitdance.operators import runtime
 
-        name = f"{workplace.default_stem(job)}.manifest.{self.manifest_format}"
+        name = f"{runtime.default_stem(job)}.manifest.{self.manifest_format}"
         write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
         images.replace(name, write(rows))
         return name
 
-    def _raise_if_not_tolerated(self, finished: Finished, writer: Writer, manifest: str) -> None:
+    def _raise_if_not_tolerated(self, finished: Finished, writer: Owner, manifest: str) -> None:
         failures = {
             key: error
             for key, error in finished.failures.items()
@@ -228,7 +228,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
 
 def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
-    from airflow_provider_bitdance.items import Item
+    from airflow_provider_bitdance.batch import Item
     from airflow_provider_bitdance.manifest import manifest_row
 
     item = Item(image.key, image.request, image.columns, row=0, variant_of=image.variant_of)
@@ -243,8 +243,8 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
 
 def _write_contact_sheets(finished: Finished, images: Folder) -> None:
     """Show all variants of a row in one picture, for a person to choose from, unless it is there already."""
-    from airflow_provider_bitdance.engine.contact_sheet import comment_of, contact_sheet
-    from airflow_provider_bitdance.items import CONTACT_SHEET
+    from airflow_provider_bitdance.batch import CONTACT_SHEET
+    from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
 
     with_variants = [image for image in finished.planned if image.variant_of is not None]
     for row, variants in groupby(with_variants, key=lambda image: image.variant_of):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
-from airflow_provider_bitdance.names import ImageAddress, image_address
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+from airflow_provider_bitdance.storage.naming import Destination, parse_destination
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.journal import Job, Journal
+    from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
@@ -108,7 +108,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         return finished.results[0]
 
-    def _address(self, job: Job) -> ImageAddress:
-        from airflow_provider_bitdance.operators import workplace
+    def _address(self, job: Job) -> Destination:
+        from airflow_provider_bitdance.operators import runtime
 
-        return image_address(self.output_path, default_stem=workplace.default_stem(job))
+        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))

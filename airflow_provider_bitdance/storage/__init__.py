@@ -5,8 +5,8 @@ exclusively. Folders get a ready filesystem handle, resolve nothing, and know no
 blocks; the engine calls them in threads.
 """
 
-from airflow_provider_bitdance.storage.disk import LocalFolder
-from airflow_provider_bitdance.storage.folder import Folder, at, check_writable
-from airflow_provider_bitdance.storage.objects import ObjectFolder
+from airflow_provider_bitdance.storage.base import Folder, check_writable, uri_of
+from airflow_provider_bitdance.storage.local import LocalFolder
+from airflow_provider_bitdance.storage.object_store import ObjectFolder
 
-__all__ = ["Folder", "LocalFolder", "ObjectFolder", "at", "check_writable"]
+__all__ = ["Folder", "LocalFolder", "ObjectFolder", "uri_of", "check_writable"]

@@ -15,9 +15,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_bitdance.api.errors import BitDanceError
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.polling import DEFAULT_POLL_INTERVAL
+from airflow_provider_bitdance.exceptions import BitDanceError
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL
 
 __all__ = ["BitDanceTrigger", "Reason", "some_of"]
 
@@ -92,10 +92,10 @@ class BitDanceTrigger(BaseTrigger):
         try:
             # In a thread: the first trigger of a triggerer loads the client, and others want the loop.
             shared = await asyncio.to_thread(import_module, "airflow_provider_bitdance.triggers.shared")
-            async with shared.shared_lookout(
+            async with shared.shared_poller(
                 self.bitdance_conn_id, poll_interval=self.poll_interval, clock=clock
-            ) as lookout:
-                ended = await shared.wait_for(lookout, self.pending, until=self.deadline, enough=self.enough)
+            ) as poller:
+                ended = await shared.wait_for(poller, self.pending, until=self.deadline, enough=self.enough)
             return Reason.READY if len(ended) >= self.enough else Reason.DEADLINE, len(ended)
         except Exception as error:
             # Whatever it is, a connection that only workers see among it: the worker looks for itself.

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from airflow_provider_bitdance.api.client import AsyncClient, prepare_tls
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-from airflow_provider_bitdance.lookout import Lookout, wait_for
-from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, prepare_tls
 
-__all__ = ["shared_lookout", "wait_for"]
+__all__ = ["shared_poller", "wait_for"]
 
 CONNECTION_SECONDS = 60.0
 """So long a connection that was read is good for further triggers: a new key takes effect after it."""
@@ -36,7 +36,7 @@ class _Connection:
 @dataclass(slots=True, eq=False)
 class _Shared:
     client: AsyncClient
-    lookout: Lookout
+    poller: Poller
     users: int = 0
 
 
@@ -52,7 +52,7 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionar
 
 
 @asynccontextmanager
-async def shared_lookout(conn_id: str, *, poll_interval: float, clock: Clock) -> AsyncIterator[Lookout]:
+async def shared_poller(conn_id: str, *, poll_interval: float, clock: Clock) -> AsyncIterator[Poller]:
     """Yield the lookout of a connection's account; the last one to leave closes its client.
 
     :param conn_id: The connection.
@@ -65,11 +65,11 @@ async def shared_lookout(conn_id: str, *, poll_interval: float, clock: Clock) ->
     shared = of_loop.lookouts.get(key)
     if shared is None:
         client = hook.new_async_client(is_reader=True)
-        schedule = PollSchedule(interval=poll_interval)
-        shared = of_loop.lookouts[key] = _Shared(client, Lookout(client, schedule=schedule, clock=clock))
+        schedule = PollPolicy(interval=poll_interval)
+        shared = of_loop.lookouts[key] = _Shared(client, Poller(client, schedule=schedule, clock=clock))
     shared.users += 1
     try:
-        yield shared.lookout
+        yield shared.poller
     finally:
         shared.users -= 1
         if not shared.users:

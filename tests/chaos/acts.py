@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from airflow_provider_bitdance.maintenance.jobs import read_records
+from airflow_provider_bitdance.maintenance.scan import read_records
 from tests.chaos.scene import Run, Scene
 from tests.chaos.stage import API_KEY, ServiceProcess
 

@@ -19,8 +19,8 @@ import psutil
 
 from airflow_provider_bitdance.local import LocalService, Options
 from airflow_provider_bitdance.local.pictures import draw
-from airflow_provider_bitdance.maintenance.jobs import Records, read_records
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.maintenance.scan import Records, read_records
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import LocalFolder
 from demo.http_json import RestError, send
 from demo.real_airflow import RealAirflow

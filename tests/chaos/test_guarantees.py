@@ -73,7 +73,7 @@ def test_a_row_that_breaks_a_rule_says_so(lost: int, numbers: tuple[int, ...], b
     assert row.broken_rules(Outcome(*numbers, tries=2, seconds=1.0)) == broken
 
 
-def test_only_lost_answers_that_the_history_does_not_show_may_be_possibly_paid() -> None:
+def test_only_lost_responses_that_the_history_does_not_show_may_be_possibly_paid() -> None:
     assert {row.name: row.lost for row in ROWS if row.lost} == {
         "request sent, answer not read · no echo": 2,
         "batch: 8 answers not read · no echo": 8,

@@ -19,13 +19,13 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_bitdance import __version__
-from airflow_provider_bitdance.api import errors, protocol
-from airflow_provider_bitdance.api.addresses import OutputRule
-from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
-from airflow_provider_bitdance.api.errors import BitDanceError, Paid
-from airflow_provider_bitdance.api.models import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance import __version__, exceptions
+from airflow_provider_bitdance.exceptions import BitDanceError, Paid
 from airflow_provider_bitdance.local import LocalService, Options, running_service
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.urls import OutputRule
 
 KEY = "wsk_Secret-0123456789"
 PROMPT = "a very private lighthouse"
@@ -267,7 +267,7 @@ def test_without_a_connection_nothing_was_sent(
     broken: type[httpx.HTTPError], method: str, args: tuple[Any, ...], kind: str
 ) -> None:
     error = failed(kind, settings(), method, *args, handler=raising(broken))
-    assert (type(error), error.retry_helps, error.paid) == (errors.NotSentError, True, Paid.NO)
+    assert (type(error), error.retry_helps, error.paid) == (exceptions.NotSentError, True, Paid.NO)
     assert broken.__name__ in str(error)
     assert "secret" not in str(error)
 
@@ -277,11 +277,11 @@ def test_without_a_connection_nothing_was_sent(
 @pytest.mark.parametrize(
     ("method", "args", "paid"), [("submit", (REQUEST,), Paid.POSSIBLY), ("get_prediction", ("p-1",), Paid.NO)]
 )
-def test_a_lost_answer_may_be_paid_for_where_it_was_a_submission(
+def test_a_lost_response_may_be_paid_for_where_it_was_a_submission(
     broken: type[httpx.HTTPError], method: str, args: tuple[Any, ...], paid: Paid, kind: str
 ) -> None:
     error = failed(kind, settings(), method, *args, handler=raising(broken))
-    assert (type(error), error.retry_helps, error.paid) == (errors.LostAnswerError, True, paid)
+    assert (type(error), error.retry_helps, error.paid) == (exceptions.LostResponseError, True, paid)
     assert "secret" not in str(error)
 
 
@@ -290,7 +290,7 @@ def test_a_refused_connection_was_not_sent(kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     error = failed(kind, settings(base_url=f"http://127.0.0.1:{port}"), "submit", REQUEST)
-    assert (type(error), error.paid) == (errors.NotSentError, Paid.NO)
+    assert (type(error), error.paid) == (exceptions.NotSentError, Paid.NO)
 
 
 @both
@@ -300,7 +300,7 @@ def test_a_reset_after_the_request_loses_the_answer(
 ) -> None:
     service.add_fault(on="submit", kind="reset", after_create=after_create)
     error = failed(kind, at(service), "submit", REQUEST)
-    assert (type(error), error.paid) == (errors.LostAnswerError, Paid.POSSIBLY)
+    assert (type(error), error.paid) == (exceptions.LostResponseError, Paid.POSSIBLY)
     assert service.bill().submitted == int(after_create)
 
 
@@ -311,8 +311,8 @@ def test_an_answer_that_comes_too_late_is_lost(kind: str, service: LocalService)
     bought = failed(kind, at(service, timeout=0.1), "submit", REQUEST)
     looked = failed(kind, at(service, timeout=0.1), "get_balance")
     assert [(type(error), error.paid) for error in (bought, looked)] == [
-        (errors.LostAnswerError, Paid.POSSIBLY),
-        (errors.LostAnswerError, Paid.NO),
+        (exceptions.LostResponseError, Paid.POSSIBLY),
+        (exceptions.LostResponseError, Paid.NO),
     ]
     assert "ReadTimeout" in str(bought)
 
@@ -349,7 +349,7 @@ def test_no_redirect_of_the_api_is_followed(kind: str, status: int) -> None:
     seen = Recorder(lambda: httpx.Response(status, headers={"Location": "https://evil.example/"}))
     for method, args in CALLS:
         error = failed(kind, settings(), method, *args, handler=seen)
-        assert type(error) is errors.ServerError
+        assert type(error) is exceptions.ServerError
     assert {request.url.host for request in seen.seen} == {"api.wavespeed.ai"}
     assert len(seen.seen) == len(CALLS)
 
@@ -359,7 +359,7 @@ def test_no_redirect_of_the_api_is_followed(kind: str, status: int) -> None:
 
 @pytest.mark.parametrize("key", ["", "   ", None, "two words", "schlüssel", "line\nbreak", "tab\tkey"])
 def test_what_is_no_key_is_refused_without_being_shown(key: Any) -> None:
-    with pytest.raises(errors.InputError, match="API key is missing or is no key") as caught:
+    with pytest.raises(exceptions.InputError, match="API key is missing or is no key") as caught:
         ClientSettings(key)
     assert not (key or "").strip() or key not in str(caught.value)
 
@@ -410,7 +410,7 @@ def test_the_log_holds_no_key_no_prompt_and_no_outputs_url(
     service.add_fault(on="output", kind="redirect", url="/outputs/secret-hop", times=1)
     made = call(kind, at(service), "submit", REQUEST)
     (url,) = call(kind, at(service), "get_prediction", made.id).outputs
-    with pytest.raises(errors.OutputError):
+    with pytest.raises(exceptions.OutputError):
         download(url, at(service))
     download(url, at(service))
     for secret in (KEY, PROMPT, url, "/outputs/", "secret-hop"):
@@ -456,7 +456,7 @@ def download(
 
 
 def streamed(*chunks: bytes, then: Exception | None = None) -> httpx.Response:
-    """Return an answer without a Content-Length."""
+    """Return a response without a Content-Length."""
 
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
@@ -512,13 +512,13 @@ def test_what_the_file_is_is_not_the_clients_business(service: LocalService) -> 
 def test_a_declared_size_over_the_limit_is_refused_before_a_byte_is_read() -> None:
     unread = streamed(then=AssertionError("read"))
     unread.headers["Content-Length"] = "11"
-    with pytest.raises(errors.OutputRefusedError, match="at most 10 bytes"):
+    with pytest.raises(exceptions.OutputRefusedError, match="at most 10 bytes"):
         download(CDN, handler=lambda _: unread, max_bytes=10)
 
 
 def test_a_streamed_body_over_the_limit_is_refused() -> None:
     into = io.BytesIO()
-    with pytest.raises(errors.OutputRefusedError, match="too large"):
+    with pytest.raises(exceptions.OutputRefusedError, match="too large"):
         download(CDN, handler=lambda _: streamed(b"12345", b"67890", b"1"), max_bytes=10, into=into)
     assert len(into.getvalue()) <= 10
 
@@ -531,17 +531,17 @@ def test_a_body_of_exactly_the_limit_is_taken() -> None:
 def test_an_endless_body_is_cut_off(declared: bool, service: LocalService) -> None:
     url = output_of(service)
     service.add_fault(on="output", kind="oversized", declared=declared)
-    with pytest.raises(errors.OutputRefusedError, match="too large") as caught:
+    with pytest.raises(exceptions.OutputRefusedError, match="too large") as caught:
         download(url, at(service), max_bytes=100_000)
     assert not caught.value.retry_helps
 
 
-def broken_download(**options: Any) -> errors.OutputError:
+def broken_download(**options: Any) -> exceptions.OutputError:
     """Return the error of a download that may be tried again; it does not show the URL."""
-    with pytest.raises(errors.OutputError) as caught:
+    with pytest.raises(exceptions.OutputError) as caught:
         download(options.pop("url", CDN), **options)
     error = caught.value
-    assert (type(error), error.retry_helps, error.paid) == (errors.OutputError, True, Paid.YES)
+    assert (type(error), error.retry_helps, error.paid) == (exceptions.OutputError, True, Paid.YES)
     shown = "".join(traceback.format_exception(error, chain=True))
     assert not re.search(r"cdn\.example|signed", str(error) + shown.rpartition("\n")[2])
     assert error.__suppress_context__ or error.__context__ is None
@@ -612,7 +612,7 @@ def test_a_redirect_to_the_apis_own_host_gets_no_key_either() -> None:
 
 def test_a_fourth_redirect_is_refused() -> None:
     hops = Hops("/1", "/2", "/3", "/4")
-    with pytest.raises(errors.OutputRefusedError, match="more than 3 times"):
+    with pytest.raises(exceptions.OutputRefusedError, match="more than 3 times"):
         download(CDN, handler=hops)
     assert len(hops.requests) == 4
 
@@ -629,7 +629,7 @@ def test_a_fourth_redirect_is_refused() -> None:
 )
 def test_every_hop_is_checked_before_it_is_asked(location: str, wrong: str) -> None:
     hops = Hops("/1", location)
-    with pytest.raises(errors.OutputRefusedError, match=wrong):
+    with pytest.raises(exceptions.OutputRefusedError, match=wrong):
         download(CDN, handler=hops, names={"inside.example": [PRIVATE]})
     assert [request.url.host for request in hops.requests] == ["cdn.example", "cdn.example"]
 
@@ -637,14 +637,14 @@ def test_every_hop_is_checked_before_it_is_asked(location: str, wrong: str) -> N
 @pytest.mark.parametrize("location", ["http://[", "https://[x]/", "https://cdn.example:port/"])
 def test_a_redirect_to_no_url_is_an_output_error(location: str) -> None:
     hops = Hops(location)
-    with pytest.raises(errors.OutputError):
+    with pytest.raises(exceptions.OutputError):
         download(CDN, handler=hops)
     assert len(hops.requests) == 1
 
 
 def test_a_first_url_that_is_not_allowed_is_never_asked() -> None:
     hops = Hops()
-    with pytest.raises(errors.OutputRefusedError):
+    with pytest.raises(exceptions.OutputRefusedError):
         download(f"https://{PRIVATE}/x", handler=hops)
     assert hops.requests == []
 
@@ -670,7 +670,7 @@ def reached(address: str) -> Handler:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", PRIVATE, "::1"])
 def test_a_name_that_leads_elsewhere_once_it_was_checked_is_refused(address: str) -> None:
-    with pytest.raises(errors.OutputRefusedError, match="private address"):
+    with pytest.raises(exceptions.OutputRefusedError, match="private address"):
         download(CDN, handler=reached(address))
     assert download(CDN, handler=reached(PUBLIC)) == b"x"
 
@@ -686,7 +686,7 @@ def test_a_list_of_proxy_exceptions_does_not_switch_the_check_off(
 ) -> None:
     for name, value in {**environment, "NO_PROXY": "cdn.example"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(errors.OutputRefusedError, match="private address"):
+    with pytest.raises(exceptions.OutputRefusedError, match="private address"):
         download(CDN, handler=reached(PRIVATE))
 
 

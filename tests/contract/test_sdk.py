@@ -16,7 +16,7 @@ import pytest
 import requests
 from wavespeed import Client
 
-from airflow_provider_bitdance.engine.picture import look_into
+from airflow_provider_bitdance.imaging.validation import validate_image
 from airflow_provider_bitdance.local import LocalService, faults, pictures, running_service
 from airflow_provider_bitdance.local.catalogue import MODELS
 
@@ -192,7 +192,7 @@ def outcome(client: Client, timeout: float | None) -> str:
         outputs = run(client, timeout=timeout)
         if not outputs:
             return "nothing"
-        look_into(download(outputs[0]))
+        validate_image(download(outputs[0]))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return PICTURE

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 
-from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance import exceptions
 from tests.docs.pages import PACKAGE
 
 HOLE = "\0"
@@ -61,7 +61,11 @@ def texts_by_error() -> dict[str, frozenset[str]]:
                 continue
             names = dict(_assigned(function))
             for call in ast.walk(function):
-                if isinstance(call, ast.Call) and call.args and (name := _name(call.func)) in errors.__all__:
+                if (
+                    isinstance(call, ast.Call)
+                    and call.args
+                    and (name := _name(call.func)) in exceptions.__all__
+                ):
                     found[name].update(_texts(call.args[0], names))
     return {name: frozenset(said) for name, said in found.items()}
 

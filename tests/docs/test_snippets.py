@@ -36,10 +36,10 @@ from airflow_provider_bitdance import __main__ as command_line
 from airflow_provider_bitdance.get_provider_info import get_provider_info
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import read_connection
-from airflow_provider_bitdance.journal.state import NEXT
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
-from airflow_provider_bitdance.operators import workplace
+from airflow_provider_bitdance.operators import runtime
+from airflow_provider_bitdance.records.state import NEXT
 from airflow_provider_bitdance.version_compat import load_dags
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to
@@ -227,7 +227,7 @@ def test_settings_are_known_and_taken(block: Block, monkeypatch: pytest.MonkeyPa
             known = option in ours.get(section, {}).get("options", {}) or conf.has_option(section, option)
             assert known, f"[{section}] {option}"
         if "records_path" in parser[section]:
-            assert workplace.records_path(None, "") == parser[section]["records_path"]
+            assert runtime.records_path(None, "") == parser[section]["records_path"]
 
 
 @of("text")

@@ -12,8 +12,8 @@ import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.bases.operator import TriggerFailureReason
 
-from airflow_provider_bitdance.api import errors
-from airflow_provider_bitdance.api.errors import BitDanceError, Paid
+from airflow_provider_bitdance import exceptions
+from airflow_provider_bitdance.exceptions import BitDanceError, Paid
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from tests.docs.messages import is_quoted, texts, texts_by_error, warnings
@@ -84,7 +84,7 @@ def test_a_quoted_message_is_one_that_there_is(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.error], ids=lambda row: row.quote)
 def test_a_row_says_of_an_error_what_its_class_says(row: Row) -> None:
-    kind: type[BitDanceError] = getattr(errors, row.error)
+    kind: type[BitDanceError] = getattr(exceptions, row.error)
 
     assert is_quoted(row.quote, texts_by_error()[row.error])
     assert row.retry == ("yes" if kind.retry_helps else "no")
@@ -97,7 +97,7 @@ def test_every_error_that_there_is_has_a_row() -> None:
 
 def test_every_error_s_class_is_one_that_the_page_may_name() -> None:
     """Those without a message of their own are the branches of the tree."""
-    kinds = {name: getattr(errors, name) for name in errors.__all__ if name != "Paid"}
+    kinds = {name: getattr(exceptions, name) for name in exceptions.__all__ if name != "Paid"}
     branches = {
         name for name, kind in kinds.items() if kind.__subclasses__() and name not in texts_by_error()
     }

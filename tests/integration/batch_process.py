@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.engine import Bench, Finished, Policy, Wanted, advance
-from airflow_provider_bitdance.journal import Journal
-from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from tests.unit.support import a_request, a_writer
 
 
@@ -73,7 +73,7 @@ def wanted(images: int, folder: Path) -> list[Wanted]:
         Wanted(
             f"k-{number}",
             a_request(prompt_of(number), seed=-1, size="256*256"),
-            image_address(f"{folder}/k-{number}", default_stem=""),
+            parse_destination(f"{folder}/k-{number}", default_stem=""),
         )
         for number in range(images)
     ]
@@ -95,17 +95,17 @@ async def one_try(
     loaded, stored_before = records.calls, sum(image.receipt != "" for image in journal.state.images.values())
     print("entering", flush=True)
     async with AsyncClient(ClientSettings(api_key, base_url=url)) as client:
-        bench = Bench(
+        context = JobContext(
             client=client,
             journal=journal,
             records=records,
             images=LocalFolder(folder),
-            policy=Policy(max_in_flight=max_in_flight, poll=PollSchedule(interval=0.5)),
+            policy=Policy(max_in_flight=max_in_flight, poll=PollPolicy(interval=0.5)),
             log=logging.getLogger("bitdance.batch"),
             started_at=time.time(),
         )
         start = time.monotonic()
-        outcome = await advance(bench, wanted(images, folder))
+        outcome = await run_job(context, wanted(images, folder))
         seconds = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
     assert isinstance(outcome, Finished)

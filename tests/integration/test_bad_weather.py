@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.api.errors import BitDanceError
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Bench, Finished, Policy, Wanted, advance
-from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import labels
-from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from tests.unit.support import a_job, a_request, a_writer
 
 IMAGES = 200
@@ -93,7 +93,7 @@ def spoil(service: LocalService) -> None:
 
 def wanted(index: int, folder: Path) -> Wanted:
     request = a_request(f"image number {index} of a very long night", seed=-1, size="256*256")
-    return Wanted("image", request, image_address(f"{folder}/", default_stem=f"image-{index}"))
+    return Wanted("image", request, parse_destination(f"{folder}/", default_stem=f"image-{index}"))
 
 
 async def make(index: int, folder: Path, service: LocalService, clock: FastClock) -> dict[str, Any]:
@@ -105,18 +105,18 @@ async def make(index: int, folder: Path, service: LocalService, clock: FastClock
         await asyncio.to_thread(journal.load)
         settings = ClientSettings(service.api_key, base_url=service.url, timeout=CLIENT_TIMEOUT)
         async with AsyncClient(settings) as client:
-            bench = Bench(
+            context = JobContext(
                 client=client,
                 journal=journal,
                 records=records,
                 images=images,
-                policy=Policy(poll=PollSchedule(interval=2.0)),
+                policy=Policy(poll=PollPolicy(interval=2.0)),
                 log=logging.getLogger("bitdance.weather"),
                 started_at=clock.time(),
                 clock=clock,
             )
             try:
-                outcome = await advance(bench, [wanted(index, folder)])
+                outcome = await run_job(context, [wanted(index, folder)])
             except BitDanceError as error:
                 if error.retry_helps:
                     continue

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.journal import Journal
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import labels
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.records import Journal
+from airflow_provider_bitdance.records.receipts import Receipt
 from tests.integration.batch_process import CountingFolder, prompt_of
 from tests.unit.support import a_writer
 

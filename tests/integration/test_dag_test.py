@@ -15,7 +15,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_bitdance.local import LocalService, pictures
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.version_compat import SHORTEST_DEFERRAL
 from tests.builders import API_KEY
 from tests.unit.support import FakeClock

@@ -10,9 +10,9 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from airflow_provider_bitdance.api.client import AsyncClient
 from airflow_provider_bitdance.links import bitdance as links
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from tests.integration.test_dag_test import a_dag, run_of
 
 pytestmark = pytest.mark.usefixtures("airflow_db")

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.__main__ import NOT_RUN, main
-from airflow_provider_bitdance.api.client import AsyncClient, Client, ClientSettings
-from airflow_provider_bitdance.engine import Bench, Policy, Wanted, advance
-from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.engine import JobContext, Policy, Wanted, run_job
 from airflow_provider_bitdance.local import LocalService, Options, running_service
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from tests.builders import API_KEY, connection_to
 from tests.integration.test_dag_test import DAG_FILES, run_of
 from tests.unit.support import Crash, FakeClock, SteppingFolder, a_job, a_request, a_writer, run
@@ -61,7 +61,7 @@ class Place:
 
         async def advanced() -> None:
             async with AsyncClient(settings) as client:
-                bench = Bench(
+                context = JobContext(
                     client=client,
                     journal=journal,
                     records=folder,
@@ -71,7 +71,7 @@ class Place:
                     started_at=clock.time(),
                     clock=clock,
                 )
-                await advance(bench, [wanted])
+                await run_job(context, [wanted])
 
         if dies:
             with pytest.raises(Crash):
@@ -80,7 +80,7 @@ class Place:
             run(advanced())
 
     def _address(self, dag_id: str) -> Any:
-        return image_address(f"{self.path}/images/", default_stem=dag_id)
+        return parse_destination(f"{self.path}/images/", default_stem=dag_id)
 
     @property
     def stored(self) -> set[str]:
@@ -165,7 +165,7 @@ def test_an_image_whose_worker_died_is_collected_and_the_costs_are_those_of_the_
         ("posters", 0.01),
     ]
     assert done["outside"] == {"predictions": 0, "real_usd": 0.0}
-    assert done["strangers"] == done["possibly_paid"] == done["findings"] == []
+    assert done["untracked"] == done["possibly_paid"] == done["findings"] == []
 
 
 def test_a_refund_and_what_others_bought_are_told_apart(place: Place, shell: Shell) -> None:
@@ -183,7 +183,7 @@ def test_a_refund_and_what_others_bought_are_told_apart(place: Place, shell: She
     bill = place.service.bill()
     assert (done["real_usd"], done["outside"]["real_usd"]) == (0.0, 0.01)
     assert done["real_usd"] + done["outside"]["real_usd"] == bill.cost_usd
-    assert [item["status"] for item in done["strangers"]] == ["completed"]
+    assert [item["status"] for item in done["untracked"]] == ["completed"]
 
 
 def test_the_commands_show_for_people_what_they_show_for_programs(place: Place, shell: Shell) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import Bench
-from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import ObjectFolder
 from tests.s3 import S3Server
 from tests.unit.engine import test_crashes
@@ -25,8 +25,8 @@ class S3World(World):
         self.path = server.new_path()
         self.filesystem = server.filesystem()  # one for all its processes: making one takes 0.2 s
 
-    def bench(self, *, step: Step = lambda _: None, records: str = RECORDS, **options: Any) -> Bench:
-        made = super().bench(step=step, **options)
+    def context(self, *, step: Step = lambda _: None, records: str = RECORDS, **options: Any) -> JobContext:
+        made = super().context(step=step, **options)
         folder = SteppingFolder(self._folder(records), step)
         journal = Journal(folder, made.journal.writer)
         journal.load()

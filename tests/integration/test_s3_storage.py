@@ -8,8 +8,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import FencedError, StorageError
-from airflow_provider_bitdance.journal import Journal
+from airflow_provider_bitdance.exceptions import FencedError, StorageError
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import ObjectFolder, check_writable
 from tests.s3 import S3Server
 from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite

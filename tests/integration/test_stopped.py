@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import TaskKilledError
+from airflow_provider_bitdance.exceptions import TaskKilledError
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
 from tests.builders import context

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_bitdance import folders
-from airflow_provider_bitdance.api.errors import RecordError, StorageError
+from airflow_provider_bitdance.exceptions import RecordError, StorageError
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.operators import workplace
+from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
 from tests.builders import API_KEY, context, posts
 from tests.s3 import ACCESS_KEY, SECRET_KEY, S3Server
@@ -145,25 +145,25 @@ class Elsewhere:
 class Interposed:
     """A folder whose operations of some kinds meet a fault from the n-th on."""
 
-    def __init__(self, folder: LocalFolder | ObjectFolder, watch: Watch) -> None:
+    def __init__(self, folder: LocalFolder | ObjectFolder, watch: Subscription) -> None:
         self.uri = folder.uri
         self.endpoint = folder.endpoint
         self._folder = folder
-        self._watch = watch
+        self._subscription = watch
 
     def is_exclusive(self) -> bool:
         return self._folder.is_exclusive()
 
     def create(self, name: str, data: bytes) -> None:
-        with self._watch.at(f"create {_short(name)}", self._folder) as folder:
+        with self._subscription.at(f"create {_short(name)}", self._folder) as folder:
             folder.create(name, data)
 
     def replace(self, name: str, data: bytes) -> None:
-        with self._watch.at(f"replace {_short(name)}", self._folder) as folder:
+        with self._subscription.at(f"replace {_short(name)}", self._folder) as folder:
             folder.replace(name, data)
 
     def read(self, name: str) -> bytes | None:
-        with self._watch.at(f"read {_short(name)}", self._folder) as folder:
+        with self._subscription.at(f"read {_short(name)}", self._folder) as folder:
             return folder.read(name)
 
     def size(self, name: str) -> int | None:
@@ -184,7 +184,7 @@ def _short(name: str) -> str:
 
 
 @dataclass
-class Watch:
+class Subscription:
     """Sees all operations, and lets each meet a fault from one of them on, until the fault is taken away.
 
     :param point: Index among the operations of ``kinds``.
@@ -211,11 +211,11 @@ class Watch:
 
 
 @pytest.fixture
-def watched(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watch]:
-    def interpose(*args: Any) -> Watch:
-        watch = Watch(local, *args)
-        opened = folders.open_folder
-        monkeypatch.setattr(folders, "open_folder", lambda uri: Interposed(opened(uri), watch))
+def watched(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subscription]:
+    def interpose(*args: Any) -> Subscription:
+        watch = Subscription(local, *args)
+        opened = object_storage.open_folder
+        monkeypatch.setattr(object_storage, "open_folder", lambda uri: Interposed(opened(uri), watch))
         return watch
 
     return interpose
@@ -228,7 +228,7 @@ WRITE, READ = ("create", "replace"), ("read",)
 def test_the_points_of_this_test_are_all_that_there_are(
     local: LocalService,
     disk: Store,
-    watched: Callable[..., Watch],
+    watched: Callable[..., Subscription],
     kinds: tuple[str, ...],
     meant: list[str],
 ) -> None:
@@ -238,12 +238,12 @@ def test_the_points_of_this_test_are_all_that_there_are(
 
 
 def test_only_the_entry_that_says_what_will_be_bought_is_written_before_the_purchase(
-    local: LocalService, disk: Store, watched: Callable[..., Watch]
+    local: LocalService, disk: Store, watched: Callable[..., Subscription]
 ) -> None:
     assert [_bought_at(local, disk, watched, point) for point in range(2)] == [0, 1]
 
 
-def _bought_at(local: LocalService, store: Store, watched: Callable[..., Watch], point: int) -> int:
+def _bought_at(local: LocalService, store: Store, watched: Callable[..., Subscription], point: int) -> int:
     watch = watched(WRITE, point, full)
     with pytest.raises(RecordError):
         execute(store)
@@ -251,7 +251,7 @@ def _bought_at(local: LocalService, store: Store, watched: Callable[..., Watch],
     return watch.bought
 
 
-def fails_and_goes_on(local: LocalService, store: Store, watch: Watch) -> None:
+def fails_and_goes_on(local: LocalService, store: Store, watch: Subscription) -> None:
     """The fault comes in the first try, and is gone in the second."""
     with pytest.raises(RecordError) as caught:
         execute(store)
@@ -285,14 +285,14 @@ def fails_and_goes_on(local: LocalService, store: Store, watch: Watch) -> None:
 @pytest.mark.parametrize("point", range(len(WRITES)), ids=WRITES)
 @pytest.mark.parametrize("fault", [full, forbidden_to_write], ids=lambda fault: fault.__name__)
 def test_a_disk_that_fails_from_one_write_on(
-    local: LocalService, disk: Store, watched: Callable[..., Watch], fault: Fault, point: int
+    local: LocalService, disk: Store, watched: Callable[..., Subscription], fault: Fault, point: int
 ) -> None:
     fails_and_goes_on(local, disk, watched(WRITE, point, fault))
 
 
 @pytest.mark.parametrize("point", range(len(READS)), ids=READS)
 def test_a_disk_that_fails_from_one_read_on(
-    local: LocalService, disk: Store, watched: Callable[..., Watch], point: int
+    local: LocalService, disk: Store, watched: Callable[..., Subscription], point: int
 ) -> None:
     fails_and_goes_on(local, disk, watched(READ, point, forbidden_to_read))
 
@@ -307,7 +307,7 @@ def test_an_object_store_that_fails_from_one_write_on(
     local: LocalService,
     connected: S3Server,
     bucket: Store,
-    watched: Callable[..., Watch],
+    watched: Callable[..., Subscription],
     elsewhere: dict[str, Any],
     point: int,
 ) -> None:
@@ -316,7 +316,7 @@ def test_an_object_store_that_fails_from_one_write_on(
 
 @pytest.mark.parametrize("point", range(len(READS)), ids=READS)
 def test_an_object_store_that_fails_from_one_read_on(
-    local: LocalService, connected: S3Server, bucket: Store, watched: Callable[..., Watch], point: int
+    local: LocalService, connected: S3Server, bucket: Store, watched: Callable[..., Subscription], point: int
 ) -> None:
     elsewhere = Elsewhere(connected, {"url": CLOSED_PORT})
     fails_and_goes_on(local, bucket, watched(READ, point, elsewhere))
@@ -426,7 +426,7 @@ def test_a_missing_amazon_provider_is_named_with_the_extra_that_brings_it(
 
 
 def test_a_later_try_that_cannot_write_says_that_the_image_is_paid_for(
-    local: LocalService, disk: Store, watched: Callable[..., Watch]
+    local: LocalService, disk: Store, watched: Callable[..., Subscription]
 ) -> None:
     """The first try dies with the image bought; the second one cannot even claim the job."""
     watch = watched(WRITE, 2, full)
@@ -441,7 +441,7 @@ def test_a_later_try_that_cannot_write_says_that_the_image_is_paid_for(
 
 
 def test_a_later_try_that_cannot_read_does_not_say_that_nothing_was_charged(
-    local: LocalService, disk: Store, watched: Callable[..., Watch]
+    local: LocalService, disk: Store, watched: Callable[..., Subscription]
 ) -> None:
     watch = watched(WRITE, 2, full)
     with pytest.raises(RecordError):
@@ -454,11 +454,11 @@ def test_a_later_try_that_cannot_read_does_not_say_that_nothing_was_charged(
 
 
 def test_the_store_is_asked_once_a_job_before_anything_is_bought(
-    local: LocalService, disk: Store, watched: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+    local: LocalService, disk: Store, watched: Callable[..., Subscription], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        workplace, "warn_of_races", lambda records, log: asked.append((records.uri, posts(local)))
+        runtime, "warn_if_not_exclusive", lambda records, log: asked.append((records.uri, posts(local)))
     )
     watch = watched(WRITE, 2, full)
     with pytest.raises(RecordError):

@@ -45,7 +45,7 @@ def _play(cells: list[Cell], at_once: int) -> int:
     try:
         for future in as_completed([pool.submit(player.play, cell) for cell in cells]):
             results.append(future.result())
-            _tell(results[-1])
+            _log(results[-1])
             report.write(results[-1:])
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -64,7 +64,7 @@ def _build(folder: Path) -> Path:
     return folder
 
 
-def _tell(result: Result) -> None:
+def _log(result: Result) -> None:
     name = result.cell.name
     if not result.python:
         print(f"{name}: no Python {result.cell.python} here", flush=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from airflow_provider_bitdance.api.errors import RecordUnreadableError
-from airflow_provider_bitdance.journal import ImageState, Job, JobState, Status, Writer, fold
-from airflow_provider_bitdance.journal.entries import Adopted, Entry, Failed, Lost, Orphaned, Submitted
+from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.local.pictures import Labels, labels
-from airflow_provider_bitdance.names import ImageAddress
-from airflow_provider_bitdance.receipts import Receipt
-from airflow_provider_bitdance.reservations import Reservation
+from airflow_provider_bitdance.records import ImageState, Job, JobState, Owner, Status, fold
+from airflow_provider_bitdance.records.events import Adopted, Entry, Failed, Lost, Orphaned, Submitted
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.reservations import Reservation
+from airflow_provider_bitdance.storage.naming import Destination
 from tests.unit.support import OUTPUT, RECORDS
 
 CLOCKS_DIFFER = 4.0
@@ -81,9 +81,9 @@ class Ledger:
         )
         return nameless + len(self.state.having(Status.INTENDED))
 
-    def _address(self, image: ImageState) -> ImageAddress:
+    def _address(self, image: ImageState) -> Destination:
         plan = image.plan
-        return ImageAddress(self.state.output, plan.stem, plan.extension, plan.named)
+        return Destination(self.state.output, plan.stem, plan.extension, plan.named)
 
 
 def _record_name(path: str) -> str:
@@ -126,13 +126,13 @@ class Books:
     def ledger(self, job: Job) -> Ledger:
         return self.ledgers[f"{RECORDS}/{job.folder}"]
 
-    def is_replaced(self, writer: Writer) -> bool:
+    def is_replaced(self, writer: Owner) -> bool:
         """Whether another process has gone on with the job of this one."""
         self.read()
         last = self.ledger(writer.job).state.writer
         return last is not None and last.token != writer.token
 
-    def watch_change(self, writer: Writer, path: str) -> None:
+    def watch_change(self, writer: Owner, path: str) -> None:
         """Note where a process that has been replaced writes an image or a receipt. Before it does."""
         if self._is_immutable(path):
             return
@@ -191,7 +191,7 @@ class Books:
             assert not alike or len(ids - failed) <= 1, f"{name} was bought {len(ids - failed)} times"
 
     def check_nothing_is_lost(self) -> None:
-        """Where the history shows the inputs, each lost answer is found."""
+        """Where the history shows the inputs, each lost response is found."""
         assert not any(ledger.lost for ledger in self.ledgers.values()), "given up, and the history shows it"
 
     def _check_plan(self, path: str, receipt: Receipt, shown: Labels) -> None:

@@ -8,7 +8,8 @@ from unittest import mock
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_bitdance.api.errors import (
+from airflow_provider_bitdance.engine import Finished, Policy
+from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     BudgetError,
     InputError,
@@ -18,8 +19,8 @@ from airflow_provider_bitdance.api.errors import (
     RecordUnreadableError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.engine import Finished, Policy
-from airflow_provider_bitdance.journal import Status, log
+from airflow_provider_bitdance.records import Status
+from airflow_provider_bitdance.records.codec import journal
 from tests.model.tasks import CROWDS, STREET, Task, a_large_batch, some_tasks
 from tests.model.world import TaskProcess, World, errors_of
 
@@ -73,7 +74,7 @@ ANYTHING: dict[str, Any] = {
     "changes": st.booleans(),
     "defer_after": st.sampled_from([None, 5.0]),
     "if_exists": st.sampled_from(["reuse", "reuse", "regenerate"]),
-    "on_lost_answer": st.sampled_from(["buy_again", "buy_again", "buy_again", "fail"]),
+    "on_lost_response": st.sampled_from(["buy_again", "buy_again", "buy_again", "fail"]),
     "max_cost_usd": st.sampled_from([None, None, None, 0.05]),
     "nsfw": st.sampled_from(["fail", "allow"]),
     "retry_failed": st.sampled_from([True, True, False]),
@@ -230,7 +231,7 @@ class EngineMachine(RuleBasedStateMachine):
         policy = self.world.policy
         explained: dict[type[object], bool] = {
             BudgetError: policy.max_cost_usd is not None,
-            UnconfirmedPurchaseError: policy.on_lost_answer == "fail",
+            UnconfirmedPurchaseError: policy.on_lost_response == "fail",
             NsfwError: policy.nsfw == "fail",
             PredictionFailedError: not policy.retry_failed,
             PredictionGoneError: "not_found" in self.world.weather,  # one 404 to a first look that comes late
@@ -282,7 +283,7 @@ class BatchMachine(EngineMachine):
     def __init__(self) -> None:
         super().__init__()
         # Far more often than in earnest: what a snapshot forgets is to show within few runs.
-        self._often = mock.patch.object(log, "SNAPSHOT_EVERY", 8)
+        self._often = mock.patch.object(journal, "SNAPSHOT_EVERY", 8)
         self._often.start()
 
     def teardown(self) -> None:

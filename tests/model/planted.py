@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.api.client import AsyncClient
-from airflow_provider_bitdance.api.errors import LostAnswerError
-from airflow_provider_bitdance.engine import Bench, Wanted, advance, lost, pump
-from airflow_provider_bitdance.journal import Intended, JobState, Journal, Status, fold, log
-from airflow_provider_bitdance.journal.entries import Entry, Snapshot
-from airflow_provider_bitdance.names import ImageAddress
-from airflow_provider_bitdance.receipts import Receipt, Receipts
+from airflow_provider_bitdance.engine import JobContext, Wanted, dispatcher, lost_responses, run_job
+from airflow_provider_bitdance.exceptions import LostResponseError
+from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
+from airflow_provider_bitdance.records.codec import journal
+from airflow_provider_bitdance.records.events import Entry, Snapshot
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.naming import Destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from tests.model import world
 from tests.model.books import MOST_UNANSWERED
 
@@ -55,7 +56,7 @@ def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None
     async def submit_again(client: AsyncClient, request: Any) -> Any:
         try:
             return await submit(client, request)
-        except LostAnswerError:
+        except LostResponseError:
             return await submit(client, request)
 
     patch.setattr(AsyncClient, "submit", submit_again)
@@ -63,28 +64,28 @@ def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None
 
 def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
     """Where the history shows no inputs, what was made then is taken for ours."""
-    proof_of = lost.proof_of
+    proof_of = lost_responses.proof_of
 
-    def guess(prediction: Any, request: Any) -> lost.Proof:
+    def guess(prediction: Any, request: Any) -> lost_responses.Proof:
         proof = proof_of(prediction, request)
-        return lost.Proof.OURS if proof is lost.Proof.NONE else proof
+        return lost_responses.Proof.OURS if proof is lost_responses.Proof.NONE else proof
 
-    patch.setattr(lost, "proof_of", guess)
+    patch.setattr(lost_responses, "proof_of", guess)
 
 
 def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
     """A retry asks for what the fields render to now."""
 
-    async def advance_anew(bench: Bench, wanted: list[Wanted]) -> Any:
-        images = dict(bench.journal.state.images)
+    async def advance_anew(context: JobContext, wanted: list[Wanted]) -> Any:
+        images = dict(context.journal.state.images)
         for item in wanted:
             if item.key in images:
                 seed = images[item.key].plan.request.seed
                 request = item.request.model_copy(update={"seed": seed})
                 plan = images[item.key].plan.model_copy(update={"request": request})
                 images[item.key] = replace(images[item.key], plan=plan)
-        bench.journal.state = replace(bench.journal.state, images=images)
-        return await advance(bench, wanted)
+        context.journal.state = replace(context.journal.state, images=images)
+        return await run_job(context, wanted)
 
     patch.setattr(world, "advance", advance_anew)
 
@@ -92,18 +93,18 @@ def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
 def the_receipt_is_written_before_the_file(patch: pytest.MonkeyPatch) -> None:
     write = Receipts.write
 
-    async def advance_with_late_files(bench: Bench, wanted: list[Wanted]) -> Any:
-        images = bench.images
+    async def advance_with_late_files(context: JobContext, wanted: list[Wanted]) -> Any:
+        images = context.images
         late = _LateFiles(images)
 
-        def write_early(receipts: Receipts, address: ImageAddress, receipt: Receipt) -> None:
+        def write_early(receipts: Receipts, address: Destination, receipt: Receipt) -> None:
             write(receipts, address, receipt)
             for name, data in late.kept.items():
                 images.replace(name, data)
             late.kept.clear()
 
         patch.setattr(Receipts, "write", write_early)
-        return await advance(replace(bench, images=late), wanted)
+        return await run_job(replace(context, images=late), wanted)
 
     patch.setattr(world, "advance", advance_with_late_files)
 
@@ -141,19 +142,19 @@ def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
 
 def a_snapshot_forgets_an_intent(patch: pytest.MonkeyPatch) -> None:
     """It says of an image that is about to be bought that it is planned."""
-    snapshot_of = log.snapshot_of
+    snapshot_of = journal.snapshot_of
 
     def forget(state: JobState) -> Snapshot:
         images = state.images.items()
         kept = {key: image for key, image in images if image.status is not Status.INTENDED}
         return snapshot_of(replace(state, images=kept))
 
-    patch.setattr(log, "snapshot_of", forget)
+    patch.setattr(journal, "snapshot_of", forget)
 
 
 def a_snapshot_is_of_the_entry_before(patch: pytest.MonkeyPatch) -> None:
     """What its own entry says is not in it."""
-    snapshot_of, write = log.snapshot_of, Journal._write
+    snapshot_of, write = journal.snapshot_of, Journal._write
     before = JobState()
 
     def remember(journal: Journal, *entry: Any) -> Any:
@@ -162,11 +163,11 @@ def a_snapshot_is_of_the_entry_before(patch: pytest.MonkeyPatch) -> None:
         return write(journal, *entry)
 
     patch.setattr(Journal, "_write", remember)
-    patch.setattr(log, "snapshot_of", lambda _: snapshot_of(before))
+    patch.setattr(journal, "snapshot_of", lambda _: snapshot_of(before))
 
 
 def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pump, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
+    patch.setattr(dispatcher, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
 
 
 SILENT = "charges are silent"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_bitdance.engine import Wanted
-from airflow_provider_bitdance.journal import Job
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.records import Job
+from airflow_provider_bitdance.storage.naming import parse_destination
 from tests.unit.support import OUTPUT, a_job, a_request
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Task:
         rendered = []
         for item in self.items:
             path = f"{OUTPUT}/{item.name}"
-            address = image_address(path, default_stem=f"{self.task_id}-{self.map_index}-{item.key}")
+            address = parse_destination(path, default_stem=f"{self.task_id}-{self.map_index}-{item.key}")
             prompt = f"{item.prompt}, edition {version}" if self.changes else item.prompt
             rendered.append(Wanted(item.key, a_request(prompt, seed=item.seed, size=SIZE), address))
         return rendered

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_bitdance.api.addresses import OutputRule
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.api.errors import BitDanceError, StorageError
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Bench, Finished, Policy, Waiting, Wanted, advance
-from airflow_provider_bitdance.journal import Journal, Writer
+from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Waiting, Wanted, run_job
+from airflow_provider_bitdance.exceptions import BitDanceError, StorageError
 from airflow_provider_bitdance.local import catalogue
 from airflow_provider_bitdance.local.faults import parse
 from airflow_provider_bitdance.local.inputs import checked
+from airflow_provider_bitdance.records import Journal, Owner
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.model.books import Books
 from tests.model.process import MOST_STEPS, Crash, Process, WorldClock
 from tests.model.service import InProcess, service_with
@@ -31,7 +31,7 @@ from tests.unit.support import API_KEY, API_URL, OUTPUT, RECORDS, MemoryFolder, 
 TRAVEL_SECONDS = (0.01, 0.02, 0.05, 0.5, 4.0)
 TO_THE_END = 10**9
 STEPS_AN_IMAGE = 250
-"""The same for a large batch: a cleared one reads its long first journal at each look for a lost answer."""
+"""The same for a large batch: a cleared one reads its long first journal at each look for a lost response."""
 LOG = logging.getLogger("bitdance.model")
 LOG.setLevel(logging.CRITICAL)  # a failing run is told by its rules; the engine's lines are thousands
 
@@ -42,7 +42,7 @@ class TaskProcess(Process):
     def __init__(self, world: World, task: Task, wanted: list[Wanted], *, offset: float, seed: int) -> None:
         self.task = task
         self.offset = offset
-        self.writer = Writer(
+        self.writer = Owner(
             job=task.job, try_number=task.try_number, host="worker", pid=1, token=f"{world.dice.random()}"
         )
         self.bought: set[str] = set()
@@ -157,7 +157,7 @@ class World:
         rule = OutputRule(API_URL, resolve=no_lookup)
         settings = ClientSettings(API_KEY, base_url=API_URL)
         async with AsyncClient(settings, transport=transport, output_rule=rule) as client:
-            bench = Bench(
+            context = JobContext(
                 client=client,
                 journal=journal,
                 records=records,
@@ -168,7 +168,7 @@ class World:
                 clock=clock,
                 draw_seed=lambda: process.dice.randrange(2**31),
             )
-            return await advance(bench, wanted)
+            return await run_job(context, wanted)
 
     # What Airflow does.
 

@@ -115,7 +115,7 @@ def test_one_module_imports_httpx() -> None:
         if name.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "aiohttp")
     }
 
-    assert importing == {"api/client.py"}
+    assert importing == {"wavespeed/client.py"}
 
 
 OBSERVED_IMPORT = """

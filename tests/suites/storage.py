@@ -12,7 +12,7 @@ from threading import Barrier
 
 import pytest
 
-from airflow_provider_bitdance.storage import Folder, at, check_writable
+from airflow_provider_bitdance.storage import Folder, check_writable, uri_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FolderSuite:
         assert place.files() == set()
 
     def test_a_uri_has_no_slash_at_its_end(self, folder: Folder) -> None:
-        assert at(folder, "a/b").endswith("/records/a/b")
+        assert uri_of(folder, "a/b").endswith("/records/a/b")
 
     def test_no_temporary_file_is_left(self, place: Place) -> None:
         folder = place.folder

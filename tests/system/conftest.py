@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import draw
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.records.receipts import Receipt
 from demo.real_airflow import RealAirflow
 from tests.s3 import S3Server
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine.history import CLOCK_MARGIN
+from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from tests.system.conftest import System
 
 

@@ -26,16 +26,16 @@ from uuid import uuid4
 import httpx
 from PIL import Image
 
-from airflow_provider_bitdance.api.addresses import OutputRule
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.api.models import ImageRequest
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Bench, Policy, Wanted
-from airflow_provider_bitdance.journal import Job, JobState, Journal, PlannedImage, Writer, fold
-from airflow_provider_bitdance.journal.entries import Entry
-from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.receipts import Receipt
+from airflow_provider_bitdance.engine import JobContext, Policy, Wanted
+from airflow_provider_bitdance.records import Job, JobState, Journal, Owner, PlannedImage, fold
+from airflow_provider_bitdance.records.events import Entry
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.urls import OutputRule
 
 T = TypeVar("T")
 
@@ -232,7 +232,7 @@ Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 class Body(httpx.AsyncByteStream):
-    """An answer's body that arrives in two parts, as a download does."""
+    """A response's body that arrives in two parts, as a download does."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -318,10 +318,10 @@ class FakeAPI:
 
     def answer_rightly(self, request: httpx.Request) -> httpx.Response:
         """Create the prediction and answer as always: for ``on_post``, before another answer."""
-        return envelope(self._told(self.create(json.loads(request.content))))
+        return envelope(self._explained(self.create(json.loads(request.content))))
 
     def answer_failing(self, **changes: Any) -> Callable[[httpx.Request], httpx.Response]:
-        """Return an answer for ``on_post`` whose prediction will end as ``changes`` say."""
+        """Return a response for ``on_post`` whose prediction will end as ``changes`` say."""
 
         def respond(request: httpx.Request) -> httpx.Response:
             self.next_changes = changes
@@ -368,7 +368,7 @@ class FakeAPI:
                 raise answer
             return answer if isinstance(answer, httpx.Response) else answer(request)
         if kind == "POST":
-            return envelope(self._told(self.create(json.loads(request.content))))
+            return envelope(self._explained(self.create(json.loads(request.content))))
         if kind == "balance":
             return envelope({"balance": self.balance})
         if kind == "price":
@@ -378,7 +378,7 @@ class FakeAPI:
         if last not in self.made:
             return refusal(404, "no such prediction")
         if kind == "look":
-            return envelope(self._told(self.made[last], echo=self.echo == "look"))
+            return envelope(self._explained(self.made[last], echo=self.echo == "look"))
         return httpx.Response(200, content=self.made[last].picture)
 
     def _history(self, asked: dict[str, Any]) -> httpx.Response:
@@ -386,14 +386,14 @@ class FakeAPI:
         found = [made for made in reversed(self.made.values()) if made.created >= after]
         start = (asked["page"] - 1) * asked["page_size"]
         shown = found[start : start + asked["page_size"]]
-        items = [self._told(made, echo=self.echo == "history") for made in shown]
+        items = [self._explained(made, echo=self.echo == "history") for made in shown]
         answer = envelope({"page": asked["page"], "items": items})
         answer.headers["date"] = format_datetime(
             datetime.fromtimestamp(self.clock.now + self.skew, UTC), True
         )
         return answer
 
-    def _told(self, made: FakePrediction, *, echo: bool = False) -> dict[str, Any]:
+    def _explained(self, made: FakePrediction, *, echo: bool = False) -> dict[str, Any]:
         told = {
             "id": made.id,
             "model": "wavespeed-ai/bitdance-14b/text-to-image",
@@ -446,7 +446,7 @@ def a_wanted(
 ) -> Wanted:
     """Return an image wanted at ``name``: made from the task's ids, or ``named`` by the user."""
     path = f"{OUTPUT}/{name}" if named else f"{OUTPUT}/"
-    address = image_address(path, default_stem=name)
+    address = parse_destination(path, default_stem=name)
     return Wanted(key=key, request=a_request(prompt, seed=seed), address=address)
 
 
@@ -455,8 +455,8 @@ def a_job(**changes: Any) -> Job:
     return Job(**(fields | {"generation": 0} | changes))
 
 
-def a_writer(*, try_number: int = 1, job: Job | None = None, token: str | None = None) -> Writer:
-    return Writer(job=job or a_job(), try_number=try_number, host="worker", pid=1, token=token or uuid4().hex)
+def a_writer(*, try_number: int = 1, job: Job | None = None, token: str | None = None) -> Owner:
+    return Owner(job=job or a_job(), try_number=try_number, host="worker", pid=1, token=token or uuid4().hex)
 
 
 def a_plan(key: str = "image", *, seed: int = 7, stem: str = "cover") -> PlannedImage:
@@ -506,7 +506,7 @@ class World:
         self.api = FakeAPI(self.clock, latency=latency)
         self.disk: dict[str, bytes] = {}
 
-    def bench(
+    def context(
         self,
         *,
         try_number: int = 1,
@@ -518,12 +518,12 @@ class World:
         run_started_at: float = math.inf,
         killed: asyncio.Event | None = None,
         **policy: Any,
-    ) -> Bench:
+    ) -> JobContext:
         """Return the handles of a new process, with its journal loaded."""
         folder = SteppingFolder(MemoryFolder(self.disk, records), step)
         journal = Journal(folder, a_writer(try_number=try_number, job=job))
         journal.load()
-        return Bench(
+        return JobContext(
             client=self.api.client(step),
             journal=journal,
             records=folder,

@@ -9,10 +9,12 @@ from typing import Any, get_args
 import pytest
 
 from airflow_provider_bitdance import __version__
-from airflow_provider_bitdance.api.errors import RecordNewerError
-from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.engine import Finished, Wanted, advance
-from airflow_provider_bitdance.journal import (
+from airflow_provider_bitdance.engine import Finished, Wanted, run_job
+from airflow_provider_bitdance.exceptions import RecordNewerError
+from airflow_provider_bitdance.maintenance.scan import read_records
+from airflow_provider_bitdance.manifest import read_manifest
+from airflow_provider_bitdance.operators.validation import reason_of
+from airflow_provider_bitdance.records import (
     Failed,
     Failure,
     Intended,
@@ -25,14 +27,12 @@ from airflow_provider_bitdance.journal import (
     Stored,
     Submitted,
 )
-from airflow_provider_bitdance.journal.entries import Event, ImageSnapshot
-from airflow_provider_bitdance.maintenance.jobs import read_records
-from airflow_provider_bitdance.manifest import read_manifest
-from airflow_provider_bitdance.names import ImageAddress
-from airflow_provider_bitdance.operators.checks import reason_of
-from airflow_provider_bitdance.receipts import Receipts
-from airflow_provider_bitdance.reservations import Reservations
+from airflow_provider_bitdance.records.events import Event, ImageSnapshot
+from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.records.reservations import Reservations
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import Destination
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from tests.unit.golden import GOLDEN, VERSIONS, kept
 from tests.unit.golden.scenes import (
     COVER,
@@ -100,15 +100,15 @@ def image_of(state: JobState, key: str = "image") -> dict[str, Any]:
     }
 
 
-def go_on(world: World, of: Job, *, address: ImageAddress, in_flight: str = "") -> list[dict[str, Any]]:
+def go_on(world: World, of: Job, *, address: Destination, in_flight: str = "") -> list[dict[str, Any]]:
     """Enter a job as today's code does, with a prediction that WaveSpeed has ended by now."""
     if in_flight:
         picture = a_picture(text=in_flight)
         made = FakePrediction(in_flight, {}, START, picture, outputs=[f"{API_URL}/outputs/{in_flight}"])
         world.api.made[in_flight] = made
     world.clock.now = DEADLINE
-    bench = world.bench(job=of, try_number=4, records=RECORDS)
-    outcome = run(advance(bench, [Wanted(key="image", request=ASKED, address=address)]))
+    context = world.context(job=of, try_number=4, records=RECORDS)
+    outcome = run(run_job(context, [Wanted(key="image", request=ASKED, address=address)]))
     assert isinstance(outcome, Finished)
     return outcome.results
 
@@ -298,7 +298,7 @@ def test_each_field_of_a_request_is_set_in_a_pinned_fingerprint() -> None:
 
 
 def test_an_image_in_flight_is_stored_and_nothing_is_bought(world: World) -> None:
-    address = ImageAddress(IMAGES, "draft")
+    address = Destination(IMAGES, "draft")
     (result,) = go_on(world, job("draft"), address=address, in_flight="pred-draft")
     assert (result["prediction_id"], result["seed"], result["reused"]) == ("pred-draft", 4242, False)
     assert world.images["draft.png"] == world.api.made["pred-draft"].picture
@@ -306,7 +306,7 @@ def test_an_image_in_flight_is_stored_and_nothing_is_bought(world: World) -> Non
 
 
 def test_what_a_clear_adopted_is_stored_and_still_says_what_was_possibly_paid(world: World) -> None:
-    address = ImageAddress(IMAGES, "poster")
+    address = Destination(IMAGES, "poster")
     (result,) = go_on(world, job("poster", generation=3), address=address, in_flight="pred-poster")
     assert (result["prediction_id"], result["possibly_paid"]) == ("pred-poster", 2)
     assert world.api.posts == []

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.items import RESULT_COLUMNS, Item, checked_items
+from airflow_provider_bitdance.batch import RESULT_COLUMNS, Item, checked_items
+from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.manifest import (
     ManifestRow,
     manifest_bytes,

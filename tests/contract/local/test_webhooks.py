@@ -69,7 +69,7 @@ def _settled(caller: Caller, status: str) -> Delivery:
 
 
 def _attempted(local: LocalService, times: int) -> None:
-    """Wait until the answer to an attempt is in."""
+    """Wait until the response to an attempt is in."""
     until(lambda: local.webhooks() and local.webhooks()[0].attempts == times)
     until(lambda: local.webhooks()[0].due_at < float("inf"))
 

@@ -22,17 +22,17 @@ from urllib.request import ProxyHandler, build_opener
 from airflow.sdk import DAG, Context, Param
 from airflow.sdk.execution_time import task_runner
 
-from airflow_provider_bitdance.api import client as api_client
-from airflow_provider_bitdance.journal import Intended, Journal, Status, Stored, Submitted
-from airflow_provider_bitdance.journal.entries import Claimed
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
-from airflow_provider_bitdance.receipts import Receipts
+from airflow_provider_bitdance.records import Intended, Journal, Status, Stored, Submitted
+from airflow_provider_bitdance.records.events import Claimed
+from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.wavespeed import client as api_client
 
 Hook = Callable[..., None]
 IN_FLIGHT = 20
 """Of a batch. The next is bought when one of these has ended, so a kill meets purchases at any time."""
 UNANSWERED = 8
-"""So many submissions without an answer a batch has at most."""
+"""So many submissions without a response a batch has at most."""
 
 
 def wrap(owner: Any, name: str, *, before: Hook | None = None, after: Hook | None = None) -> None:

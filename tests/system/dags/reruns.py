@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Context, Param, task
 
-from airflow_provider_bitdance.journal import Intended, Journal
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from airflow_provider_bitdance.records import Intended, Journal
 
 OUTPUT = os.environ["BITDANCE_OUTPUT_PATH"]
 

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.decorators.bitdance import (
     FOR_A_LIST,
     FOR_ONE,
@@ -193,7 +193,7 @@ def test_a_retry_goes_on_with_what_the_function_returned_first(
 ) -> None:
     local.add_fault(on="output", kind="status", status=500, times=9)
     function = Fickle(make)
-    with pytest.raises((errors.OutputError, errors.ItemsFailedError)):
+    with pytest.raises((exceptions.OutputError, exceptions.ItemsFailedError)):
         function.task(output).execute(context(try_number=1))
     local.service.faults.clear()
 
@@ -366,12 +366,12 @@ def test_every_option_of_a_batch_is_one_of_a_list() -> None:
 
 
 def test_a_wrong_option_is_refused_when_the_dag_is_parsed(output: Path) -> None:
-    with DAG("dag", schedule=None), pytest.raises(errors.InputError, match="max_in_flight is 0"):
+    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="max_in_flight is 0"):
         returning("A teapot", output, max_in_flight=0)
 
 
 def test_a_prompt_file_is_refused_and_not_bought_as_a_prompt(output: Path) -> None:
-    with DAG("dag", schedule=None), pytest.raises(errors.InputError, match="task of a function reads no"):
+    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="task of a function reads no"):
         returning([{"key": "a"}], output, prompt="poster.prompt")
 
 
@@ -381,7 +381,7 @@ def test_an_output_path_is_required() -> None:
 
 
 def test_what_a_function_will_return_cannot_be_planned(local: LocalService, output: Path) -> None:
-    with pytest.raises(errors.InputError, match=r"What draw\(\) will return is not known"):
+    with pytest.raises(exceptions.InputError, match=r"What draw\(\) will return is not known"):
         returning("A teapot", output).plan(context())
 
 

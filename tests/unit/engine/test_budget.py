@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import (
+from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
+from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     BudgetError,
     InsufficientCreditError,
     PredictionFailedError,
 )
-from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, advance
-from airflow_provider_bitdance.engine.budget import usd
 from tests.unit.support import World, a_job, a_wanted, refusal, run
 
 
@@ -27,8 +27,8 @@ def three() -> list[Wanted]:
     return [a_wanted(f"prompt {name}", key=name, name=name) for name in "abc"]
 
 
-def go(world: World, wanted: list[Wanted] | None = None, **bench: Any) -> Finished | Waiting:
-    return run(advance(world.bench(**bench), wanted or [a_wanted()]))
+def go(world: World, wanted: list[Wanted] | None = None, **context: Any) -> Finished | Waiting:
+    return run(run_job(world.context(**context), wanted or [a_wanted()]))
 
 
 @pytest.mark.parametrize(

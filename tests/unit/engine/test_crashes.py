@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.api.errors import BitDanceError, FencedError
-from airflow_provider_bitdance.engine import Bench, Finished, Waiting, Wanted, advance
-from airflow_provider_bitdance.journal import Journal
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.engine import Finished, JobContext, Waiting, Wanted, run_job
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
+from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.naming import parse_destination
 from tests.unit.support import OUTPUT, Crash, Fuse, World, a_receipt, a_wanted, a_writer, run
 
 POINTS = [
@@ -49,19 +49,19 @@ UNANSWERED = POINTS[3:5]
 LIMIT = 20
 
 
-def go(world: World, *, crash_at: int = 0, wanted: list[Wanted] | None = None, **bench: Any) -> Any:
+def go(world: World, *, crash_at: int = 0, wanted: list[Wanted] | None = None, **context: Any) -> Any:
     """Run one process; return its outcome, or ``None`` where it died."""
     fuse = Fuse(crash_at)
     try:
-        return run(advance(world.bench(step=fuse, **bench), wanted or [a_wanted()]))
+        return run(run_job(world.context(step=fuse, **context), wanted or [a_wanted()]))
     except Crash:
         return None
 
 
-def finish(world: World, *, first_try: int = 2, **bench: Any) -> list[dict[str, Any]]:
+def finish(world: World, *, first_try: int = 2, **context: Any) -> list[dict[str, Any]]:
     """Run process after process, each a new try, until one has finished."""
     for try_number in range(first_try, first_try + LIMIT):
-        outcome = go(world, try_number=try_number, **bench)
+        outcome = go(world, try_number=try_number, **context)
         if isinstance(outcome, Finished):
             return outcome.results
     raise AssertionError("never finished")
@@ -82,7 +82,7 @@ def check(world: World, results: list[dict[str, Any]]) -> None:
 
 def test_the_points_of_this_test_are_all_that_there_are() -> None:
     fuse = Fuse()
-    run(advance(World().bench(step=fuse), [a_wanted()]))
+    run(run_job(World().context(step=fuse), [a_wanted()]))
     assert fuse.steps == POINTS
 
 
@@ -103,27 +103,27 @@ def test_after_a_crash_anywhere_the_image_is_stored_once_and_the_bill_is_explain
 @pytest.mark.parametrize("at", range(len(POINTS)), ids=lambda at: f"{at + 1} {POINTS[at]}")
 def test_after_a_crash_on_a_real_disk_too(at: int, tmp_path: Path) -> None:
     world = World()
-    wanted = Wanted("image", a_wanted().request, image_address(f"{tmp_path}/out/", default_stem="cover"))
+    wanted = Wanted("image", a_wanted().request, parse_destination(f"{tmp_path}/out/", default_stem="cover"))
 
-    def process(try_number: int, fuse: Fuse) -> Bench:
-        bench = world.bench(try_number=try_number, step=fuse)
+    def process(try_number: int, fuse: Fuse) -> JobContext:
+        context = world.context(try_number=try_number, step=fuse)
         folder = Stepping(tmp_path / "out" / ".bitdance", fuse)
         journal = Journal(folder, a_writer(try_number=try_number))
         journal.load()
-        return Bench(
-            client=bench.client,
+        return JobContext(
+            client=context.client,
             journal=journal,
             records=folder,
             images=Stepping(tmp_path / "out", fuse),
-            policy=bench.policy,
-            log=bench.log,
+            policy=context.policy,
+            log=context.log,
             started_at=world.clock.now,
             clock=world.clock,
         )
 
     with pytest.raises(Crash):
-        run(advance(process(1, Fuse(at + 1)), [wanted]))
-    outcome = run(advance(process(2, Fuse()), [wanted]))
+        run(run_job(process(1, Fuse(at + 1)), [wanted]))
+    outcome = run(run_job(process(2, Fuse()), [wanted]))
     assert isinstance(outcome, Finished)
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     images = [path for path in files if ".bitdance" not in path.parts]
@@ -179,14 +179,14 @@ def test_after_a_crash_among_several_images(at: int) -> None:
 def test_after_a_crash_while_an_older_image_of_another_format_is_replaced(at: int) -> None:
     """The old file may stay behind, as a file without a receipt; the new one is whole and recorded."""
     world = World()
-    bench = world.bench()
-    bench.images.replace("cover.jpg", b"old")
-    bench.receipts.write(a_wanted().address, a_receipt(file="cover.jpg", bytes=3, fingerprint="another"))
+    context = world.context()
+    context.images.replace("cover.jpg", b"old")
+    context.receipts.write(a_wanted().address, a_receipt(file="cover.jpg", bytes=3, fingerprint="another"))
     go(world, crash_at=at)
     (result,) = finish(world)
     made = world.api.made[result["prediction_id"]]
     assert world.images["cover.png"] == made.picture
-    receipt = world.bench().receipts.find(a_wanted().address)
+    receipt = world.context().receipts.find(a_wanted().address)
     assert receipt is not None
     assert receipt.prediction_id == made.id
     assert world.api.billed <= 1 + result["possibly_paid"]
@@ -216,18 +216,18 @@ def test_a_process_that_was_only_paused_does_nothing_more_once_another_has_taken
             results.extend(finish_elsewhere(world))
 
     steps: list[str] = []
-    bench = world.bench(step=sleep_through_the_other)
+    context = world.context(step=sleep_through_the_other)
     try:
-        outcome = run(advance(bench, [a_wanted()]))
+        outcome = run(run_job(context, [a_wanted()]))
     except BitDanceError as error:
         assert isinstance(error, FencedError)  # noqa: PT017
     else:
         assert isinstance(outcome, Finished)
         assert outcome.results[0]["prediction_id"] == results[0]["prediction_id"]
-    receipt = world.bench().receipts.find(a_wanted().address)
+    receipt = world.context().receipts.find(a_wanted().address)
     assert receipt is not None
     assert world.images["cover.png"] == world.api.made[receipt.prediction_id].picture
-    image = world.bench().journal.state.images["image"]
+    image = world.context().journal.state.images["image"]
     assert world.api.billed == 1 + image.possibly_paid
     # What it bought after it was replaced, or before and could not write down, is written down, too.
     assert image.possibly_paid == (1 if POINTS[at - 1] in ("before POST", *UNANSWERED) else 0)
@@ -245,9 +245,9 @@ def test_many_processes_at_once_buy_one_image() -> None:
     world = World()
 
     async def all_at_once() -> list[Any]:
-        benches = [world.bench(try_number=number) for number in range(1, 6)]
+        benches = [world.context(try_number=number) for number in range(1, 6)]
         return await asyncio.gather(
-            *(advance(bench, [a_wanted()]) for bench in benches), return_exceptions=True
+            *(run_job(context, [a_wanted()]) for context in benches), return_exceptions=True
         )
 
     outcomes = run(all_at_once())

@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_bitdance.api.errors import BitDanceError
-from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.engine import Finished, Wanted, advance
-from airflow_provider_bitdance.journal import Journal, NotCreated, Status
-from airflow_provider_bitdance.journal.entries import Claimed
+from airflow_provider_bitdance.engine import Finished, Wanted, run_job
+from airflow_provider_bitdance.exceptions import BitDanceError
+from airflow_provider_bitdance.records import Journal, NotCreated, Status
+from airflow_provider_bitdance.records.events import Claimed
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from tests.unit.support import (
     RECORDS,
     MemoryFolder,
@@ -50,9 +50,9 @@ class SlowFolder(MemoryFolder):
 
 def test_a_process_that_is_replaced_during_eight_purchases_writes_each_of_them_down() -> None:
     world = World()
-    bench = world.bench()
-    bench.journal._folder = SlowFolder(world.disk, RECORDS)
-    submit, sent, all_sent = bench.client.submit, [], asyncio.Event()
+    context = world.context()
+    context.journal._folder = SlowFolder(world.disk, RECORDS)
+    submit, sent, all_sent = context.client.submit, [], asyncio.Event()
 
     async def held(request: ImageRequest) -> Any:
         made = await submit(request)
@@ -67,9 +67,9 @@ def test_a_process_that_is_replaced_during_eight_purchases_writes_each_of_them_d
         await all_sent.wait()
         return made
 
-    bench.client.submit = held  # type: ignore[method-assign]
+    context.client.submit = held  # type: ignore[method-assign]
     with pytest.raises(BitDanceError):
-        run(advance(bench, many(8)))
+        run(run_job(context, many(8)))
     assert world.unconfirmed == world.api.billed == 8
 
 
@@ -77,7 +77,7 @@ def slow(world: World, seconds: float) -> Respond:
     def respond(request: httpx.Request) -> httpx.Response:
         made = world.api.create(json.loads(request.content))
         made.created += seconds
-        return envelope(world.api._told(made))
+        return envelope(world.api._explained(made))
 
     return respond
 
@@ -92,8 +92,8 @@ def test_what_a_failure_stopped_stays_stopped_after_a_deferral(policy: dict[str,
         *(slow(world, 500) for _ in range(99)),
     ]
     for _ in range(12):
-        bench = world.bench(defer_after=5.0, max_in_flight=4, timeout=3000.0, is_batch=True, **policy)
-        outcome = run(advance(bench, many(40)))
+        context = world.context(defer_after=5.0, max_in_flight=4, timeout=3000.0, is_batch=True, **policy)
+        outcome = run(run_job(context, many(40)))
         if isinstance(outcome, Finished):
             break
         world.clock.now += 100
@@ -111,11 +111,11 @@ def test_a_failed_image_of_a_busy_batch_does_not_get_the_batch_taken_for_dead(an
     seen = {"failed": "failed", "refused": "not_created"}[answer]
 
     async def both() -> Any:
-        busy = world.bench(job=a_job(task_id="one"), requests_per_minute=1, timeout=600.0)
-        one = asyncio.create_task(advance(busy, many(5)))
+        busy = world.context(job=a_job(task_id="one"), requests_per_minute=1, timeout=600.0)
+        one = asyncio.create_task(run_job(busy, many(5)))
         while not any(event["event"] == seen for event in world.events):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        two = advance(world.bench(job=a_job(task_id="two")), many(1))
+        two = run_job(world.context(job=a_job(task_id="two")), many(1))
         return await asyncio.gather(one, two, return_exceptions=True)
 
     one, _ = run(both())
@@ -125,7 +125,7 @@ def test_a_failed_image_of_a_busy_batch_does_not_get_the_batch_taken_for_dead(an
 @pytest.mark.parametrize("_", range(3))
 def test_a_budget_that_is_exactly_enough_is_enough(_: int) -> None:
     world = World()
-    outcome = run(advance(world.bench(max_cost_usd=0.60, is_batch=True), many(60)))
+    outcome = run(run_job(world.context(max_cost_usd=0.60, is_batch=True), many(60)))
     assert isinstance(outcome, Finished)
     assert (len(outcome.stored), outcome.stopped) == (60, None)
 
@@ -142,7 +142,7 @@ def test_a_try_loses_no_more_answers_of_an_image_when_deferrals_cut_it_in_pieces
 
     world.api._answer = losing  # type: ignore[method-assign]
     for _ in range(5):
-        run(advance(world.bench(defer_after=1.0, timeout=3000.0), many(2)))
+        run(run_job(world.context(defer_after=1.0, timeout=3000.0), many(2)))
         world.clock.now += 30
     assert sum(post["prompt"] == "prompt 0" for post in world.api.posts) <= 3
 
@@ -150,21 +150,21 @@ def test_a_try_loses_no_more_answers_of_an_image_when_deferrals_cut_it_in_pieces
 @pytest.mark.parametrize("kind", ["reused", "changed"])
 def test_what_holds_for_many_images_is_told_once(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    run(advance(world.bench(), many(100)))
+    run(run_job(world.context(), many(100)))
     caplog.clear()
     with caplog.at_level(logging.INFO):
         if kind == "reused":
-            run(advance(world.bench(job=a_job(run_id="next")), many(100)))
+            run(run_job(world.context(job=a_job(run_id="next")), many(100)))
         else:
             changed = [a_wanted("other", key=f"k{n}", name=f"k{n}", named=True) for n in range(100)]
-            run(advance(world.bench(try_number=2), changed))
+            run(run_job(world.context(try_number=2), changed))
     assert len(caplog.records) < 10
 
 
 def test_an_unexpected_error_stops_the_buying_and_keeps_what_is_under_way() -> None:
     world = World()
-    bench = world.bench()
-    download, failed = bench.client.download, []
+    context = world.context()
+    download, failed = context.client.download, []
 
     async def full(url: str, into: Any, *, max_bytes: int) -> None:
         if not failed:
@@ -172,10 +172,10 @@ def test_an_unexpected_error_stops_the_buying_and_keeps_what_is_under_way() -> N
             raise OSError("no space for a temporary file")
         await download(url, into, max_bytes=max_bytes)
 
-    bench.client.download = full  # type: ignore[method-assign]
+    context.client.download = full  # type: ignore[method-assign]
     with pytest.raises(OSError, match="no space"):
-        run(advance(bench, many(8)))
-    state = world.bench().journal.state
+        run(run_job(context, many(8)))
+    state = world.context().journal.state
     assert {image.status for image in state.images.values()} <= {Status.STORED, Status.SUBMITTED}
     assert world.unconfirmed == 0
 
@@ -188,17 +188,17 @@ def test_a_deadline_that_cannot_be_moved_on_stops_the_buying() -> None:
         if name.startswith("before create") and len(world.api.posts) == 3:
             posts.append(len(world.api.posts))
 
-    bench = world.bench(requests_per_minute=1, timeout=100.0, step=step)
-    write = bench.journal.append
+    context = world.context(requests_per_minute=1, timeout=100.0, step=step)
+    write = context.journal.append
 
     def refusing(now: float, *events: Any) -> Any:
-        from airflow_provider_bitdance.api.errors import StorageError
+        from airflow_provider_bitdance.exceptions import StorageError
 
         if isinstance(events[0], Claimed) and len(world.api.posts) >= 3:
             raise StorageError("down")
         return write(now, *events)
 
-    bench.journal.append = refusing  # type: ignore[method-assign]
+    context.journal.append = refusing  # type: ignore[method-assign]
     with pytest.raises(BitDanceError, match="down"):
-        run(advance(bench, many(9)))
+        run(run_job(context, many(9)))
     assert len(world.api.posts) <= 4

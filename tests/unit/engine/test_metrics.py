@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import PredictionFailedError
-from airflow_provider_bitdance.engine import advance
+from airflow_provider_bitdance.engine import run_job
+from airflow_provider_bitdance.exceptions import PredictionFailedError
 from tests.unit.support import World, a_job, a_wanted, run
 
 
-def counted(world: World, **bench: Any) -> dict[str, int]:
+def counted(world: World, **context: Any) -> dict[str, int]:
     counter: Counter[str] = Counter()
 
     def count(name: str, number: int) -> None:
         counter[name.removeprefix("bitdance.")] += number
 
-    run(advance(world.bench(count=count, **bench), [a_wanted()]))
+    run(run_job(world.context(count=count, **context), [a_wanted()]))
     return dict(counter)
 
 
@@ -34,11 +34,11 @@ def test_a_reused_image_costs_nothing() -> None:
 
 def test_an_adopted_image_costs_nothing_here() -> None:
     world = World(latency=50)
-    run(advance(world.bench(defer_after=1.0), [a_wanted()]))
+    run(run_job(world.context(defer_after=1.0), [a_wanted()]))
     assert counted(world, job=a_job(generation=1), try_number=2) == {"adopted": 1, "stored": 1}
 
 
-def test_a_lost_answer_counts_as_possibly_paid() -> None:
+def test_a_lost_response_counts_as_possibly_paid() -> None:
     world = World()
     world.api.on_post = [world.api.lose_answer]
     assert counted(world)["possibly_paid"] == 1
@@ -48,7 +48,7 @@ def test_a_failed_prediction_counts() -> None:
     world = World()
     world.api.next_changes = {"status": "failed", "code": 5000}
     counter: Counter[str] = Counter()
-    bench = world.bench(count=lambda name, number: counter.update({name: number}))
+    context = world.context(count=lambda name, number: counter.update({name: number}))
     with pytest.raises(PredictionFailedError):
-        run(advance(bench, [a_wanted()]))
+        run(run_job(context, [a_wanted()]))
     assert counter["bitdance.failed"] == 1

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import InputError, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.engine.plan import plan
-from airflow_provider_bitdance.journal import Planned, Stored
-from airflow_provider_bitdance.journal.entries import Event
-from airflow_provider_bitdance.names import image_address
+from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError, StorageError
+from airflow_provider_bitdance.records import Planned, Stored
+from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.storage.naming import parse_destination
 from tests.unit.support import (
     API_HOST,
     OUTPUT,
@@ -35,17 +35,17 @@ def world() -> World:
     return World()
 
 
-def planning(world: World, *wanted: Any, **bench: Any) -> list[Event]:
-    return run(plan(world.bench(**bench), list(wanted) or [a_wanted()]))
+def planning(world: World, *wanted: Any, **context: Any) -> list[Event]:
+    return run(plan(world.context(**context), list(wanted) or [a_wanted()]))
 
 
 def stand(world: World, name: str = "cover", *, file: str | None = None, **changes: Any) -> None:
     """Have an image stand at an address, with its receipt."""
-    bench = world.bench()
+    context = world.context()
     file = file or f"{name}.png"
-    bench.images.replace(file, PICTURE)
-    address = image_address(f"{OUTPUT}/{name}", default_stem="unused")
-    bench.receipts.write(address, a_receipt(PICTURE, file=file, **changes))
+    context.images.replace(file, PICTURE)
+    address = parse_destination(f"{OUTPUT}/{name}", default_stem="unused")
+    context.receipts.write(address, a_receipt(PICTURE, file=file, **changes))
 
 
 def the_plan(events: list[Event]) -> Planned:
@@ -95,7 +95,7 @@ def test_the_same_request_at_the_same_address_is_reused(world: World) -> None:
     events = planning(world)
     assert reused(events) == ["image"]
     assert [event.receipt for event in events if isinstance(event, Stored)] == [
-        world.bench().receipts.uri(a_wanted().address)
+        world.context().receipts.uri(a_wanted().address)
     ]
 
 
@@ -114,13 +114,13 @@ def test_regenerate_buys_what_is_there(world: World) -> None:
 def test_fail_refuses_where_any_image_is_at_the_address_with_or_without_a_receipt(
     world: World, file: str
 ) -> None:
-    world.bench().images.replace(file, PICTURE)
+    world.context().images.replace(file, PICTURE)
     with pytest.raises(InputError, match="There is an image at mem://disk/images/cover"):
         planning(world, if_exists="fail")
 
 
 def test_fail_refuses_a_file_with_the_extension_that_was_written_in_capitals(world: World) -> None:
-    world.bench().images.replace("cover.PNG", PICTURE)
+    world.context().images.replace("cover.PNG", PICTURE)
     with pytest.raises(InputError):
         planning(world, a_wanted(name="cover.PNG", named=True), if_exists="fail")
 
@@ -209,8 +209,8 @@ def test_the_check_is_left_out_where_it_would_prove_nothing(world: World, record
         planning(world, step=step)
     else:
         address = a_wanted().address
-        world.bench().images.replace("cover.png", PICTURE)
-        world.bench(records=ELSEWHERE).receipts.write(address, a_receipt(PICTURE))
+        world.context().images.replace("cover.png", PICTURE)
+        world.context(records=ELSEWHERE).receipts.write(address, a_receipt(PICTURE))
         assert reused(planning(world, records=ELSEWHERE, step=step)) == ["image"]
     assert steps == []
 

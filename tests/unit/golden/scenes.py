@@ -11,8 +11,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_bitdance.api.models import ImageRequest
-from airflow_provider_bitdance.journal import (
+from airflow_provider_bitdance.manifest import ManifestRow, manifest_bytes
+from airflow_provider_bitdance.records import (
     Adopted,
     Failed,
     Failure,
@@ -22,25 +22,25 @@ from airflow_provider_bitdance.journal import (
     Lost,
     NotCreated,
     Orphaned,
+    Owner,
     Planned,
     PlannedImage,
     Stored,
     Submitted,
-    Writer,
 )
-from airflow_provider_bitdance.journal.entries import Rested
-from airflow_provider_bitdance.manifest import ManifestRow, manifest_bytes
-from airflow_provider_bitdance.names import image_address
-from airflow_provider_bitdance.receipts import Receipt, Receipts
-from airflow_provider_bitdance.reservations import Reservation, Reservations
+from airflow_provider_bitdance.records.events import Rested
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.reservations import Reservation, Reservations
+from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from tests.unit.support import API_HOST, START, MemoryFolder
 
 DISK = "mem://disk/"
 IMAGES, RECORDS = f"{DISK}images", f"{DISK}records"
 RUN = "manual__2026-05-28T20:26:40+00:00"
 DEADLINE = START + 600
-COVER = image_address(f"{IMAGES}/cover.png", default_stem="unused")
+COVER = parse_destination(f"{IMAGES}/cover.png", default_stem="unused")
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -75,7 +75,7 @@ def job(task_id: str, *, generation: int = 2) -> Job:
 def process(disk: Disk, writes_as: Job, *, try_number: int = 1, into: Job | None = None) -> Journal:
     """Return the journal of a job, its own if not another's, as one process of a job has loaded it."""
     token = f"{writes_as.task_id}-{writes_as.generation}-{try_number}"
-    writer = Writer(job=writes_as, try_number=try_number, host="worker-1", pid=17, token=token)
+    writer = Owner(job=writes_as, try_number=try_number, host="worker-1", pid=17, token=token)
     journal = Journal(MemoryFolder(disk, RECORDS), writer, job=into)
     journal.load()
     return journal
@@ -122,7 +122,7 @@ def a_stored_cover(disk: Disk) -> None:
     MemoryFolder(disk, IMAGES).replace("manifest.jsonl", manifest_bytes(rows(summary)))
 
 
-def receipt_of(image: PlannedImage, writer: Writer) -> Receipt:
+def receipt_of(image: PlannedImage, writer: Owner) -> Receipt:
     return Receipt(
         uri=f"{IMAGES}/cover.png",
         file="cover.png",
@@ -225,7 +225,9 @@ def a_batch_with_a_snapshot(disk: Disk) -> None:
 
 
 def receipt_uri(stem: str) -> str:
-    return Receipts(MemoryFolder({}, RECORDS)).uri(image_address(f"{IMAGES}/{stem}", default_stem="unused"))
+    return Receipts(MemoryFolder({}, RECORDS)).uri(
+        parse_destination(f"{IMAGES}/{stem}", default_stem="unused")
+    )
 
 
 def triggers() -> list[dict[str, Any]]:

@@ -14,10 +14,8 @@ import jsonschema
 import pytest
 from airflow.sdk import BaseHook
 
-from airflow_provider_bitdance.api import errors
-from airflow_provider_bitdance.api.client import Client
-from airflow_provider_bitdance.api.errors import InputError, Paid
-from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance import exceptions
+from airflow_provider_bitdance.exceptions import InputError, Paid
 from airflow_provider_bitdance.get_provider_info import (
     CONNECTION_FIELDS,
     UI_FIELD_BEHAVIOUR,
@@ -25,6 +23,8 @@ from airflow_provider_bitdance.get_provider_info import (
 )
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.wavespeed.client import Client
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from tests.unit.hooks.support import KEY, PROMPT, Clock, Connect
 
 
@@ -71,7 +71,7 @@ def test_generate_waits_for_the_picture(hook: BitDanceHook, service: LocalServic
 
 def test_generate_tells_why_there_is_no_picture(hook: BitDanceHook, service: LocalService) -> None:
     service.add_fault(on="submit", kind="failed", code=1200, error=f"Sensitive: {PROMPT * 9}")
-    with pytest.raises(errors.ModerationError) as caught:
+    with pytest.raises(exceptions.ModerationError) as caught:
         hook.generate(prompt=PROMPT * 9)
     assert PROMPT * 4 not in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_generate_that_runs_out_of_time_names_the_prediction_that_is_paid_for(
 ) -> None:
     service.add_fault(on="submit", kind="never_finish")
     start = clock.now
-    with pytest.raises(errors.PredictionTimeoutError, match="Not done within 60 s") as caught:
+    with pytest.raises(exceptions.PredictionTimeoutError, match="Not done within 60 s") as caught:
         hook.generate(prompt=PROMPT, timeout=60)
     (task,) = service.predictions()
     assert str(task["id"]) in str(caught.value)
@@ -127,7 +127,7 @@ def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
     fault: dict[str, Any], looks: int, hook: BitDanceHook, service: LocalService
 ) -> None:
     service.add_fault(on="result", **fault)
-    with pytest.raises(errors.PredictionTimeoutError) as caught:
+    with pytest.raises(exceptions.PredictionTimeoutError) as caught:
         hook.generate(prompt=PROMPT)
     (task,) = service.predictions()
     assert f"Looking at prediction {task['id']} failed" in str(caught.value)
@@ -137,7 +137,7 @@ def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
 
 def test_a_refused_submission_is_not_repeated(hook: BitDanceHook, service: LocalService) -> None:
     service.add_fault(on="submit", kind="status", status=503)
-    with pytest.raises(errors.ServerError) as caught:
+    with pytest.raises(exceptions.ServerError) as caught:
         hook.generate(prompt=PROMPT)
     assert caught.value.paid is Paid.POSSIBLY
     assert len(service.requests()) == 1

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import jsonschema
 import pytest
 
-from airflow_provider_bitdance.api.errors import InputError
+from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra

@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance import folders
-from airflow_provider_bitdance.api.errors import ItemsFailedError
+from airflow_provider_bitdance.exceptions import ItemsFailedError
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import (
     LINKS,
     StoredLink,
@@ -31,7 +31,7 @@ KEY = "_link_WaveSpeedLink"
 
 
 def a_task() -> Any:
-    return SimpleNamespace(link_addresses={}, log=Mock())
+    return SimpleNamespace(link_targets={}, log=Mock())
 
 
 def told(task: Any) -> dict[str, str]:
@@ -124,7 +124,7 @@ def on_google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
             super().__init__(tmp_path / uri.partition("://")[2])
             self.uri = uri
 
-    monkeypatch.setattr(folders, "open_folder", Folder)
+    monkeypatch.setattr(object_storage, "open_folder", Folder)
     return "gs://my_gcs@bucket/covers"
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 from PIL import Image
 
-from airflow_provider_bitdance.engine.picture import look_into
+from airflow_provider_bitdance.imaging.validation import validate_image
 from airflow_provider_bitdance.local.pictures import Labels, MediaType, draw, draw_fast, labels
 
 MODEL: Final = "wavespeed-ai/bitdance-14b/text-to-image"
@@ -49,14 +49,14 @@ def pixels(picture: bytes) -> tuple[tuple[int, int], bytes]:
 
 @every_drawing
 def test_a_picture_is_whole_and_of_the_asked_size(drawing: Drawing) -> None:
-    looked = look_into(drawing(**ASKED))
+    looked = validate_image(drawing(**ASKED))
 
     assert (looked.width, looked.height) == (256, 320)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_picture_is_of_the_asked_format(name: str) -> None:
-    looked = look_into(DRAWINGS[name](**ASKED))
+    looked = validate_image(DRAWINGS[name](**ASKED))
 
     assert looked.media_type == ("image/png" if name == "fast" else name)
 
@@ -120,7 +120,7 @@ for media_type in {MEDIA_TYPES}:
 print(sha256(draw_fast(**{ASKED})).hexdigest())
 """
     here = [
-        look_into(drawing(**ASKED)).sha256
+        validate_image(drawing(**ASKED)).sha256
         for drawing in (*(DRAWINGS[media_type] for media_type in MEDIA_TYPES), draw_fast)
     ]
 
@@ -142,7 +142,7 @@ print(sha256(draw_fast(**{ASKED})).hexdigest())
 def test_any_prompt_can_be_drawn(drawing: Drawing, prompt: str) -> None:
     picture = drawing(**{**ASKED, "prompt": prompt})
 
-    look_into(picture)
+    validate_image(picture)
     assert prompt.startswith(labels(picture).prompt)
 
 

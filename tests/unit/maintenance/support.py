@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_bitdance.api.errors import BitDanceError
-from airflow_provider_bitdance.engine import Wanted, advance
-from airflow_provider_bitdance.engine.bench import Policy
-from airflow_provider_bitdance.journal import Job
-from airflow_provider_bitdance.maintenance.jobs import Records, read_records
+from airflow_provider_bitdance.engine import Wanted, run_job
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.maintenance.reconcile import Reconciliation
 from airflow_provider_bitdance.maintenance.report import Report
+from airflow_provider_bitdance.maintenance.scan import Records, read_records
+from airflow_provider_bitdance.records import Job
 from airflow_provider_bitdance.storage import Folder
 from tests.unit.support import (
     OUTPUT,
@@ -129,9 +129,9 @@ class Office(World):
             if dies and name == dies:
                 raise Crash(name)
 
-        bench = self.bench(job=job, step=step, try_number=try_number, **policy)
+        context = self.context(job=job, step=step, try_number=try_number, **policy)
         try:
-            run(advance(bench, [wanted or a_wanted()]))
+            run(run_job(context, [wanted or a_wanted()]))
         except (Crash, BitDanceError):
             assert dies or policy
         self.clock.now += 1

@@ -8,14 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_bitdance.api.addresses import OutputRule
-from airflow_provider_bitdance.api.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.api.errors import AuthenticationError, InputError, ServerError
-from airflow_provider_bitdance.engine import Policy, advance
-from airflow_provider_bitdance.engine.lost import READING_PAUSES
-from airflow_provider_bitdance.journal import Journal, Status
-from airflow_provider_bitdance.maintenance.report import Fate, OpenImage, Outcome
+from airflow_provider_bitdance.engine import Policy, run_job
+from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
+from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
+from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Verdict
+from airflow_provider_bitdance.records import Journal, Status
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.maintenance.support import Office
 from tests.unit.support import (
     API_KEY,
@@ -53,7 +53,7 @@ def the_image(office: Office, **changes: Any) -> OpenImage:
 def test_an_image_whose_worker_died_is_stored_where_its_plan_says_and_recorded(office: Office) -> None:
     image = the_image(office)
 
-    assert (image.outcome, image.prediction_id) == (Outcome.STORED, "pred-1")
+    assert (image.outcome, image.prediction_id) == (CollectStatus.STORED, "pred-1")
     assert office.images == {"cover.png": office.api.made["pred-1"].picture}
     (record,) = office.records.jobs
     assert record.state.is_stored
@@ -66,7 +66,7 @@ def test_an_image_whose_worker_died_is_stored_where_its_plan_says_and_recorded(o
 def test_a_try_that_comes_after_all_finds_the_image_and_buys_nothing(office: Office) -> None:
     office.reconcile()
 
-    finished = run(advance(office.bench(try_number=2), [a_wanted()]))
+    finished = run(run_job(office.context(try_number=2), [a_wanted()]))
 
     assert finished.results[0]["prediction_id"] == "pred-1"
     assert len(office.api.posts) == 1
@@ -89,7 +89,7 @@ def test_a_dry_run_tells_what_is_due_and_for_how_long_and_changes_nothing(office
 
     image = the_image(office, dry_run=True)
 
-    assert image.outcome is Outcome.DUE
+    assert image.outcome is CollectStatus.DUE
     assert image.days_left == pytest.approx(7 - 2 - 1 / 24, abs=0.01)
     assert office.disk == before
     assert office.api.looks == []
@@ -103,7 +103,7 @@ def test_a_job_whose_task_may_still_wait_is_left_alone_and_named() -> None:
     report = office.reconcile()
 
     (image,) = report.open_images
-    assert image.outcome is Outcome.RUNNING
+    assert image.outcome is CollectStatus.RUNNING
     assert "task may wait" in image.detail
     assert not report.needs_a_look
     assert office.disk == before
@@ -114,7 +114,7 @@ def test_a_job_that_may_still_run_is_collected_where_that_is_asked_and_keeps_its
     office.task(dies=AFTER_SUBMISSION, timeout=600)
     deadline = office.records.jobs[0].state.deadline
 
-    assert the_image(office, include_running=True).outcome is Outcome.STORED
+    assert the_image(office, include_running=True).outcome is CollectStatus.STORED
     assert office.records.jobs[0].state.deadline == deadline
 
 
@@ -124,7 +124,7 @@ def test_a_prediction_that_failed_is_recorded_as_failed(office: Office) -> None:
 
     image = the_image(office)
 
-    assert image.outcome is Outcome.FAILED
+    assert image.outcome is CollectStatus.FAILED
     assert "out of memory" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.FAILED
 
@@ -135,7 +135,7 @@ def test_an_output_older_than_its_seven_days_is_recorded_as_expired(office: Offi
 
     image = the_image(office)
 
-    assert (image.outcome, image.days_left) == (Outcome.FAILED, 0.0)
+    assert (image.outcome, image.days_left) == (CollectStatus.FAILED, 0.0)
     assert "7 days" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.FAILED
 
@@ -145,36 +145,38 @@ def test_a_download_that_fails_leaves_the_image_for_the_next_time(office: Office
 
     report = office.reconcile()
 
-    assert [image.outcome for image in report.open_images] == [Outcome.LEFT]
+    assert [image.outcome for image in report.open_images] == [CollectStatus.LEFT]
     assert report.needs_a_look
-    assert the_image(office).outcome is Outcome.STORED
+    assert the_image(office).outcome is CollectStatus.STORED
 
 
 def test_a_prediction_that_has_not_ended_is_left_for_the_next_time(office: Office) -> None:
     office.api.latency = 2 * 3600
-    assert the_image(office).outcome is Outcome.LEFT
+    assert the_image(office).outcome is CollectStatus.LEFT
 
     office.wait(hours=2)
-    assert the_image(office).outcome is Outcome.STORED
+    assert the_image(office).outcome is CollectStatus.STORED
 
 
-@pytest.mark.parametrize(("nsfw", "outcome"), [("fail", Outcome.FAILED), ("allow", Outcome.STORED)])
+@pytest.mark.parametrize(
+    ("nsfw", "outcome"), [("fail", CollectStatus.FAILED), ("allow", CollectStatus.STORED)]
+)
 def test_a_flagged_picture_is_stored_only_where_that_is_asked(
-    office: Office, nsfw: Any, outcome: Outcome
+    office: Office, nsfw: Any, outcome: CollectStatus
 ) -> None:
     office.api.made["pred-1"].nsfw = True
 
     assert the_image(office, policy=Policy(nsfw=nsfw)).outcome is outcome
-    assert bool(office.images) == (outcome is Outcome.STORED)
+    assert bool(office.images) == (outcome is CollectStatus.STORED)
 
 
 def test_nothing_is_ever_bought_or_lost_wherever_a_worker_dies() -> None:
     steps = Fuse()
-    run(advance(Office().bench(step=steps), [a_wanted()]))
+    run(run_job(Office().context(step=steps), [a_wanted()]))
     for at, step in enumerate(steps.steps, start=1):
         office = Office()
         with pytest.raises(Crash):
-            run(advance(office.bench(step=Fuse(at=at)), [a_wanted()]))
+            run(run_job(office.context(step=Fuse(at=at)), [a_wanted()]))
         office.wait(hours=1)
         office.api.echo = "history"
         bought, posted = office.api.billed, len(office.api.posts)
@@ -188,7 +190,7 @@ def test_nothing_is_ever_bought_or_lost_wherever_a_worker_dies() -> None:
         assert not report.needs_a_look, step
 
 
-# Intents without an answer
+# Intents without a response
 
 
 def test_an_open_intent_that_the_history_proves_is_stored() -> None:
@@ -199,7 +201,7 @@ def test_an_open_intent_that_the_history_proves_is_stored() -> None:
 
     image = the_image(office)
 
-    assert (image.outcome, image.prediction_id) == (Outcome.STORED, "pred-1")
+    assert (image.outcome, image.prediction_id) == (CollectStatus.STORED, "pred-1")
     assert list(office.images) == ["cover.png"]
 
 
@@ -210,7 +212,7 @@ def test_an_open_intent_of_which_the_history_has_nothing_was_not_bought() -> Non
 
     image = the_image(office)
 
-    assert image.outcome is Outcome.NOT_CREATED
+    assert image.outcome is CollectStatus.NOT_CREATED
     assert office.records.jobs[0].open_images == []
     assert office.records.jobs[0].losses == ()
 
@@ -222,10 +224,10 @@ def test_an_open_intent_that_cannot_be_told_is_possibly_paid_and_its_candidate_i
 
     report = office.reconcile()
 
-    assert [image.outcome for image in report.open_images] == [Outcome.POSSIBLY_PAID]
-    assert [loss.fate for loss in report.possibly_paid] == [Fate.UNKNOWN]
-    assert [item.prediction_id for item in report.strangers] == ["pred-1"]
-    assert (report.outside.predictions, report.outside.real_usd) == (1, 0.01)
+    assert [image.outcome for image in report.open_images] == [CollectStatus.POSSIBLY_PAID]
+    assert [loss.verdict for loss in report.possibly_paid] == [Verdict.UNKNOWN]
+    assert [item.prediction_id for item in report.untracked] == ["pred-1"]
+    assert (report.unattributed.predictions, report.unattributed.real_usd) == (1, 0.01)
 
 
 def test_an_intent_after_a_failed_prediction_does_not_pass_for_that_prediction() -> None:
@@ -238,8 +240,8 @@ def test_an_intent_after_a_failed_prediction_does_not_pass_for_that_prediction()
     due = the_image(office, dry_run=True)
     done = the_image(office)
 
-    assert (due.outcome, due.prediction_id) == (Outcome.DUE, "")
-    assert (done.outcome, done.prediction_id) == (Outcome.NOT_CREATED, "")
+    assert (due.outcome, due.prediction_id) == (CollectStatus.DUE, "")
+    assert (done.outcome, done.prediction_id) == (CollectStatus.NOT_CREATED, "")
 
 
 def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
@@ -250,9 +252,9 @@ def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
 
     (image,) = office.reconcile().open_images
 
-    assert image.outcome is Outcome.LEFT
+    assert image.outcome is CollectStatus.LEFT
     assert "history cannot be read" in image.detail
-    assert the_image(office).outcome is Outcome.NOT_CREATED
+    assert the_image(office).outcome is CollectStatus.NOT_CREATED
 
 
 # What must not be collected
@@ -264,7 +266,7 @@ def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(
 
     image = the_image(office)
 
-    assert (image.outcome, image.prediction_id) == (Outcome.SUPERSEDED, "pred-1")
+    assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
     assert "cleared since" in image.detail
     assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
 
@@ -278,8 +280,8 @@ def test_the_last_generation_is_the_one_of_the_latest_try_whatever_its_number() 
     report = office.reconcile()
 
     assert [(image.job.generation, image.outcome) for image in report.open_images] == [
-        (2, Outcome.STORED),
-        (3, Outcome.SUPERSEDED),
+        (2, CollectStatus.STORED),
+        (3, CollectStatus.SUPERSEDED),
     ]
 
 
@@ -289,7 +291,7 @@ def test_what_was_asked_for_after_a_clear_is_collected(office: Office) -> None:
 
     outcomes = {image.prediction_id: image.outcome for image in office.reconcile().open_images}
 
-    assert outcomes == {"pred-1": Outcome.SUPERSEDED, "pred-2": Outcome.STORED}
+    assert outcomes == {"pred-1": CollectStatus.SUPERSEDED, "pred-2": CollectStatus.STORED}
     assert office.images == {"cover.png": office.api.made["pred-2"].picture}
 
 
@@ -319,7 +321,7 @@ def test_an_image_does_not_replace_a_newer_one_of_another_task_at_its_address() 
 
     (image,) = office.reconcile().open_images
 
-    assert (image.outcome, image.prediction_id) == (Outcome.SUPERSEDED, "pred-1")
+    assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
     assert "newer image" in image.detail
     assert office.images == new
 
@@ -333,7 +335,7 @@ def test_two_jobs_that_wait_for_one_prediction_store_it_once() -> None:
 
     report = office.reconcile()
 
-    assert [image.outcome for image in report.open_images] == [Outcome.STORED] * 2
+    assert [image.outcome for image in report.open_images] == [CollectStatus.STORED] * 2
     assert {image.prediction_id for image in report.open_images} == {"pred-1"}
     assert len(office.api.downloads) == office.api.billed == 1
     assert (report.estimated_usd, report.real_usd) == (0.01, 0.01)
@@ -351,7 +353,7 @@ def test_an_image_that_was_bought_from_another_api_is_left(office: Office) -> No
 
     image = the_image(office, client=client)
 
-    assert image.outcome is Outcome.ANOTHER_API
+    assert image.outcome is CollectStatus.ANOTHER_API
     assert office.disk == before
 
 
@@ -360,18 +362,18 @@ def test_a_prediction_that_this_account_does_not_know_is_not_written_off(office:
 
     image = the_image(office)
 
-    assert image.outcome is Outcome.LEFT
+    assert image.outcome is CollectStatus.LEFT
     assert "this account does not know" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
     office.api.made["pred-1"] = bought
-    assert the_image(office).outcome is Outcome.STORED
+    assert the_image(office).outcome is CollectStatus.STORED
 
 
 def test_a_prediction_unknown_after_seven_days_is_written_off(office: Office) -> None:
     office.api.made.clear()
     office.wait(days=7)
 
-    assert the_image(office).outcome is Outcome.FAILED
+    assert the_image(office).outcome is CollectStatus.FAILED
     assert office.reconcile().open_images == ()
 
 
@@ -390,8 +392,8 @@ def test_a_folder_that_this_machine_cannot_open_leaves_its_images_and_no_others(
     report = office.reconcile(open_folder=open_folder)
 
     first, second = report.open_images
-    assert (first.outcome, first.detail) == (Outcome.LEFT, "no such kind of address")
-    assert second.outcome is Outcome.STORED
+    assert (first.outcome, first.detail) == (CollectStatus.LEFT, "no such kind of address")
+    assert second.outcome is CollectStatus.STORED
 
 
 def test_a_job_that_its_own_task_goes_on_with_meanwhile_is_left_to_it(office: Office) -> None:
@@ -403,7 +405,7 @@ def test_a_job_that_its_own_task_goes_on_with_meanwhile_is_left_to_it(office: Of
 
     report = office.reconcile(open_folder=retry_comes_first)
 
-    assert [image.outcome for image in report.open_images] == [Outcome.RUNNING]
+    assert [image.outcome for image in report.open_images] == [CollectStatus.RUNNING]
     assert not report.needs_a_look
     assert office.images == {}
 
@@ -417,7 +419,7 @@ def test_a_damaged_journal_is_told_and_the_rest_is_collected(office: Office) -> 
 
     report = office.reconcile()
 
-    assert [image.outcome for image in report.open_images] == [Outcome.STORED]
+    assert [image.outcome for image in report.open_images] == [CollectStatus.STORED]
     assert [finding.uri.split("/")[-4] for finding in report.findings] == ["run-2"]
     assert report.needs_a_look
 
@@ -427,7 +429,7 @@ def test_a_key_without_a_right_to_the_bill_still_collects(office: Office) -> Non
 
     report = office.reconcile()
 
-    assert [image.outcome for image in report.open_images] == [Outcome.STORED]
+    assert [image.outcome for image in report.open_images] == [CollectStatus.STORED]
     (finding,) = report.findings
     assert "not your role" in finding.what
     assert [cost.unbilled for cost in report.costs] == [1]

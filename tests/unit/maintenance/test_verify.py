@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_bitdance.api.errors import InputError
-from airflow_provider_bitdance.maintenance.jobs import Finding
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.maintenance.verify import verify
 from airflow_provider_bitdance.storage import Folder
 from tests.unit.maintenance.support import Office

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset, TaskDeferred
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from airflow_provider_bitdance.api import errors
+from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
@@ -133,7 +133,7 @@ def test_one_failed_item_does_not_cost_the_others_and_a_retry_buys_only_what_is_
 ) -> None:
     local.add_fault(on="submit", kind="failed", match="kettle", times=1)
     with pytest.raises(
-        errors.ItemsFailedError, match=r"1 of 3 images failed: p-1: .*only for what is missing"
+        exceptions.ItemsFailedError, match=r"1 of 3 images failed: p-1: .*only for what is missing"
     ):
         batch(output).execute(context(try_number=1))
     assert set(shown(output)) == {"p-0", "p-2"}
@@ -244,14 +244,14 @@ def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, outp
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
     output: Path, argument: str, value: object, allowed: str
 ) -> None:
-    with DAG("dag", schedule=None), pytest.raises(errors.InputError) as refused:
+    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError) as refused:
         batch(output, **{argument: value})
 
     assert f"{argument} is {value!r}. Allowed: {allowed}" in str(refused.value)
 
 
 def test_a_number_of_failures_needs_tolerance(output: Path) -> None:
-    with pytest.raises(errors.InputError, match="max_failures is given without"):
+    with pytest.raises(exceptions.InputError, match="max_failures is given without"):
         batch(output, max_failures=3)
 
 
@@ -290,7 +290,7 @@ def test_an_image_that_is_paid_for_and_not_stored_is_not_tolerated_away_while_th
     local.add_fault(on="output", kind="status", status=503, match="kettle", times=3)
     asked = batch(output, on_item_failure="tolerate")
 
-    with pytest.raises(errors.ItemsFailedError, match=r"p-1: .*503"):
+    with pytest.raises(exceptions.ItemsFailedError, match=r"p-1: .*503"):
         asked.execute(context(try_number=1))
 
     assert asked.execute(context(try_number=2))["stored"] == 3

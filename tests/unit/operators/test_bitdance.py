@@ -23,13 +23,13 @@ from airflow.providers.common.compat.sdk import (
 )
 from PIL import Image
 
-from airflow_provider_bitdance.api import errors
-from airflow_provider_bitdance.api.models import BITDANCE_14B
+from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.engine import Waiting
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION, SHORTEST_DEFERRAL
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from tests.builders import API_KEY, connection_to, context, posts, trigger_again
 from tests.unit.support import FakeClock
 
@@ -95,7 +95,7 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("timeout", timedelta(minutes=10), "a number of seconds, 1 to 604800"),
         ("poll_interval", 0, "a number of seconds, 0.1 to 604800"),
         ("poll_interval", float("inf"), "a number of seconds, 0.1 to 604800"),
-        ("on_lost_answer", "retry", "buy_again, fail"),
+        ("on_lost_response", "retry", "buy_again, fail"),
         ("max_cost_usd", -1, "a number of US dollars, 0 to 1e+06"),
         ("max_cost_usd", "1", "a number of US dollars, 0 to 1e+06"),
     ],
@@ -508,7 +508,7 @@ def test_a_task_that_airflow_tells_to_stop_buys_nothing(local: LocalService, out
     task = operator(output)
     task.on_kill()
 
-    with pytest.raises(errors.TaskKilledError):
+    with pytest.raises(exceptions.TaskKilledError):
         task.execute(context())
 
     assert posts(local) == 0
@@ -623,7 +623,7 @@ def test_a_deadline_raises_for_a_retry_that_collects_the_same_image(
     task = operator(output, deferrable=True, defer_after=0, timeout=600)
     event = event_of(deferred(task).trigger)
 
-    with pytest.raises(errors.PredictionTimeoutError) as late:
+    with pytest.raises(exceptions.PredictionTimeoutError) as late:
         task.execute_complete(context(), event)
     again = deferred(task, try_number=2)
     result = task.execute_complete(context(try_number=2), event_of(again.trigger))
@@ -670,24 +670,24 @@ def fault(**rule: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rule", "error"),
     [
-        (fault(on="submit", kind="status", status=500), errors.ServerError),
-        (fault(on="submit", kind="status", status=429), errors.RateLimitError),
-        (fault(on="submit", kind="reset"), errors.LostAnswerError),
-        (fault(on="submit", kind="no_id"), errors.GarbledAnswerError),
-        (fault(on="submit", kind="never_finish"), errors.PredictionTimeoutError),
-        (fault(on="submit", kind="failed", code=5000), errors.PredictionFailedError),
-        (fault(on="result", kind="status", status=503), errors.ServerError),
-        (fault(on="output", kind="truncated"), errors.OutputError),
-        (fault(on="output", kind="wrong_type"), errors.OutputError),
+        (fault(on="submit", kind="status", status=500), exceptions.ServerError),
+        (fault(on="submit", kind="status", status=429), exceptions.RateLimitError),
+        (fault(on="submit", kind="reset"), exceptions.LostResponseError),
+        (fault(on="submit", kind="no_id"), exceptions.GarbledResponseError),
+        (fault(on="submit", kind="never_finish"), exceptions.PredictionTimeoutError),
+        (fault(on="submit", kind="failed", code=5000), exceptions.PredictionFailedError),
+        (fault(on="result", kind="status", status=503), exceptions.ServerError),
+        (fault(on="output", kind="truncated"), exceptions.OutputError),
+        (fault(on="output", kind="wrong_type"), exceptions.OutputError),
     ],
     ids=lambda value: "-".join(str(part) for part in value.values()) if isinstance(value, dict) else "",
 )
 def test_what_a_retry_may_mend_is_raised_as_it_is(
-    local: LocalService, output: Path, rule: dict[str, Any], error: type[errors.BitDanceError]
+    local: LocalService, output: Path, rule: dict[str, Any], error: type[exceptions.BitDanceError]
 ) -> None:
     local.add_fault(**rule)
 
-    with pytest.raises(errors.BitDanceError) as raised:
+    with pytest.raises(exceptions.BitDanceError) as raised:
         operator(output).execute(context())
 
     assert type(raised.value) is error
@@ -696,22 +696,22 @@ def test_what_a_retry_may_mend_is_raised_as_it_is(
 @pytest.mark.parametrize(
     ("rule", "error"),
     [
-        (fault(on="submit", kind="status", status=400), errors.RequestRefusedError),
-        (fault(on="submit", kind="status", status=401), errors.AuthenticationError),
+        (fault(on="submit", kind="status", status=400), exceptions.RequestRefusedError),
+        (fault(on="submit", kind="status", status=401), exceptions.AuthenticationError),
         (
             fault(on="submit", kind="status", status=400, message="Insufficient credits."),
-            errors.InsufficientCreditError,
+            exceptions.InsufficientCreditError,
         ),
-        (fault(on="submit", kind="failed", code=1200), errors.ModerationError),
-        (fault(on="submit", kind="failed", code=1400), errors.PredictionRefusedError),
-        (fault(on="submit", kind="nsfw"), errors.NsfwError),
-        (fault(on="result", kind="status", status=403), errors.AuthenticationError),
-        (fault(on="output", kind="bomb"), errors.OutputRefusedError),
+        (fault(on="submit", kind="failed", code=1200), exceptions.ModerationError),
+        (fault(on="submit", kind="failed", code=1400), exceptions.PredictionRefusedError),
+        (fault(on="submit", kind="nsfw"), exceptions.NsfwError),
+        (fault(on="result", kind="status", status=403), exceptions.AuthenticationError),
+        (fault(on="output", kind="bomb"), exceptions.OutputRefusedError),
     ],
     ids=lambda value: "-".join(str(part) for part in value.values()) if isinstance(value, dict) else "",
 )
 def test_what_no_retry_mends_fails_the_task_for_good(
-    local: LocalService, output: Path, rule: dict[str, Any], error: type[errors.BitDanceError]
+    local: LocalService, output: Path, rule: dict[str, Any], error: type[exceptions.BitDanceError]
 ) -> None:
     local.add_fault(**rule)
 
@@ -759,7 +759,7 @@ def test_a_flagged_picture_is_stored_where_it_is_allowed(local: LocalService, ou
 
 def test_a_retry_goes_on_with_the_image_that_was_bought(local: LocalService, output: Path) -> None:
     local.add_fault(on="output", kind="status", status=500, times=3)
-    with pytest.raises(errors.OutputError):
+    with pytest.raises(exceptions.OutputError):
         operator(output).execute(context(try_number=1))
 
     result = operator(output, prompt="Another prompt by now").execute(context(try_number=2))
@@ -776,11 +776,11 @@ def test_the_result_says_what_is_possibly_paid(local: LocalService, output: Path
     assert local.bill().billed == 2
 
 
-def test_a_user_may_decide_about_a_lost_answer(local: LocalService, output: Path) -> None:
+def test_a_user_may_decide_about_a_lost_response(local: LocalService, output: Path) -> None:
     local.add_fault(on="submit", kind="reset", after_create=True, times=1)
 
     with pytest.raises(AirflowFailException, match=r"may be bought already.*A retry does not help"):
-        operator(output, on_lost_answer="fail").execute(context())
+        operator(output, on_lost_response="fail").execute(context())
 
     assert local.bill().billed == 1
 
@@ -961,5 +961,5 @@ def test_a_plan_is_of_its_own_task_whoever_asks(local: LocalService, output: Pat
 
 
 def test_a_plan_of_bad_input_says_what_is_allowed(local: LocalService, output: Path) -> None:
-    with pytest.raises(errors.InputError, match="1:1, 16:9"):
+    with pytest.raises(exceptions.InputError, match="1:1, 16:9"):
         operator(output, size="huge").plan(context())

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.polling import PollSchedule
+from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
 from tests.builders import API_KEY, connection_to, trigger_again
 from tests.unit.support import FakeClock
@@ -113,12 +113,12 @@ def test_an_api_that_fails_again_and_again_is_unreachable(local: LocalService, c
     local.add_fault(on="result", kind="status", status=503)
 
     assert fired(waiting_for(pending, clock)) == {"reason": "unreachable", "ended": 0, "pending": 1}
-    assert len(local.requests()) == PollSchedule().failures
+    assert len(local.requests()) == PollPolicy().failures
 
 
 def test_an_api_that_comes_back_in_time_is_waited_for(local: LocalService, clock: FakeClock) -> None:
     pending = bought(local, clock)
-    local.add_fault(on="result", kind="status", status=503, times=PollSchedule().failures - 1)
+    local.add_fault(on="result", kind="status", status=503, times=PollPolicy().failures - 1)
 
     assert fired(waiting_for(pending, clock))["reason"] == "ready"
 
@@ -173,7 +173,7 @@ def test_an_event_whose_time_is_past_is_sent_at_once(local: LocalService, clock:
 
     fired(waiting_for(pending, clock, not_before=start - 10))
 
-    assert clock.now == start + PollSchedule().first
+    assert clock.now == start + PollPolicy().first
 
 
 def test_it_only_looks_at_its_predictions(local: LocalService, clock: FakeClock) -> None:

@@ -1,0 +1,57 @@
+"""Keys: the names of a batch's items and of their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+
+CONTACT_SHEET = "-contact-sheet"
+"""What follows an item's key in the name of its contact sheet."""
+
+KEY_ALLOWED = (
+    'key: a file\'s name without extension, of letters, digits, ".", "_", "=" and "-", not "." first, '
+    "at most 100 characters, unlike any other also when case is ignored"
+)
+_WORDS_SHOWN = 40
+
+
+def check_key(key: object, *, suffix: str) -> str:
+    """Return a key that the user gave as text.
+
+    :param key: Text or a whole number.
+    :param suffix: The longest text that is put after it.
+    :raises ValueError: Says what is wrong with it.
+    """
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise ValueError(f"is of type {type(key).__name__}, not text")
+    text = str(key)
+    # The one rule for names of records and images; what it would change is no key.
+    if safe_name(text + suffix) != text + suffix or text == "":
+        raise ValueError("is not a safe file name")
+    if extension := parse_destination(f"/keys/{text}", default_stem="").extension:
+        raise ValueError(f"ends in {extension}; leave that out, a file has the extension of its real format")
+    if text.casefold().endswith(CONTACT_SHEET):
+        raise ValueError(f"ends in {CONTACT_SHEET}, the name of a contact sheet")
+    return text
+
+
+def derived_key(request: ImageRequest) -> str:
+    """Return the key of a row that gives none: the same request has the same key, wherever its row stands.
+
+    Only the request counts and no free column: an image is found again when a column is added or a row's
+    "updated_at" moves, and a changed request never replaces the image of the old one.
+    """
+    asked = json.dumps(request.model_dump(), sort_keys=True)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
+    return f"{words}-{digest}" if words else digest
+
+
+def shown(key: object) -> str:
+    """Return a key as an error shows it."""
+    return shorten(repr(key))

@@ -1,0 +1,67 @@
+"""Prompt templates: ``"A {style} poster of {product}"``, filled from a row's columns.
+
+Not ``str.format``: that reaches the attributes and the elements of what it fills in, so a template could
+read what is none of its business. Here braces hold the name of a column and nothing else. Single braces do
+not clash with Airflow's Jinja.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from airflow_provider_bitdance.batch.columns import Scalar
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
+
+_BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
+_CODE = re.compile(r"[.\[\]!:]")
+_ALLOWED = "{column}, the name of a column without . [ ] ! or :, and {{ or }} for a brace"
+
+
+class PromptTemplate:
+    """A prompt with places for columns.
+
+    :param text: As the user wrote it, after Airflow has rendered it.
+    :ivar columns: The names of the columns that it uses, each once, in the order of their first use.
+    :raises InputError: A brace has no partner, or holds anything but a column's name.
+    """
+
+    def __init__(self, text: str) -> None:
+        # Literal texts at even places, names of columns at odd ones.
+        self._parts = [""]
+        for part in _BRACES.split(text):
+            if part in ("{{", "}}"):
+                self._parts[-1] += part[0]
+            elif part.startswith(("{", "}")):
+                self._parts += [_column(part, text), ""]
+            else:
+                self._parts[-1] += part
+        self.columns = tuple(dict.fromkeys(self._parts[1::2]))
+
+    def fill(self, values: Mapping[str, Scalar]) -> str:
+        """Return the prompt. What is filled in is not looked at for braces.
+
+        :param values: At least the columns that the template uses.
+        """
+        filled = list(self._parts)
+        filled[1::2] = [_text(values[column]) for column in self._parts[1::2]]
+        return "".join(filled)
+
+
+def _column(part: str, text: str) -> str:
+    name = part[1:-1].strip()
+    if len(part) == 1:
+        wrong = f"a {part} has no partner"
+    elif not name:
+        wrong = "there is no name between { and }"
+    elif _CODE.search(name):
+        wrong = f"{shorten(part)} is more than a column's name"
+    else:
+        return name
+    raise InputError(f"prompt is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)
+
+
+def _text(value: Scalar) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

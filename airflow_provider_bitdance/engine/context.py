@@ -1,0 +1,155 @@
+"""What the engine works with: the handles, the policy and the clock, passed in ready by the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from secrets import randbelow
+from typing import Any, Protocol
+
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine.metrics import counts
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.exceptions import NsfwError
+from airflow_provider_bitdance.records import Journal, PlannedImage
+from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.group_commit import GroupCommit
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.reservations import Reservations
+from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.naming import Destination
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
+from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
+
+FEW_IMAGES = 5
+"""Of so many each has its lines in the log."""
+
+
+class Log(Protocol):
+    """The part of a logger that the engine uses: Airflow's are not of one class."""
+
+    def debug(self, message: str, /, *args: Any) -> Any:
+        """Say what one of many images does."""
+
+    def info(self, message: str, /, *args: Any) -> Any:
+        """Say that something changed."""
+
+    def warning(self, message: str, /, *args: Any) -> Any:
+        """Say that something needs a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One image as the user asks for it now.
+
+    :param key: Its name within the job.
+    :param columns: The free columns of a batch's item.
+    :param variant_of: The key of the item's row, where the row has several variants.
+    """
+
+    key: str
+    request: ImageRequest
+    address: Destination
+    columns: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    variant_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """The engine's handles.
+
+    :param journal: Of this job, loaded.
+    :param records: The records path, where the journals, receipts and reservations lie.
+    :param images: The output folder.
+    :param started_at: Unix time at which this process began with the job.
+    :param run_started_at: Unix time at which the Dag run began, or began anew when it was cleared.
+    :param killed: Set when Airflow has told the task to stop.
+    :param count: Takes metrics: a counter's name, and what is added.
+    :ivar settling: Held while the history is looked into.
+    :ivar doubted: Predictions that may be one lost purchase each, and are taken for that already.
+    :ivar starting: Keys of images that are about to be intended: the budget counts them.
+    """
+
+    client: AsyncClient
+    journal: Journal
+    records: Folder
+    images: Folder
+    policy: Policy
+    log: Log
+    started_at: float
+    run_started_at: float = math.inf
+    clock: Clock = field(default_factory=Clock)
+    draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    count: Callable[[str, int], None] = lambda _name, _number: None
+    starting: set[str] = field(default_factory=set, init=False)
+    doubted: set[str] = field(default_factory=set, init=False)
+    resolving: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _group_commit: GroupCommit = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make what writes the journal; a frozen dataclass has no other way."""
+        group_commit = GroupCommit(self.journal, sleep=self.clock.sleep, now=self.clock.time)
+        object.__setattr__(self, "_group_commit", group_commit)
+
+    @property
+    def receipts(self) -> Receipts:
+        """The receipts below the records path."""
+        return Receipts(self.records)
+
+    @property
+    def reservations(self) -> Reservations:
+        """The reservations below the records path."""
+        return Reservations(self.records)
+
+    def tell(self, message: str, *args: object) -> None:
+        """Log what happens to one image: of many, only the sum is told."""
+        log = self.log.info if len(self.journal.state.images) <= FEW_IMAGES else self.log.debug
+        log(message, *args)
+
+    def destination_of(self, image: PlannedImage) -> Destination:
+        """Return where an image of this job's plan goes."""
+        return Destination(self.journal.state.output, image.stem, image.extension, image.named)
+
+    def is_intact(self, receipt: Receipt, *, by_size: bool = False) -> bool:
+        """Say whether the file of a receipt is there as it was stored. Reads it where the size is right.
+
+        :param by_size: Does not read it: of hundreds of images that would be gigabytes.
+        """
+        if self.images.size(receipt.file) != receipt.bytes:
+            return False
+        if by_size:
+            return True
+        data = self.images.read(receipt.file)
+        return data is not None and hashlib.sha256(data).hexdigest() == receipt.sha256
+
+    def check_nsfw(self, receipt: Receipt) -> None:
+        """Refuse a stored picture that is flagged, where the policy is not to have such.
+
+        :raises NsfwError: It is.
+        """
+        if receipt.nsfw and self.policy.nsfw != "allow":
+            raise NsfwError(
+                f"{receipt.uri}, stored for the same request, is flagged as not safe for work",
+                fix='Change the prompt, or set nsfw="allow"',
+            )
+
+    async def claim(self, deadline: float, *events: Event) -> None:
+        """Become the job's writer, with an entry that holds these events, too."""
+        await asyncio.to_thread(self.journal.claim, deadline, self.clock.time(), *events)
+        self._count(self.journal, events)
+
+    async def write(self, *events: Event, journal: Journal | None = None) -> None:
+        """Write events into this job's journal, or into another that this process has claimed."""
+        if journal is None or journal is self.journal:
+            await self._group_commit.write(*events)
+        else:
+            await asyncio.to_thread(journal.append, self.clock.time(), *events)
+        self._count(journal or self.journal, events)
+
+    def _count(self, journal: Journal, events: tuple[Event, ...]) -> None:
+        for name, number in counts(events, journal.state):
+            self.count(name, number)

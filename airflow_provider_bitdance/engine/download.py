@@ -1,0 +1,198 @@
+"""Store: downloads what is completed, checks it, and writes file, receipt and journal, in this order.
+
+So a receipt means that the file is there, and the journal's "stored" that both are. Each step may be done
+again by a later try; none of them costs money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from tempfile import SpooledTemporaryFile
+
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
+from airflow_provider_bitdance.exceptions import (
+    ModerationError,
+    NsfwError,
+    OutputError,
+    OutputExpiredError,
+    OutputRefusedError,
+    PredictionError,
+    PredictionFailedError,
+    PredictionGoneError,
+    PredictionRefusedError,
+)
+from airflow_provider_bitdance.imaging.validation import MAX_BYTES, ValidImage, validate_image
+from airflow_provider_bitdance.records import Failed, Failure, ImageState, Stored
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.storage import uri_of
+from airflow_provider_bitdance.wavespeed.protocol import failure_of
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+
+DOWNLOAD_SECONDS = 120.0
+DOWNLOAD_PAUSES = (1.0, 3.0)
+KEPT_BY_WAVESPEED = timedelta(days=7)
+
+
+_ERRORS: dict[Failure, type[PredictionError | OutputError]] = {
+    Failure.FAILED: PredictionFailedError,
+    Failure.REFUSED: PredictionRefusedError,
+    Failure.MODERATED: ModerationError,
+    Failure.NSFW: NsfwError,
+    Failure.GONE: PredictionGoneError,
+    Failure.EXPIRED: OutputExpiredError,
+    Failure.UNSAFE: OutputRefusedError,
+}
+_FAILURES = {error: failure for failure, error in _ERRORS.items()}
+
+
+def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
+    """Say whether this try may buy an image whose prediction failed: in an earlier try, and not for good."""
+    is_of_this_try = image.failed_in_try == context.journal.writer.try_number
+    return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try
+
+
+def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
+    """Return the error that the journal has of an image that this try may not buy anew."""
+    error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+    if image.failure is not Failure.FAILED or not context.policy.retry_failed:
+        error.retry_helps = False
+        error.retry_in_words = ""
+    return error
+
+
+async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
+    """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
+
+    :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
+    :raises OutputError: The picture could not be had; it is paid for, and collectable where a retry helps.
+    """
+    try:
+        _check_ended_well(context, image, prediction)
+        receipt = await asyncio.to_thread(_receipt_of_this, context, image)
+        if receipt is None:
+            picture = await _fetch(context, prediction)
+            receipt = await asyncio.to_thread(_keep, context, image, prediction, picture)
+    except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
+        await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
+        if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
+            error.retry_helps = False
+            error.retry_in_words = "A retry does not buy it anew, for retry_failed is off."
+        raise
+    address = context.destination_of(image.plan)
+    bought_here = image.bought_by is None or image.bought_by.same_task(context.journal.job)
+    await context.write(
+        Stored(key=image.plan.key, receipt=context.receipts.uri(address), reused=not bought_here)
+    )
+    context.tell(
+        "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
+        receipt.width,
+        receipt.height,
+        receipt.bytes,
+        (receipt.stored_at - receipt.submitted_at).total_seconds(),
+        receipt.uri,
+    )
+    return receipt
+
+
+def _check_ended_well(context: JobContext, image: ImageState, prediction: Prediction) -> None:
+    if not prediction.is_completed:
+        raise failure_of(prediction, prompt=image.plan.request.prompt)
+    if prediction.is_nsfw and context.policy.nsfw != "allow":
+        raise NsfwError(
+            f"The picture of prediction {prediction.id} is flagged as not safe for work",
+            fix='Change the prompt, or set nsfw="allow" and clear the task to keep it',
+        )
+
+
+def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
+    """Return the receipt that an earlier process wrote for this very prediction, if its file is whole."""
+    receipt = context.receipts.find(context.destination_of(image.plan))
+    if receipt is None or receipt.prediction_id != image.prediction_id:
+        return None
+    return receipt if context.is_intact(receipt) else None
+
+
+async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
+    if not prediction.outputs:
+        raise OutputError(f"Prediction {prediction.id} is completed and has no output yet")
+    for pause in (*DOWNLOAD_PAUSES, None):
+        try:
+            return await _fetch_once(context, prediction.outputs[0])
+        except OutputError as error:
+            if not error.retry_helps:
+                raise
+            if pause is None:
+                _raise_if_expired(context, prediction, error)
+                raise
+            context.log.info("%s Trying again in %.0f s", error, pause)
+        await context.clock.sleep(pause)
+    raise AssertionError("unreachable: the last round returns or raises")
+
+
+async def _fetch_once(context: JobContext, url: str) -> ValidImage:
+    # In memory up to the size of a large picture, beyond that on disk: a bound, not a habit.
+    with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
+        try:
+            async with asyncio.timeout(DOWNLOAD_SECONDS):
+                await context.client.download(url, file, max_bytes=MAX_BYTES)
+        except TimeoutError:
+            raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
+        file.seek(0)
+        data = file.read()
+    return await asyncio.to_thread(validate_image, data)
+
+
+def _raise_if_expired(context: JobContext, prediction: Prediction, error: OutputError) -> None:
+    made = prediction.created_at
+    if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():
+        return
+    raise OutputExpiredError(
+        f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
+        fix="Clear the task to buy the image anew",
+    ) from error
+
+
+def _keep(context: JobContext, image: ImageState, prediction: Prediction, picture: ValidImage) -> Receipt:
+    """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first.
+
+    A process that slept through a clear must not put its old picture, or receipt, over the new one: so it
+    looks at its journal before each. A sleep within the write itself cannot be excluded; the receipt's size
+    and hash tell then that the file is not its own.
+    """
+    address = context.destination_of(image.plan)
+    file = address.file_name(picture.media_type)
+    replaced = context.receipts.find(address)
+    context.journal.check_unchanged()
+    number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
+    if replaced is not None and replaced.prediction_id != prediction.id:
+        context.receipts.withdraw(address)
+    context.images.replace(file, picture.data)
+    receipt = Receipt(
+        uri=uri_of(context.images, file),
+        file=file,
+        prediction_id=prediction.id,
+        request=image.plan.request,
+        seed_asked=image.plan.seed_asked,
+        fingerprint=image.plan.fingerprint,
+        width=picture.width,
+        height=picture.height,
+        media_type=picture.media_type,
+        bytes=len(picture.data),
+        sha256=picture.sha256,
+        nsfw=prediction.is_nsfw,
+        inference_ms=prediction.inference_ms,
+        estimated_cost_usd=image.plan.estimated_cost_usd,
+        possibly_paid=image.possibly_paid,
+        reservation=number,
+        submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
+        stored_at=datetime.fromtimestamp(context.clock.time(), UTC),
+        writer=context.journal.writer,
+    )
+    context.journal.check_unchanged()
+    check_destination_is_ours(context, image, known=number)
+    context.receipts.write(address, receipt)
+    if replaced is not None and replaced.file != file:
+        context.images.remove(replaced.file)
+    return receipt

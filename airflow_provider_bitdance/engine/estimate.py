@@ -1,0 +1,78 @@
+"""Estimate: what is there for a job, what is missing, and what that costs. Reads only, and spends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
+from airflow_provider_bitdance.engine.context import Wanted
+from airflow_provider_bitdance.engine.plan import READS_AT_ONCE
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
+
+__all__ = ["Estimate", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is there for a task, and what is missing.
+
+    :param reuse: Images that are there already.
+    :param buy: Images that are missing.
+    :param cost_usd: What they cost, estimated.
+    :param max_cost_usd: What the task may spend, where it has a limit.
+    """
+
+    reuse: int
+    buy: int
+    cost_usd: float
+    max_cost_usd: float | None = None
+
+    @property
+    def is_within_budget(self) -> bool:
+        """Whether the task would not be refused for its cost."""
+        return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
+
+    def __str__(self) -> str:
+        text = f"{self.reuse} reused, {self.buy} to buy, about {usd(self.cost_usd)}"
+        if not self.is_within_budget:
+            text += f". Would be refused: max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
+        return text
+
+
+async def estimate(
+    client: AsyncClient, records: Folder, images: Folder, policy: Policy, wanted: list[Wanted]
+) -> Estimate:
+    """Look at what is there, and count what is missing.
+
+    :param records: The records path.
+    :param images: The output folder.
+    :raises BitDanceError: The store or, for a live price, the API could not be read.
+    """
+    price = await prices(client, policy, wanted)
+    gate = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def is_there(item: Wanted) -> bool:
+        async with gate:
+            return await asyncio.to_thread(_is_there, records, images, item, client.settings.host)
+
+    there = [False] * len(wanted)
+    if policy.if_exists == "reuse":
+        there = await asyncio.gather(*(is_there(item) for item in wanted))
+    missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
+    return Estimate(
+        reuse=len(wanted) - len(missing),
+        buy=len(missing),
+        cost_usd=sum(price[item.request.model, item.request.size] for item in missing),
+        max_cost_usd=policy.max_cost_usd,
+    )
+
+
+def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str) -> bool:
+    receipt = Receipts(records).find(item.address)
+    if receipt is None or receipt.fingerprint != item.request.fingerprint(api_host):
+        return False
+    return images.size(receipt.file) == receipt.bytes

@@ -1,0 +1,62 @@
+"""What the user chose: the options that decide what is bought, what fails, and how long is waited."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airflow_provider_bitdance.exceptions import NsfwError
+from airflow_provider_bitdance.polling.policy import PollPolicy
+
+IfExists = Literal["reuse", "regenerate", "fail"]
+
+
+Nsfw = Literal["fail", "skip", "allow"]
+
+
+OnLostResponse = Literal["buy_again", "fail"]
+
+
+OnItemFailure = Literal["finish_then_fail", "fail_fast", "tolerate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user chose.
+
+    :param timeout: Seconds that one try waits for its predictions, after the last purchase.
+    :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
+    :param break_even: Seconds that a rest in the triggerer takes at least; what is sooner is waited for here.
+    :param price_usd: Assumed price of one image; ``None`` asks the API.
+    :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
+    :param check_balance: Ask for the account's balance before the first purchase.
+    :param on_lost_response: What to do where an response was lost and the history proves nothing.
+    :param retry_failed: Whether a next try buys an image anew whose prediction failed.
+    :param max_in_flight: Predictions in flight at once; ``None`` finds out what the account takes.
+    :param requests_per_minute: Submissions in any minute; ``None`` is without limit.
+    :param is_batch: Failures of images, and what stops all, are returned and not raised.
+    :param on_item_failure: What one failed image means to the others, and to the job.
+    :param max_failures: With ``"tolerate"``: so many, and no more.
+    """
+
+    timeout: float = 600.0
+    defer_after: float | None = None
+    break_even: float = math.inf
+    if_exists: IfExists = "reuse"
+    nsfw: Nsfw = "fail"
+    price_usd: float | None = 0.01
+    max_cost_usd: float | None = None
+    check_balance: bool = False
+    on_lost_response: OnLostResponse = "buy_again"
+    retry_failed: bool = True
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    is_batch: bool = False
+    on_item_failure: OnItemFailure = "finish_then_fail"
+    max_failures: int | None = None
+    poll: PollPolicy = field(default_factory=PollPolicy)
+
+    def leaves_out(self, error: Exception) -> bool:
+        """Say whether an image of a batch that failed with this counts as no failure."""
+        return self.is_batch and self.nsfw == "skip" and isinstance(error, NsfwError)

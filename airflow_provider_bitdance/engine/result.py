@@ -1,0 +1,200 @@
+"""What a process's work on a job came to: all is done, only waiting is left, or an error ends the try."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.dispatcher import Dispatcher
+from airflow_provider_bitdance.engine.download import recorded_error
+from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
+from airflow_provider_bitdance.records import ImageState, JobState, PlannedImage, Status
+from airflow_provider_bitdance.records.receipts import Receipt
+
+RECEIPTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing is left to do in this try.
+
+    :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
+    :param planned: The plan's images, in their order.
+    :param possibly_paid: By key, submissions that were lost without a response, where there are any.
+    :param bought_usd: What the job's purchases cost, estimated, failed ones among them.
+    :param failures: By key, why an image is not stored. Of a job of one image it is raised.
+    :param stopped: Why not everything was bought. Only of a batch; else it is raised.
+    """
+
+    stored: dict[str, dict[str, Any]]
+    planned: list[PlannedImage]
+    possibly_paid: dict[str, int] = field(default_factory=dict)
+    bought_usd: float = 0.0
+    failures: dict[str, BitDanceError] = field(default_factory=dict)
+    stopped: BitDanceError | None = None
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The summaries of the stored images, in the plan's order."""
+        return list(self.stored.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Only waiting is left, or there is nothing to do for a while; a trigger does that for less.
+
+    :param pending: Prediction ids, each with the Unix time of its submission.
+    :param deadline: Unix time until which this try waits.
+    :param now: Unix time of the last look.
+    :param enough: So many of them have to end; 0 where only the time has to come.
+    :param resume_at: Unix time at which there is likely something to do; no later than `now` if not known.
+    :param to_buy: Images that are still to be bought.
+    """
+
+    pending: dict[str, float]
+    deadline: float
+    now: float
+    enough: int
+    resume_at: float = 0.0
+    to_buy: int = 0
+
+    @property
+    def watched(self) -> dict[str, float]:
+        """The predictions to look at meanwhile.
+
+        Where it is known when there is something to do, the one that this hangs on: it may be quicker.
+        """
+        if self.resume_at <= self.now or not self.enough:
+            return self.pending
+        one = (min if self.to_buy else max)(self.pending, key=self.pending.__getitem__)
+        return {one: self.pending[one]}
+
+
+async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | Waiting:
+    """Say what this process came to.
+
+    :raises Exception: What ends the try: of a job of one image its error, of a batch what nobody thought of.
+    """
+    waiting = _waiting(context, dispatcher)
+    if waiting is not None:
+        return waiting
+    state = context.journal.state
+    stopped = dispatcher.failures.stopped
+    if stopped is not None:
+        if not isinstance(stopped, BitDanceError):
+            raise stopped
+        stopped = _with_what_is_missing(stopped, state)
+        if not context.policy.is_batch:
+            raise stopped
+    # Where all are stopped, an image that has not failed itself is no failure: it is missing, bought or not.
+    ends = {Status.STORED, *((Status.PLANNED, Status.SUBMITTED) if stopped else ())}
+    failures = {
+        image.plan.key: _failure(context, dispatcher, image)
+        for image in state.images.values()
+        if image.plan.key in dispatcher.failures.by_key or image.status not in ends
+    }
+    if failures and len(state.images) == 1 and not context.policy.is_batch:
+        raise next(iter(failures.values()))
+    images = state.images.values()
+    return Finished(
+        stored=await _summaries(context, dispatcher, failures),
+        planned=[image.plan for image in images],
+        possibly_paid={
+            image.plan.key: image.plan.possibly_paid + image.unconfirmed
+            for image in images
+            if image.plan.possibly_paid + image.unconfirmed
+        },
+        bought_usd=sum(image.purchases * image.plan.estimated_cost_usd for image in images),
+        failures=failures,
+        stopped=stopped,
+    )
+
+
+def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
+    """Say what a trigger has to wait for, where a later process goes on with the job."""
+    if dispatcher.failures.stopped is not None:
+        return None
+    state, now, failed = context.journal.state, context.clock.time(), dispatcher.failures.by_key
+    waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in failed]
+    pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
+    if dispatcher.rest is not None:
+        if len(pending) < dispatcher.rest.in_flight:  # something has ended since the rest was decided
+            return Waiting(pending, state.deadline, now, 0, now, dispatcher.to_buy)
+        return Waiting(
+            pending, state.deadline, now, dispatcher.rest.enough, dispatcher.rest.until, dispatcher.to_buy
+        )
+    if waiting and context.policy.defer_after is not None and now < state.deadline:
+        return Waiting(pending, state.deadline, now, len(pending), dispatcher.known_end(waiting))
+    return None
+
+
+def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> BitDanceError:
+    """Return why an image is not stored: found by this process, recorded by an earlier one, or the time."""
+    if image.plan.key in dispatcher.failures.by_key:
+        return dispatcher.failures.by_key[image.plan.key]
+    if image.status is Status.FAILED:
+        return recorded_error(context, image)
+    is_late = context.clock.time() >= context.journal.state.deadline
+    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
+    return PredictionTimeoutError(
+        f"{what}: prediction {image.prediction_id}{dispatcher.trouble}",
+        fix="Its output stays collectable for 7 days",
+    )
+
+
+def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceError:
+    total, stored = len(state.images), len(state.having(Status.STORED))
+    if total > 1:
+        bought = len(state.having(Status.SUBMITTED))
+        missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)
+        cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
+        also = f", {bought} more are bought" if bought else ""
+        what = error.what.rstrip(".")
+        error.what = f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
+    return error
+
+
+async def _summaries(
+    context: JobContext, dispatcher: Dispatcher, failures: dict[str, BitDanceError]
+) -> dict[str, dict[str, Any]]:
+    """Return the summary of each stored image; receipts of earlier processes are read, some at a time.
+
+    :param failures: Takes those of several images whose receipt is gone or is another's by now.
+    """
+    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+    images = context.journal.state.images
+
+    async def summary(image: ImageState) -> dict[str, Any] | None:
+        try:
+            async with gate:
+                receipt = dispatcher.receipts.get(image.plan.key) or await _receipt(context, image)
+        except RecordUnreadableError as error:
+            if len(images) == 1 and not context.policy.is_batch:
+                raise
+            failures[image.plan.key] = error
+            return None
+        return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)
+
+    stored = context.journal.state.having(Status.STORED)
+    summaries = await asyncio.gather(*(summary(image) for image in stored))
+    return {image.plan.key: found for image, found in zip(stored, summaries, strict=True) if found}
+
+
+async def _receipt(context: JobContext, image: ImageState) -> Receipt:
+    address = context.destination_of(image.plan)
+    receipt = await asyncio.to_thread(context.receipts.find, address)
+    if receipt is None:
+        raise RecordUnreadableError(
+            f"The image {address.identity} was stored and its receipt {image.receipt} is gone",
+            fix="Clear the task to have it made anew",
+        )
+    if receipt.fingerprint != image.plan.fingerprint:
+        raise RecordUnreadableError(
+            f"The image {address.identity} was stored, and then replaced with another request by run "
+            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
+            fix="Give the tasks different output_paths, or clear the task to have its image made anew",
+        )
+    return receipt

@@ -1,0 +1,146 @@
+"""Advance: the one way into a job. Folds the journal and does only what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from airflow_provider_bitdance.engine.context import JobContext, Wanted
+from airflow_provider_bitdance.engine.dispatcher import Dispatcher
+from airflow_provider_bitdance.engine.download import may_be_bought_anew, recorded_error
+from airflow_provider_bitdance.engine.plan import plan
+from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
+from airflow_provider_bitdance.engine.takeover import check_is_latest
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, Paid, StorageError
+from airflow_provider_bitdance.records import Adopted, Failed, Intended, Status, Stored
+from airflow_provider_bitdance.records.events import Claimed, Event
+from airflow_provider_bitdance.redaction import shorten
+
+CLAIM_TRIES = 5
+
+
+async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
+    """Move every image of the job forward.
+
+    :param bench: Handles, with the journal loaded.
+    :param wanted: What the user asks for now; where the job has a plan, only compared with it for the log.
+    :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
+    """
+    _warn_if_changed(context, wanted)
+    try:
+        left_open = await _claim(context, wanted)
+        dispatcher = Dispatcher(context)
+        await dispatcher.run(left_open=left_open)
+        outcome = await job_result(context, dispatcher)
+        if isinstance(outcome, Finished):
+            stopped = [outcome.stopped] if outcome.stopped else list(outcome.failures.values())
+            await _release(context, stopped)
+        return outcome
+    except BitDanceError as error:
+        # A record that cannot be read or written costs nothing itself, but the image that it is about may be
+        # bought: by this process or by an earlier one.
+        images = context.journal.state.images.values()
+        is_bought = any(image.prediction_id and not image.reused for image in images)
+        if isinstance(error, StorageError) and error.paid is Paid.NO and is_bought:
+            error.paid = Paid.YES
+        await _release(context, [error])
+        raise
+
+
+async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
+    """Say in the journal that a task is over that has images to buy, where Airflow will not run it again.
+
+    Else other tasks would take it for one at work, and leave it its addresses until its deadline. One with a
+    paid image in flight keeps them until then: the image is to have its place.
+    """
+    state, ours = context.journal.state, context.journal.writer
+    is_bought = bool(state.having(Status.INTENDED, Status.SUBMITTED))
+    is_ours = state.writer is not None and state.writer.token == ours.token
+    comes_back = ours.has_tries_left and any(error.retry_helps for error in errors)
+    if state.has_work and is_ours and not is_bought and not comes_back:
+        # What ended the task is what the user has to see.
+        with contextlib.suppress(BitDanceError):
+            await context.write(Claimed(deadline=0.0))
+
+
+async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
+    """Become the job's writer, with the plan where there is none, and the first intent.
+
+    :return: Whether there are intents of another process, whose answers nobody has seen.
+    """
+    for _ in range(CLAIM_TRIES):
+        state = context.journal.state
+        _check_not_replaced(context)
+        now = context.clock.time()
+        deadline = now + context.policy.timeout
+        ours, last = context.journal.writer, state.writer
+        if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
+            deadline = state.deadline or deadline  # a resume after a deferral is the same try
+        if state.images and (last is None or last.try_number != ours.try_number):
+            await asyncio.to_thread(check_is_latest, context)
+        if len(state.images) == 1 and not context.policy.is_batch:
+            _raise_if_failed_for_good(context)
+        events: list[Event] = []
+        if not state.images:
+            events += await plan(context, wanted)
+        left_open = bool(state.having(Status.INTENDED))
+        # A later process first has to see what the account takes.
+        first = None if state.images else _first_to_buy(wanted, events)
+        if first is not None:
+            events.append(Intended(keys=(first,)))
+        try:
+            await context.claim(deadline, *events)
+        except FencedError:
+            # Somebody wrote between our look and our claim: look again, then claim what is left.
+            await asyncio.to_thread(context.journal.load)
+        else:
+            return left_open
+    raise FencedError(f"Too many processes want the job {context.journal.uri}")
+
+
+def _raise_if_failed_for_good(context: JobContext) -> None:
+    for image in context.journal.state.having(Status.FAILED):
+        if not may_be_bought_anew(context, image):
+            raise recorded_error(context, image)
+
+
+def _check_not_replaced(context: JobContext) -> None:
+    """A process that slept through a retry or a clear, and wakes up before its claim, must not claim back.
+
+    It began before the newer try wrote its last entry. A run that was deleted and made again did not: it has
+    low numbers, too, and goes on with the job.
+    """
+    ours, state = context.journal.writer, context.journal.state
+    last = state.writer
+    if last is None or not last.job.same_task(ours.job) or context.started_at > state.time:
+        return
+    if last.try_number > ours.try_number:
+        raise FencedError(f"Try {last.try_number} of this task has taken over the job {context.journal.uri}")
+
+
+def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
+    """Say so where the fields render to other requests than those that this job has planned."""
+    images, host = context.journal.state.images, context.client.settings.host
+    changed = [
+        item
+        for item in wanted
+        if item.key in images and images[item.key].plan.fingerprint != item.request.fingerprint(host)
+    ]
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        context.log.warning(
+            "The task asks for %r now, and for %r when it was planned%s. It goes on with its plan; clear it "
+            "when it has ended to have the new image",
+            shorten(changed[0].request.prompt),
+            shorten(images[changed[0].key].plan.request.prompt),
+            more,
+        )
+
+
+def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
+    """Return the key of an image whose intent can go into the plan's own entry.
+
+    Not one that the user named: its address has to be reserved first.
+    """
+    settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
+    return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)

@@ -1,0 +1,117 @@
+"""Takeover: what earlier generations of a task have bought, and how their processes are stopped.
+
+A job that is taken over has its journal claimed, so a process of it that is still alive stops before it spends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from datetime import UTC, datetime
+
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.lost_responses import resolve_intents
+from airflow_provider_bitdance.exceptions import (
+    FencedError,
+    InputError,
+    RecordUnreadableError,
+)
+from airflow_provider_bitdance.records import (
+    Adopted,
+    ImageState,
+    Job,
+    Journal,
+    Status,
+)
+
+_GENERATION = re.compile(r"/generation=(\d+)/")
+
+
+async def take_over_earlier(context: JobContext) -> Journal | None:
+    """Return the journal of the task's last generation that got as far as a plan, and stop its processes.
+
+    A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
+    """
+    if context.journal.writer.try_number == 1:
+        return None  # nothing was cleared yet
+    for earlier in await asyncio.to_thread(_earlier, context):
+        if not earlier.state.is_stored:
+            await stop_job(context, earlier)  # one without a plan may be about to claim
+        if earlier.state.images:
+            return earlier
+    return None
+
+
+def check_is_latest(context: JobContext) -> None:
+    """Refuse to go on with a journal of before the last clear: ``max_tries`` can come back to an old value.
+
+    :raises InputError: It is such a one.
+    """
+    for other in _earlier(context):
+        if context.journal.state.planned_at < other.state.planned_at < math.inf:
+            raise InputError(
+                "The task was cleared, and its max_tries is that of a plan before the last one: "
+                f"{context.journal.uri}",
+                fix="Clear the task once more",
+            )
+
+
+def _earlier(context: JobContext) -> list[Journal]:
+    """Return the journals of the task's other generations: those without a plan, then the last one first.
+
+    The last one is not the one with the highest number: with fewer ``retries`` in the Dag file, a clear
+    lowers ``max_tries``.
+
+    :raises RecordUnreadableError: One is damaged that may be the last.
+    """
+    job, writer = context.journal.job, context.journal.writer
+    found = (_GENERATION.search(name) for name in context.records.names(job.task_folder))
+    numbers = {int(match[1]) for match in found if match} | set(range(job.generation))
+    journals: list[Journal] = []
+    for number in sorted(numbers - {job.generation}, reverse=True):
+        journal = Journal(context.records, writer, job=job.model_copy(update={"generation": number}))
+        try:
+            journal.load()
+        except RecordUnreadableError as error:
+            if not any(newer.state.images for newer in journals):
+                raise
+            context.log.warning("%s. A later plan of this task can be read, and holds", error.what)
+        else:
+            journals.append(journal)
+    # Sorting keeps the order of equals: the higher number first.
+    return sorted(journals, key=lambda journal: journal.state.planned_at or math.inf, reverse=True)
+
+
+def adoption(image: ImageState, key: str, owner: Job) -> Adopted:
+    """Return the event by which a job makes another's prediction its own, too."""
+    return Adopted(
+        key=key,
+        request=image.plan.request,
+        prediction_id=image.prediction_id,
+        submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
+        bought_by=image.bought_by or owner,
+    )
+
+
+async def stop_job(context: JobContext, journal: Journal) -> None:
+    """Claim another job's journal: its process stops at its next entry, or before its next purchase.
+
+    The caller has to look again: it may have bought in the last moment.
+    """
+    while True:
+        now = context.clock.time()
+        try:
+            await asyncio.to_thread(journal.claim, now, now)
+        except FencedError:
+            await asyncio.to_thread(journal.load)
+        else:
+            break
+    if journal.state.having(Status.INTENDED):
+        context.log.warning("%s was stopped before a response came", job_name(journal.job))
+        await resolve_intents(context, journal)
+
+
+def job_name(job: Job) -> str:
+    index = f" [{job.map_index}]" if job.map_index >= 0 else ""
+    return f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}"

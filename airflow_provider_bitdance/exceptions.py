@@ -1,0 +1,348 @@
+"""Every error of this package, and the two questions each one answers.
+
+*Does a retry help?* (``retry_helps``) and *may an image be paid for?* (``paid``). Operators turn an error
+that no retry can mend into ``AirflowFailException``; nothing in the package decides by message text.
+
+::
+
+    BitDanceError
+    ├── InputError                  no retry · not paid      also a ValueError
+    ├── APIError                                             the API answered, and said no
+    │   ├── AuthenticationError     no retry · not paid      401, 403
+    │   ├── InsufficientCreditError no retry · not paid      400 "Insufficient credits"
+    │   ├── RequestRefusedError     no retry · not paid      400 and every other 4xx
+    │   ├── NotFoundError           no retry · not paid      404
+    │   ├── RateLimitError          retry    · not paid      429
+    │   └── ServerError             retry    · possibly      5xx, redirects, unknown envelope codes
+    ├── BudgetError                 no retry · not paid      more than max_cost_usd, or than the balance
+    ├── UnconfirmedPurchaseError    no retry · possibly      a lost response, and on_lost_response="fail"
+    ├── TransportError                                       no usable answer arrived
+    │   ├── NotSentError            retry    · not paid      no connection, so the request never left
+    │   ├── LostResponseError         retry    · possibly      sent, but the response was lost
+    │   └── GarbledResponseError      retry    · possibly      a response that is not the API's
+    ├── PredictionError                                      the prediction ended without a picture
+    │   ├── PredictionFailedError   retry    · refunded by WaveSpeed, so counted as not paid
+    │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
+    │   ├── ModerationError         no retry · possibly      content moderation
+    │   │   └── NsfwError           no retry · paid          the picture itself is flagged
+    │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
+    ├── ItemsFailedError            retry    · possibly      some images of a batch failed
+    ├── PredictionTimeoutError      retry    · paid          a retry looks again and buys nothing
+    ├── TaskKilledError             retry    · not paid      Airflow stopped the task
+    ├── OutputError                 retry    · paid          the download failed or is not a whole image
+    │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private address
+    │   └── OutputExpiredError      no retry · paid          older than WaveSpeed's 7 days
+    └── RecordError                                          the journal or a receipt
+        ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
+        │   └── RecordNewerError    retry    · possibly      written by a newer version of this package
+        ├── StorageError            retry    · not paid      the store could not be read or written
+        ├── DestinationBusyError        retry    · not paid      another task is about to buy the same image
+        └── FencedError             retry    · not paid      another process has taken over this job
+
+``paid`` of a GET is always ``NO``; what the table says of "possibly" holds for a submission.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+__all__ = [
+    "APIError",
+    "DestinationBusyError",
+    "AuthenticationError",
+    "BitDanceError",
+    "BudgetError",
+    "FencedError",
+    "GarbledResponseError",
+    "InputError",
+    "InsufficientCreditError",
+    "ItemsFailedError",
+    "LostResponseError",
+    "ModerationError",
+    "NotFoundError",
+    "NotSentError",
+    "NsfwError",
+    "OutputError",
+    "OutputExpiredError",
+    "OutputRefusedError",
+    "Paid",
+    "PredictionError",
+    "PredictionFailedError",
+    "PredictionGoneError",
+    "PredictionRefusedError",
+    "PredictionTimeoutError",
+    "RateLimitError",
+    "RecordError",
+    "RecordNewerError",
+    "RecordUnreadableError",
+    "RequestRefusedError",
+    "ServerError",
+    "StorageError",
+    "TaskKilledError",
+    "TransportError",
+    "UnconfirmedPurchaseError",
+]
+
+
+class Paid(StrEnum):
+    """Whether the image that an error is about may have been charged."""
+
+    NO = "no"
+    POSSIBLY = "possibly"
+    YES = "yes"
+
+
+_PAID_IN_WORDS = {
+    Paid.NO: "Nothing was charged for it.",
+    Paid.POSSIBLY: "The image may have been charged.",
+    Paid.YES: "The image is paid for.",
+}
+
+
+class BitDanceError(Exception):
+    """Base of all errors of this package.
+
+    :param what: What was wrong, as a sentence.
+    :param allowed: What would have been right.
+    :param fix: What to do about it.
+    :param paid: Overrides the class's answer to "may an image be paid for?".
+    """
+
+    retry_helps: bool = False
+    default_paid: ClassVar[Paid] = Paid.NO
+    retry_in_words: str = ""
+
+    def __init__(
+        self, what: str, *, allowed: str | None = None, fix: str | None = None, paid: Paid | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.allowed = allowed
+        self.fix = fix
+        self.paid = self.default_paid if paid is None else paid
+
+    def __str__(self) -> str:
+        retry = self.retry_in_words or ("A retry may help." if self.retry_helps else "A retry does not help.")
+        parts = [
+            _sentence(self.what),
+            f"Allowed: {_sentence(self.allowed)}" if self.allowed else "",
+            _sentence(self.fix) if self.fix else "",
+            retry,
+            _PAID_IN_WORDS[self.paid],
+        ]
+        return " ".join(part for part in parts if part)
+
+
+class InputError(BitDanceError, ValueError):
+    """What the user gave cannot be used: an operator argument or a field of the connection."""
+
+
+class APIError(BitDanceError):
+    """The API answered, and the answer is an error.
+
+    :param what: What was wrong.
+    :param status: The HTTP status, or the envelope's code where that is the one that says no.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        status: int,
+        allowed: str | None = None,
+        fix: str | None = None,
+        paid: Paid | None = None,
+    ) -> None:
+        super().__init__(what, allowed=allowed, fix=fix, paid=paid)
+        self.status = status
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, wrong, or not allowed to do this (401, 403)."""
+
+
+class InsufficientCreditError(APIError):
+    """The account cannot pay; WaveSpeed says so with HTTP 400."""
+
+
+class RequestRefusedError(APIError):
+    """The API refused the request (400 and other 4xx): no task was created."""
+
+
+class NotFoundError(APIError):
+    """The API knows no such model or prediction (404)."""
+
+
+class RateLimitError(APIError):
+    """Too many requests or too many tasks in flight (429): no task was created.
+
+    :param retry_after: Seconds that the API asks to wait; ``None`` when it does not say.
+    """
+
+    retry_helps = True
+
+    def __init__(
+        self, what: str, *, status: int = 429, retry_after: float | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what, status=status, fix=fix)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """The API failed (5xx), redirected, or answered with a code that its documentation does not name."""
+
+    retry_helps = True
+    default_paid = Paid.POSSIBLY
+
+
+class BudgetError(BitDanceError):
+    """What is still to be bought costs more than ``max_cost_usd`` allows, or than the account has."""
+
+
+class UnconfirmedPurchaseError(BitDanceError):
+    """An response was lost, nothing proves what became of it, and the user wants to decide."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class TransportError(BitDanceError):
+    """No usable answer arrived."""
+
+    retry_helps = True
+
+
+class NotSentError(TransportError):
+    """No connection was made, so the request certainly never left this machine."""
+
+
+class LostResponseError(TransportError):
+    """The request was sent, at least in part, and no answer was read."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class GarbledResponseError(TransportError):
+    """A response with a good status that is not what the API documents: no JSON, no data, no id."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class PredictionError(BitDanceError):
+    """The prediction ended without a picture."""
+
+
+class PredictionFailedError(PredictionError):
+    """The service failed at it. WaveSpeed refunds failed predictions within 3 hours (refund policy)."""
+
+    retry_helps = True
+    retry_in_words = "A retry buys the image anew; WaveSpeed refunds failed predictions."
+
+
+class PredictionRefusedError(PredictionError):
+    """The service refused the input after the task was created (codes 1400 to 1402, 1407)."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class ModerationError(PredictionError):
+    """Content moderation refused the prompt."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class NsfwError(ModerationError):
+    """The picture is flagged as not safe for work, and the policy is not to keep it."""
+
+    default_paid = Paid.YES
+
+
+class PredictionGoneError(PredictionError):
+    """Somebody cancelled or deleted the prediction, or the API no longer knows it."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class ItemsFailedError(BitDanceError):
+    """Some images of a batch failed; the others are stored. No retry helps where it helps none of them."""
+
+    retry_helps = True
+    default_paid = Paid.POSSIBLY
+    retry_in_words = "A retry asks only for what is missing."
+
+
+class PredictionTimeoutError(BitDanceError):
+    """The prediction was not done in time. It goes on at WaveSpeed and stays collectable for 7 days."""
+
+    retry_helps = True
+    default_paid = Paid.YES
+    retry_in_words = "A retry looks at the same prediction again and buys nothing."
+
+
+class OutputError(BitDanceError):
+    """The output could not be downloaded, or what came is not a whole PNG, JPEG or WebP image."""
+
+    retry_helps = True
+    default_paid = Paid.YES
+    retry_in_words = "A retry downloads it again and buys nothing."
+
+
+class OutputRefusedError(OutputError):
+    """The output is not safe to take: too large, a decompression bomb, a forbidden address."""
+
+    retry_helps = False
+    retry_in_words = ""
+
+
+class OutputExpiredError(OutputError):
+    """The output is older than the 7 days for which WaveSpeed keeps it."""
+
+    retry_helps = False
+    retry_in_words = ""
+
+
+class RecordError(BitDanceError):
+    """The journal or a receipt could not be used."""
+
+
+class RecordUnreadableError(RecordError):
+    """A record is damaged, or breaks the format's rules."""
+
+    default_paid = Paid.POSSIBLY
+
+
+class RecordNewerError(RecordUnreadableError):
+    """A record is whole, and this version does not know what it says."""
+
+    retry_helps = True
+    retry_in_words = "A retry helps where it runs on a worker that is upgraded."
+
+
+class StorageError(RecordError):
+    """The store that holds records or images could not be read or written."""
+
+    retry_helps = True
+
+
+class DestinationBusyError(RecordError):
+    """Another task is about to buy the same image for the same address, and has not said that it did."""
+
+    retry_helps = True
+
+
+class TaskKilledError(BitDanceError):
+    """Airflow told the task to stop. What is bought is in the journal."""
+
+    retry_helps = True
+    retry_in_words = "A retry, or a clear, waits for what is bought and buys only the rest."
+
+
+class FencedError(RecordError):
+    """Another process of the same job has claimed the journal; this one must do nothing more."""
+
+    retry_helps = True
+    retry_in_words = "A retry reads the journal and goes on from there."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

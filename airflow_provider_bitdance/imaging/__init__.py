@@ -1,0 +1,1 @@
+"""Imaging: checks images that were received, and draws contact sheets. Pure; needs Pillow."""

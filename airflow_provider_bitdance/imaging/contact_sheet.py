@@ -1,0 +1,122 @@
+"""Contact sheet: one JPEG with all variants of an item, for a person to choose from.
+
+Pictures are opened one after the other and kept as thumbnails, so a sheet takes the memory of its largest
+picture and of the sheet itself. The same pictures give the same bytes, with one version of Pillow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from airflow_provider_bitdance.imaging.validation import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+SIDE = 512
+"""The longest side of a thumbnail, pixels."""
+
+_NARROWEST = 240
+_GAP = 24
+_LABEL_GAP = 10
+_FONT_SIZE = 20
+_LINE = 28
+_BACKGROUND, _MISSING, _INK, _PALE = "#f4f4f2", "#dcdcd8", "#1d1d1b", "#6b6b66"
+_QUALITY = 90
+
+
+def comment_of(sheet: bytes) -> str:
+    """Return the comment that a sheet was made with; empty where it is none of ours."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(sheet), formats=("JPEG",)) as image:
+            return bytes(image.info.get("comment", b"")).decode("ascii", "replace")
+    except Exception:
+        return ""
+
+
+def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -> bytes:
+    """Return one JPEG that shows all pictures in a grid, each above its label. Blocks while it decodes.
+
+    A picture that cannot be decoded is said to be so in its place: the sheet is a help, its batch is paid.
+
+    :param pictures: Label and file of each, in the order to show; give a generator to have one file in
+        memory at a time. A label has a line or two, such as ``"cat-v1\\nseed 42"``.
+    :param comment: Goes into the file, in ASCII.
+    :raises ValueError: There are none.
+    """
+    from PIL import (
+        Image,
+        ImageDraw,
+        ImageFont,
+    )  # not at the top: Dag files import this package, and need no Pillow
+
+    cells = [(label.split("\n"), _thumbnail(data)) for label, data in pictures]
+    if not cells:
+        raise ValueError("A contact sheet needs a picture")
+    rows = math.isqrt(len(cells))
+    columns = math.ceil(len(cells) / rows)
+    shown = [thumbnail for _, thumbnail in cells if thumbnail is not None]
+    width = max([_NARROWEST, *(thumbnail.width for thumbnail in shown)])
+    height = max([_NARROWEST, *(thumbnail.height for thumbnail in shown)])
+    label_height = _LABEL_GAP + _LINE * max(len(lines) for lines, _ in cells)
+    step_x, step_y = width + _GAP, height + label_height + _GAP
+    sheet = Image.new("RGB", (_GAP + columns * step_x, _GAP + rows * step_y), _BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for number, (lines, thumbnail) in enumerate(cells):
+        left, top = _GAP + number % columns * step_x, _GAP + number // columns * step_y
+        if thumbnail is None:
+            pen.rectangle((left, top, left + width - 1, top + height - 1), fill=_MISSING)
+            pen.text((left + _GAP, top + _GAP), "cannot be shown", font=font, fill=_PALE)
+        else:
+            # At the bottom of its cell, and so next to its label.
+            sheet.paste(thumbnail, (left, top + height - thumbnail.height))
+        _write(pen, lines, (left, top + height + _LABEL_GAP), width, font)
+    file = BytesIO()
+    sheet.save(file, "JPEG", quality=_QUALITY, comment=comment.encode("ascii"))
+    return file.getvalue()
+
+
+def _thumbnail(data: bytes) -> Image.Image | None:
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("too many pixels")
+            image.draft("RGB", (SIDE, SIDE))  # lets a JPEG decode at a fraction of its size
+            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            thumbnail = image.convert("RGBA")
+    except Exception:  # Pillow's decoders raise many kinds, SyntaxError among them
+        return None
+    ground = Image.new("RGB", thumbnail.size, _BACKGROUND)
+    ground.paste(thumbnail, mask=thumbnail)
+    return ground
+
+
+def _write(pen: ImageDraw.ImageDraw, lines: list[str], at: tuple[int, int], width: int, font: Font) -> None:
+    for number, text in enumerate(lines):
+        place = at[0], at[1] + number * _LINE
+        pen.text(place, _fitted(text, font, width), font=font, fill=_PALE if number else _INK)
+
+
+def _fitted(text: str, font: Font, width: int) -> str:
+    """Cut a label that is too wide in its middle: the ends of keys tell variants apart."""
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text) - 1
+    while kept and font.getlength(_cut(text, kept)) > width:
+        kept -= 1
+    return _cut(text, kept)
+
+
+def _cut(text: str, kept: int) -> str:
+    end = kept // 2
+    return f"{text[: kept - end]}...{text[len(text) - end :]}"

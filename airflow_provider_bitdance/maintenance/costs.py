@@ -1,0 +1,126 @@
+"""Money: what the records estimate against the bill, and which lost purchases were made. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from math import fsum, inf
+
+from airflow_provider_bitdance.engine.lost_responses import Proof, proof_of
+from airflow_provider_bitdance.maintenance.account import CLOCK_MARGIN, charged
+from airflow_provider_bitdance.maintenance.report import (
+    Cost,
+    PossiblyPaid,
+    Unattributed,
+    UntrackedPrediction,
+    Verdict,
+)
+from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+
+SETTLING = timedelta(minutes=2)
+"""A younger prediction that no record knows may be a purchase whose answer is on its way."""
+DAY = 24 * 3600.0
+
+
+def costs(
+    purchases: Iterable[Purchase], bill: Sequence[BillingRecord], since: datetime
+) -> tuple[tuple[Cost, ...], Unattributed]:
+    """Compare what was bought since a time with the bill, by Dag and day of the purchase (UTC).
+
+    :param purchases: Everything that some record says was bought, each prediction once.
+    """
+    paid: dict[str, list[float]] = defaultdict(list)
+    for record in bill:
+        paid[record.prediction_id].append(charged(record))
+    groups: dict[tuple[str, date], list[Purchase]] = defaultdict(list)
+    known = set()
+    for purchase in purchases:
+        known.add(purchase.prediction_id)
+        if purchase.bought_at >= since.timestamp():
+            day = datetime.fromtimestamp(purchase.bought_at, UTC).date()
+            groups[purchase.job.dag_id, day].append(purchase)
+    by_day = [
+        Cost(
+            dag_id=dag_id,
+            day=day,
+            predictions=len(bought),
+            estimated_usd=_usd(purchase.estimated_cost_usd for purchase in bought),
+            real_usd=_usd(price for purchase in bought for price in paid[purchase.prediction_id]),
+            unbilled=sum(not paid[purchase.prediction_id] for purchase in bought),
+        )
+        for (dag_id, day), bought in sorted(groups.items())
+    ]
+    others = [
+        record
+        for record in bill
+        if record.prediction_id not in known and (record.created_at is None or record.created_at >= since)
+    ]
+    unattributed = Unattributed(len({record.prediction_id for record in others}), _usd(map(charged, others)))
+    return tuple(by_day), unattributed
+
+
+def unknown_to(known: set[str], history: Iterable[Prediction], now: float) -> list[Prediction]:
+    """Return the account's predictions that no record knows, and that have had time to be recorded."""
+    settled = datetime.fromtimestamp(now, UTC) - SETTLING
+    return [
+        prediction
+        for prediction in history
+        if prediction.id not in known and (prediction.created_at is None or prediction.created_at <= settled)
+    ]
+
+
+def untracked_prediction(prediction: Prediction, now: float) -> UntrackedPrediction:
+    """Describe a prediction that no record knows, its prompt cut short."""
+    made = prediction.created_at
+    return UntrackedPrediction(
+        prediction_id=prediction.id,
+        model=prediction.model,
+        status=prediction.status,
+        age_days=round((now - made.timestamp()) / DAY, 2) if made else 0.0,
+        prompt=shorten(str((prediction.input or {}).get("prompt", ""))),
+    )
+
+
+def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float) -> list[PossiblyPaid]:
+    """Say of each lost purchase whether the account's history proves that it was bought, or that it was not.
+
+    :param unknown: The history's predictions that no record knows.
+    :param oldest: Unix time from which the history is known.
+    """
+    left = sorted(unknown, key=_made_at)
+    explained = []
+    for loss in sorted(losses, key=lambda loss: loss.intended_at):
+        start = loss.intended_at - CLOCK_MARGIN.total_seconds()
+        proofs = {item.id: proof_of(item, loss.request) for item in left if _made_at(item) >= start}
+        ours = [name for name, proof in proofs.items() if proof is Proof.OURS]
+        found = loss.prediction_id or next(iter(ours), "")
+        left = [item for item in left if item.id != found]
+        # Only where every prediction that it could be shows its inputs does finding none say something.
+        is_told = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
+        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_told else Verdict.UNKNOWN
+        explained.append(
+            PossiblyPaid(
+                job=loss.job,
+                key=loss.key,
+                prompt=shorten(loss.request.prompt),
+                at=datetime.fromtimestamp(loss.intended_at, UTC),
+                estimated_cost_usd=loss.estimated_cost_usd,
+                verdict=verdict,
+                prediction_id=found,
+                reason=loss.reason,
+            )
+        )
+    return explained
+
+
+def _made_at(prediction: Prediction) -> float:
+    """Return when a prediction was made, in Unix time; one that does not say so may be of any time."""
+    return prediction.created_at.timestamp() if prediction.created_at else inf
+
+
+def _usd(amounts: Iterable[float]) -> float:
+    """Add up US dollars, without the dust of binary fractions."""
+    return round(fsum(amounts), 6)

@@ -1,0 +1,270 @@
+"""Reads every journal and receipt below a records path. Blocks; a damaged record is a finding, not a stop."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.records import (
+    Adopted,
+    ImageState,
+    Intended,
+    Job,
+    JobState,
+    Lost,
+    Orphaned,
+    Status,
+    Submitted,
+    fold,
+)
+from airflow_provider_bitdance.records.codec import read_record
+from airflow_provider_bitdance.records.events import FORMAT, Entry, Event
+from airflow_provider_bitdance.records.receipts import FORMAT as RECEIPT_FORMAT
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+
+READERS = 16
+"""Files read at once: a store far away takes tens of milliseconds for each."""
+BOUGHT_TOO = "a process that had been replaced bought it, too"
+_ENTRY = re.compile(r"(jobs/.+)/(\d{6,})\.json")
+_RECEIPT = re.compile(r"receipts/[^/.][^/]*\.json")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person has to look at.
+
+    :param uri: Where.
+    """
+
+    uri: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A prediction that a job bought.
+
+    :param bought_at: Unix time.
+    """
+
+    prediction_id: str
+    job: Job
+    bought_at: float
+    estimated_cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A purchase that was possibly paid and gave its job no image.
+
+    :param intended_at: Unix time at which the job was about to buy.
+    :param prediction_id: Where it is known: a process that had been replaced bought it.
+    """
+
+    job: Job
+    key: str
+    request: ImageRequest
+    intended_at: float
+    estimated_cost_usd: float
+    reason: str
+    prediction_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One journal: where the job stands, and all that it bought on the way there.
+
+    :param last_try: Number of the last try of the job's own task.
+    :param predictions: Every prediction id that the journal names.
+    """
+
+    uri: str
+    job: Job
+    last_try: int
+    state: JobState
+    purchases: tuple[Purchase, ...]
+    losses: tuple[Loss, ...]
+    predictions: frozenset[str]
+
+    @property
+    def open_images(self) -> list[ImageState]:
+        """The images that are bought, or were about to be, and neither stored nor failed."""
+        return self.state.having(Status.INTENDED, Status.SUBMITTED)
+
+    @property
+    def models(self) -> set[str]:
+        """The models that the job's images are asked of."""
+        return {image.plan.request.model for image in self.state.images.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt, and where it lies."""
+
+    uri: str
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All that lies below one records path, jobs by Dag, task, map index and time."""
+
+    uri: str
+    jobs: tuple[JobRecord, ...]
+    receipts: tuple[StoredReceipt, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def predictions(self) -> set[str]:
+        """Every prediction id that some record names."""
+        named = {found.receipt.prediction_id for found in self.receipts}
+        return named.union(*(record.predictions for record in self.jobs))
+
+    @property
+    def purchases(self) -> list[Purchase]:
+        """Every prediction that some record says was bought, once. A receipt may outlive its journal."""
+        found = {purchase.prediction_id: purchase for record in self.jobs for purchase in record.purchases}
+        for receipt in (stored.receipt for stored in self.receipts):
+            bought = Purchase(
+                receipt.prediction_id,
+                receipt.writer.job,
+                receipt.submitted_at.timestamp(),
+                receipt.estimated_cost_usd,
+            )
+            found.setdefault(receipt.prediction_id, bought)
+        return list(found.values())
+
+    def has_later(self, record: JobRecord) -> bool:
+        """Say whether the task was cleared since this job, and has planned anew."""
+        others = (other for other in self.jobs if other.job.same_task(record.job))
+        return any(other.state.planned_at > record.state.planned_at for other in others)
+
+
+def read_records(records: Folder) -> Records:
+    """Read all journals and receipts.
+
+    :raises StorageError: The store failed.
+    """
+    journals: Counter[str] = Counter()
+    for name in records.names("jobs"):
+        if match := _ENTRY.fullmatch(name):
+            journals[match[1]] = max(journals[match[1]], int(match[2]))
+    receipts = [name for name in records.names("receipts") if _RECEIPT.fullmatch(name)]
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(READERS) as pool:
+        jobs = pool.map(lambda item: _or_finding(_read_listed, records, *item), sorted(journals.items()))
+        stored = pool.map(lambda name: _or_finding(_read_receipt, records, name), sorted(receipts))
+        good_jobs, good_receipts = list(_good(jobs, findings)), list(_good(stored, findings))
+    good_jobs.sort(key=lambda record: (record.job.dag_id, record.job.task_id, record.job.map_index))
+    return Records(records.uri, tuple(good_jobs), tuple(good_receipts), tuple(findings))
+
+
+def read_job(records: Folder, name: str) -> JobRecord | None:
+    """Read one journal; ``None`` where its own task has written nothing into it.
+
+    :param name: The journal's folder below the records path.
+    :raises RecordUnreadableError: An entry is damaged or of a newer format.
+    :raises StorageError: The store failed.
+    """
+    state, entries = JobState(), []
+    while (data := records.read(file := f"{name}/{state.number + 1:06}.json")) is not None:
+        entry = read_record(Entry, data, newest=FORMAT, uri=uri_of(records, file))
+        state = fold(state, entry)
+        entries.append(entry)
+    # Another task, or a later generation of this one, may have written here, too: to stop it.
+    own = [entry.writer for entry in entries if entry.writer.job.folder == name]
+    if not own:
+        return None
+    return JobRecord(
+        uri=uri_of(records, name),
+        job=own[-1].job,
+        last_try=own[-1].try_number,
+        state=state,
+        purchases=tuple(_purchases(state, own[-1].job, entries)),
+        losses=tuple(_losses(state, own[-1].job, entries)),
+        predictions=frozenset(
+            event.prediction_id
+            for _, event in _events(entries)
+            if isinstance(event, Submitted | Adopted | Orphaned)
+        ),
+    )
+
+
+def _purchases(state: JobState, job: Job, entries: list[Entry]) -> Iterator[Purchase]:
+    """Yield what was bought, each prediction once: history may prove one that its process then notes, too."""
+    seen = set()
+    for entry, event in _events(entries):
+        if isinstance(event, Submitted | Orphaned) and event.prediction_id not in seen:
+            seen.add(event.prediction_id)
+            cost = state.images[event.key].plan.estimated_cost_usd
+            yield Purchase(event.prediction_id, job, entry.time.timestamp(), cost)
+
+
+def _losses(state: JobState, job: Job, entries: list[Entry]) -> Iterable[Loss]:
+    """Return the intents that were possibly paid and gave the job no prediction, each once."""
+    submitted = {event.prediction_id for _, event in _events(entries) if isinstance(event, Submitted)}
+    intents: Counter[str] = Counter()
+    intended_at: dict[tuple[str, int], float] = {}
+    found: dict[tuple[str, int], Loss] = {}
+    for entry, event in _events(entries):
+        now = entry.time.timestamp()
+        if isinstance(event, Intended):
+            intents.update(event.keys)
+            intended_at |= {(key, intents[key]): now for key in event.keys}
+            continue
+        if isinstance(event, Lost):
+            intent, reason, prediction_id = intents[event.key], event.reason, ""
+        elif isinstance(event, Orphaned) and event.prediction_id not in submitted:
+            # The process that had been replaced tells what became of an intent that was taken for lost.
+            intent, reason, prediction_id = event.intent, BOUGHT_TOO, event.prediction_id
+        else:
+            continue
+        plan, when = state.images[event.key].plan, intended_at.get((event.key, intent), now)
+        cost = plan.estimated_cost_usd
+        found[event.key, intent] = Loss(job, event.key, plan.request, when, cost, reason, prediction_id)
+    return found.values()
+
+
+def _events(entries: list[Entry]) -> Iterator[tuple[Entry, Event]]:
+    return ((entry, event) for entry in entries for event in entry.events)
+
+
+def _read_listed(records: Folder, name: str, last: int) -> JobRecord | None:
+    record = read_job(records, name)
+    if record is not None and record.state.number < last:
+        raise RecordUnreadableError(f"Entry {record.state.number + 1} of {last} is missing")
+    return record
+
+
+def _read_receipt(records: Folder, name: str) -> StoredReceipt | None:
+    data, uri = records.read(name), uri_of(records, name)
+    if data is None:
+        return None  # withdrawn since it was listed
+    return StoredReceipt(uri, read_record(Receipt, data, newest=RECEIPT_FORMAT, uri=uri))
+
+
+def _or_finding(
+    read: Callable[..., T | None], records: Folder, name: str, *more: object
+) -> T | Finding | None:
+    try:
+        return read(records, name, *more)
+    except RecordUnreadableError as error:
+        return Finding(uri_of(records, name), error.what)
+
+
+def _good(found: Iterable[T | Finding | None], findings: list[Finding]) -> Iterator[T]:
+    """Yield what could be read, and put aside what could not."""
+    for item in found:
+        if isinstance(item, Finding):
+            findings.append(item)
+        elif item is not None:
+            yield item

@@ -1,0 +1,147 @@
+"""From Airflow's context to what the engine needs: who we are, and where records and images lie."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from airflow_provider_bitdance.exceptions import Paid, RecordUnreadableError, StorageError
+from airflow_provider_bitdance.records import Job, Journal, Owner
+from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.naming import safe_name
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_bitdance.engine.context import Log
+    from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+
+
+def job_of(context: Context) -> Job:
+    """Return the job of the task instance that runs.
+
+    The generation is what changes when a user clears the task and not when Airflow retries it: ``max_tries``
+    is set when the task instance is made, and by a clear, to the tries so far plus ``retries``
+    (``models/taskinstance.py``, 3.1 to 3.4). ``retries`` itself may be edited in the Dag file meanwhile.
+    """
+    ti = context["ti"]
+    return Job(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        generation=ti.max_tries or 0,
+    )
+
+
+def this_owner(context: Context) -> Owner:
+    """Return this process as the journal knows it."""
+    return Owner(
+        job=job_of(context),
+        try_number=context["ti"].try_number,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        token=uuid4().hex,
+    )
+
+
+def run_start(context: Context) -> float:
+    """Return the Unix time at which the Dag run began; when a finished one is cleared, it begins anew."""
+    start = getattr(context.get("dag_run"), "start_date", None)
+    return start.timestamp() if start is not None else math.inf
+
+
+def default_stem(job: Job) -> str:
+    """Return the name of an image in a folder. The Dag's id is in it, for two Dags may share the folder, and
+    a scheduled run has the same id in both."""
+    ids = [job.dag_id, job.task_id, job.run_id, *([str(job.map_index)] if job.map_index >= 0 else [])]
+    return safe_name(".".join(ids), parts=ids)
+
+
+def counter(job: Job) -> Callable[[str, int], None]:
+    """Return what takes the engine's metrics: Airflow's Stats, tagged with Dag and task."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    tags = {"dag_id": job.dag_id, "task_id": job.task_id}
+
+    def count(name: str, number: int) -> None:
+        Stats.incr(name, number, tags=tags)
+
+    return count
+
+
+def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str, Any]) -> None:
+    """Put the result into the event of each asset that the task updates."""
+    from airflow.sdk import Asset
+
+    for outlet in outlets:
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra = extra
+
+
+def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
+    """Tell Airflow's hook lineage, and so OpenLineage, what the task has made: one output a task.
+
+    :param uri: Of the image, or of the manifest. The connection's id is information and no part of it.
+    """
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    try:
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
+    except Exception as error:  # it refuses some addresses, and what was made is paid for
+        log.warning("Airflow's lineage does not take this address: %s", redact(error))
+
+
+def warn_if_not_exclusive(records: Folder, log: Log) -> None:
+    """Say so where the store cannot keep two workers from writing one record: once, when a job begins.
+
+    Asks the store itself, with one small write before any money moves; see ``docs/storage.md``.
+
+    :raises StorageError: The records cannot be written.
+    """
+    if records.is_exclusive():
+        return
+    log.warning(
+        "%s cannot create a file exclusively: two workers at one job could both write, and both buy. "
+        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path",
+        records.uri,
+    )
+
+
+def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
+    """Read the journal of this process's job. Blocks.
+
+    :param resumed: The task comes back from a deferral, so there must be a plan.
+    :param retries: Of the task, as its Dag file has it now.
+    :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
+    :raises StorageError: The store failed.
+    """
+    journal = Journal(records, writer)
+    try:
+        state = journal.load()
+    except StorageError as error:
+        # Unread, the journal may say that an earlier try has bought the image.
+        if resumed or writer.try_number > 1:
+            error.paid = Paid.POSSIBLY
+        raise
+    if state.images:
+        return journal
+    if resumed:
+        raise RecordUnreadableError(
+            f"The journal of this task is not at {journal.uri}",
+            allowed="an output_path and a records_path that render alike in every try, on a store that every "
+            "worker sees",
+            fix="The prediction named in the first part of this log stays collectable for 7 days",
+        )
+    first_try = writer.job.generation - retries + 1
+    if writer.try_number > first_try:
+        log.warning("An earlier try left no journal at %s", journal.uri)
+    warn_if_not_exclusive(records, log)
+    return journal

@@ -1,0 +1,42 @@
+"""What operators check of what they are given: options when a Dag is parsed, and the trigger's event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.triggers.bitdance import Reason
+
+__all__ = ["check_choice", "check_number", "check_whole", "reason_of"]
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse an option that is none of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
+
+
+def check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
+    """Refuse an option that is no number, or out of range."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
+        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
+
+
+def check_whole(name: str, value: object, least: int, most: int, unit: str) -> None:
+    """Refuse an option that is no whole number, or out of range."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least} to {most}")
+
+
+def reason_of(event: dict[str, Any]) -> Reason:
+    """Read the trigger's event; a triggerer of another version may send what this one does not know."""
+    try:
+        return Reason(event["reason"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"The event of the trigger is {shorten(repr(event))}. Allowed: a reason of {', '.join(Reason)}. "
+            "Install one version of airflow-provider-bitdance on all workers and triggerers. "
+            "A retry goes on with the same prediction and buys nothing."
+        ) from None

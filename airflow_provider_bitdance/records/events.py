@@ -1,0 +1,328 @@
+"""The journal's format: entries and the events in them, as they lie on disk.
+
+Format 1. A change that an older reader would misread raises :data:`FORMAT`; readers stop at a format newer
+than theirs and never write over it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from airflow_provider_bitdance.storage.naming import safe_name
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+
+FORMAT = 1
+"""Version of the entries' format. An entry of a newer one stops its reader."""
+
+_strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON would hold a null instead
+
+
+class Status(StrEnum):
+    """Where an image stands."""
+
+    PLANNED = "planned"
+    INTENDED = "intended"
+    SUBMITTED = "submitted"
+    STORED = "stored"
+    FAILED = "failed"
+
+
+class Job(BaseModel):
+    """What one journal belongs to.
+
+    :param generation: Changes when a user clears the task and not when Airflow retries it.
+    """
+
+    model_config = _strict
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    generation: int
+
+    @property
+    def folder(self) -> str:
+        """The journal's folder below the records path."""
+        return f"{self.task_folder}/generation={self.generation}"
+
+    @property
+    def task_folder(self) -> str:
+        """The folder of the journals of all generations, below the records path."""
+        parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
+        return "/".join(["jobs", *parts, f"map={self.map_index}"])
+
+    def same_task(self, other: Job) -> bool:
+        """Say whether the other is this task instance, in this generation or another."""
+        return self.model_copy(update={"generation": other.generation}) == other
+
+
+class Owner(BaseModel):
+    """The process that wrote an entry.
+
+    :param token: Random, so that a process knows its own entries.
+    """
+
+    model_config = _strict
+
+    job: Job
+    try_number: int
+    host: str
+    pid: int
+    token: str
+
+    @property
+    def has_tries_left(self) -> bool:
+        """Whether Airflow would run the task again: the generation is its ``max_tries``."""
+        return self.try_number <= self.job.generation
+
+
+class Claimed(BaseModel):
+    """This process is the job's writer from here on.
+
+    :param deadline: Unix time until which this try waits for its predictions; 0 where the task is over.
+    """
+
+    model_config = _strict
+    event: Literal["claimed"] = "claimed"
+    deadline: float
+
+
+class Rested(BaseModel):
+    """The job has more to buy, and gives its worker back: the account takes nothing for a while.
+
+    :param until: Unix time before which it takes no submission, as it has said; 0 where it has not.
+    :param window: Predictions in flight that it takes at once, where a 429 has shown that.
+    """
+
+    model_config = _strict
+    event: Literal["rested"] = "rested"
+    until: float
+    window: int | None
+
+
+class PlannedImage(BaseModel):
+    """One image as it will be bought: what is asked, with the real seed, and where it goes.
+
+    :param key: Its name within the job.
+    :param request: What is sent; its seed is never -1.
+    :param seed_asked: The seed as the user asked for it, -1 for any.
+    :param fingerprint: Identity of what was asked.
+    :param stem: The image's file name below the output folder, without extension.
+    :param extension: The extension the user gave, with its dot, or nothing.
+    :param named: The user named the file, so another task may want the same address.
+    :param possibly_paid: Answers that were lost before the task was cleared.
+    :param columns: The free columns of a batch's item, for its manifest.
+    :param variant_of: The key of the item's row, where the row has several variants.
+    """
+
+    model_config = _strict
+
+    key: str
+    request: ImageRequest
+    seed_asked: int
+    fingerprint: str
+    stem: str
+    extension: str = ""
+    named: bool = False
+    possibly_paid: int = 0
+    estimated_cost_usd: float
+    columns: dict[str, str | int | float | bool | None] = {}
+    variant_of: str | None = None
+
+
+class Planned(BaseModel):
+    """What this job makes. Written once; no later event and no re-rendered template changes it.
+
+    :param output: Address of the output folder.
+    :param is_batch: The result is a manifest, though there may be one image.
+    """
+
+    model_config = _strict
+    event: Literal["planned"] = "planned"
+    output: str
+    is_batch: bool = False
+    images: tuple[PlannedImage, ...] = Field(min_length=1)
+
+
+class Intended(BaseModel):
+    """About to buy these: from here on a response may be lost."""
+
+    model_config = _strict
+    event: Literal["intended"] = "intended"
+    keys: tuple[str, ...] = Field(min_length=1)
+
+
+class Submitted(BaseModel):
+    """The API created a prediction: the image is paid for and collectable by its id.
+
+    :param found: Its response was lost; the account's history proved that it is ours.
+    """
+
+    model_config = _strict
+    event: Literal["submitted"] = "submitted"
+    key: str
+    prediction_id: str
+    found: bool = False
+
+
+class Adopted(BaseModel):
+    """A prediction that another job bought, the same request for the same address, is this job's too.
+
+    :param request: What was sent for it: with the seed that the other job drew.
+    :param bought_by: That job: an earlier generation of this task, or another task.
+    """
+
+    model_config = _strict
+    event: Literal["adopted"] = "adopted"
+    key: str
+    request: ImageRequest
+    prediction_id: str
+    submitted_at: datetime
+    bought_by: Job
+
+
+class NotCreated(BaseModel):
+    """The intended purchase certainly did not happen."""
+
+    model_config = _strict
+    event: Literal["not_created"] = "not_created"
+    key: str
+    reason: str
+
+
+class Lost(BaseModel):
+    """The response to the purchase was lost: it is possibly paid, and not collectable."""
+
+    model_config = _strict
+    event: Literal["lost"] = "lost"
+    key: str
+    reason: str
+
+
+class Orphaned(BaseModel):
+    """A process that had been replaced bought this all the same: it slept while its submission was under way.
+
+    Counted as possibly paid. The only event that a process may write without having claimed the journal.
+
+    :param intent: Which intent of the image it was, counted from 1.
+    """
+
+    model_config = _strict
+    event: Literal["orphaned"] = "orphaned"
+    key: str
+    prediction_id: str
+    intent: int
+
+
+class Stored(BaseModel):
+    """The image lies at its address and its receipt is written, or both were there before (``reused``)."""
+
+    model_config = _strict
+    event: Literal["stored"] = "stored"
+    key: str
+    receipt: str
+    reused: bool = False
+
+
+class Failure(StrEnum):
+    """Why a prediction gave no image that can be stored."""
+
+    FAILED = "failed"
+    REFUSED = "refused"
+    MODERATED = "moderated"
+    NSFW = "nsfw"
+    GONE = "gone"
+    EXPIRED = "expired"
+    UNSAFE = "unsafe"
+
+
+class Failed(BaseModel):
+    """The prediction ended and there is no image to store."""
+
+    model_config = _strict
+    event: Literal["failed"] = "failed"
+    key: str
+    failure: Failure
+    reason: str
+
+
+class ImageSnapshot(BaseModel):
+    """What a snapshot says of one image: the fields of its state, without its plan and its defaults."""
+
+    model_config = _strict
+
+    status: Status
+    intent: int = 0
+    intended_at: float = 0.0
+    request: ImageRequest | None = None
+    prediction_id: str = ""
+    submitted_at: float = 0.0
+    bought_by: Job | None = None
+    receipt: str = ""
+    reused: bool = False
+    failure: Failure | None = None
+    failed_in_try: int = 0
+    reason: str = ""
+    purchases: int = 0
+    unanswered: tuple[int, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as it is by default: most of it, in a journal of thousands of images."""
+        return {
+            name: value for name, value in whole(self).items() if value not in ("", 0, None, False, [], ())
+        }
+
+
+class Snapshot(BaseModel):
+    """The state after this entry's other events, so that a long journal need not be read from its start.
+
+    :param images: By key; those that are planned only are left out.
+    """
+
+    model_config = _strict
+    event: Literal["snapshot"] = "snapshot"
+    deadline: float
+    window: int | None = None
+    blocked_until: float = 0.0
+    images: dict[str, ImageSnapshot]
+
+
+ImageEvent = Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed
+Event = Annotated[
+    Claimed
+    | Rested
+    | Planned
+    | Intended
+    | Submitted
+    | Adopted
+    | NotCreated
+    | Lost
+    | Orphaned
+    | Stored
+    | Failed
+    | Snapshot,
+    Field(discriminator="event"),
+]
+
+
+class Entry(BaseModel):
+    """One file of the journal."""
+
+    model_config = _strict
+
+    format: int = FORMAT
+    number: int
+    time: datetime
+    writer: Owner
+    events: tuple[Event, ...] = Field(min_length=1)
+
+    @property
+    def is_note(self) -> bool:
+        """Whether this only adds to what is known, and takes the journal from nobody."""
+        return all(isinstance(event, Orphaned) for event in self.events)

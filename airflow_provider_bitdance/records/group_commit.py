@@ -1,0 +1,75 @@
+"""The scribe: writes a job's events into its journal, many at a time.
+
+A store takes one entry after the other, and a batch has many images that move at once. While one entry is
+being written the next events gather, and whoever comes first writes them all. An event is on the store when
+its :meth:`GroupCommit.write` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.records import Journal
+from airflow_provider_bitdance.records.events import Event
+
+LONG_JOURNAL = 256
+LINGER_SECONDS = 0.025
+"""Beyond so many entries a journal is written in larger pieces, so that it stays quick to read."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    events: tuple[Event, ...]
+    is_written: bool = False
+    error: Exception | None = None
+
+
+class GroupCommit:
+    """Writes into the journal of one job.
+
+    :param journal: Claimed by this process.
+    :param sleep: Waits, for so many seconds.
+    :param now: Returns Unix time.
+    """
+
+    def __init__(
+        self, journal: Journal, *, sleep: Callable[[float], Awaitable[None]], now: Callable[[], float]
+    ) -> None:
+        self._journal = journal
+        self._sleep = sleep
+        self._now = now
+        self._waiting: list[_Waiting] = []
+        self._turn = asyncio.Lock()
+
+    async def write(self, *events: Event) -> None:
+        """Write events, in one entry with what others write at this moment.
+
+        :raises FencedError: Another process has gone on with the job.
+        :raises StorageError: The store failed; nothing is known to be written.
+        """
+        mine = _Waiting(events)
+        self._waiting.append(mine)
+        async with self._turn:
+            if not mine.is_written and mine.error is None:
+                await self._write_all()
+        if mine.error is not None:
+            raise mine.error
+
+    async def _write_all(self) -> None:
+        if self._journal.state.number >= LONG_JOURNAL:
+            await self._sleep(LINGER_SECONDS)
+        together, self._waiting = self._waiting, []
+        events = [event for waiting in together for event in waiting.events]
+        try:
+            await asyncio.to_thread(self._journal.append, self._now(), *events)
+        except BaseException as error:
+            # The others learn of it, too; one that is cancelled here must not look cancelled there.
+            told = error if isinstance(error, Exception) else StorageError("The journal's writer was stopped")
+            for waiting in together:
+                waiting.error = told
+            raise
+        for waiting in together:
+            waiting.is_written = True

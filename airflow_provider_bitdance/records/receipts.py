@@ -1,0 +1,131 @@
+"""Receipts: the final record of one stored image, found from the image's address.
+
+Written after the file, so a receipt means that the image is there. Receipts serve other runs: reuse, audit,
+cost. A receipt of an image that is about to be replaced is withdrawn first.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_bitdance.records.codec import read_record
+from airflow_provider_bitdance.records.events import Owner
+from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage.naming import Destination
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+
+__all__ = ["Receipt", "Receipts"]
+
+FORMAT = 1
+
+
+class Receipt(BaseModel):
+    """One stored image.
+
+    :param uri: Where the file lies.
+    :param file: The file's name in the output folder.
+    :param request: What was bought, with the real seed.
+    :param seed_asked: The seed as the user asked for it, -1 for any.
+    :param fingerprint: Identity of what was asked; a run that asks the same reuses the image.
+    :param width: Real width of the file, pixels.
+    :param height: Real height of the file, pixels.
+    :param inference_ms: The service's own figure, milliseconds.
+    :param estimated_cost_usd: The price we assumed; the API reports no cost for a prediction.
+    :param reservation: Number of the reservation under which it was made; 0 where the name needs none.
+    :param possibly_paid: How many submissions for this image were lost without a response, beside the one
+        that gave it; each may have been charged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    uri: str
+    file: str
+    prediction_id: str
+    request: ImageRequest
+    seed_asked: int
+    fingerprint: str
+    width: int
+    height: int
+    media_type: str
+    bytes: int
+    sha256: str
+    nsfw: bool
+    inference_ms: float | None
+    estimated_cost_usd: float
+    possibly_paid: int
+    reservation: int = 0
+    submitted_at: datetime
+    stored_at: datetime
+    writer: Owner
+
+    def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
+        """Return the operator's result for this image: plain JSON, without the prompt.
+
+        :param receipt: Where this receipt lies.
+        :param reused: The image was there before, or another task bought it.
+        :param possibly_paid: How many submissions of this task instance were lost without a response.
+        """
+        return {
+            "uri": self.uri,
+            "receipt": receipt,
+            "prediction_id": self.prediction_id,
+            "model": self.request.model,
+            "size": self.request.size,
+            "width": self.width,
+            "height": self.height,
+            "media_type": self.media_type,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "seed": self.request.seed,
+            "inference_ms": self.inference_ms,
+            "estimated_cost_usd": 0.0 if reused else self.estimated_cost_usd,
+            "reused": reused,
+            "nsfw": self.nsfw,
+            "possibly_paid": possibly_paid,
+        }
+
+
+class Receipts:
+    """The receipts below one records path. Its methods block.
+
+    :param folder: The records path.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def uri(self, address: Destination) -> str:
+        """Return where the receipt of the image at ``address`` lies, whether or not there is one."""
+        return uri_of(self._folder, self._name(address))
+
+    def known(self) -> set[str]:
+        """Return the names of all records that there are: one listing instead of many looks."""
+        return {
+            name.removeprefix("receipts/").removesuffix(".json") for name in self._folder.names("receipts")
+        }
+
+    def find(self, address: Destination) -> Receipt | None:
+        """Return the receipt of the image at ``address``.
+
+        :raises RecordUnreadableError: There is one, and it is damaged or newer than this package.
+        :raises StorageError: The store failed.
+        """
+        data = self._folder.read(self._name(address))
+        if data is None:
+            return None
+        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(address))
+
+    def write(self, address: Destination, receipt: Receipt) -> None:
+        """Record a stored image; call it after its file is written."""
+        self._folder.replace(self._name(address), receipt.model_dump_json(indent=1).encode())
+
+    def withdraw(self, address: Destination) -> None:
+        """Take a receipt away; call it before its image is replaced."""
+        self._folder.remove(self._name(address))
+
+    def _name(self, address: Destination) -> str:
+        return f"receipts/{address.record_name}.json"

@@ -1,0 +1,74 @@
+"""Reservations: which job is making the image at an address that the user named.
+
+A name made from Dag, task, run and map index belongs to one task instance; a name that the user chose may be
+wanted by two tasks at once. Reservations are numbered and created exclusively, as the journal's entries are:
+the last one holds the address until its job's journal says that the image is stored or has failed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_bitdance.records.codec import read_record
+from airflow_provider_bitdance.records.events import Owner
+from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage.naming import Destination
+
+__all__ = ["Reservation", "Reservations"]
+
+FORMAT = 1
+
+
+class Reservation(BaseModel):
+    """One job's hold on an address.
+
+    :param key: The image's name within that job.
+    :param fingerprint: Identity of what that job asks for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    number: int
+    time: datetime
+    writer: Owner
+    key: str
+    fingerprint: str
+
+
+class Reservations:
+    """The reservations below one records path. Its methods block.
+
+    :param folder: The records path.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def last(self, address: Destination, *, known: int = 0) -> Reservation | None:
+        """Return the reservation that holds an address, or the last that did.
+
+        :param known: Number of a reservation that is known to be there: the search begins at it.
+        """
+        found = None
+        number = known if known and self._folder.size(self._name(address, known)) is not None else 1
+        while (data := self._folder.read(self._name(address, number))) is not None:
+            uri = uri_of(self._folder, self._name(address, number))
+            found = read_record(Reservation, data, newest=FORMAT, uri=uri)
+            number += 1
+        return found
+
+    def take(self, address: Destination, reservation: Reservation) -> bool:
+        """Take an address, and say whether it worked: another may have been quicker."""
+        data = reservation.model_dump_json(indent=1).encode()
+        try:
+            self._folder.create(self._name(address, reservation.number), data)
+        except FileExistsError:
+            # A store's client may repeat a write whose answer it lost: then this one is ours.
+            return self._folder.read(self._name(address, reservation.number)) == data
+        return True
+
+    def _name(self, address: Destination, number: int) -> str:
+        return f"addresses/{address.record_name}/{number:06}.json"

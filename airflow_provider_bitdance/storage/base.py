@@ -1,0 +1,115 @@
+"""What every folder can do, and the one error that it raises."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.redaction import redact
+
+
+class Folder(Protocol):
+    """A folder: names are relative to it and may hold slashes.
+
+    :ivar uri: Its address, without a slash at the end.
+    """
+
+    uri: str
+
+    @property
+    def endpoint(self) -> str:
+        """The address of a store that is not its vendor's own, as for MinIO; else empty."""
+
+    def is_exclusive(self) -> bool:
+        """Return whether of many workers that create one file, on any machine, exactly one can succeed.
+
+        :raises StorageError: The store failed.
+        """
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new file, whole or not at all.
+
+        :raises FileExistsError: There is one of this name already; it is unchanged.
+        :raises StorageError: The store failed.
+        """
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all, in the place of any that is there.
+
+        :raises StorageError: The store failed.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes, or ``None`` where there is none.
+
+        :raises StorageError: The store failed.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or ``None`` where there is none.
+
+        :raises StorageError: The store failed.
+        """
+
+    def remove(self, name: str) -> None:
+        """Delete a file; none of that name is no error.
+
+        :raises StorageError: The store failed.
+        """
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of all files at any depth below a folder in this one, in any order.
+
+        It may be behind: then an image may be bought again, and none is lost. See docs/storage.md.
+
+        :param below: That folder's name; none of that name has no files.
+        :raises StorageError: The store failed.
+        """
+
+
+def uri_of(folder: Folder, name: str) -> str:
+    """Return the address of a file in a folder."""
+    return f"{folder.uri}/{name}"
+
+
+def check_writable(folder: Folder) -> None:
+    """Write and delete a small file.
+
+    :raises StorageError: The folder cannot be written.
+    """
+    name = f".bitdance-check-{secrets.token_hex(4)}"
+    folder.replace(name, b"")
+    folder.remove(name)
+
+
+@contextmanager
+def translate_errors(action: str, uri: str, name: str) -> Iterator[None]:
+    """Turn whatever a store's library throws into one error; what libraries throw is not of one family."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except Exception as error:
+        raise StorageError(
+            f"Could not {action} {uri}/{name}: {type(error).__name__}: {redact(error)}",
+            fix=_fix(error, is_local=uri.startswith("file://")),
+        ) from (None if isinstance(error, OSError) else error)  # what the system says is told above
+
+
+def _fix(error: Exception, *, is_local: bool) -> str:
+    """Return what to do about what a store's library threw."""
+    if is_local and isinstance(error, FileNotFoundError | PermissionError):
+        return "Let the workers' user read and write there, or choose another path"
+    if isinstance(error, FileNotFoundError):
+        return "Create the bucket, or correct the path; this package makes folders and no buckets"
+    if isinstance(error, PermissionError):
+        return "Check the credentials, and that they may read, write and delete below this path"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room"
+    if isinstance(error, TypeError):
+        return "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older ones cannot create exclusively"
+    return "Check that every worker reaches this store and may write there"

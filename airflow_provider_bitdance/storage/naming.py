@@ -1,0 +1,118 @@
+"""Names: how ids become file names, and where an image lies. Pure; no path is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
+
+__all__ = ["EXTENSIONS", "Destination", "parse_destination", "safe_name"]
+
+EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+"""The extension of a stored image, by its real format."""
+
+_KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
+_DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
+_LONGEST_NAME = 100
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_LONGEST_STEM = 240
+"""In bytes; with its extension it stays below the 255 of common disks."""
+
+
+def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
+    """Return a file name that every store takes: as it is, or made plain, with a hash of what it was.
+
+    The hash keeps two ids apart that look alike once their colons, slashes and accents are gone.
+
+    :param parts: What ``text`` was joined from by dots, where a dot within them could make two look alike.
+    """
+    plain = _DISLIKED.sub("-", text)
+    if (
+        not any("." in part for part in parts)
+        and plain == text
+        and 0 < len(text) <= _LONGEST_NAME
+        and not text.startswith(".")
+    ):
+        return text
+    whole = "\0".join(parts) or text
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[: _LONGEST_NAME - 9].lstrip('.')}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where an image goes. Its extension is known only when its format is, so it is no part of the address.
+
+    :param folder: The output folder, as the user wrote it, without a slash at its end.
+    :param stem: The file's name without extension.
+    :param extension: The extension the user gave, with its dot, or nothing.
+    :param named: The user named the file, so another task may want the same address.
+    """
+
+    folder: str
+    stem: str
+    extension: str = ""
+    named: bool = field(default=False, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """The address without the connection id, which is information and not identity."""
+        return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
+
+    @property
+    def record_name(self) -> str:
+        """The name of the records of this address: readable, and different for different addresses."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        return f"{safe_name(self.stem)[:80]}-{digest}"
+
+    def file_name(self, media_type: str) -> str:
+        """Return the name of the stored file: its extension is that of the real format."""
+        extension = EXTENSIONS[media_type]
+        jpegs = {".jpg", ".jpeg"}
+        if self.extension.lower() == extension or {self.extension.lower(), extension} <= jpegs:
+            extension = self.extension
+        return self.stem + extension
+
+
+def parse_destination(output_path: object, *, default_stem: str) -> Destination:
+    """Read an ``output_path``: with a slash at its end it is a folder, without one it names the file.
+
+    :param output_path: An absolute path or a URI such as ``s3://conn_id@bucket/images/``.
+    :param default_stem: The file's name where a folder is given.
+    :raises InputError: It is blank, relative, has no folder, or cannot be a file's name.
+    """
+    text = str(output_path).strip()
+    text = f"file://{text}" if text.startswith("/") else text
+    allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
+    wrong = f"output_path is {shorten(repr(text))}"
+    scheme, separator, path = text.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise InputError(f"{wrong}: not an absolute path", allowed=allowed)
+    if any(part == ".." for part in path.split("/")):
+        raise InputError(f'{wrong}: it has a ".."', allowed=allowed)
+    if "::" in path:
+        raise InputError(f'{wrong}: it has a "::", which chains file systems', allowed=allowed)
+    if _CONTROL.search(path):
+        raise InputError(f"{wrong}: it has a control character", allowed=allowed)
+    if scheme == "file":
+        path = re.sub("//+", "/", path)  # one file, one address
+    folder, _, name = path.rpartition("/")
+    if not folder.strip("/"):
+        raise InputError(f"{wrong}: it has no folder", allowed=allowed)
+    if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
+        # What a template renders for nothing; the key of a row may be that.
+        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
+    folder = f"{scheme}://{folder.rstrip('/')}"
+    if not name:
+        return Destination(folder, default_stem)
+    extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
+    stem = name.removesuffix(extension)
+    # Found here and not by the store, which would refuse such a name when the image is paid for.
+    if not stem or len(stem.encode()) > _LONGEST_STEM:
+        raise InputError(f"{wrong}: its file has {'a too long' if stem else 'no'} name", allowed=allowed)
+    return Destination(folder, stem, extension, named=True)

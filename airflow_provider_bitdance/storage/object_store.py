@@ -1,0 +1,126 @@
+"""A folder of an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_bitdance.storage.base import translate_errors
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+ATOMIC = frozenset(
+    {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"},
+)
+"""The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
+``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others look first and write
+then, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
+PROOF = "checks/exclusive-creation.txt"
+PROOF_TEXT = (
+    b"Written once by airflow-provider-bitdance. The store refuses to create this file again, which shows\n"
+    b"that two workers cannot both write one record. It may be deleted: it is written again when needed.\n"
+)
+CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between tries to create an object that others create at this moment."""
+
+
+class ObjectFolder:
+    """A folder of an object store, through its fsspec filesystem.
+
+    :param filesystem: The handle, resolved with its credentials.
+    :param path: The folder's path as that filesystem writes it: bucket and key.
+    :param uri: The folder's address, for results and messages.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, path: str, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._fs = filesystem
+        self._path = path.rstrip("/")
+
+    @property
+    def endpoint(self) -> str:
+        """The address that the filesystem was given; without one it asks the vendor's."""
+        return str(self._fs.storage_options.get("endpoint_url") or "")
+
+    def is_exclusive(self) -> bool:
+        """Return whether the store itself refuses to create a file twice; else two workers could both do it.
+
+        Asked of the store and not of version numbers: old libraries and some S3-compatible servers ignore
+        the condition and overwrite. One small write; two where nobody has asked this folder before.
+
+        :raises StorageError: The folder cannot be written.
+        """
+        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
+        if names.isdisjoint(ATOMIC):
+            return False
+        for _ in range(2):
+            try:
+                self.create(PROOF, PROOF_TEXT)
+            except FileExistsError:
+                return True
+        return False
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new object. Where the store can, as S3 can, it refuses a second one itself."""
+        with translate_errors("write", self.uri, name):
+            for pause in (*CONFLICT_PAUSES, None):
+                try:
+                    self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
+                except OSError as error:
+                    code = _s3_code(error)
+                    # s3fs knows AWS's answer by a field that SeaweedFS, for one, does not send.
+                    if code in ("PreconditionFailed", "412"):
+                        raise FileExistsError(name) from error
+                    # AWS, while somebody else creates it: "on a 409 failure, retry the upload".
+                    if code not in ("ConditionalRequestConflict", "409") or pause is None:
+                        raise
+                    time.sleep(pause)
+                else:
+                    return
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object; stores show it whole or not at all."""
+        with translate_errors("write", self.uri, name):
+            self._fs.pipe_file(f"{self._path}/{name}", data)
+
+    def read(self, name: str) -> bytes | None:
+        """Return an object's bytes, or ``None`` where there is none."""
+        with translate_errors("read", self.uri, name):
+            try:
+                return bytes(self._fs.cat_file(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        """Return an object's size in bytes, or ``None`` where there is none."""
+        with translate_errors("read", self.uri, name):
+            self._fs.invalidate_cache()  # a listing that others made with this handle may be old
+            try:
+                return int(self._fs.size(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Delete an object; none of that name is no error."""
+        with translate_errors("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._path}/{name}")
+
+    def names(self, below: str) -> list[str]:
+        """Return the names of all objects at any depth below a folder in this one, in any order."""
+        with translate_errors("list", self.uri, below):
+            self._fs.invalidate_cache()  # as in size()
+            top = str(self._fs._strip_protocol(self._path))  # as the paths that find() returns
+            try:
+                found = self._fs.find(f"{top}/{below}")
+            except FileNotFoundError:
+                return []
+            # Some stores list a folder itself, too.
+            return [path.removeprefix(f"{top}/") for path in found if path.startswith(f"{top}/{below}/")]
+
+
+def _s3_code(error: Exception) -> str:
+    """Return the code that S3 gave; s3fs keeps it only in the cause of the error that it raises."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -1,0 +1,293 @@
+"""The sync and the async client: they send what :mod:`protocol` builds, and nothing else.
+
+The only module that imports httpx (Airflow 3.4 moves to httpx2). The one thing to know: nothing here sends
+a request twice. A submission costs money, and whether it may be repeated is decided by the engine, which
+writes down what it does.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+import httpx
+
+from airflow_provider_bitdance import __version__
+from airflow_provider_bitdance.exceptions import (
+    LostResponseError,
+    NotSentError,
+    OutputError,
+    OutputRefusedError,
+    Paid,
+)
+from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.wavespeed import protocol, urls
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.responses import Balance, Prediction
+from airflow_provider_bitdance.wavespeed.settings import ClientSettings
+
+__all__ = ["AsyncClient", "Client", "ClientSettings", "prepare_tls"]
+
+T = TypeVar("T")
+USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
+MAX_REDIRECTS = 3
+MAX_CONNECTIONS = 32
+"""To the API, and as many to the hosts of outputs: more than the engine's submissions and looks at once."""
+IDLE_SECONDS = 5.0
+"""An idle connection is kept so long. One that the server is closing would lose the response to a purchase."""
+IDLE_SECONDS_OF_READERS = 60.0
+"""Where only looks are sent: longer than most pauses between them, for a new connection costs a handshake."""
+
+
+class Client:
+    """The sync client, for hooks and scripts.
+
+    :param settings: Key and address.
+    :param transport: An ``httpx.BaseTransport``; for tests.
+    """
+
+    def __init__(self, settings: ClientSettings, *, transport: Any = None) -> None:
+        self.settings = settings
+        self._http = httpx.Client(**_api_options(settings, transport))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, request: ImageRequest) -> Prediction:
+        """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
+        return self.send(protocol.submit(request))
+
+    def get_prediction(self, prediction_id: str) -> Prediction:
+        """Look at a prediction. Free."""
+        return self.send(protocol.get_prediction(prediction_id))
+
+    def get_balance(self) -> Balance:
+        """Return the account's balance in US dollars. Free."""
+        return self.send(protocol.get_balance())
+
+    def send(self, call: protocol.Call[T]) -> T:
+        """Send any call of :mod:`protocol` and read its answer."""
+        with _explained(call):
+            response = self._http.request(call.method, call.path, json=call.body)
+        return protocol.read(call, _answer(self.settings, response))
+
+
+class AsyncClient:
+    """The async client, for the engine and the triggers; it also downloads outputs.
+
+    :param settings: Key and address.
+    :param transport: An ``httpx.AsyncBaseTransport``, used for downloads too; for tests.
+    :param output_rule: Says which output URLs may be fetched.
+    :param is_reader: It only looks, and buys nothing: its idle connections are kept for longer.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        transport: Any = None,
+        output_rule: urls.OutputRule | None = None,
+        is_reader: bool = False,
+    ) -> None:
+        self.settings = settings
+        idle = IDLE_SECONDS_OF_READERS if is_reader else IDLE_SECONDS
+        self._http = httpx.AsyncClient(**_api_options(settings, transport, idle))
+        # A second client, so that the API key cannot reach the host of an output.
+        self._outputs = httpx.AsyncClient(**_options(settings, transport))
+        self._output_rule = output_rule or urls.OutputRule(settings.base_url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+        await self._outputs.aclose()
+
+    async def submit(self, request: ImageRequest) -> Prediction:
+        """Buy one image. Costs money on each call; see :func:`protocol.read` for what an error means."""
+        return await self.send(protocol.submit(request))
+
+    async def get_prediction(self, prediction_id: str) -> Prediction:
+        """Look at a prediction. Free."""
+        return await self.send(protocol.get_prediction(prediction_id))
+
+    async def get_balance(self) -> Balance:
+        """Return the account's balance in US dollars. Free."""
+        return await self.send(protocol.get_balance())
+
+    async def download(self, url: str, into: IO[bytes], *, max_bytes: int) -> None:
+        """Stream an output into a file, without the API key. Free.
+
+        :param url: The output's URL; it and each of at most three redirects are checked first.
+        :param into: Written to from its start.
+        :param max_bytes: The most that is taken.
+        :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.
+        :raises OutputError: The download failed; it may be tried again.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            await self._output_rule.check(url)
+            into.seek(0)
+            into.truncate()
+            with _downloading():
+                redirect = await self._fetch(url, into, max_bytes)
+            if redirect is None:
+                return
+            url = redirect
+        raise OutputRefusedError(f"The output's URL redirects more than {MAX_REDIRECTS} times")
+
+    async def _fetch(self, url: str, into: IO[bytes], max_bytes: int) -> str | None:
+        """Fetch one hop; return where it redirects to, or nothing when the file is whole."""
+        # Raw bytes of an unencoded body: a compressed answer could be a bomb, and is no image.
+        async with self._outputs.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            await self._check_peer(response)
+            if response.next_request is not None:
+                return str(response.next_request.url)
+            if response.status_code != 200:
+                raise OutputError(f"The output's host answered with {response.status_code}")
+            too_large = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
+            if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
+                raise too_large
+            taken = 0
+            async for chunk in response.aiter_raw():
+                taken += len(chunk)
+                if taken > max_bytes:
+                    raise too_large
+                into.write(chunk)
+            return None
+
+    async def _check_peer(self, response: httpx.Response) -> None:
+        """Check the address that was reached: a name may resolve to another one than a moment ago."""
+        stream = response.extensions.get("network_stream")
+        peer = stream.get_extra_info("server_addr") if stream is not None else None
+        if peer and not urls.uses_proxy(str(response.request.url)):
+            await self._output_rule.check_address(str(peer[0]))
+
+    async def send(self, call: protocol.Call[T]) -> T:
+        """Send any call of :mod:`protocol` and read its answer."""
+        with _explained(call):
+            response = await self._http.request(call.method, call.path, json=call.body)
+        return protocol.read(call, _answer(self.settings, response))
+
+
+def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
+    """Return what both httpx clients share. Redirects are never followed: a POST must not move."""
+    return {
+        "timeout": httpx.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+        "follow_redirects": False,
+        "headers": {"User-Agent": USER_AGENT},
+        "transport": transport,
+        "verify": _ssl_context(),
+        "limits": httpx.Limits(
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_CONNECTIONS,
+            keepalive_expiry=idle,
+        ),
+    }
+
+
+def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
+    options = _options(settings, transport, idle)
+    options["headers"] = {**options["headers"], "Authorization": f"Bearer {settings.api_key}"}
+    return {**options, "base_url": settings.base_url}
+
+
+def _answer(settings: ClientSettings, response: httpx.Response) -> protocol.Answer:
+    # A response that echoes the key must not carry it into an error's text.
+    body = response.content.replace(settings.api_key.encode(), b"***")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return protocol.Answer(response.status_code, headers, body)
+
+
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+@contextmanager
+def _explained(call: protocol.Call[Any]) -> Iterator[None]:
+    """Turn httpx's errors into ours. The question is whether the request can have reached the API.
+
+    Theirs are not chained: it is a hundred lines of a task's log, and the text of some holds a header.
+    """
+    paid = Paid.POSSIBLY if call.buys else Paid.NO
+    with _quietly():
+        try:
+            yield
+        except _NOT_SENT as error:
+            raise NotSentError(
+                f"No connection to the API for {call.method} {call.path}: {_in_words(error)}",
+                fix="Check the connection's host and the network",
+            ) from None
+        except httpx.HTTPError as error:
+            raise LostResponseError(
+                f"The response to {call.method} {call.path} was lost: {type(error).__name__}", paid=paid
+            ) from None
+
+
+def _in_words(error: httpx.HTTPError) -> str:
+    """Say why there was no connection: the operating system's words, where it had any."""
+    name = type(error).__name__
+    return f"{name}: {redact(error)}" if isinstance(error, httpx.ConnectError) else name
+
+
+@contextmanager
+def _downloading() -> Iterator[None]:
+    with _quietly():
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            # No chaining: the text of some of these holds the output's URL.
+            raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
+
+
+_quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep httpx from logging our requests: its lines hold whole URLs, also those of outputs."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def _not_ours(_: logging.LogRecord) -> bool:
+    return not _quiet.get()
+
+
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+    logging.getLogger(_name).addFilter(_not_ours)
+
+
+def prepare_tls() -> None:
+    """Build what each client needs and what takes tens of milliseconds; for use off the event loop."""
+    _ssl_context()
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()

@@ -1,0 +1,56 @@
+"""What a client is built from: the key, the address, the time-out. Checked before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.wavespeed import urls
+
+__all__ = ["DEFAULT_TIMEOUT", "ClientSettings"]
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds for one HTTP request; WaveSpeed advises 30 to 60 (docs/errors-retries-timeouts)."""
+
+
+class ClientSettings:
+    """What both clients are built from. ``repr`` hides the key.
+
+    :param api_key: The WaveSpeed API key.
+    :param base_url: ``https://host``; http only to this machine unless ``allow_http``.
+    :param allow_http: Accept http to other hosts; the key then travels in clear text.
+    :param timeout: Seconds for one HTTP request; WaveSpeed advises 30 to 60.
+    :raises InputError: The key or the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = urls.DEFAULT_BASE_URL,
+        allow_http: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        key = (api_key or "").strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise InputError(
+                "The API key is missing or is no key",
+                allowed="the key from the WaveSpeed dashboard, one word of ASCII letters, digits and signs",
+                fix="Put it into the password field of the connection",
+            )
+        self.api_key = key
+        self.base_url = urls.base_url(base_url, allow_http=allow_http)
+        self.timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r}, api_key='***')"
+
+    @property
+    def identity(self) -> tuple[str, str, float]:
+        """What makes two clients the same: address, hash of the key, time-out."""
+        return self.base_url, hashlib.sha256(self.api_key.encode()).hexdigest(), self.timeout
+
+    @property
+    def host(self) -> str:
+        """``host`` or ``host:port`` of the API."""
+        return urls.host_of(self.base_url)

@@ -1,0 +1,52 @@
+"""What became of a submission: the table on which money depends.
+
+A POST is sent again by itself only where :attr:`SubmissionOutcome.NOT_CREATED` says that no task can exist. The wire
+cases behind each error are in ``protocol.py`` (answers) and ``client.py`` (no answer); docs/costs.md names
+the source of each row.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from airflow_provider_bitdance import exceptions
+
+__all__ = ["SUBMISSION_OUTCOMES", "SubmissionOutcome", "submission_outcome"]
+
+
+class SubmissionOutcome(StrEnum):
+    """Whether a task was created, and so charged."""
+
+    CREATED = "created"
+    NOT_CREATED = "not created"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+SUBMISSION_OUTCOMES: dict[type[exceptions.BitDanceError], SubmissionOutcome] = {
+    # Certainly not created, and the same POST may succeed later: it is sent again.
+    exceptions.NotSentError: SubmissionOutcome.NOT_CREATED,
+    exceptions.RateLimitError: SubmissionOutcome.NOT_CREATED,
+    # Certainly not created, and the same POST would be refused again.
+    exceptions.AuthenticationError: SubmissionOutcome.REFUSED,
+    exceptions.InsufficientCreditError: SubmissionOutcome.REFUSED,
+    exceptions.RequestRefusedError: SubmissionOutcome.REFUSED,
+    exceptions.NotFoundError: SubmissionOutcome.REFUSED,
+    # The task may exist and be charged: the account's history is asked before anything is sent.
+    exceptions.ServerError: SubmissionOutcome.UNKNOWN,
+    exceptions.LostResponseError: SubmissionOutcome.UNKNOWN,
+    exceptions.GarbledResponseError: SubmissionOutcome.UNKNOWN,
+}
+"""By the very class of the error that a submission ended with."""
+
+
+def submission_outcome(error: exceptions.BitDanceError | None) -> SubmissionOutcome:
+    """Return what became of a submission.
+
+    :param error: What it raised; ``None`` where it was answered with a prediction.
+    """
+    return (
+        SubmissionOutcome.CREATED
+        if error is None
+        else SUBMISSION_OUTCOMES.get(type(error), SubmissionOutcome.UNKNOWN)
+    )

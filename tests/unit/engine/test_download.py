@@ -1,0 +1,315 @@
+"""Storing what a prediction gave: file, receipt, journal, in this order."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.engine import download
+from airflow_provider_bitdance.engine.download import collect_output
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    ModerationError,
+    NsfwError,
+    OutputError,
+    OutputExpiredError,
+    OutputRefusedError,
+    Paid,
+    PredictionFailedError,
+    PredictionGoneError,
+    PredictionRefusedError,
+)
+from airflow_provider_bitdance.records import Failure, Intended, Planned, Status, Submitted
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+from tests.unit.support import API_KEY, API_URL, OUTPUT, World, a_picture, a_plan, a_receipt, a_wanted, run
+
+ADDRESS = a_wanted().address
+ONE_DAY = 86_400.0
+
+
+@pytest.fixture
+def world() -> World:
+    return World(latency=0)
+
+
+def resolving(world: World, *, age: float = 0.0, **context: Any) -> None:
+    """Submit a planned image, let time pass, look once and settle what came."""
+    process = world.context(**context)
+    made = world.api.create({"prompt": "a lighthouse at dawn"})
+    process.journal.claim(
+        world.clock.now + 600,
+        world.clock.now,
+        Planned(output=OUTPUT, images=(a_plan(),)),
+        Intended(keys=("image",)),
+        Submitted(key="image", prediction_id=made.id),
+    )
+    world.clock.now += age
+
+    async def look_and_settle() -> None:
+        prediction: Prediction = await process.client.get_prediction(made.id)
+        await collect_output(process, process.journal.state.images["image"], prediction)
+
+    run(look_and_settle())
+
+
+def receipt(world: World) -> Receipt | None:
+    return world.context().receipts.find(ADDRESS)
+
+
+def image(world: World) -> Any:
+    return world.context().journal.state.images["image"]
+
+
+def test_the_file_comes_before_the_receipt_and_the_receipt_before_the_journal(world: World) -> None:
+    steps: list[str] = []
+    resolving(world, step=steps.append)
+    assert [step for step in steps if "before" in step][2:] == [
+        "before download",
+        "before replace cover.png",
+        "before replace receipt",
+        "before create 000002",
+    ]
+
+
+def test_the_stored_file_is_what_was_downloaded(world: World) -> None:
+    resolving(world)
+    assert world.images == {"cover.png": world.api.made["pred-1"].picture}
+    assert image(world).status is Status.STORED
+
+
+def test_the_receipt_tells_what_was_stored(world: World) -> None:
+    world.api.next_changes = {"nsfw": True}
+    resolving(world, age=12, nsfw="allow")
+    found = receipt(world)
+    data = world.images["cover.png"]
+    assert found is not None
+    assert image(world).receipt == world.context().receipts.uri(ADDRESS)
+    assert found.model_dump(exclude={"writer"}) == {
+        "format": 1,
+        "uri": f"{OUTPUT}/cover.png",
+        "file": "cover.png",
+        "prediction_id": "pred-1",
+        "request": a_plan().request.model_dump(),
+        "seed_asked": 7,
+        "fingerprint": a_plan().fingerprint,
+        "width": 12,
+        "height": 12,
+        "media_type": "image/png",
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "nsfw": True,
+        "inference_ms": 1234.5,
+        "estimated_cost_usd": 0.01,
+        "possibly_paid": 0,
+        "reservation": 0,
+        "submitted_at": datetime.fromtimestamp(world.clock.now - 12, UTC),
+        "stored_at": datetime.fromtimestamp(world.clock.now, UTC),
+    }
+
+
+def test_the_extension_is_that_of_what_came(world: World) -> None:
+    world.api.extension = "webp"
+    resolving(world)
+    assert list(world.images) == ["cover.webp"]
+
+
+def test_the_api_key_is_not_sent_to_the_host_of_the_output(world: World) -> None:
+    resolving(world)
+    (request,) = world.api.downloads
+    assert API_KEY not in str(request.headers)
+
+
+def stand(world: World, file: str) -> None:
+    context = world.context()
+    context.images.replace(file, b"old")
+    context.receipts.write(ADDRESS, a_receipt(file=file, uri=f"{OUTPUT}/{file}", bytes=3))
+
+
+def test_an_old_receipt_is_withdrawn_before_its_file_is_replaced(world: World) -> None:
+    stand(world, "cover.png")
+    steps: list[str] = []
+    resolving(world, step=steps.append)
+    assert [step for step in steps if "before" in step][3:] == [
+        "before remove receipt",
+        "before replace cover.png",
+        "before replace receipt",
+        "before create 000002",
+    ]
+
+
+def test_an_old_file_of_another_extension_is_taken_away_after_the_new_ones_receipt(world: World) -> None:
+    stand(world, "cover.jpg")
+    steps: list[str] = []
+    resolving(world, step=steps.append)
+    assert list(world.images) == ["cover.png"]
+    assert steps.index("after replace receipt") < steps.index("before remove cover.jpg")
+
+
+def test_a_file_without_a_receipt_and_with_another_extension_is_not_touched(world: World) -> None:
+    world.context().images.replace("cover.jpg", b"not ours")
+    resolving(world)
+    assert world.images["cover.jpg"] == b"not ours"
+
+
+def test_a_receipt_of_this_very_prediction_is_not_downloaded_again(world: World) -> None:
+    data = a_picture(text="from the process before")
+    context = world.context()
+    context.images.replace("cover.png", data)
+    context.receipts.write(ADDRESS, a_receipt(data, prediction_id="pred-1"))
+    resolving(world)
+    assert world.api.downloads == []
+    assert world.images == {"cover.png": data}
+    assert image(world).status is Status.STORED
+
+
+def test_it_is_downloaded_again_when_its_file_is_gone(world: World) -> None:
+    world.context().receipts.write(ADDRESS, a_receipt(prediction_id="pred-1"))
+    resolving(world)
+    assert world.images == {"cover.png": world.api.made["pred-1"].picture}
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_a_flagged_picture_is_not_stored(world: World, policy: str) -> None:
+    world.api.next_changes = {"nsfw": True}
+    with pytest.raises(NsfwError) as caught:
+        resolving(world, nsfw=policy)
+    assert caught.value.paid is Paid.YES
+    assert (image(world).status, image(world).failure) == (Status.FAILED, Failure.NSFW)
+    assert world.images == {}
+    assert world.api.downloads == []
+
+
+def test_a_flagged_picture_is_stored_where_that_is_allowed(world: World) -> None:
+    world.api.next_changes = {"nsfw": True}
+    resolving(world, nsfw="allow")
+    assert list(world.images) == ["cover.png"]
+
+
+ENDS: list[tuple[dict[str, Any], type[BitDanceError], Failure]] = [
+    ({"status": "failed", "code": 5000}, PredictionFailedError, Failure.FAILED),
+    ({"status": "failed"}, PredictionFailedError, Failure.FAILED),
+    ({"status": "timeout"}, PredictionFailedError, Failure.FAILED),
+    ({"status": "failed", "code": 1200}, ModerationError, Failure.MODERATED),
+    ({"status": "failed", "error": "Sensitive content"}, ModerationError, Failure.MODERATED),
+    ({"status": "failed", "code": 1400}, PredictionRefusedError, Failure.REFUSED),
+    ({"status": "failed", "code": 1407}, PredictionRefusedError, Failure.REFUSED),
+    ({"status": "cancelled"}, PredictionGoneError, Failure.GONE),
+    ({"status": "deleted"}, PredictionGoneError, Failure.GONE),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "failure"), ENDS)
+def test_an_end_without_a_picture_is_written_down_and_raised(
+    world: World, changes: dict[str, Any], error: type[BitDanceError], failure: Failure
+) -> None:
+    world.api.next_changes = changes
+    with pytest.raises(error) as caught:
+        resolving(world)
+    assert type(caught.value) is error
+    assert (image(world).status, image(world).failure) == (Status.FAILED, failure)
+    assert image(world).reason == caught.value.what
+
+
+def test_completed_without_an_output_is_looked_at_again_by_the_next_try(world: World) -> None:
+    world.api.on_look = [
+        httpx.Response(
+            200, json={"code": 200, "data": {"id": "pred-1", "status": "completed", "outputs": []}}
+        )
+    ]
+    with pytest.raises(OutputError, match="no output yet") as caught:
+        resolving(world)
+    assert caught.value.retry_helps
+    assert image(world).status is Status.SUBMITTED
+
+
+BAD_DOWNLOADS = {
+    "503": lambda: httpx.Response(503),
+    "404": lambda: httpx.Response(404),
+    "time-out": lambda: httpx.ReadTimeout("x"),
+    "cut": lambda: httpx.Response(200, content=a_picture()[:-30]),
+    "HTML": lambda: httpx.Response(200, text="<html>"),
+    "empty": lambda: httpx.Response(200),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_DOWNLOADS.values(), ids=BAD_DOWNLOADS)
+def test_a_download_that_fails_twice_is_tried_a_third_time(world: World, bad: Any) -> None:
+    world.api.on_download = [bad(), bad()]
+    resolving(world)
+    assert world.clock.slept == [1, 3]
+    assert world.images == {"cover.png": world.api.made["pred-1"].picture}
+
+
+@pytest.mark.parametrize("bad", BAD_DOWNLOADS.values(), ids=BAD_DOWNLOADS)
+def test_a_download_that_fails_three_times_ends_the_try_and_stays_collectable(world: World, bad: Any) -> None:
+    world.api.on_download = [bad() for _ in range(3)]
+    with pytest.raises(OutputError) as caught:
+        resolving(world)
+    assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.YES)
+    assert len(world.api.downloads) == 3
+    assert image(world).status is Status.SUBMITTED
+    assert world.images == {}
+
+
+def test_an_error_is_not_its_own_cause(world: World) -> None:
+    """Older versions of structlog, which writes Airflow's logs, would follow such a chain for ever."""
+    world.api.on_download = [httpx.Response(503) for _ in range(3)]
+    with pytest.raises(OutputError) as caught:
+        resolving(world)
+    assert caught.value.__cause__ is not caught.value
+
+
+@pytest.mark.parametrize(
+    ("age", "error"), [(6.9 * ONE_DAY, OutputError), (7.1 * ONE_DAY, OutputExpiredError)]
+)
+def test_an_output_that_cannot_be_had_after_seven_days_has_expired(
+    world: World, age: float, error: type[BitDanceError]
+) -> None:
+    world.api.on_download = [httpx.Response(404) for _ in range(3)]
+    with pytest.raises(OutputError) as caught:
+        resolving(world, age=age)
+    assert type(caught.value) is error
+
+
+def test_an_old_output_that_is_still_there_is_stored(world: World) -> None:
+    resolving(world, age=30 * ONE_DAY)
+    assert list(world.images) == ["cover.png"]
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x.png", "file:///etc/passwd", "https://"])
+def test_an_address_that_is_not_allowed_is_not_tried(world: World, url: str) -> None:
+    world.api.next_changes = {"outputs": [url]}
+    with pytest.raises(OutputRefusedError) as caught:
+        resolving(world)
+    assert url not in str(caught.value)
+    assert world.api.downloads == []
+    assert world.clock.slept == []
+
+
+def test_an_output_that_is_too_large_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_BYTES", 100)
+    with pytest.raises(OutputRefusedError, match="too large"):
+        resolving(world)
+    assert world.images == {}
+
+
+def test_a_download_that_takes_too_long_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "DOWNLOAD_SECONDS", 0.0)
+    with pytest.raises(OutputError, match="took longer than"):
+        resolving(world)
+
+
+def test_neither_errors_nor_logs_show_the_outputs_address(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.on_download = [httpx.Response(503), httpx.ReadTimeout("x"), httpx.Response(503)]
+    with caplog.at_level(logging.DEBUG), pytest.raises(OutputError) as caught:
+        resolving(world)
+    assert API_URL not in str(caught.value)
+    assert "/outputs/" not in caplog.text

@@ -1,0 +1,297 @@
+"""What becomes of an intent without a response: proof, doubt, nothing in the history, no history."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.engine.account_history import PAGE_SIZE
+from airflow_provider_bitdance.engine.lost_responses import (
+    READING_PAUSES,
+    RESOLVE_PAUSES,
+    Proof,
+    proof_of,
+    resolve_intents,
+)
+from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, Paid
+from airflow_provider_bitdance.records import Intended, Planned, Status, Submitted
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
+
+SENT = {"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def left_open(world: World, *keys: str, seeds: tuple[int, ...] = (7,), **context: Any) -> JobContext:
+    """Return a process that has claimed a job with open intents of an earlier one."""
+    names = keys or ("image",)
+    plans = tuple(
+        a_plan(key, seed=seed, stem=key)
+        for key, seed in zip(names, seeds * len(names) if len(seeds) == 1 else seeds, strict=False)
+    )
+    opened = world.context(**context)
+    opened.journal.claim(
+        world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=plans), Intended(keys=names)
+    )
+    return opened
+
+
+def settled(world: World, *context: JobContext) -> list[str]:
+    """Settle, and return the events that came of it."""
+    (process,) = context or (left_open(world),)
+    before = len(world.event_names)
+    run(resolve_intents(process, process.journal))
+    return world.event_names[before:]
+
+
+def echoed(**changed: Any) -> Prediction:
+    return Prediction(id="p-1", input=SENT | changed)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "proof"),
+    [
+        (echoed(), Proof.OURS),
+        (Prediction(id="p-1", input={"prompt": SENT["prompt"], "seed": 7}), Proof.OURS),
+        (echoed(guidance=3), Proof.OURS),
+        (echoed(seed=8), Proof.ANOTHER),
+        (echoed(prompt="another"), Proof.ANOTHER),
+        (echoed(size="512*512"), Proof.ANOTHER),
+        (Prediction(id="p-1"), Proof.NONE),
+        (Prediction(id="p-1", input={}), Proof.NONE),
+        (Prediction(id="p-1", input={"prompt": SENT["prompt"]}), Proof.NONE),
+        (Prediction(id="p-1", input={"seed": 7}), Proof.NONE),
+    ],
+)
+def test_prompt_and_seed_together_are_proof(prediction: Prediction, proof: Proof) -> None:
+    assert proof_of(prediction, a_request()) is proof
+
+
+@pytest.mark.parametrize("echo", ["history", "look"])
+def test_a_proven_prediction_is_adopted_at_the_first_look(world: World, echo: Any) -> None:
+    world.api.echo = echo
+    process = left_open(world)
+    world.api.create(SENT)
+    assert settled(world, process) == ["submitted"]
+    assert (process.journal.state.images["image"].prediction_id, world.clock.slept) == ("pred-1", [])
+
+
+def test_a_prediction_of_another_seed_is_not_ours(world: World) -> None:
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.create(SENT | {"seed": 8})
+    assert settled(world, process) == ["not_created"]
+
+
+def test_a_prediction_that_shows_late_is_found(world: World) -> None:
+    """It is in the history a moment after the response was lost, not at once."""
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.on_history = [envelope({"page": 1, "items": []})] * 2
+    world.api.create(SENT)
+    assert settled(world, process) == ["submitted"]
+    assert world.clock.slept == list(RESOLVE_PAUSES[:2])
+
+
+def test_nothing_in_the_history_after_its_time_means_that_nothing_was_bought(world: World) -> None:
+    assert settled(world) == ["not_created"]
+    assert world.clock.slept == list(RESOLVE_PAUSES)
+
+
+def test_what_was_made_before_the_intent_is_not_ours(world: World) -> None:
+    world.api.create(SENT)
+    world.clock.now += 60
+    assert settled(world) == ["not_created"]
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -30.0, 30.0, 3600.0])
+@pytest.mark.parametrize(("made", "became"), [("after", "submitted"), ("before", "not_created")])
+def test_the_api_s_clock_may_be_wrong_by_an_hour(world: World, skew: float, made: str, became: str) -> None:
+    world.api.echo, world.api.skew = "history", skew
+    if made == "before":
+        world.api.create(SENT)
+        world.clock.now += 20
+    process = left_open(world)
+    if made == "after":
+        world.clock.now += 1
+        world.api.create(SENT)
+    assert settled(world, process) == [became]
+
+
+def test_every_page_of_the_history_is_read(world: World) -> None:
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.create(SENT)
+    for seed in range(100, 100 + 2 * PAGE_SIZE):
+        world.api.create(SENT | {"seed": seed})
+    assert settled(world, process) == ["submitted"]
+    assert [asked["page"] for asked in world.api.histories] == [1, 2, 3]
+
+
+def test_where_the_api_echoes_nothing_one_prediction_is_looked_at_and_no_more(world: World) -> None:
+    process = left_open(world)
+    for _ in range(5):
+        world.api.create(SENT)
+    assert settled(world, process) == ["lost"]
+    assert len(world.api.looks) == 1
+
+
+def test_doubt_is_written_down_with_its_cost_and_the_log_names_what_it_may_be(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = left_open(world)
+    world.api.create(SENT)
+    with caplog.at_level(logging.WARNING):
+        assert settled(world, process) == ["lost"]
+    assert "possibly paid, about $0.01" in caplog.text
+    assert "pred-1" in caplog.text
+    assert "pred-1" not in world.events[-1]["reason"], "a journal that names it seems to have bought it"
+    assert process.journal.state.images["image"].possibly_paid == 1
+
+
+def test_what_other_tasks_of_the_run_have_bought_is_not_in_doubt(world: World) -> None:
+    process = left_open(world)
+    sibling = world.context(job=a_job(map_index=3))
+    plan = Planned(output=OUTPUT, images=(a_plan(),))
+    made = world.api.create(SENT)
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("image",)))
+    sibling.journal.append(world.clock.now, Submitted(key="image", prediction_id=made.id))
+    settled(world, process)
+    image = process.journal.state.images["image"]
+    assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
+
+
+def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: World) -> None:
+    world.api.echo = "history"
+    process = left_open(world, "a", "b")
+    world.api.create(SENT)
+    world.api.create(SENT)
+    assert settled(world, process) == ["submitted", "submitted"]
+    assert {image.prediction_id for image in process.journal.state.images.values()} == {"pred-1", "pred-2"}
+
+
+@pytest.mark.parametrize(
+    ("intents", "made", "lost"), [("a", 3, 1), ("ab", 1, 1), ("abc", 2, 2), ("ab", 2, 2)]
+)
+def test_no_more_are_possibly_paid_than_there_are_predictions_that_could_be_ours(
+    world: World, intents: str, made: int, lost: int
+) -> None:
+    process = left_open(world, *intents)
+    for _ in range(made):
+        world.api.create(SENT)
+    assert sorted(settled(world, process)) == ["lost"] * lost + ["not_created"] * (len(intents) - lost)
+
+
+def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: World) -> None:
+    sibling = world.context(job=a_job(map_index=3))
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    for _ in range(30):
+        sibling.journal.claim(world.clock.now + 600, world.clock.now)
+    world.clock.now += 3600
+    process = left_open(world)
+    world.api.create(SENT)
+    read: list[str] = []
+    original = process.records.read
+
+    def reading(name: str) -> bytes | None:
+        read.append(name)
+        return original(name)
+
+    process.records.read = reading  # type: ignore[method-assign]
+    settled(world, process)
+    assert len([name for name in read if "map=3" in name]) == 1
+
+
+def test_several_intents_each_get_their_own_prediction(world: World) -> None:
+    world.api.echo = "history"
+    process = left_open(world, "a", "b", "c", seeds=(1, 2, 3))
+    for seed in (3, 1):
+        world.api.create(SENT | {"seed": seed})
+    assert sorted(settled(world, process)) == ["not_created", "submitted", "submitted"]
+    images = process.journal.state.images
+    assert [images[key].prediction_id for key in "abc"] == ["pred-2", "", "pred-1"]
+
+
+def test_the_same_request_twice_in_the_history_is_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.create(SENT)
+    world.api.create(SENT)
+    with caplog.at_level(logging.WARNING):
+        assert settled(world, process) == ["submitted"]
+    assert "more than once; collectable: pred-2" in caplog.text
+
+
+UNREADABLE: dict[str, httpx.Response | Exception] = {
+    "503": refusal(503),
+    "429": refusal(429),
+    "no connection": httpx.ConnectError("x"),
+    "read time-out": httpx.ReadTimeout("x"),
+    "garbage": httpx.Response(200, content=b"<html>"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_while_the_history_cannot_be_read_the_intent_stays_open_and_nothing_is_bought(
+    world: World, name: str
+) -> None:
+    process = left_open(world)
+    world.api.on_history = [UNREADABLE[name]] * (len(READING_PAUSES) + 1)
+    with pytest.raises(LostResponseError, match="history cannot be read") as caught:
+        settled(world, process)
+    assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.POSSIBLY)
+    assert process.journal.state.images["image"].status is Status.INTENDED
+    assert process.journal.state.images["image"].unconfirmed == 1
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_history_that_cannot_be_read_for_a_moment_is_read_again(world: World, name: str) -> None:
+    world.api.echo = "history"
+    process = left_open(world)
+    world.api.create(SENT)
+    world.api.on_history = [UNREADABLE[name]] * len(READING_PAUSES)
+    assert settled(world, process) == ["submitted"]
+    assert world.clock.slept == list(READING_PAUSES)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status: int) -> None:
+    process = left_open(world)
+    world.api.on_history = [refusal(status)]
+    assert settled(world, process) == ["lost"]
+    assert f"answered with {status}" in world.events[-1]["reason"]
+
+
+def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
+    process = left_open(world)
+    world.api.create(SENT)
+    world.api.on_look = [refusal(404)]
+    assert settled(world, process) == ["lost"]
+
+
+def test_a_job_without_open_intents_asks_nothing(world: World) -> None:
+    process = world.context()
+    run(resolve_intents(process, process.journal))
+    assert world.api.histories == []
+
+
+def test_another_process_that_takes_over_meanwhile_stops_this_one(world: World) -> None:
+    process = left_open(world)
+
+    def take_over(_: httpx.Request) -> httpx.Response:
+        world.context().journal.claim(world.clock.now + 600, world.clock.now)
+        return envelope({"page": 1, "items": []})
+
+    world.api.on_history = [take_over]
+    with pytest.raises(BitDanceError, match="taken over"):
+        settled(world, process)

@@ -1,0 +1,349 @@
+"""Buying one image: what is written down around the POST, and when the POST may be sent again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.engine.purchase import CONNECTION_TRIES, PURCHASES_A_TRY, buy
+from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.exceptions import (
+    AuthenticationError,
+    BitDanceError,
+    FencedError,
+    GarbledResponseError,
+    InsufficientCreditError,
+    LostResponseError,
+    NotFoundError,
+    NotSentError,
+    Paid,
+    RateLimitError,
+    RequestRefusedError,
+    ServerError,
+    StorageError,
+    UnconfirmedPurchaseError,
+)
+from airflow_provider_bitdance.records import ImageState, Intended, Planned, Status
+from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
+
+PLAN = Planned(output=OUTPUT, images=(a_plan(),))
+INTENT = Intended(keys=("image",))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None, **policy: Any) -> JobContext:
+    """Return a process that has claimed the job: entry 1."""
+    context = world.context(step=step, **policy)
+    events = [PLAN, INTENT] if intended else [PLAN]
+    context.journal.claim(world.clock.now + 600, world.clock.now, *events)
+    return context
+
+
+def buying(context: JobContext) -> None:
+    run(buy(context, "image", limiter=RateLimiter()))
+
+
+def recorded(world: World) -> ImageState:
+    """Return what another process reads."""
+    return world.context().journal.state.images["image"]
+
+
+def fails_at(wanted: str, error: Exception) -> Step:
+    def step(name: str) -> None:
+        if name == wanted:
+            raise error
+
+    return step
+
+
+def test_a_bought_image_is_written_down_with_its_id(world: World) -> None:
+    buying(buyer(world))
+    image = recorded(world)
+    assert (image.status, image.prediction_id, image.possibly_paid) == (Status.SUBMITTED, "pred-1", 0)
+
+
+def test_what_is_sent_is_what_was_planned(world: World) -> None:
+    buying(buyer(world))
+    assert world.api.posts == [{"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}]
+
+
+def test_the_intent_is_written_before_the_post_and_the_id_after_it(world: World) -> None:
+    steps: list[str] = []
+    buying(buyer(world, intended=False, step=steps.append))
+    assert steps[2:] == [
+        "before create 000002",
+        "after create 000002",
+        "before POST",
+        "after POST",
+        "before create 000003",
+        "after create 000003",
+    ]
+    assert world.event_names == ["claimed", "planned", "intended", "submitted"]
+
+
+def test_an_intent_of_this_process_is_not_written_twice(world: World) -> None:
+    buying(buyer(world, intended=True))
+    assert world.event_names == ["claimed", "planned", "intended", "submitted"]
+
+
+def test_the_log_tells_the_purchase_with_a_short_prompt_and_no_key(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = world.context()
+    long = a_plan().model_copy(update={"request": a_plan().request.model_copy(update={"prompt": "x" * 500})})
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(long,)))
+    with caplog.at_level(logging.INFO):
+        buying(context)
+    assert "Bought prediction pred-1, about $0.01: 1024*1024, seed 7" in caplog.text
+    assert "x" * 81 not in caplog.text
+    assert API_KEY not in caplog.text
+
+
+def test_429_waits_as_long_as_asked_and_sends_again(world: World) -> None:
+    world.api.on_post = [refusal(429, Retry_After="30"), refusal(429, Retry_After="45")]
+    buying(buyer(world))
+    assert len(world.api.posts) == 3
+    assert world.clock.slept == [30, 45]
+    assert world.api.billed == 1
+
+
+def test_429_without_a_time_waits_longer_each_time(world: World) -> None:
+    world.api.on_post = [refusal(429) for _ in range(8)]
+    buying(buyer(world))
+    expected = [1, 2, 4, 8, 16, 32, 60, 60]
+    assert len(world.clock.slept) == len(expected)
+    assert all(
+        0.8 * base <= slept <= 1.2 * base for slept, base in zip(world.clock.slept, expected, strict=True)
+    )
+
+
+def test_429_is_given_up_when_the_next_post_would_come_after_the_deadline(world: World) -> None:
+    world.api.on_post = [refusal(429, Retry_After="601")]
+    with pytest.raises(RateLimitError):
+        buying(buyer(world))
+    assert world.clock.slept == []
+    assert world.event_names[-1] == "not_created"
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
+def test_a_connection_that_was_not_made_is_tried_again(world: World, error: type[Exception]) -> None:
+    world.api.on_post = [error("refused") for _ in range(CONNECTION_TRIES - 1)]
+    buying(buyer(world))
+    assert len(world.api.posts) == CONNECTION_TRIES
+    assert recorded(world).possibly_paid == 0
+
+
+def test_a_connection_that_is_never_made_ends_the_try_and_nothing_was_paid(world: World) -> None:
+    world.api.on_post = [httpx.ConnectError("refused") for _ in range(99)]
+    with pytest.raises(NotSentError):
+        buying(buyer(world))
+    assert len(world.api.posts) == CONNECTION_TRIES
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 0)
+
+
+REFUSALS: dict[str, tuple[Answer, type[BitDanceError]]] = {
+    "400": (refusal(400, "size is wrong"), RequestRefusedError),
+    "400 no money": (refusal(400, "Insufficient credits"), InsufficientCreditError),
+    "401": (refusal(401), AuthenticationError),
+    "402 no money": (refusal(402, "insufficient balance"), InsufficientCreditError),
+    "403": (refusal(403), AuthenticationError),
+    "404": (refusal(404), NotFoundError),
+    "413": (refusal(413), RequestRefusedError),
+    "422": (refusal(422), RequestRefusedError),
+    "200 with code 400": (envelope({}, code=400), RequestRefusedError),
+    "200 with code 401": (envelope({}, code=401), AuthenticationError),
+}
+
+LOSSES: dict[str, tuple[Answer, type[BitDanceError]]] = {
+    "302": (httpx.Response(302, headers={"Location": "http://127.0.0.1:9/api/v3/other"}), ServerError),
+    "307": (httpx.Response(307, headers={"Location": "http://127.0.0.1:9/api/v3/other"}), ServerError),
+    "408": (refusal(408), ServerError),
+    "500": (refusal(500), ServerError),
+    "502 HTML": (httpx.Response(502, text="<html>bad gateway</html>"), ServerError),
+    "503 with Retry-After": (refusal(503, Retry_After="1"), ServerError),
+    "504 empty": (httpx.Response(504), ServerError),
+    "200 with code 500": (envelope({}, code=500), ServerError),
+    "200 HTML": (httpx.Response(200, text="<html>"), GarbledResponseError),
+    "200 empty": (httpx.Response(200), GarbledResponseError),
+    "200 cut": (httpx.Response(200, content=b'{"code": 200, "data": {"id": "pr'), GarbledResponseError),
+    "200 without an id": (envelope({"status": "created"}), GarbledResponseError),
+    "200 with an unsafe id": (envelope({"id": "../../etc"}), GarbledResponseError),
+    "read time-out": (httpx.ReadTimeout("x"), LostResponseError),
+    "write time-out": (httpx.WriteTimeout("x"), LostResponseError),
+    "read error": (httpx.ReadError("x"), LostResponseError),
+    "write error": (httpx.WriteError("x"), LostResponseError),
+    "closed": (httpx.RemoteProtocolError("x"), LostResponseError),
+    "not decodable": (httpx.DecodingError("x"), LostResponseError),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_not_sent_again_and_nothing_was_created(world: World, name: str) -> None:
+    answer, error = REFUSALS[name]
+    world.api.on_post = [answer]
+    with pytest.raises(error) as caught:
+        buying(buyer(world))
+    assert type(caught.value) is error
+    assert caught.value.paid is Paid.NO
+    assert not caught.value.retry_helps
+    assert len(world.api.posts) == 1
+    assert world.event_names[-1] == "not_created"
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, 0)
+
+
+def lost_while_made(world: World, answer: Answer) -> Callable[[httpx.Request], httpx.Response]:
+    """Return a response that is lost after the task was made: paid, and nobody here knows its id."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        world.api.create(json.loads(request.content))
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, httpx.Response)
+        return answer
+
+    return respond
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_response_is_looked_up_and_bought_anew_when_the_history_has_nothing(
+    world: World, name: str
+) -> None:
+    answer, _ = LOSSES[name]
+    world.api.on_post = [answer]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "not_created", "intended", "submitted"]
+    assert (len(world.api.posts), world.api.billed, recorded(world).possibly_paid) == (2, 1, 0)
+    assert world.clock.slept == [1, 3, 6], "the history gets its time before it is believed"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_response_is_adopted_where_the_history_proves_it(world: World, name: str) -> None:
+    world.api.echo = "history"
+    world.api.on_post = [lost_while_made(world, LOSSES[name][0])]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "submitted"]
+    assert world.events[-1] == {
+        "event": "submitted",
+        "key": "image",
+        "prediction_id": "pred-1",
+        "found": True,
+    }
+    assert (len(world.api.posts), world.api.billed, recorded(world).possibly_paid) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_lost_response_without_proof_is_possibly_paid_and_bought_again(world: World, name: str) -> None:
+    world.api.on_post = [lost_while_made(world, LOSSES[name][0])]
+    buying(buyer(world))
+    assert world.event_names[2:] == ["intended", "lost", "intended", "submitted"]
+    assert (recorded(world).prediction_id, recorded(world).possibly_paid) == ("pred-2", 1)
+    assert world.clock.slept == []
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_try_buys_three_times_at_most(world: World, name: str) -> None:
+    answer, error = LOSSES[name]
+    world.api.on_post = [lost_while_made(world, answer) for _ in range(9)]
+    with pytest.raises(error) as caught:
+        buying(buyer(world))
+    assert type(caught.value) is error
+    assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, True)
+    assert (world.api.billed, recorded(world).possibly_paid) == (PURCHASES_A_TRY, PURCHASES_A_TRY)
+
+
+def test_an_api_that_answers_nothing_but_errors_is_not_paid_for(world: World) -> None:
+    world.api.on_post = [refusal(500) for _ in range(9)]
+    with pytest.raises(ServerError) as caught:
+        buying(buyer(world))
+    assert (caught.value.paid, len(world.api.posts)) == (Paid.NO, PURCHASES_A_TRY)
+    assert world.event_names[-1] == "not_created"
+
+
+def test_a_user_who_wants_to_decide_is_asked(world: World) -> None:
+    world.api.on_post = [world.api.lose_answer]
+    context = buyer(world, on_lost_response="fail")
+    with pytest.raises(UnconfirmedPurchaseError, match="may be bought already") as caught:
+        buying(context)
+    assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, False)
+    assert (world.event_names[-1], len(world.api.posts)) == ("lost", 1)
+
+
+def test_the_reason_is_recorded_without_the_key_or_the_prompt(world: World) -> None:
+    prompt = "a lighthouse at dawn"
+    world.api.on_post = [refusal(400, f"bad prompt {prompt * 20} for key {API_KEY}")]
+    with pytest.raises(RequestRefusedError):
+        buying(buyer(world))
+    reason = world.events[-1]["reason"]
+    assert "400" in reason
+    assert API_KEY not in reason
+    assert len(reason) < 400
+
+
+def test_nothing_is_sent_once_another_process_has_gone_on_with_the_job(world: World) -> None:
+    context = buyer(world)
+    world.context().journal.claim(world.clock.now + 600, world.clock.now)
+    with pytest.raises(FencedError):
+        buying(context)
+    assert world.api.posts == []
+
+
+def test_nothing_is_sent_again_when_another_process_took_over_during_the_pause(world: World) -> None:
+    def take_over(request: httpx.Request) -> httpx.Response:
+        world.context().journal.claim(world.clock.now + 600, world.clock.now)
+        return refusal(429)
+
+    world.api.on_post = [take_over]
+    with pytest.raises(FencedError):
+        buying(buyer(world))
+    assert len(world.api.posts) == 1
+
+
+def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
+    step = fails_at("before create 000002", StorageError("full"))
+    with pytest.raises(StorageError) as caught:
+        buying(buyer(world, intended=False, step=step))
+    assert world.api.posts == []
+    assert caught.value.paid is Paid.NO
+
+
+def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it_is_paid(
+    world: World,
+) -> None:
+    step = fails_at("before create 000002", StorageError("full"))
+    with pytest.raises(StorageError, match="pred-1 is bought and could not be recorded") as caught:
+        buying(buyer(world, step=step))
+    assert caught.value.paid is Paid.YES
+    assert caught.value.retry_helps
+
+
+def test_a_take_over_during_the_post_leaves_a_note_and_says_that_the_prediction_is_paid(
+    world: World,
+) -> None:
+    def take_over(name: str) -> None:
+        if name == "after POST":
+            world.context().journal.claim(world.clock.now + 600, world.clock.now)
+
+    with pytest.raises(FencedError, match="pred-1 is bought") as caught:
+        buying(buyer(world, step=take_over))
+    assert caught.value.paid is Paid.YES
+    note = {"event": "orphaned", "key": "image", "prediction_id": "pred-1", "intent": 1}
+    assert world.events[-1] == note
+    assert recorded(world).possibly_paid == 1
+
+
+def test_an_error_of_the_api_is_raised_even_when_the_store_cannot_take_it(world: World) -> None:
+    """The intent stays in the journal, for the next try to settle."""
+    world.api.on_post = [refusal(401)]
+    with pytest.raises(AuthenticationError):
+        buying(buyer(world, step=fails_at("before create 000002", StorageError("full"))))
+    assert recorded(world).status is Status.INTENDED

@@ -1,0 +1,54 @@
+"""Folders as users write their addresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.hooks.object_storage import open_folder
+from airflow_provider_bitdance.storage import LocalFolder
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "{}/"])
+def test_a_path_on_a_disk_is_a_local_folder(form: str, tmp_path: Path) -> None:
+    folder = open_folder(form.format(tmp_path))
+    assert isinstance(folder, LocalFolder)
+    folder.create("x", b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("uri", ["file://data/images", "file://conn@data/images"])
+def test_a_file_uri_with_a_host_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="not an absolute path"):
+        open_folder(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "fix"),
+    [
+        ("s3://bucket/x", r"airflow-provider-bitdance\[s3\]"),
+        ("s3a://bucket/x", r"airflow-provider-bitdance\[s3\]"),
+        ("gs://bucket/x", "apache-airflow-providers-google"),
+        ("abfs://container/x", "apache-airflow-providers-microsoft-azure"),
+        ("hdfs://host/x", "Install the Airflow provider for this kind of address"),
+    ],
+)
+def test_an_address_without_its_provider_is_told_what_to_install(
+    uri: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_registered(scheme: str, *_: object) -> None:
+        raise ValueError(f"No filesystem registered for scheme {scheme}")
+
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+    monkeypatch.setattr("airflow.sdk.io.get_fs", none_registered)
+    with pytest.raises(InputError, match=fix) as caught:
+        open_folder(uri)
+    assert uri in str(caught.value)
+
+
+def test_a_connection_that_is_not_defined_is_refused_and_not_passed_over() -> None:
+    """Amazon's hook would go on with whatever credentials the worker has."""
+    with pytest.raises(InputError, match="'nobody', which is not defined"):
+        open_folder("s3://nobody@bucket/x")

@@ -1,0 +1,244 @@
+"""Money: estimated against real cost, by Dag and day, and which lost purchases were made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_bitdance.maintenance.account import charged, read_bill, read_history
+from airflow_provider_bitdance.maintenance.costs import costs, explain, unknown_to
+from airflow_provider_bitdance.maintenance.report import Verdict
+from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from tests.unit.maintenance.support import DAY, Line, Office
+from tests.unit.support import START, a_job, a_request, a_wanted, run
+
+SINCE = datetime.fromtimestamp(START, UTC)
+
+
+def a_purchase(
+    prediction_id: str, *, dag_id: str = "covers", after: float = 0.0, usd: float = 0.01
+) -> Purchase:
+    return Purchase(prediction_id, a_job(dag_id=dag_id), START + after, usd)
+
+
+def a_line(
+    prediction_id: str, price: float = 0.01, kind: str = "deduct", *, after: float = 0.0
+) -> BillingRecord:
+    return BillingRecord(
+        uuid=f"{prediction_id}-{kind}-{after}",
+        billing_type=kind,
+        price=price,
+        created_at=datetime.fromtimestamp(START + after, UTC),
+        prediction_id=prediction_id,
+    )
+
+
+def a_prediction(prediction_id: str, *, after: float = 0.0, **inputs: Any) -> Prediction:
+    made = datetime.fromtimestamp(START + after, UTC)
+    return Prediction(id=prediction_id, created_at=made, input=inputs or None)
+
+
+def a_loss(prompt: str = "a fox", *, seed: int = 7, after: float = 60.0, prediction_id: str = "") -> Loss:
+    request = a_request(prompt, seed=seed)
+    return Loss(a_job(), "image", request, START + after, 0.01, "lost", prediction_id)
+
+
+# Cost
+
+
+def test_cost_is_told_by_dag_and_by_day_of_the_purchase() -> None:
+    bought = [
+        a_purchase("a"),
+        a_purchase("b", after=60),
+        a_purchase("c", after=DAY),
+        a_purchase("d", dag_id="posters", usd=0.02),
+    ]
+    bill = [a_line("a"), a_line("b", after=DAY), a_line("c", 0.012), a_line("d", 0.02)]
+
+    by_day, unattributed = costs(bought, bill, SINCE)
+
+    assert [(cost.dag_id, str(cost.day), cost.predictions) for cost in by_day] == [
+        ("covers", "2026-05-28", 2),
+        ("covers", "2026-05-29", 1),
+        ("posters", "2026-05-28", 1),
+    ]
+    assert [(cost.estimated_usd, cost.real_usd) for cost in by_day] == [
+        (0.02, 0.02),
+        (0.01, 0.012),
+        (0.02, 0.02),
+    ]
+    assert (unattributed.predictions, unattributed.real_usd) == (0, 0.0)
+
+
+def test_a_refund_is_given_back_whatever_its_sign() -> None:
+    assert [charged(a_line("a", price, kind)) for price, kind in ((0.01, "deduct"), (-0.01, "deduct"))] == [
+        0.01
+    ] * 2
+    assert [charged(a_line("a", price, kind)) for price, kind in ((0.01, "refund"), (-0.01, "Refund"))] == [
+        -0.01
+    ] * 2
+
+
+def test_what_is_not_on_the_bill_yet_is_counted() -> None:
+    (cost,), _ = costs([a_purchase("a"), a_purchase("b")], [a_line("a")], SINCE)
+
+    assert (cost.predictions, cost.unbilled, cost.real_usd) == (2, 1, 0.01)
+
+
+def test_what_was_bought_before_is_in_no_figure_though_its_refund_comes_now() -> None:
+    early = a_purchase("early", after=-DAY)
+
+    assert costs([early], [a_line("early", kind="refund", after=60)], SINCE)[1].predictions == 0
+    assert costs([early], [a_line("early", kind="refund", after=60)], SINCE)[0] == ()
+
+
+def test_what_others_bought_with_the_account_is_outside_and_only_since_then() -> None:
+    bill = [
+        a_line("x", 0.5, after=5),
+        a_line("x", 0.5, "refund", after=9),
+        a_line("y", 0.25),
+        a_line("z", after=-5),
+    ]
+
+    by_day, unattributed = costs([], bill, SINCE)
+
+    assert (by_day, unattributed.predictions, unattributed.real_usd) == ((), 2, 0.25)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 50), st.booleans()), max_size=30))
+def test_no_charge_is_lost_between_the_dags_and_the_outside(lines: list[tuple[bool, int, bool]]) -> None:
+    bill = [
+        a_line(f"p{number}", cents / 100, kind="refund" if refund else "deduct")
+        for number, (_, cents, refund) in enumerate(lines)
+    ]
+    bought = [a_purchase(f"p{number}") for number, (ours, *_) in enumerate(lines) if ours]
+
+    by_day, unattributed = costs(bought, bill, SINCE)
+
+    total = sum(cents * (-1 if refund else 1) for _, cents, refund in lines) / 100
+    assert sum(cost.real_usd for cost in by_day) + unattributed.real_usd == pytest.approx(total)
+
+
+def test_real_cost_is_that_of_the_account_s_books_with_retries_and_refunds() -> None:
+    office = Office()
+    office.api.price_charged = 0.008
+    office.api.next_changes = {"status": "failed", "error": "no luck"}
+    office.task(timeout=60)
+    office.api.refund("pred-1")
+    office.api.next_changes = {}
+    office.task(try_number=2)
+    office.task(job=a_job(dag_id="posters"), wanted=a_wanted(name="b"))
+    office.wait(minutes=5)
+
+    report = office.reconcile()
+
+    assert report.real_usd == office.api.paid == 0.016
+    assert report.estimated_usd == 0.03
+    assert [(cost.dag_id, cost.predictions, cost.real_usd) for cost in report.costs] == [
+        ("covers", 2, 0.008),
+        ("posters", 1, 0.008),
+    ]
+    assert report.unattributed.predictions == 0
+
+
+# The account
+
+
+def test_a_bill_of_many_pages_is_read_to_its_end_and_top_ups_are_left_out() -> None:
+    office = Office()
+    office.api.page_size = 7  # fewer than asked for
+    office.api.lines = [Line("deduct", 0.01, START, f"p{number}") for number in range(50)]
+    office.api.lines.append(Line("recharge", 20.0, START, ""))
+
+    found = run(read_bill(office.api.client(), SINCE))
+
+    assert sorted(record.prediction_id for record in found) == sorted(f"p{number}" for number in range(50))
+
+
+def test_a_history_of_many_pages_is_read_to_its_end() -> None:
+    office = Office()
+    made = [office.api.create({"prompt": "p", "seed": number}).id for number in range(230)]
+
+    found = run(read_history(office.api.client(), {"wavespeed-ai/bitdance-14b/text-to-image"}, SINCE))
+
+    assert [prediction.id for prediction in found] == made[::-1]
+
+
+def test_a_prediction_so_young_that_its_answer_may_be_on_its_way_is_no_stranger() -> None:
+    old, young = a_prediction("old"), a_prediction("young", after=250)
+
+    assert unknown_to({"known"}, [a_prediction("known"), old, young], START + 300) == [old]
+
+
+# Possibly paid
+
+
+def fates(
+    losses: list[Loss], unknown: list[Prediction], *, oldest: float = START
+) -> list[tuple[Verdict, str]]:
+    return [(found.verdict, found.prediction_id) for found in explain(losses, unknown, oldest)]
+
+
+def test_a_lost_purchase_is_named_where_prompt_and_seed_prove_it() -> None:
+    unknown = [a_prediction("a", prompt="a crow", seed=7), a_prediction("b", prompt="a fox", seed=7)]
+
+    assert fates([a_loss()], unknown) == [(Verdict.BOUGHT, "b")]
+
+
+@pytest.mark.parametrize("inputs", [{"prompt": "a fox", "seed": 8}, {"prompt": "a crow", "seed": 7}])
+def test_where_all_inputs_are_shown_and_none_is_it_nothing_was_created(inputs: dict[str, Any]) -> None:
+    assert fates([a_loss()], [a_prediction("a", **inputs)]) == [(Verdict.NOT_CREATED, "")]
+
+
+def test_where_no_prediction_is_unknown_nothing_was_created() -> None:
+    assert fates([a_loss()], []) == [(Verdict.NOT_CREATED, "")]
+
+
+def test_where_the_history_shows_no_inputs_it_cannot_be_told() -> None:
+    assert fates([a_loss()], [a_prediction("a")]) == [(Verdict.UNKNOWN, "")]
+
+
+def test_what_was_made_before_the_purchase_cannot_be_it() -> None:
+    assert fates([a_loss(after=2 * DAY)], [a_prediction("a", after=DAY)]) == [(Verdict.NOT_CREATED, "")]
+
+
+def test_a_loss_older_than_the_history_cannot_be_told() -> None:
+    assert fates([a_loss(after=-1)], []) == [(Verdict.UNKNOWN, "")]
+
+
+def test_one_prediction_explains_one_loss_the_oldest_first() -> None:
+    unknown = [
+        a_prediction("late", after=20, prompt="a fox", seed=7),
+        a_prediction("early", after=10, prompt="a fox", seed=7),
+    ]
+    losses = [a_loss(after=62), a_loss(after=61), a_loss(after=63)]
+
+    assert fates(losses, unknown) == [
+        (Verdict.BOUGHT, "early"),
+        (Verdict.BOUGHT, "late"),
+        (Verdict.NOT_CREATED, ""),
+    ]
+
+
+def test_a_purchase_that_a_replaced_process_noted_is_known_without_any_history() -> None:
+    assert fates([a_loss(prediction_id="pred-9")], []) == [(Verdict.BOUGHT, "pred-9")]
+
+
+def test_a_lost_purchase_of_a_real_task_is_named() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(wanted=a_wanted("a fox"), timeout=60)  # the history shows no inputs: possibly paid
+    office.wait(minutes=10)
+    office.api.echo = "history"
+
+    report = office.reconcile()
+
+    assert [(loss.verdict, loss.prediction_id) for loss in report.possibly_paid] == [
+        (Verdict.BOUGHT, "pred-1")
+    ]
+    assert [(item.prediction_id, item.prompt) for item in report.untracked] == [("pred-1", "a fox")]

@@ -1,0 +1,272 @@
+"""Looking at predictions until they end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from airflow_provider_bitdance.exceptions import (
+    AuthenticationError,
+    BitDanceError,
+    GarbledResponseError,
+    LostResponseError,
+    NotSentError,
+    RateLimitError,
+    ServerError,
+)
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.5)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def api(clock: FakeClock) -> FakeAPI:
+    return FakeAPI(clock)
+
+
+def watching(
+    api: FakeAPI, pending: dict[str, float] | None = None, *, seconds: float = 600.0, **poll: float
+) -> dict[str, Prediction]:
+    """Watch from now on for so many seconds; without ``pending``, one prediction that is made now."""
+    if pending is None:
+        pending = {api.create({}).id: api.clock.now}
+    schedule = PollPolicy(**poll)  # type: ignore[arg-type]
+    until = api.clock.now + seconds
+
+    async def wait() -> dict[str, Prediction]:
+        poller = Poller(api.client(), schedule=schedule, clock=api.clock)
+        return await wait_for(poller, pending, until=until)
+
+    return run(wait())
+
+
+def look_ages(api: FakeAPI) -> list[float]:
+    return [round(moment - START, 2) for _, moment in api.looks]
+
+
+def test_a_prediction_that_ends_is_returned(api: FakeAPI) -> None:
+    found = watching(api)
+    assert found["pred-1"].is_completed
+    assert found["pred-1"].outputs
+
+
+def test_the_looks_grow_rarer(api: FakeAPI) -> None:
+    api.latency = 100
+    watching(api)
+    ages = look_ages(api)
+    assert ages[:13] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.1, 13.31, 14.64]
+    assert ages[-3:] == [89.54, 98.5, 108.35]
+
+
+def test_every_end_is_an_end_and_not_only_success(api: FakeAPI) -> None:
+    api.next_changes = {"status": "failed"}
+    assert watching(api)["pred-1"].status == "failed"
+
+
+def test_an_unknown_status_is_looked_at_again(api: FakeAPI) -> None:
+    made = api.create({})
+    api.on_look = [envelope({"id": made.id, "status": word}) for word in ("pondering", "", "queued")]
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert len(api.looks) == 4
+
+
+FAILURES: dict[str, tuple[Callable[[], Answer], type[BitDanceError]]] = {
+    "503": (lambda: refusal(503), ServerError),
+    "429": (lambda: refusal(429), RateLimitError),
+    "HTML": (lambda: httpx.Response(200, text="<html>"), GarbledResponseError),
+    "time-out": (lambda: httpx.ReadTimeout("x"), LostResponseError),
+    "no connection": (lambda: httpx.ConnectError("x"), NotSentError),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failures_that_pass_are_tolerated(api: FakeAPI, failure: str) -> None:
+    api.on_look = [FAILURES[failure][0]() for _ in range(9)]
+    assert watching(api)["pred-1"].is_completed
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_too_many_failures_one_after_another_are_raised(api: FakeAPI, failure: str) -> None:
+    make, error = FAILURES[failure]
+    api.on_look = [make() for _ in range(10)]
+    with pytest.raises(error):
+        watching(api)
+    assert len(api.looks) == 10
+
+
+def test_a_look_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> None:
+    made = api.create({})
+    alive = envelope({"id": made.id, "status": "processing"})
+    api.on_look = [*(refusal(503) for _ in range(9)), alive, *(refusal(503) for _ in range(9))]
+    assert watching(api, {made.id: START})[made.id].is_completed
+
+
+def test_failures_make_the_looks_rarer(api: FakeAPI) -> None:
+    api.on_look = [refusal(503) for _ in range(4)]
+    watching(api)
+    assert look_ages(api) == [2, 4, 8, 16, 31]
+
+
+def test_retry_after_is_waited_for(api: FakeAPI) -> None:
+    api.on_look = [refusal(429, Retry_After="40")]
+    watching(api)
+    assert look_ages(api) == [2, 42]
+
+
+def test_retry_after_is_waited_for_at_the_end_of_the_time_too(api: FakeAPI) -> None:
+    api.on_look = [refusal(429, Retry_After="40")]
+    assert watching(api, seconds=20) == {}
+    assert look_ages(api) == [2]
+
+
+def test_an_error_for_good_is_raised_at_once(api: FakeAPI) -> None:
+    api.on_look = [refusal(401)]
+    with pytest.raises(AuthenticationError):
+        watching(api)
+    assert len(api.looks) == 1
+
+
+def test_a_prediction_just_made_may_be_unknown_for_a_moment(api: FakeAPI) -> None:
+    api.on_look = [refusal(404), refusal(404), refusal(404)]
+    assert watching(api)["pred-1"].is_completed
+
+
+def test_a_prediction_unknown_after_the_grace_has_ended_as_deleted(api: FakeAPI) -> None:
+    ended = watching(api, {"pred-404": START})["pred-404"]
+    assert (ended.status, ended.is_terminal, ended.is_completed) == ("deleted", True, False)
+    assert 60 < look_ages(api)[-1] < 90
+
+
+def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
+    assert watching(api, {"pred-404": START - 61})["pred-404"].status == "deleted"
+    assert len(api.looks) == 2
+
+
+@pytest.mark.parametrize("first", [refusal(502), httpx.ReadTimeout("slow")], ids=["502", "no answer"])
+def test_one_404_after_another_fault_does_not_write_off_what_is_paid_for(
+    api: FakeAPI, first: httpx.Response | Exception
+) -> None:
+    api.latency = 70
+    made = api.create({})
+    api.clock.now += 61
+    api.on_look = [first, refusal(404)]
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert len(api.looks) > 2
+
+
+def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
+    api: FakeAPI, clock: FakeClock
+) -> None:
+    async def scene() -> dict[str, Prediction]:
+        poller = Poller(api.client(), clock=clock)
+        first = poller.watch(is_single=True)
+
+        def too_late(_: httpx.Request) -> httpx.Response:
+            first.close()
+            return refusal(404)
+
+        api.on_look = [too_late, refusal(404)]
+        made = api.create({})
+        first.add(made.id, clock.now - 61)
+        await clock.sleep(5)
+        return await wait_for(poller, {made.id: clock.now - 66}, until=clock.now + 60)
+
+    (ended,) = run(scene()).values()
+    assert ended.is_completed
+
+
+def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAPI, clock: FakeClock) -> None:
+    async def scene() -> dict[str, Prediction]:
+        poller = Poller(api.client(), clock=clock)
+        api.on_look = [refusal(429, Retry_After="86400")]
+        first = poller.watch()
+        first.add(api.create({}).id, clock.now)
+        await clock.sleep(65)
+        try:
+            return await wait_for(poller, {api.create({}).id: clock.now}, until=clock.now + 120)
+        finally:
+            first.close()
+
+    assert len(run(scene())) == 1
+    assert clock.now < START + 180
+
+
+def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:
+    api.latency = 9999
+    assert watching(api, seconds=50) == {}
+    assert look_ages(api)[-2:] == [45.95, 50.0]
+
+
+@pytest.mark.parametrize(("seconds", "last"), [(20, 19.49), (22, 21.44)])
+def test_no_look_comes_right_after_another_at_the_hand_over(
+    api: FakeAPI, seconds: float, last: float
+) -> None:
+    api.latency = 9999
+    assert watching(api, seconds=seconds) == {}
+    assert look_ages(api)[-1] == last
+
+
+def test_nothing_is_looked_at_when_the_hand_over_comes_before_the_first_look(api: FakeAPI) -> None:
+    assert watching(api, seconds=0) == {}
+    assert api.looks == []
+
+
+def test_an_overdue_prediction_is_looked_at_at_once(api: FakeAPI) -> None:
+    made = api.create({})
+    api.clock.now += 30
+    assert watching(api, {made.id: START})[made.id].is_completed
+    assert look_ages(api) == [30]
+
+
+def test_a_prediction_is_looked_at_once_even_after_the_deadline(api: FakeAPI) -> None:
+    made = api.create({})
+    api.clock.now += 30
+    assert watching(api, {made.id: START}, seconds=-10)[made.id].is_completed
+    assert len(api.looks) == 1
+
+
+def test_two_predictions_are_waited_for_side_by_side(api: FakeAPI) -> None:
+    api.latency = 100
+    slow = api.create({})
+    api.clock.now += 60
+    fast = api.create({})
+    found = watching(api, {slow.id: START, fast.id: START + 60})
+    assert set(found) == {slow.id, fast.id}
+    assert api.clock.now - START < 185
+    assert min(moment for name, moment in api.looks if name == fast.id) - START == 62
+
+
+def test_the_one_that_ended_is_returned_without_the_one_that_did_not(api: FakeAPI) -> None:
+    api.latency = 100
+    slow, fast = api.create({}), api.create({})
+    fast.created -= 100
+    found = watching(api, {slow.id: START, fast.id: START}, seconds=20)
+    assert list(found) == [fast.id]
+    assert sum(name == fast.id for name, _ in api.looks) == 1
+
+
+def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
+    made = api.create({})
+    api.on_look = [refusal(401)]
+    with pytest.raises(BitDanceError) as caught:
+        watching(api, {made.id: START, "pred-404": START - 100})
+    assert type(caught.value) is AuthenticationError
+
+
+def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:
+    assert watching(api, {}) == {}
+    assert api.looks == []

@@ -1,0 +1,124 @@
+"""The record of one stored image."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.storage.naming import parse_destination
+from tests.unit.support import OUTPUT, RECORDS, MemoryFolder, a_receipt
+
+DOCUMENTED = {
+    "uri",
+    "receipt",
+    "prediction_id",
+    "model",
+    "size",
+    "width",
+    "height",
+    "media_type",
+    "bytes",
+    "sha256",
+    "seed",
+    "inference_ms",
+    "estimated_cost_usd",
+    "reused",
+    "nsfw",
+    "possibly_paid",
+}
+COVER = parse_destination(f"{OUTPUT}/cover", default_stem="unused")
+
+
+@pytest.fixture
+def disk() -> dict[str, bytes]:
+    return {}
+
+
+@pytest.fixture
+def receipts(disk: dict[str, bytes]) -> Receipts:
+    return Receipts(MemoryFolder(disk, RECORDS))
+
+
+def test_a_receipt_is_found_as_it_was_written(receipts: Receipts) -> None:
+    receipt = a_receipt(inference_ms=None, possibly_paid=2)
+    receipts.write(COVER, receipt)
+    assert receipts.find(COVER) == receipt
+
+
+def test_there_is_none_before_it_is_written(receipts: Receipts) -> None:
+    assert receipts.find(COVER) is None
+
+
+def test_a_withdrawn_receipt_is_gone_and_may_be_withdrawn_again(receipts: Receipts) -> None:
+    receipts.write(COVER, a_receipt())
+    receipts.withdraw(COVER)
+    receipts.withdraw(COVER)
+    assert receipts.find(COVER) is None
+
+
+def test_a_later_receipt_takes_the_place_of_an_earlier_one(
+    receipts: Receipts, disk: dict[str, bytes]
+) -> None:
+    receipts.write(COVER, a_receipt(prediction_id="first"))
+    receipts.write(COVER, a_receipt(prediction_id="second"))
+    assert [json.loads(data)["prediction_id"] for data in disk.values()] == ["second"]
+
+
+def test_its_uri_names_the_file_that_holds_it(receipts: Receipts, disk: dict[str, bytes]) -> None:
+    receipts.write(COVER, a_receipt())
+    assert list(disk) == [receipts.uri(COVER)]
+
+
+@pytest.mark.parametrize("same", ["mem://conn@disk/images/cover", "mem://disk/images/cover.png"])
+def test_one_address_has_one_file(receipts: Receipts, same: str) -> None:
+    assert receipts.uri(parse_destination(same, default_stem="unused")) == receipts.uri(COVER)
+
+
+@pytest.mark.parametrize("other", [f"{OUTPUT}/a/cover", f"{OUTPUT}/cover2", "mem://disk2/images/cover"])
+def test_different_addresses_have_different_files(receipts: Receipts, other: str) -> None:
+    assert receipts.uri(parse_destination(other, default_stem="unused")) != receipts.uri(COVER)
+
+
+def test_the_summary_has_exactly_the_documented_keys_as_plain_json() -> None:
+    summary = a_receipt().summary(receipt="mem://r", reused=False, possibly_paid=0)
+    assert set(summary) == DOCUMENTED
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_the_summary_holds_no_prompt() -> None:
+    receipt = a_receipt()
+    summary = receipt.summary(receipt="mem://r", reused=False, possibly_paid=0)
+    assert receipt.request.prompt not in json.dumps(summary)
+
+
+def test_a_reused_image_cost_nothing_this_time() -> None:
+    receipt = a_receipt(possibly_paid=1)
+    bought = receipt.summary(receipt="mem://r", reused=False, possibly_paid=1)
+    reused = receipt.summary(receipt="mem://r", reused=True, possibly_paid=0)
+    costs = ("estimated_cost_usd", "possibly_paid", "reused")
+    assert [bought[key] for key in costs] == [0.01, 1, False]
+    assert [reused[key] for key in costs] == [0.0, 0, True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-20],
+        lambda data: b"",
+        lambda data: data.replace(b'"format": 1', b'"format": 2'),
+        lambda data: data.replace(b'"sha256"', b'"sha255"'),
+    ],
+)
+def test_a_receipt_that_cannot_be_read_stops_its_reader_and_stays_as_it_is(
+    receipts: Receipts, disk: dict[str, bytes], change: object
+) -> None:
+    receipts.write(COVER, a_receipt())
+    (path,) = disk
+    disk[path] = change(disk[path])  # type: ignore[operator]
+    damaged = dict(disk)
+    with pytest.raises(RecordUnreadableError, match="cover-"):
+        receipts.find(COVER)
+    assert disk == damaged

@@ -1,0 +1,246 @@
+"""The fold of a journal: every (status, event) pair has a meaning or is refused."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from datetime import UTC, datetime
+from typing import get_args
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.records import (
+    Adopted,
+    Failed,
+    Failure,
+    Intended,
+    JobState,
+    Lost,
+    NotCreated,
+    Orphaned,
+    Owner,
+    Planned,
+    Status,
+    Stored,
+    Submitted,
+    fold,
+)
+from airflow_provider_bitdance.records.events import Claimed, Entry, Event, ImageEvent
+from airflow_provider_bitdance.records.state import NEXT, at_snapshot, snapshot_of
+from tests.unit.support import OUTPUT, START, a_job, a_plan, a_writer
+
+US = a_writer(token="us")
+THEM = a_writer(token="them")
+
+CLAIM = Claimed(deadline=START + 600)
+PLAN = Planned(output=OUTPUT, images=(a_plan(),))
+
+EVENTS: dict[str, Event] = {
+    "intended": Intended(keys=("image",)),
+    "submitted": Submitted(key="image", prediction_id="pred-1"),
+    "adopted": Adopted(
+        key="image",
+        request=a_plan(seed=99).request,
+        prediction_id="pred-2",
+        submitted_at=datetime.fromtimestamp(START, UTC),
+        bought_by=a_job(generation=1),
+    ),
+    "not_created": NotCreated(key="image", reason="429"),
+    "lost": Lost(key="image", reason="time-out"),
+    "stored": Stored(key="image", receipt="mem://r"),
+    "failed": Failed(key="image", failure=Failure.FAILED, reason="no GPU"),
+}
+
+REACHED_BY: dict[Status, tuple[str, ...]] = {
+    Status.PLANNED: (),
+    Status.INTENDED: ("intended",),
+    Status.SUBMITTED: ("intended", "submitted"),
+    Status.STORED: ("intended", "submitted", "stored"),
+    Status.FAILED: ("intended", "submitted", "failed"),
+}
+
+MEANT = {
+    (Status.PLANNED, "intended"): Status.INTENDED,
+    (Status.PLANNED, "stored"): Status.STORED,
+    (Status.PLANNED, "adopted"): Status.SUBMITTED,
+    (Status.PLANNED, "failed"): Status.FAILED,
+    (Status.INTENDED, "submitted"): Status.SUBMITTED,
+    (Status.INTENDED, "not_created"): Status.PLANNED,
+    (Status.INTENDED, "lost"): Status.PLANNED,
+    (Status.SUBMITTED, "stored"): Status.STORED,
+    (Status.SUBMITTED, "failed"): Status.FAILED,
+    (Status.FAILED, "intended"): Status.INTENDED,
+    (Status.FAILED, "adopted"): Status.SUBMITTED,
+    (Status.FAILED, "stored"): Status.STORED,
+}
+
+
+def after(*events: Event, state: JobState | None = None, writer: Owner = US, number: int = 0) -> JobState:
+    state = state or JobState()
+    entry = Entry(
+        number=number or state.number + 1,
+        time=datetime.fromtimestamp(START, UTC),
+        writer=writer,
+        events=events,
+    )
+    return fold(state, entry)
+
+
+def at_status(status: Status) -> JobState:
+    return after(CLAIM, PLAN, *(EVENTS[name] for name in REACHED_BY[status]))
+
+
+def test_the_table_of_this_test_is_the_one_of_the_code() -> None:
+    assert NEXT == MEANT
+    assert set(REACHED_BY) == set(Status)
+    assert {type(event) for event in EVENTS.values()} | {Orphaned} == {Intended, *get_args(ImageEvent)}
+
+
+@pytest.mark.parametrize(("status", "name"), list(itertools.product(Status, EVENTS)))
+def test_every_event_has_a_meaning_at_every_status_or_is_refused(status: Status, name: str) -> None:
+    state = at_status(status)
+    assert state.images["image"].status is status
+    expected = MEANT.get((status, name))
+    if expected is None:
+        with pytest.raises(RecordUnreadableError, match=f"Entry 2 .* says '{name}' of an image .* {status}"):
+            after(EVENTS[name], state=state)
+    else:
+        assert after(EVENTS[name], state=state).images["image"].status is expected
+
+
+def test_a_submission_brings_the_id_and_the_time() -> None:
+    image = at_status(Status.SUBMITTED).images["image"]
+    assert (image.prediction_id, image.submitted_at) == ("pred-1", START)
+
+
+def test_every_lost_response_is_counted_and_a_refusal_is_not() -> None:
+    again = (EVENTS["intended"], EVENTS["lost"], EVENTS["intended"], EVENTS["not_created"])
+    assert after(CLAIM, PLAN, *again, *again).images["image"].possibly_paid == 2
+
+
+ORPHAN = Orphaned(key="image", prediction_id="pred-9", intent=1)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_replaced_process_may_add_what_it_bought_and_changes_nothing_else(status: Status) -> None:
+    before = at_status(status)
+    state = after(ORPHAN, state=before, writer=THEM)
+    assert state.images["image"].status is status
+    assert (state.writer, state.time) == (US, START)
+    assert state.images["image"].possibly_paid == 1
+
+
+@pytest.mark.parametrize("first", ["lost", "orphaned"])
+def test_an_answer_that_was_lost_and_came_to_a_replaced_process_is_counted_once(first: str) -> None:
+    state = at_status(Status.INTENDED)
+    for name in (first, {"lost": "orphaned", "orphaned": "lost"}[first]):
+        state = (
+            after(ORPHAN, state=state, writer=THEM)
+            if name == "orphaned"
+            else after(EVENTS[name], state=state)
+        )
+    assert state.images["image"].possibly_paid == 1
+
+
+@pytest.mark.parametrize("first", ["submitted", "orphaned"])
+def test_an_answer_that_was_found_and_came_to_a_replaced_process_is_not_counted(first: str) -> None:
+    found = Submitted(key="image", prediction_id="pred-9", found=True)
+    state = at_status(Status.INTENDED)
+    for name in (first, {"submitted": "orphaned", "orphaned": "submitted"}[first]):
+        state = after(ORPHAN, state=state, writer=THEM) if name == "orphaned" else after(found, state=state)
+    assert state.images["image"].possibly_paid == 0
+
+
+def test_every_purchase_is_counted_those_of_others_are_not() -> None:
+    events = ("intended", "submitted", "failed", "intended", "submitted", "failed", "adopted")
+    assert after(CLAIM, PLAN, *(EVENTS[name] for name in events)).images["image"].purchases == 2
+
+
+def test_thirty_times_a_cent_is_thirty_cents_whether_it_is_counted_on_or_summed_up() -> None:
+    images = tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(30))
+    planned = after(CLAIM, Planned(output=OUTPUT, images=images))
+    state = planned
+    for image in images:
+        state = after(Intended(keys=(image.key,)), state=state)
+    entry = Entry(number=31, time=datetime.fromtimestamp(START, UTC), writer=US, events=(CLAIM,))
+    assert state.spent_usd == at_snapshot(planned, entry, snapshot_of(state)).spent_usd == 0.3
+
+
+def test_what_was_possibly_paid_is_still_counted_when_the_image_is_stored() -> None:
+    events = ("intended", "lost", "intended", "submitted", "stored")
+    image = after(CLAIM, PLAN, *(EVENTS[name] for name in events)).images["image"]
+    assert (image.status, image.possibly_paid, image.receipt) == (Status.STORED, 1, "mem://r")
+
+
+def test_a_failure_keeps_its_kind_and_reason_until_the_image_is_bought_anew() -> None:
+    failed = at_status(Status.FAILED)
+    assert (failed.images["image"].failure, failed.images["image"].reason) == (Failure.FAILED, "no GPU")
+    anew = after(EVENTS["intended"], Submitted(key="image", prediction_id="pred-2"), state=failed)
+    assert (anew.images["image"].failure, anew.images["image"].prediction_id) == (None, "pred-2")
+
+
+def test_one_intent_may_speak_of_several_images_and_changes_no_other() -> None:
+    plan = Planned(output=OUTPUT, images=(a_plan("a"), a_plan("b"), a_plan("c")))
+    state = after(CLAIM, plan, Intended(keys=("a", "c")))
+    assert [image.status for image in state.images.values()] == ["intended", "planned", "intended"]
+    assert [image.plan.key for image in state.having(Status.INTENDED)] == ["a", "c"]
+
+
+def test_a_plan_says_whether_it_is_a_batch_and_one_of_several_images_is() -> None:
+    several = {"output": OUTPUT, "images": [a_plan(key).model_dump() for key in "ab"]}
+    of_one = Planned(output=OUTPUT, images=(a_plan(),), is_batch=True)
+    older = Planned.model_validate(several)  # as it was written before a plan said so
+    assert [after(CLAIM, plan).is_batch for plan in (PLAN, of_one, older)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("events", "complaint"),
+    [
+        ((CLAIM, PLAN, PLAN), "plans a second time"),
+        ((CLAIM, EVENTS["intended"]), "'image' that was not planned"),
+        ((CLAIM, PLAN, Submitted(key="other", prediction_id="p")), "'other' that was not planned"),
+        ((CLAIM, PLAN, Intended(keys=("image", "other"))), "'other' that was not planned"),
+        ((CLAIM, PLAN, Intended(keys=("image", "image"))), "says 'intended' of an image"),
+        ((PLAN,), "is of a writer that has not claimed"),
+        ((PLAN, CLAIM), "is of a writer that has not claimed"),
+    ],
+)
+def test_a_first_entry_that_breaks_the_rules_is_refused(events: tuple[Event, ...], complaint: str) -> None:
+    with pytest.raises(RecordUnreadableError, match=complaint):
+        after(*events)
+
+
+def test_a_plan_in_a_later_entry_is_refused_where_there_is_one() -> None:
+    with pytest.raises(RecordUnreadableError, match="plans a second time"):
+        after(CLAIM, PLAN, state=at_status(Status.PLANNED))
+
+
+def test_an_entry_of_another_writer_is_refused_until_it_claims() -> None:
+    state = at_status(Status.PLANNED)
+    with pytest.raises(RecordUnreadableError, match="has not claimed"):
+        after(EVENTS["intended"], state=state, writer=THEM)
+    claimed = after(CLAIM, EVENTS["intended"], state=state, writer=THEM)
+    assert claimed.writer == THEM
+    with pytest.raises(RecordUnreadableError, match="has not claimed"):
+        after(EVENTS["submitted"], state=claimed, writer=US)
+
+
+@pytest.mark.parametrize("number", [1, 3, 99])
+def test_a_gap_or_a_repeat_in_the_numbers_is_refused(number: int) -> None:
+    with pytest.raises(RecordUnreadableError, match=f"Entry {number} .* follows entry 1"):
+        after(EVENTS["intended"], state=at_status(Status.PLANNED), number=number)
+
+
+def test_a_later_claim_brings_its_own_deadline_and_keeps_the_images() -> None:
+    state = at_status(Status.SUBMITTED)
+    claimed = after(Claimed(deadline=START + 9999), state=state, writer=THEM)
+    assert (claimed.deadline, claimed.images) == (START + 9999, state.images)
+
+
+@pytest.mark.parametrize(("status", "name"), list(MEANT))
+def test_the_fold_changes_nothing_that_it_was_given(status: Status, name: str) -> None:
+    state = at_status(status)
+    before = copy.deepcopy(state)
+    assert after(EVENTS[name], state=state) != before
+    assert state == before

@@ -1,0 +1,320 @@
+"""One folder, on a disk and on fsspec filesystems: exclusive and whole, or an error that names the path."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder, check_writable, object_store
+from airflow_provider_bitdance.storage.object_store import ATOMIC
+from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite
+
+
+class Atomic(MemoryFileSystem):  # type: ignore[misc]
+    """A memory filesystem whose writes are atomic, as S3's are; fsspec's own looks first and writes then."""
+
+    cachable = False
+    lock = Lock()
+
+    def __init__(self) -> None:
+        super().__init__(skip_instance_cache=True)
+        self.store: dict[str, Any] = {}  # fsspec shares one in the whole process
+        self.pseudo_dirs = [""]
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        with self.lock:
+            super().pipe_file(path, value, mode=mode, **kwargs)
+
+
+class Forgetful(Atomic):
+    """As an old library, or a server that knows no condition: it overwrites."""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value)
+
+
+def called(name: str, kind: type) -> type:
+    """Return a filesystem class that goes by another's full name."""
+    module, _, qualname = name.rpartition(".")
+    return type(qualname, (kind,), {"__module__": module, "__qualname__": qualname})
+
+
+def on_disk(tmp_path: Path) -> Folder:
+    return LocalFolder(tmp_path / "records")
+
+
+def on_fsspec_disk(tmp_path: Path) -> Folder:
+    path = tmp_path / "records"
+    return ObjectFolder(LocalFileSystem(auto_mkdir=True), str(path), f"file://{path}/")
+
+
+def in_memory(filesystem: MemoryFileSystem) -> ObjectFolder:
+    return ObjectFolder(filesystem, "/bucket/records/", "memory://bucket/records/")
+
+
+def forbid_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def files_below(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+class TestOnDisk(FolderSuite, RaceSuite, WholeSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(on_disk(tmp_path), lambda: files_below(tmp_path))
+
+
+class TestOnADiskWithoutLinks(FolderSuite, RaceSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+        forbid_links(monkeypatch)
+        return Place(on_disk(tmp_path), lambda: files_below(tmp_path))
+
+
+class TestOnAnFsspecDisk(FolderSuite):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(on_fsspec_disk(tmp_path), lambda: files_below(tmp_path))
+
+
+class TestOnAnAtomicStore(FolderSuite, RaceSuite, WholeSuite):
+    @pytest.fixture(params=sorted(ATOMIC))
+    def place(self, request: pytest.FixtureRequest) -> Place:
+        filesystem = called(request.param, Atomic)()
+        folder = in_memory(filesystem)
+        return Place(folder, lambda: {name.removeprefix("/bucket/") for name in filesystem.store})
+
+
+@pytest.mark.parametrize("name", sorted(ATOMIC))
+def test_a_store_that_forgets_the_condition_is_found_out(name: str) -> None:
+    assert not in_memory(called(name, Forgetful)()).is_exclusive()
+
+
+def test_a_store_that_may_look_first_and_write_then_is_not_exclusive_and_is_not_asked(tmp_path: Path) -> None:
+    assert not on_fsspec_disk(tmp_path).is_exclusive()
+    assert not in_memory(Atomic()).is_exclusive()
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["s3fs.core.S3FileSystem", "adlfs.spec.AzureBlobFileSystem"])
+def test_a_subclass_counts_as_what_it_extends(name: str) -> None:
+    class Mine(called(name, Atomic)):  # type: ignore[misc]
+        pass
+
+    assert in_memory(Mine()).is_exclusive()
+
+
+def test_asking_a_store_writes_one_small_file_and_only_once() -> None:
+    filesystem = called("s3fs.core.S3FileSystem", Atomic)()
+    folder = in_memory(filesystem)
+    folder.is_exclusive()
+    (file,) = filesystem.store.values()
+    written = file.modified
+    assert folder.is_exclusive()
+    assert list(filesystem.store) == ["/bucket/records/checks/exclusive-creation.txt"]
+    assert file.modified == written
+
+
+class ClientError(Exception):
+    """As botocore has it, whose errors s3fs turns into its own."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
+class Refusing(Atomic):
+    """Answers creations as s3fs does when S3 says no, and then does as it is told."""
+
+    def __init__(self, *codes: str) -> None:
+        super().__init__()
+        self.codes = list(codes)
+        self.asked = 0
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self.asked += 1
+        if self.codes:
+            raise OSError(errno.EINVAL, "no") from ClientError(self.codes.pop(0))
+        super().pipe_file(path, value, mode=mode, **kwargs)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(object_store.time, "sleep", slept.append)
+    return slept
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "412"])
+def test_a_failed_condition_means_that_the_file_exists(code: str) -> None:
+    with pytest.raises(FileExistsError):
+        in_memory(Refusing(code)).create("x", b"1")
+
+
+def test_a_creation_that_meets_another_is_tried_again_until_one_of_them_has_won(pauses: list[float]) -> None:
+    filesystem = Refusing("ConditionalRequestConflict", "409")
+    in_memory(filesystem).create("x", b"1")
+    assert (filesystem.asked, len(pauses)) == (3, 2)
+
+    with pytest.raises(FileExistsError):
+        in_memory(Refusing("ConditionalRequestConflict", "PreconditionFailed")).create("x", b"1")
+
+
+def test_a_creation_that_meets_others_for_ever_is_a_storage_error(pauses: list[float]) -> None:
+    folder = in_memory(Refusing(*["ConditionalRequestConflict"] * 6))
+    with pytest.raises(StorageError):
+        folder.create("x", b"1")
+    assert pauses == sorted(pauses)
+    assert sum(pauses) < 2
+    folder.create("x", b"1")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", ""])
+def test_every_other_refusal_is_a_storage_error_at_once(code: str, pauses: list[float]) -> None:
+    with pytest.raises(StorageError):
+        in_memory(Refusing(code)).create("x", b"1")
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (FileNotFoundError("no such bucket"), "Create the bucket"),
+        (PermissionError("Forbidden"), "Check the credentials"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Make room"),
+        (ConnectionError("refused"), "reaches this store"),
+        (TypeError("got an unexpected keyword argument 'mode'"), "Update s3fs, gcsfs or adlfs"),
+    ],
+)
+def test_the_error_says_what_to_do(error: Exception, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    filesystem = Atomic()
+    monkeypatch.setattr(filesystem, "pipe_file", fail)
+    with pytest.raises(StorageError, match=fix) as caught:
+        in_memory(filesystem).replace("x", b"1")
+    assert "Could not write memory://bucket/records/x: " in str(caught.value)
+    assert "A retry may help. Nothing was charged for it." in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), FileNotFoundError("a dead link")])
+def test_of_a_disk_it_speaks_of_no_credentials_and_no_buckets(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(
+        StorageError, match="Let the workers' user read and write there, or choose another path"
+    ):
+        LocalFolder(tmp_path).replace("x", b"1")
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("write", ["create", "replace"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_leaves_nothing_behind(
+    write: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        forbid_links(monkeypatch)
+    folder = on_disk(tmp_path)
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        getattr(folder, write)("jobs/1", b"one")
+    assert f"{folder.uri}/jobs/1" in str(caught.value)
+    assert files_below(tmp_path) == set()
+
+
+def test_a_disk_without_links_that_fills_up_during_the_second_write_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an entry would stop every later process."""
+    forbid_links(monkeypatch)
+    calls: list[int] = []
+
+    def fails_the_second_time(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            no_space()
+
+    monkeypatch.setattr(os, "fsync", fails_the_second_time)
+    with pytest.raises(StorageError):
+        on_disk(tmp_path).create("jobs/1", b"one")
+    assert len(calls) == 2
+    assert files_below(tmp_path) == set()
+
+
+def test_a_rename_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = on_disk(tmp_path)
+    folder.replace("x", b"old")
+    monkeypatch.setattr(Path, "replace", no_space)
+    with pytest.raises(StorageError):
+        folder.replace("x", b"new")
+    assert folder.read("x") == b"old"
+    assert files_below(tmp_path) == {"records/x"}
+
+
+OPERATIONS: dict[str, Callable[[Folder], object]] = {
+    "create": lambda folder: folder.create("a/x", b"1"),
+    "replace": lambda folder: folder.replace("a/x", b"1"),
+    "replace at the top": lambda folder: folder.replace("x", b"1"),
+    "create at the top": lambda folder: folder.create("x", b"1"),
+    "read": lambda folder: folder.read("a/x"),
+    "size": lambda folder: folder.size("a/x"),
+    "remove": lambda folder: folder.remove("a/x"),
+    "check_writable": check_writable,
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_that_cannot_be_one_is_a_storage_error_that_names_it(
+    operation: Callable[[Folder], object], below: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"not a folder")
+    folder = LocalFolder(tmp_path / "file" / below)
+    with pytest.raises(StorageError, match="file"):
+        operation(folder)
+
+
+class Broken:
+    """A filesystem whose library fails as such libraries do: with a signed URL in the text."""
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def fail(*_: object, **__: object) -> object:
+            raise RuntimeError("403 for https://acct.blob.example/records/x?sig=SECRET&se=2026")
+
+        return (lambda *_: None) if name == "invalidate_cache" else fail
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_a_library_error_becomes_a_storage_error_with_the_path_and_without_secrets(
+    operation: Callable[[Folder], object],
+) -> None:
+    folder = ObjectFolder(Broken(), "bucket/records", "s3://conn@bucket/records")
+    with pytest.raises(StorageError, match="s3://conn@bucket/records/") as caught:
+        operation(folder)
+    assert "RuntimeError: 403" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.retry_helps

@@ -1,0 +1,243 @@
+"""What may be asked, and what a refusal says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.wavespeed.image_request import (
+    BITDANCE_14B,
+    MAX_SEED,
+    SIZE_PRESETS,
+    ImageRequest,
+)
+
+HOST = "api.wavespeed.ai"
+
+
+def ask(prompt: object = "a lighthouse", **given: Any) -> ImageRequest:
+    return ImageRequest.of(prompt=prompt, **given)
+
+
+def refusal(**given: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        ask(**given)
+    return caught.value
+
+
+def test_a_request_has_the_apis_defaults() -> None:
+    assert ask() == ImageRequest(prompt="a lighthouse", size="1024*1024", seed=-1, model=BITDANCE_14B)
+
+
+@pytest.mark.parametrize(("preset", "size"), SIZE_PRESETS.items())
+def test_a_preset_becomes_a_size_of_its_exact_ratio(preset: str, size: str) -> None:
+    (across, down), (width, height) = (map(int, preset.split(":")), map(int, size.split("*")))
+    assert ask(size=preset).size == size
+    assert width * down == height * across
+    assert width % 16 == height % 16 == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"size": "512*768"}, "512*768"),
+        ({"size": "512x768"}, "512*768"),
+        ({"size": "512X768"}, "512*768"),
+        ({"size": " 512 x 768 "}, "512*768"),
+        ({"size": " 16:9 "}, "1280*720"),
+        ({"size": "0512*0768"}, "512*768"),
+        ({"size": "256*1536"}, "256*1536"),
+        ({"width": 512, "height": 768}, "512*768"),
+        ({"width": "512", "height": " 768 "}, "512*768"),
+        ({"width": 256, "height": "1536"}, "256*1536"),
+    ],
+)
+def test_a_size_is_sent_in_the_apis_form(given: dict[str, Any], size: str) -> None:
+    assert ask(**given).size == size
+
+
+@pytest.mark.parametrize(
+    ("seed", "sent"),
+    [(42, 42), ("42", 42), (" 42 ", 42), ("-1", -1), (0, 0), (MAX_SEED, MAX_SEED), (7.0, 7), (None, -1)],
+)
+def test_a_seed_may_be_a_rendered_string(seed: object, sent: int) -> None:
+    assert ask(seed=seed).seed == sent
+
+
+@pytest.mark.parametrize("prompt", ["a lighthouse", "  a lighthouse\n", "\ta lighthouse\u00a0"])
+def test_a_prompt_loses_surrounding_white_space(prompt: str) -> None:
+    assert ask(prompt).prompt == "a lighthouse"
+
+
+def test_a_prompt_keeps_its_inner_lines_and_every_script() -> None:
+    assert ask("灯塔\n\nहिन्दी 🗼").prompt == "灯塔\n\nहिन्दी 🗼"
+
+
+REFUSED = [
+    ("prompt", "", "is blank"),
+    ("prompt", " \n\u2003", "is blank"),
+    ("prompt", None, "is NoneType, not text"),
+    ("prompt", 42, "is int, not text"),
+    ("prompt", ["a"], "is list, not text"),
+    ("prompt", b"a", "is bytes, not text"),
+    ("prompt", "a \ud800 b", "lone surrogate"),
+    ("size", "", "neither a preset nor"),
+    ("size", "5:4", "neither a preset nor"),
+    ("size", "1024", "neither a preset nor"),
+    ("size", "1024*", "neither a preset nor"),
+    ("size", "1024*1024*3", "neither a preset nor"),
+    ("size", "-512*512", "neither a preset nor"),
+    ("size", "512.0*512", "neither a preset nor"),
+    ("size", "999999*512", "neither a preset nor"),
+    ("size", 1024, "neither a preset nor"),
+    ("size", (512, 512), "neither a preset nor"),
+    ("size", "255*1024", "side out of range"),
+    ("size", "1024x1537", "side out of range"),
+    ("prompt", "None", "what a template renders for nothing"),
+    ("size", "None", "neither a preset nor"),
+    ("size", "{{ params.size }}", "neither a preset nor"),
+    ("seed", True, "truth value"),
+    ("seed", -2, "greater than or equal to -1"),
+    ("seed", MAX_SEED + 1, f"less than or equal to {MAX_SEED}"),
+    ("seed", "2147483648", f"less than or equal to {MAX_SEED}"),
+    ("seed", 1.5, "valid integer"),
+    ("seed", "1.5", "valid integer"),
+    ("seed", float("nan"), "finite number"),
+    ("seed", float("inf"), "finite number"),
+    ("seed", "", "valid integer"),
+    ("seed", "None", "valid integer"),
+    ("seed", "{{ x }}", "valid integer"),
+    ("model", "", "is not a model's path"),
+    ("model", None, "valid string"),
+    ("model", "bitdance", "is not a model's path"),
+    ("model", "a/../b", "is not a model's path"),
+    ("model", "a/b?webhook=https:", "is not a model's path"),
+    ("model", "/a/b", "is not a model's path"),
+    ("model", "a/b\n", "is not a model's path"),
+    ("model", "{{ x }}", "is not a model's path"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "wrong"), REFUSED)
+def test_a_refusal_names_field_value_and_what_is_allowed(field: str, value: object, wrong: str) -> None:
+    error = refusal(**{field: value})
+    assert error.what.startswith(f"{field} ")
+    assert wrong in error.what
+    assert repr(value) in error.what
+    assert (error.allowed or "").startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("side", "wrong"),
+    [
+        (255, "is out of range"),
+        (1537, "is out of range"),
+        ("1537", "is out of range"),
+        (0, "is out of range"),
+        (-512, "is not a whole number"),
+        (512.0, "is not a whole number"),
+        (True, "is not a whole number"),
+        ("", "is not a whole number"),
+        ("512\x1f", "is not a whole number"),
+        ("None", "is not a whole number"),
+        ("{{ x }}", "is not a whole number"),
+        ("999999", "is not a whole number"),
+        (None, "is missing"),
+    ],
+)
+@pytest.mark.parametrize("field", ["width", "height"])
+def test_a_refused_side_is_named(field: str, side: object, wrong: str) -> None:
+    error = refusal(**{"width": 512, "height": 512, field: side})
+    assert error.what == f"{field} {wrong}: {side!r}"
+    assert "256 to 1536 pixels" in (error.allowed or "")
+
+
+@pytest.mark.parametrize("sides", [{"width": 512, "height": 512}, {"width": 512}, {"height": "512"}])
+def test_size_and_sides_contradict_each_other_even_where_they_agree(sides: dict[str, Any]) -> None:
+    error = refusal(size="512*512", **sides)
+    assert "size contradicts width and height: '512*512'" in error.what
+    assert all(f"{side} contradicts size" in error.what for side in sides)
+    assert "without size" in (error.allowed or "")
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    error = refusal(prompt=" ", width="wide", height=9999, seed="many", model="m")
+    for field in ("prompt", "width", "height", "seed", "model"):
+        assert re.search(rf"(^|; ){field} ", error.what), field
+        assert re.search(rf"(^|; ){field}: ", error.allowed or ""), field
+
+
+def test_a_refusal_shows_at_most_80_characters_of_the_value() -> None:
+    error = refusal(prompt="secret " * 100 + "\ud800")
+    assert len(error.what) < 200
+    assert "secret " * 12 not in error.what
+
+
+def test_a_refusal_is_a_value_error_that_no_retry_mends() -> None:
+    error = refusal(seed="x")
+    assert isinstance(error, ValueError)
+    assert error.retry_helps is False
+
+
+def test_the_same_request_has_the_same_fingerprint_however_it_was_written() -> None:
+    one = ask(" a lighthouse", size="16:9", seed="42")
+    other = ask("a lighthouse\n", width=1280, height="720", seed=42)
+    assert one.fingerprint(HOST) == other.fingerprint(HOST)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"prompt": "A lighthouse"}, {"size": "512*512"}, {"seed": 1}, {"model": "wavespeed-ai/other"}]
+)
+def test_every_field_counts_in_the_fingerprint(changed: dict[str, Any]) -> None:
+    assert ask(**changed).fingerprint(HOST) != ask().fingerprint(HOST)
+
+
+def test_the_api_host_counts_in_the_fingerprint() -> None:
+    assert ask().fingerprint("127.0.0.1:8000") != ask().fingerprint(HOST)
+
+
+def test_a_fingerprint_stays_the_same_from_version_to_version() -> None:
+    # Receipts on disk carry it: another value would buy every image again.
+    assert ask(size="1:1", seed=7).fingerprint(HOST) == (
+        "c896d581144741a8f1295b24e7d27d43f04b832703e86dd0a8328e31fa059ea1"
+    )
+
+
+LOOSE_SIDE = st.one_of(
+    st.integers(200, 1600), st.integers(200, 1600).map(str), st.none(), st.text(max_size=6)
+)
+LOOSE_SIZE = st.one_of(
+    st.none(),
+    st.sampled_from([*SIZE_PRESETS]),
+    st.tuples(st.integers(200, 1600), st.sampled_from("*xX"), st.integers(200, 1600)).map(
+        lambda parts: f"{parts[0]}{parts[1]}{parts[2]}"
+    ),
+    st.text(max_size=12),
+)
+LOOSE_SEED = st.one_of(st.none(), st.integers(), st.integers(-1, MAX_SEED).map(str), st.floats(), st.text())
+
+
+@given(prompt=st.text(), size=LOOSE_SIZE, width=LOOSE_SIDE, height=LOOSE_SIDE, seed=LOOSE_SEED)
+def test_an_accepted_request_is_in_range_and_stable_and_a_refusal_is_an_input_error(
+    prompt: str, size: object, width: object, height: object, seed: object
+) -> None:
+    try:
+        request = ask(prompt, size=size, width=width, height=height, seed=seed)
+    except InputError:
+        return
+    assert all(256 <= int(side) <= 1536 for side in request.size.split("*"))
+    assert re.fullmatch(r"[0-9]{3,4}\*[0-9]{3,4}", request.size)
+    assert -1 <= request.seed <= MAX_SEED
+    assert request.prompt == request.prompt.strip() != ""
+    assert ask(request.prompt, size=request.size, seed=request.seed) == request
+
+
+@given(st.integers(256, 1536), st.integers(256, 1536), st.integers(-1, MAX_SEED))
+def test_every_documented_request_is_accepted(width: int, height: int, seed: int) -> None:
+    assert ask(width=width, height=str(height), seed=str(seed)).size == f"{width}*{height}"
+    assert ask(size=f"{width}x{height}", seed=seed).seed == seed

@@ -1,0 +1,444 @@
+"""What is sent, what a response means, and whether an image may have been paid for. No network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_bitdance import exceptions
+from airflow_provider_bitdance.exceptions import BitDanceError, Paid
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.protocol import Answer, Call
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+
+REQUEST = ImageRequest.of(prompt="a lighthouse", size="512*768", seed=7)
+SUBMIT = protocol.submit(REQUEST)
+GET = protocol.get_prediction("p-1")
+HTML = b"<!doctype html><html><body>502 Bad Gateway https://gw.example/x</body></html>"
+OK = b'{"code": 200, "message": "success", "data": {"id": "p-1"}}'
+
+
+def body(code: object = 200, message: object = "said so", data: object = None) -> bytes:
+    return json.dumps({"code": code, "message": message, "data": data}).encode()
+
+
+def refused(
+    call: Call[Any], status: int, content: bytes = b"", headers: Mapping[str, str] | None = None
+) -> BitDanceError:
+    with pytest.raises(BitDanceError) as caught:
+        protocol.read(call, Answer(status, headers or {}, content))
+    return caught.value
+
+
+def ended(
+    status: str = "failed", code: int | None = 0, error: str = "", *, prompt: str = ""
+) -> BitDanceError:
+    data = {"id": "p-1", "status": status, "code": code, "error": error}
+    return protocol.failure_of(Prediction.from_api(data), prompt=prompt)
+
+
+def test_a_submission_sends_the_documented_keys_and_no_other() -> None:
+    assert (SUBMIT.method, SUBMIT.path) == ("POST", f"/api/v3/{BITDANCE_14B}")
+    assert SUBMIT.body == {"prompt": "a lighthouse", "size": "512*768", "seed": 7}
+
+
+def test_only_a_submission_spends_money() -> None:
+    free = [
+        GET,
+        protocol.list_predictions(),
+        protocol.delete_predictions(["p-1"]),
+        protocol.get_balance(),
+        protocol.get_price(REQUEST),
+        protocol.search_billings(),
+    ]
+    assert SUBMIT.buys
+    assert not any(call.buys for call in free)
+
+
+@pytest.mark.parametrize(
+    ("call", "method", "path", "sent"),
+    [
+        (GET, "GET", "/api/v3/predictions/p-1/result", None),
+        (protocol.get_balance(), "GET", "/api/v3/balance", None),
+        (protocol.list_predictions(), "POST", "/api/v3/predictions", {"page": 1, "page_size": 100}),
+        (
+            protocol.list_predictions(
+                page=2,
+                page_size=10,
+                model="m/n",
+                status="failed",
+                created_after=datetime(2026, 1, 1, tzinfo=UTC),
+                created_before=datetime(2026, 1, 2, tzinfo=UTC),
+            ),
+            "POST",
+            "/api/v3/predictions",
+            {
+                "page": 2,
+                "page_size": 10,
+                "model": "m/n",
+                "status": "failed",
+                "created_after": "2026-01-01T00:00:00+00:00",
+                "created_before": "2026-01-02T00:00:00+00:00",
+            },
+        ),
+        (protocol.delete_predictions(["a", "b"]), "POST", "/api/v3/predictions/delete", {"ids": ["a", "b"]}),
+        (
+            protocol.get_price(REQUEST),
+            "POST",
+            "/api/v3/model/price",
+            {"model_id": BITDANCE_14B, "inputs": {"prompt": "a lighthouse", "size": "512*768", "seed": 7}},
+        ),
+        (protocol.search_billings(), "POST", "/api/v3/billings/search", {"page": 1, "page_size": 100}),
+        (
+            protocol.search_billings(page=2, page_size=10, start_time=datetime(2026, 1, 1, tzinfo=UTC)),
+            "POST",
+            "/api/v3/billings/search",
+            {"page": 2, "page_size": 10, "start_time": "2026-01-01T00:00:00+00:00"},
+        ),
+    ],
+)
+def test_each_call_is_sent_as_documented(
+    call: Call[Any], method: str, path: str, sent: dict[str, Any] | None
+) -> None:
+    assert (call.method, call.path, call.body) == (method, path, sent)
+
+
+@pytest.mark.parametrize(
+    ("prediction_id", "part"), [("a/b", "a%2Fb"), ("a?b#c", "a%3Fb%23c"), ("../x", "..%2Fx"), ("é", "%C3%A9")]
+)
+def test_an_id_is_quoted_in_the_path(prediction_id: str, part: str) -> None:
+    assert protocol.get_prediction(prediction_id).path == f"/api/v3/predictions/{part}/result"
+
+
+def test_the_prompt_is_in_no_repr() -> None:
+    shown = repr([SUBMIT, protocol.get_price(REQUEST), Answer(200, {}, b"a lighthouse")])
+    assert "lighthouse" not in shown
+
+
+# Status, body, headers; the error's class; does a retry help; may a submission be paid for.
+E = exceptions
+CASES = {
+    "400 bad input": (400, body(400, "Invalid size"), {}, E.RequestRefusedError, False, Paid.NO),
+    "400 no money": (
+        400,
+        body(400, "Insufficient credits. Please top up your account to continue."),
+        {},
+        E.InsufficientCreditError,
+        False,
+        Paid.NO,
+    ),
+    "400 no money, in other words": (
+        400,
+        body(400, "INSUFFICIENT account Balance"),
+        {},
+        E.InsufficientCreditError,
+        False,
+        Paid.NO,
+    ),
+    "400 that is short of something else": (
+        400,
+        body(400, "Insufficient resolution"),
+        {},
+        E.RequestRefusedError,
+        False,
+        Paid.NO,
+    ),
+    "400 as HTML": (400, HTML, {}, E.RequestRefusedError, False, Paid.NO),
+    "401": (401, body(401, "Invalid API key"), {}, E.AuthenticationError, False, Paid.NO),
+    "402": (402, b"", {}, E.InsufficientCreditError, False, Paid.NO),
+    "403": (403, body(403, "suspended"), {}, E.AuthenticationError, False, Paid.NO),
+    "404": (404, body(404, "not found"), {}, E.NotFoundError, False, Paid.NO),
+    "404 of nothing": (404, b"", {}, E.NotFoundError, False, Paid.NO),
+    "408": (408, b"", {}, E.ServerError, True, Paid.POSSIBLY),
+    "409": (409, b"", {}, E.RequestRefusedError, False, Paid.NO),
+    "413 as HTML": (413, HTML, {}, E.RequestRefusedError, False, Paid.NO),
+    "422": (422, body(422), {}, E.RequestRefusedError, False, Paid.NO),
+    "429": (429, body(429, "concurrency limit"), {}, E.RateLimitError, True, Paid.NO),
+    "429 of a gateway": (429, HTML, {"retry-after": "5"}, E.RateLimitError, True, Paid.NO),
+    "301": (301, b"", {"location": "https://x.example/"}, E.ServerError, True, Paid.POSSIBLY),
+    "307": (307, b"", {"location": "https://x.example/"}, E.ServerError, True, Paid.POSSIBLY),
+    "500 as JSON": (500, body(500, "Internal"), {}, E.ServerError, True, Paid.POSSIBLY),
+    "500 with another code": (500, body(400, "Insufficient credits"), {}, E.ServerError, True, Paid.POSSIBLY),
+    "500 that says success": (500, OK, {}, E.ServerError, True, Paid.POSSIBLY),
+    "502 as HTML": (502, HTML, {}, E.ServerError, True, Paid.POSSIBLY),
+    "503 of nothing": (503, b"", {}, E.ServerError, True, Paid.POSSIBLY),
+    "504 as a JSON string": (504, b'"late"', {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 400": (200, body(400, "Invalid size"), {}, E.RequestRefusedError, False, Paid.NO),
+    "envelope 400, no money": (
+        200,
+        body(400, "Insufficient credit"),
+        {},
+        E.InsufficientCreditError,
+        False,
+        Paid.NO,
+    ),
+    "envelope 401": (200, body(401), {}, E.AuthenticationError, False, Paid.NO),
+    "envelope 404": (200, body(404), {}, E.NotFoundError, False, Paid.NO),
+    "envelope 429": (200, body(429), {}, E.RateLimitError, True, Paid.NO),
+    "envelope 500": (200, body(500), {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 1200": (200, body(1200), {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 0": (200, body(0), {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 500 around data": (200, body(500, data={"id": "p-1"}), {}, E.ServerError, True, Paid.POSSIBLY),
+    "truncated JSON": (200, OK[:40], {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "no body": (200, b"", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "204": (204, b"", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "HTML with 200": (200, HTML, {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "no UTF-8": (200, b'{"data": {"id": "\xff"}}', {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "nested too deep": (200, b"[" * 200_000, {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "a list": (200, b"[]", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "a number": (200, b"200", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "null": (200, b"null", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "data null": (200, body(), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "data a list": (200, body(data=[]), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "no id": (200, body(data={"status": "created"}), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "id null": (200, body(data={"id": None}), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "unsafe id": (200, body(data={"id": "../../etc"}), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+}
+Row = tuple[int, bytes, dict[str, str], type[BitDanceError], bool, Paid]
+
+
+@pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+def test_a_refused_submission_says_whether_it_may_be_paid_for(row: Row) -> None:
+    status, content, headers, kind, retry_helps, paid = row
+    error = refused(SUBMIT, status, content, headers)
+    assert (type(error), error.retry_helps, error.paid) == (kind, retry_helps, paid)
+
+
+@pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+def test_a_refused_look_is_the_same_error_and_never_paid_for(row: Row) -> None:
+    status, content, headers, kind, retry_helps, _ = row
+    error = refused(GET, status, content, headers)
+    assert (type(error), error.retry_helps, error.paid) == (kind, retry_helps, Paid.NO)
+
+
+@pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+def test_a_message_names_the_call_and_holds_no_url(row: Row) -> None:
+    status, content, headers, *_ = row
+    text = str(refused(SUBMIT, status, content, headers))
+    assert f"POST {SUBMIT.path}" in text
+    assert "://" not in text
+
+
+def test_an_answer_that_is_not_the_apis_is_told_to_be_a_proxys_perhaps() -> None:
+    assert "Check the connection's host: a proxy may have answered." in str(refused(GET, 200, b"<html>", {}))
+
+
+def test_the_status_that_said_no_is_kept() -> None:
+    for status, content, seen in ((503, b"", 503), (200, body(403), 403)):
+        error = refused(SUBMIT, status, content)
+        assert isinstance(error, exceptions.APIError)
+        assert error.status == seen
+
+
+LONG = "a lighthouse, insufficient credit on its sensitive walls, " * 10
+
+
+@pytest.mark.parametrize("call", [protocol.submit, protocol.get_price])
+def test_a_message_quotes_at_most_80_characters_of_the_prompt(call: Any) -> None:
+    request = ImageRequest.of(prompt=LONG)
+    text = str(refused(call(request), 400, body(400, f"Bad prompt: {LONG} see https://docs.example/{LONG}")))
+    assert LONG[:60] in text
+    assert LONG[:81] not in text
+    assert "docs.example" not in text
+
+
+@pytest.mark.parametrize("prompt", ["credit", "Insufficient", "e"])
+def test_a_prompt_with_a_word_of_the_message_does_not_hide_a_lack_of_money(prompt: str) -> None:
+    said = body(400, "Insufficient credits. Please top up your account to continue.")
+    error = refused(protocol.submit(ImageRequest.of(prompt=prompt)), 400, said)
+    assert type(error) is exceptions.InsufficientCreditError
+
+
+def test_words_of_the_prompt_do_not_look_like_a_lack_of_money() -> None:
+    error = refused(
+        protocol.submit(ImageRequest.of(prompt=LONG)), 400, body(400, f"Bad prompt: {LONG.strip()}")
+    )
+    assert type(error) is exceptions.RequestRefusedError
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [{"data": {"id": "p-1"}}, {"code": None, "data": {"id": "p-1"}}, {"code": 201, "data": {"id": "p-1"}}],
+)
+def test_an_envelope_without_a_bad_code_is_good(envelope: dict[str, Any]) -> None:
+    assert protocol.read(SUBMIT, Answer(201, {}, json.dumps(envelope).encode())).id == "p-1"
+
+
+NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "30"}, 30.0),
+        ({"retry-after": " 0 "}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:45 GMT", "date": NOW}, 45.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": NOW}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:45", "date": NOW}, 45.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 90.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT", "date": "now"}, 90.0),
+        ({}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "1.5"}, None),
+        ({"retry-after": "\u00b2"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "Wed, 21 Oct 20199999999 07:28:00 GMT"}, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_on_the_apis_clock(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert protocol.retry_after(headers, now=10.0) == seconds
+
+
+@given(st.text(), st.text())
+def test_no_garbage_in_retry_after_hides_the_429(value: str, date: str) -> None:
+    error = refused(SUBMIT, 429, b"", {"retry-after": value, "date": date})
+    assert isinstance(error, exceptions.RateLimitError)
+    assert error.retry_after is None or 0 <= error.retry_after < float("inf")
+
+
+def test_a_rate_limit_carries_the_seconds_to_wait() -> None:
+    error = refused(SUBMIT, 429, b"", {"retry-after": "7"})
+    assert isinstance(error, exceptions.RateLimitError)
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "retry_helps", "paid"),
+    [
+        ("failed", 1200, exceptions.ModerationError, False, Paid.POSSIBLY),
+        ("failed", 1400, exceptions.PredictionRefusedError, False, Paid.POSSIBLY),
+        ("failed", 1401, exceptions.PredictionRefusedError, False, Paid.POSSIBLY),
+        ("failed", 1402, exceptions.PredictionRefusedError, False, Paid.POSSIBLY),
+        ("failed", 1403, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 1404, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 1405, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 1406, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 1407, exceptions.PredictionRefusedError, False, Paid.NO),
+        ("failed", 5000, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 5001, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 5002, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 5003, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 5004, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 9999, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", 0, exceptions.PredictionFailedError, True, Paid.NO),
+        ("failed", None, exceptions.PredictionFailedError, True, Paid.NO),
+        ("timeout", 0, exceptions.PredictionFailedError, True, Paid.NO),
+        ("timeout", 5004, exceptions.PredictionFailedError, True, Paid.NO),
+        ("cancelled", 0, exceptions.PredictionGoneError, False, Paid.POSSIBLY),
+        ("canceled", 1403, exceptions.PredictionGoneError, False, Paid.POSSIBLY),
+        ("deleted", 0, exceptions.PredictionGoneError, False, Paid.POSSIBLY),
+    ],
+)
+def test_an_end_without_a_picture_is_told_by_status_and_code(
+    status: str, code: int | None, kind: type[BitDanceError], retry_helps: bool, paid: Paid
+) -> None:
+    error = ended(status, code, "Task ended")
+    assert (type(error), error.retry_helps, error.paid) == (kind, retry_helps, paid)
+    assert f"Prediction p-1 ended as '{status}' (code {code or 0}): Task ended" in str(error)
+
+
+@pytest.mark.parametrize(
+    "said", ["Content flagged as potentially sensitive", "NSFW content detected", "Blocked by Moderation"]
+)
+def test_moderation_is_also_told_by_its_text(said: str) -> None:
+    assert type(ended(code=1403, error=said)) is exceptions.ModerationError
+
+
+def test_words_of_the_prompt_do_not_look_like_moderation() -> None:
+    prompt = "a sensitive portrait"
+    error = ended(code=5000, error=f"Worker lost while drawing {prompt!r}", prompt=prompt)
+    assert type(error) is exceptions.PredictionFailedError
+
+
+def test_a_failure_shows_little_of_the_prompt_and_no_url() -> None:
+    text = str(ended(error=f"{LONG} https://cdn.example/signed", prompt=LONG.strip()))
+    assert LONG[:81] not in text
+    assert "cdn.example" not in text
+
+
+def test_a_failure_without_words_says_so() -> None:
+    assert "no reason given" in str(ended())
+
+
+def page(**data: Any) -> Answer:
+    return Answer(200, {}, body(data=data))
+
+
+def test_a_page_of_the_history_is_read() -> None:
+    read = protocol.read(protocol.list_predictions(), page(page=2, items=[{"id": "a"}, {"id": "b", "x": 1}]))
+    assert (read.page, [item.id for item in read.items]) == (2, ["a", "b"])
+
+
+@pytest.mark.parametrize("data", [{}, {"items": None, "page": None}, {"items": []}])
+def test_an_empty_page_is_empty(data: dict[str, Any]) -> None:
+    read = protocol.read(protocol.list_predictions(), page(**data))
+    assert (read.page, read.items) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("call", "data", "field"),
+    [
+        (protocol.list_predictions(), {"items": {"id": "a"}}, "items"),
+        (protocol.list_predictions(), {"items": ["a"]}, "items"),
+        (protocol.list_predictions(), {"items": [None]}, "items"),
+        (protocol.list_predictions(), {"items": [{"id": "a/b"}]}, "id"),
+        (protocol.list_predictions(), {"page": "first", "items": []}, "page"),
+        (protocol.delete_predictions([]), {"deleted_count": "many"}, "deleted_count"),
+        (protocol.delete_predictions([]), {"deleted_count": [1]}, "deleted_count"),
+        (protocol.get_balance(), {}, "balance"),
+        (protocol.get_balance(), {"balance": None}, "balance"),
+        (protocol.get_price(REQUEST), {"discounted_price": 0.01}, "price"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_names_the_field(
+    call: Call[Any], data: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(exceptions.GarbledResponseError, match=f"has no usable {field}") as caught:
+        protocol.read(call, page(**data))
+    assert caught.value.paid is Paid.NO
+
+
+@pytest.mark.parametrize(
+    ("data", "count"), [({"deleted_count": 2}, 2), ({}, 0), ({"deleted_count": None}, 0)]
+)
+def test_the_number_of_deleted_predictions_is_read(data: dict[str, Any], count: int) -> None:
+    assert protocol.read(protocol.delete_predictions(["a"]), page(**data)) == count
+
+
+@pytest.mark.parametrize(
+    ("data", "charged"),
+    [
+        ({"price": 0.01}, 0.01),
+        ({"price": 0.01, "discounted_price": 0.008}, 0.008),
+        ({"price": 0.01, "discounted_price": None}, 0.01),
+        ({"price": "0.01", "discounted_price": 0}, 0.0),
+    ],
+)
+def test_a_price_is_the_discounted_one_where_there_is_one(data: dict[str, Any], charged: float) -> None:
+    assert protocol.read(protocol.get_price(REQUEST), page(**data)).charged == charged
+
+
+def test_a_page_of_the_history_tells_the_time_of_the_apis_own_clock() -> None:
+    answer = page(page=1, items=[])
+    dated = replace(answer, headers={"date": "Sun, 22 Nov 2026 12:00:00 GMT"})
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
+    assert protocol.read(protocol.list_predictions(), dated).api_time == noon
+    assert protocol.read(protocol.list_predictions(), answer).api_time is None
+
+
+def test_a_page_of_the_bill_is_read() -> None:
+    item = {"uuid": "b-1", "price": 0.01, "prediction": {"uuid": "p-1"}}
+    read = protocol.read(protocol.search_billings(), page(page=1, has_more=True, items=[item]))
+    assert (read.page, read.has_more, [line.prediction_id for line in read.items]) == (1, True, ["p-1"])

@@ -1,0 +1,262 @@
+"""Which address may get the API key, and where an output may come from. Names are resolved by the test."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import InputError, OutputError, OutputRefusedError
+from airflow_provider_bitdance.wavespeed.urls import OutputRule, base_url, host_of, uses_proxy
+
+API = "https://api.wavespeed.ai"
+PUBLIC, PRIVATE = "93.184.215.14", "10.1.2.3"
+NAMES = {
+    "api.wavespeed.ai": [PUBLIC],
+    "cdn.example": [PUBLIC, "2606:2800:21f:cb07:6820:80da:af6b:8b2c"],
+    "inside.example": [PRIVATE],
+    "two-faced.example": [PUBLIC, PRIVATE],
+    "gateway.corp": ["10.9.9.9"],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def resolve(host: str) -> list[str]:
+    try:
+        return NAMES[host]
+    except KeyError:
+        raise OSError("no such name") from None
+
+
+def check(url: str, *, api: str = API) -> None:
+    asyncio.run(OutputRule(api, resolve=resolve).check(url))
+
+
+def allows(url: str, *, api: str = API) -> bool:
+    try:
+        check(url, api=api)
+    except OutputRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("https://api.wavespeed.ai", "https://api.wavespeed.ai"),
+        (" https://api.wavespeed.ai/ ", "https://api.wavespeed.ai"),
+        ("HTTPS://API.WaveSpeed.ai", "https://api.wavespeed.ai"),
+        ("https://api.wavespeed.ai/api/v3", "https://api.wavespeed.ai"),
+        ("https://api.wavespeed.ai/api/v3/", "https://api.wavespeed.ai"),
+        ("https://api.wavespeed.ai:443", "https://api.wavespeed.ai"),
+        ("https://api.wavespeed.ai:8443", "https://api.wavespeed.ai:8443"),
+        ("https://gateway.corp/wavespeed/api/v3", "https://gateway.corp/wavespeed"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:80/", "http://127.0.0.1"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_one_service_has_one_address(given: str, base: str) -> None:
+    assert base_url(given) == base
+    assert base_url(base) == base
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.wavespeed.ai",
+        "ftp://api.wavespeed.ai",
+        "https://",
+        "https:///api/v3",
+        "https://user:secret@api.wavespeed.ai",
+        "https://:secret@api.wavespeed.ai",
+        "https://@api.wavespeed.ai",
+        "https://api.wavespeed.ai?key=1",
+        "https://api.wavespeed.ai#x",
+        "https://api.wavespeed.ai:port",
+        "https://api.wavespeed.ai:99999",
+        "https://[::1",
+        "https://[nonsense]",
+        "https://api wavespeed.ai",
+        "https://api..wavespeed.ai",
+        "https://.wavespeed.ai",
+        f"https://{'a' * 64}.ai",
+        "https://{{ host }}",
+        "None",
+    ],
+)
+def test_an_address_that_is_no_plain_url_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(InputError, match="not a plain https URL") as caught:
+        base_url(url, allow_http=True)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["api.wavespeed.ai", "10.0.0.1", "localhost.evil.example", "0.0.0.0"])
+def test_the_key_goes_over_http_to_another_machine_only_where_the_user_says_so(host: str) -> None:
+    with pytest.raises(InputError, match="allow_http"):
+        base_url(f"http://{host}")
+    assert base_url(f"http://{host}", allow_http=True) == f"http://{host}"
+
+
+def test_the_host_of_the_api_is_its_name_and_port() -> None:
+    assert host_of(API) == "api.wavespeed.ai"
+    assert host_of("http://[::1]:8000") == "[::1]:8000"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cdn.example/a.png",
+        f"https://{PUBLIC}/a.png",
+        "https://[2606:4700::1]:444/",
+        "https://[::ffff:93.184.215.14]/",
+    ],
+)
+def test_an_output_may_come_from_a_public_host(url: str) -> None:
+    assert allows(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://cdn.example/a.png",
+        "ftp://cdn.example/a.png",
+        "file:///etc/passwd",
+        "//cdn.example/a.png",
+        "/a.png",
+        "",
+        "https://",
+        "data:image/png;base64,AAAA",
+    ],
+)
+@pytest.mark.parametrize("api", [API, "http://gateway.corp", "https://127.0.0.1:8000"])
+def test_an_output_is_https_only(url: str, api: str) -> None:
+    with pytest.raises(OutputRefusedError, match="not https"):
+        check(url, api=api)
+
+
+def test_an_output_may_be_http_where_the_api_is_http_on_loopback() -> None:
+    assert allows("http://127.0.0.1:9/a.png", api="http://127.0.0.1:8000")
+
+
+UNSAFE = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "[::1]",
+    "[::]",
+    "[fe80::1]",
+    "[fe80::1%25eth0]",
+    "[fd00::1]",
+    "[ff02::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:10.0.0.1]",
+    "[::ffff:a9fe:a9fe]",
+    "[::ffff:224.0.0.1]",
+]
+
+
+@pytest.mark.parametrize("host", [*UNSAFE, "inside.example", "two-faced.example"])
+def test_an_output_at_an_address_that_is_not_public_is_refused(host: str) -> None:
+    with pytest.raises(OutputRefusedError, match="private address"):
+        check(f"https://{host}/a.png")
+
+
+@pytest.mark.parametrize("host", [*UNSAFE, "inside.example"])
+@pytest.mark.parametrize("api", ["http://127.0.0.1:8000", "https://gateway.corp", "https://10.9.9.9"])
+def test_an_output_may_be_private_where_the_api_is(host: str, api: str) -> None:
+    assert allows(f"https://{host}/a.png", api=api)
+
+
+@pytest.mark.parametrize("url", ["https://[::1/a.png", "https://[x]/a.png"])
+def test_an_output_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(OutputRefusedError, match="no URL"):
+        check(url)
+
+
+def test_a_host_without_an_address_may_have_one_later() -> None:
+    with pytest.raises(OutputError, match="no address just now") as caught:
+        check("https://unknown.example/a.png")
+    assert caught.value.retry_helps
+    assert "unknown.example" not in str(caught.value)
+
+
+def test_a_host_name_that_cannot_be_asked_for_is_an_output_error_too() -> None:
+    with pytest.raises(OutputError, match="no address just now"):
+        asyncio.run(OutputRule(API).check("https://a..b/a.png"))
+
+
+def test_a_host_name_is_looked_up_on_this_machine() -> None:
+    with pytest.raises(OutputRefusedError, match="private address"):
+        asyncio.run(OutputRule("https://93.184.215.14").check("https://localhost/a.png"))
+
+
+def test_no_error_shows_the_outputs_url() -> None:
+    for url in (
+        "http://cdn.example/signed",
+        "https://inside.example/signed",
+        "https://unknown.example/signed",
+    ):
+        with pytest.raises(OutputError) as caught:
+            check(url)
+        assert "signed" not in str(caught.value)
+        assert "example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_behind_a_proxy_names_are_left_to_the_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "http://proxy.corp:3128")
+    assert allows("https://unknown.example/a.png")
+
+
+def test_behind_a_proxy_a_private_address_is_refused_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    with pytest.raises(OutputRefusedError, match="private address"):
+        check("https://169.254.169.254/latest/meta-data")
+
+
+@pytest.mark.parametrize(
+    "exceptions", ["*", "a.example, *", "inside.example", ".example", "EXAMPLE", "https://inside.example"]
+)
+def test_a_host_that_bypasses_the_proxy_is_checked(exceptions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    with pytest.raises(OutputRefusedError, match="private address"):
+        check("https://inside.example/a.png")
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "through"),
+    [
+        ({}, "https://a.example/", False),
+        ({"NO_PROXY": "b.example"}, "https://a.example/", False),
+        ({"HTTP_PROXY": "http://p"}, "https://a.example/", False),
+        ({"HTTP_PROXY": "http://p"}, "http://a.example/", True),
+        ({"HTTPS_PROXY": "http://p"}, "https://a.example/", True),
+        ({"HTTPS_PROXY": "http://p", "NO_PROXY": "b.example"}, "https://a.example/", True),
+        ({"HTTPS_PROXY": "http://p", "NO_PROXY": "a.example:443"}, "https://a.example:443/", False),
+        ({"HTTPS_PROXY": "http://p", "NO_PROXY": "example"}, "https://a-example/", True),
+        ({"ALL_PROXY": "http://p", "NO_PROXY": ""}, "https://a.example/", True),
+    ],
+)
+def test_a_proxy_is_used_where_the_environment_says_so(
+    environment: dict[str, str], url: str, through: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert uses_proxy(url) is through
