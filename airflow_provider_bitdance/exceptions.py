@@ -49,10 +49,10 @@ from typing import ClassVar
 
 __all__ = [
     "APIError",
-    "DestinationBusyError",
     "AuthenticationError",
     "BitDanceError",
     "BudgetError",
+    "DestinationBusyError",
     "FencedError",
     "GarbledResponseError",
     "InputError",

@@ -11,12 +11,12 @@ from airflow_provider_bitdance.engine.result import Finished, Waiting
 from airflow_provider_bitdance.engine.run import run_job
 
 __all__ = [
-    "JobContext",
-    "Finished",
     "Estimate",
+    "Finished",
+    "JobContext",
     "Policy",
     "Waiting",
     "Wanted",
-    "run_job",
     "estimate",
+    "run_job",
 ]

@@ -145,8 +145,8 @@ def _check_not_of_this_run(context: JobContext, image: ImageState, held: Reserva
     if not is_of_this_run or is_old or held.fingerprint == image.plan.fingerprint:
         return
     raise InputError(
-        f"Task {job_name(owner)} has made another image at {_where(context, image)}, and task {job_name(ours)} would "
-        "replace it",
+        f"Task {job_name(owner)} has made another image at {_where(context, image)}, and task "
+        f"{job_name(ours)} would replace it",
         allowed="one image at one output_path in a Dag run",
         fix="End the output_path with a slash: then each task, and each map index, has a file of its own. Or "
         "put {{ ti.map_index }} into the file's name",

@@ -1,7 +1,8 @@
-"""Submit: buys what is planned, writing down before and after what it does. Runs on a worker only.
+"""Purchase: buys what is planned, and writes down before and after what it does. Runs on a worker only.
 
-A POST is sent again by itself only where the task certainly was not created (``wavespeed/submission_outcome.py``). Where
-that is unknown, the account's history is asked first (``lost_responses.py``).
+A POST is sent again by itself only if the prediction certainly was not created
+(``wavespeed/submission_outcome.py``). If that is unknown, the account's history is searched first
+(``lost_responses.py``).
 """
 
 from __future__ import annotations

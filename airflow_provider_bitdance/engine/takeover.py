@@ -1,6 +1,7 @@
 """Takeover: what earlier generations of a task have bought, and how their processes are stopped.
 
-A job that is taken over has its journal claimed, so a process of it that is still alive stops before it spends.
+A job that is taken over has its journal claimed, so a process of it that is still alive stops before it
+spends.
 """
 
 from __future__ import annotations
@@ -113,5 +114,6 @@ async def stop_job(context: JobContext, journal: Journal) -> None:
 
 
 def job_name(job: Job) -> str:
+    """Name a job as a person would look for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
     return f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}"

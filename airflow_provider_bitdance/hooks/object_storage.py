@@ -1,4 +1,4 @@
-"""Opens what users write as places: paths, and URIs with a connection of Airflow's; and finds the records path."""
+"""Opens paths and URIs with Airflow's connections, and finds the records path."""
 
 from __future__ import annotations
 

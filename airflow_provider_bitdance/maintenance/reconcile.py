@@ -1,7 +1,8 @@
 """Reconcile: the records below a records path against the account that they were bought with.
 
-Stores what is paid for and was left behind, finds out what became of lost responses, and compares the estimated
-cost with the bill. Buys nothing. Safe to run twice, and beside tasks: a job that may still run is left alone.
+Stores what is paid for and was left behind, finds out what became of lost responses, and compares the
+estimated cost with the bill. Buys nothing. Safe to run twice, and beside tasks: a job that may still run is
+left alone.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.records import Job
 
 __all__ = [
-    "Cost",
-    "Verdict",
-    "OpenImage",
     "CollectStatus",
-    "Unattributed",
+    "Cost",
+    "OpenImage",
     "PossiblyPaid",
     "Report",
+    "Unattributed",
     "UntrackedPrediction",
+    "Verdict",
     "plain",
 ]
 

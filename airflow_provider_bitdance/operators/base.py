@@ -65,9 +65,9 @@ class BitDanceBaseOperator(BaseOperator):
     :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
-    :param on_lost_response: What to do where the response to a purchase was lost and the account's history does
-        not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each lost one
-        is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
+    :param on_lost_response: What to do if the response to a purchase was lost and the account's history
+        does not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each
+        lost one is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
     :param max_cost_usd: The most that this task may spend until it is cleared, in US dollars: all tries, and
         what is possibly paid. More is refused before the first purchase. Default: no limit.
     :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot

@@ -37,11 +37,11 @@ __all__ = [
     "Lost",
     "NotCreated",
     "Orphaned",
+    "Owner",
     "Planned",
     "PlannedImage",
     "Status",
     "Stored",
     "Submitted",
-    "Owner",
     "fold",
 ]

@@ -9,4 +9,4 @@ from airflow_provider_bitdance.storage.base import Folder, check_writable, uri_o
 from airflow_provider_bitdance.storage.local import LocalFolder
 from airflow_provider_bitdance.storage.object_store import ObjectFolder
 
-__all__ = ["Folder", "LocalFolder", "ObjectFolder", "uri_of", "check_writable"]
+__all__ = ["Folder", "LocalFolder", "ObjectFolder", "check_writable", "uri_of"]

@@ -41,7 +41,7 @@ MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 32
 """To the API, and as many to the hosts of outputs: more than the engine's submissions and looks at once."""
 IDLE_SECONDS = 5.0
-"""An idle connection is kept so long. One that the server is closing would lose the response to a purchase."""
+"""An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 IDLE_SECONDS_OF_READERS = 60.0
 """Where only looks are sent: longer than most pauses between them, for a new connection costs a handshake."""
 

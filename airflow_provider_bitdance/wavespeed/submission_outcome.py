@@ -1,8 +1,8 @@
 """What became of a submission: the table on which money depends.
 
-A POST is sent again by itself only where :attr:`SubmissionOutcome.NOT_CREATED` says that no task can exist. The wire
-cases behind each error are in ``protocol.py`` (answers) and ``client.py`` (no answer); docs/costs.md names
-the source of each row.
+A POST is sent again by itself only if :attr:`SubmissionOutcome.NOT_CREATED` says that no prediction can
+exist. The wire cases behind each error are in ``protocol.py`` (responses) and ``client.py`` (no response);
+docs/costs.md names the source of each row.
 """
 
 from __future__ import annotations

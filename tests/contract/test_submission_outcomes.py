@@ -1,6 +1,6 @@
 """What becomes of a submission, over a real socket: each row of the table on which money depends.
 
-The first column that decides is :class:`SubmissionOutcome`: a POST is sent again by itself only after "not created".
+:class:`SubmissionOutcome` is the column that decides: a POST is sent again only after "not created".
 """
 
 from __future__ import annotations

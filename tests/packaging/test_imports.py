@@ -20,50 +20,38 @@ PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
-RECORDS = {"journal", "receipts", "reservations", "polling", "pacing", "storage", "names", "records"}
+GROUND = {"exceptions", "redaction", "clock"}
+BELOW_ENGINE = {*GROUND, "wavespeed", "storage", "records", "polling", "imaging"}
 MAY_IMPORT = {
     "": set(),  # the package itself, which holds the version
-    "api": set(),
-    **{part: {"api", *RECORDS} for part in RECORDS},
-    "items": {"api", "names"},
-    "folders": {"api", "storage"},
-    "manifest": {"api", "folders", "items"},
+    "exceptions": set(),
+    "redaction": set(),
     "clock": set(),
-    "crowd": set(),
-    "looks": {"crowd", "polling"},
-    "lookout": {"api", "clock", "looks", "polling"},
-    "engine": {"api", "clock", "lookout", "looks", *RECORDS},
     "get_provider_info": set(),
     "version_compat": set(),
-    "hooks": {"api", "polling", "get_provider_info", "version_compat"},
-    "triggers": {"api", "clock", "hooks", "lookout", "polling"},
-    "links": {"api", "storage"},
+    "wavespeed": GROUND,
+    "storage": GROUND,
+    "records": {*GROUND, "wavespeed", "storage"},
+    "polling": {*GROUND, "wavespeed"},
+    "imaging": GROUND,
+    "batch": {*GROUND, "wavespeed", "storage"},
+    "engine": BELOW_ENGINE,
+    "hooks": {*GROUND, "wavespeed", "storage", "polling", "get_provider_info", "version_compat"},
+    "manifest": {*GROUND, "batch", "hooks"},
+    "triggers": {*GROUND, "wavespeed", "polling", "hooks"},
+    "links": {*GROUND, "storage"},
     "operators": {
-        *("api", "get_provider_info", "items", "manifest", *RECORDS),
-        *("clock", "engine", "folders", "hooks", "links", "triggers", "version_compat"),
+        *(*BELOW_ENGINE, "batch", "engine", "hooks", "links", "manifest", "triggers"),
+        *("get_provider_info", "version_compat"),
     },
-    "decorators": {"api", *RECORDS, "engine", "operators"},
-    "maintenance": {
-        *("api", "clock", "engine", "folders", "hooks", "lookout", "operators", "version_compat", *RECORDS)
-    },
-    "__main__": {"api", "folders", "maintenance"},
+    "decorators": {*BELOW_ENGINE, "batch", "engine", "operators"},
+    "maintenance": {*BELOW_ENGINE, "engine", "hooks"},
+    "__main__": {*GROUND, "hooks", "maintenance"},
     "local": set(),
 }
 """Which parts of the package a part may import, beside itself and the version."""
 
-KNOW_NO_AIRFLOW = {
-    "",
-    "api",
-    "clock",
-    "engine",
-    "items",
-    "local",
-    "lookout",
-    "crowd",
-    "looks",
-    "get_provider_info",
-    *RECORDS,
-}
+KNOW_NO_AIRFLOW = {"", *BELOW_ENGINE, "batch", "engine", "get_provider_info", "local"}
 
 
 def part_of(file: Path) -> str:
@@ -189,7 +177,7 @@ def test_what_a_dag_file_imports_is_cheap(module: str) -> None:
     assert module in found["loaded"]
 
 
-@pytest.mark.parametrize("module", [f"{NAME}.items", f"{NAME}.manifest"])
+@pytest.mark.parametrize("module", [f"{NAME}.batch", f"{NAME}.manifest"])
 def test_items_and_manifest_are_cheap_to_import(module: str) -> None:
     found = observed(module)
 
@@ -216,5 +204,5 @@ def test_to_parse_the_examples_opens_no_socket_and_no_file() -> None:
 
 def test_the_watch_on_imports_sees_the_heavy_ones() -> None:
     assert {"httpx", "airflow_provider_bitdance"} <= {
-        name.split(".")[0] for name in observed(f"{NAME}.api.client")["asked"]
+        name.split(".")[0] for name in observed(f"{NAME}.wavespeed.client")["asked"]
     }
