@@ -117,6 +117,8 @@ async def _stored(context: JobContext, image: ImageState) -> Stored | None:
     receipt = await asyncio.to_thread(context.receipts.find, address)
     if receipt is None or receipt.fingerprint != image.plan.fingerprint:
         return None
+    if not await asyncio.to_thread(context.is_intact, receipt):
+        return None  # the file is gone, or is another by now
     context.check_nsfw(receipt)
     context.log.info("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
     return Stored(key=image.plan.key, receipt=context.receipts.uri(address), reused=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.purchase import buy
+from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     BudgetError,
     InsufficientCreditError,
     PredictionFailedError,
 )
-from tests.unit.support import World, a_job, a_wanted, refusal, run
+from airflow_provider_bitdance.records import Planned
+from tests.unit.support import OUTPUT, World, a_job, a_plan, a_wanted, refusal, run
 
 
 @pytest.fixture
@@ -75,6 +80,30 @@ def test_what_failed_counts_for_it_may_not_be_refunded(world: World) -> None:
     assert world.api.billed == 1
     world.api.next_changes = {}
     assert isinstance(go(world, max_cost_usd=0.01, try_number=3, job=a_job(generation=1)), Finished)
+
+
+def test_of_two_purchases_at_once_a_budget_for_one_allows_one_while_the_store_is_slow(world: World) -> None:
+    opened = threading.Event()
+
+    def wait_until_opened(name: str) -> None:
+        if name == "before create 000002":  # the intent
+            assert opened.wait(timeout=30)
+
+    context = world.context(max_cost_usd=0.01, step=wait_until_opened)
+    plan = Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b")))
+    context.journal.claim(world.clock.now + 600, world.clock.now, plan)
+
+    async def both_ask_before_the_store_opens() -> list[Any]:
+        purchases = [asyncio.create_task(buy(context, key, limiter=RateLimiter())) for key in "ab"]
+        await asyncio.sleep(0)
+        opened.set()
+        return await asyncio.gather(*purchases, return_exceptions=True)
+
+    first, second = run(both_ask_before_the_store_opens())
+
+    assert first is None
+    assert isinstance(second, BudgetError)
+    assert world.api.billed == 1
 
 
 def test_a_plan_over_the_balance_is_refused_where_it_is_looked_at(world: World) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,10 +21,13 @@ from airflow_provider_bitdance.exceptions import (
     NsfwError,
     PredictionTimeoutError,
     RecordUnreadableError,
+    UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import Job, Status, Submitted
 from airflow_provider_bitdance.records.events import Entry
-from tests.unit.support import RECORDS, Crash, Fuse, World, a_job, a_wanted, refusal, run
+from tests.unit.support import OUTPUT, RECORDS, Crash, Fuse, World, a_job, a_wanted, refusal, run
+
+T = TypeVar("T")
 
 FIRST, SECOND = a_job(task_id="first"), a_job(dag_id="other", task_id="second", run_id="run-2")
 CLEARED = a_job(generation=1)
@@ -248,12 +253,15 @@ def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
         assert receipt.prediction_id == found[0]["prediction_id"]
 
 
-def elsewhere(world: World, job: Job, **options: Any) -> dict[str, Any]:
-    """Run a job to its end in another thread's loop, as another worker would."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def aside(work: Callable[[], T]) -> T:
+    """Do something in another thread, with a loop of its own, as another worker would."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: result(go(world, job, **options))).result(timeout=30)
+        return pool.submit(work).result(timeout=30)
+
+
+def elsewhere(world: World, job: Job, **options: Any) -> dict[str, Any]:
+    """Run a job to its end as another worker would."""
+    return aside(lambda: result(go(world, job, **options)))
 
 
 @pytest.mark.parametrize("older", [{"try_number": 1}, {"try_number": 1, "job": a_job(generation=0)}])
@@ -301,6 +309,17 @@ def test_what_was_possibly_paid_is_still_reported_when_a_clear_reuses_the_image(
     result(go(world, try_number=2))
     found = result(go(world, CLEARED, try_number=3))
     assert (found["reused"], found["possibly_paid"], world.api.billed) == (True, 1, 2)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_user_who_was_asked_about_a_lost_response_has_the_image_bought_by_a_clear(named: bool) -> None:
+    world = World()
+    world.api.on_post = [world.api.lose_answer]
+    with pytest.raises(UnconfirmedPurchaseError, match="clear the task to buy the image"):
+        go(world, named=named, on_lost_response="fail")
+    found = result(go(world, CLEARED, named=named, try_number=2, on_lost_response="fail"))
+    assert (world.api.billed, found["possibly_paid"]) == (2, 1)
+    assert shown(world) == found["prediction_id"] == "pred-2"
 
 
 @pytest.mark.parametrize("kind", ["gone", "expired"])
@@ -353,6 +372,16 @@ def test_the_second_task_takes_the_prediction_that_the_first_has_bought() -> Non
     first = result(go(world, FIRST, named=True))
     assert (first["prediction_id"], first["reused"]) == (second["prediction_id"], False)
     assert world.api.billed == 1
+
+
+def test_two_runs_of_one_dag_that_want_one_file_buy_once() -> None:
+    world = World(latency=50)
+    in_flight(world, a_job(run_id="monday"), named=True)
+    tuesday = result(go(world, a_job(run_id="tuesday"), named=True))
+    monday = result(go(world, a_job(run_id="monday"), named=True))
+    assert world.api.billed == 1
+    assert tuesday["prediction_id"] == monday["prediction_id"] == shown(world)
+    assert (monday["reused"], tuesday["reused"]) == (False, True)
 
 
 def test_a_task_of_another_name_of_its_own_making_is_not_looked_at() -> None:
@@ -621,6 +650,95 @@ def test_what_another_run_has_made_is_replaced(job: Job, run_began_after: float)
     made = result(go(world, job, named=True, prompt="an owl", run_started_at=began + run_began_after))
 
     assert shown(world) == made["prediction_id"]
+
+
+def move_journal_away(world: World, job: Job) -> None:
+    for path in [path for path in world.disk if job.folder in path]:
+        del world.disk[path]
+
+
+def test_where_an_owners_journal_was_moved_away_another_request_is_bought() -> None:
+    world = World()
+    result(go(world, FIRST, named=True))
+    move_journal_away(world, FIRST)
+    second = result(go(world, SECOND, named=True, prompt="a windmill"))
+    assert (world.api.billed, second["reused"]) == (2, False)
+    assert shown(world) == second["prediction_id"] == "pred-2"
+
+
+def test_where_an_owners_journal_was_moved_away_the_picture_that_it_would_have_replaced_is_not_taken() -> (
+    None
+):
+    world = World()
+    result(go(world, a_job(task_id="before"), named=True, prompt="an owl"))
+    in_flight(world, FIRST, named=True)
+    move_journal_away(world, FIRST)
+    second = result(go(world, SECOND, named=True))
+    assert (world.api.billed, second["reused"]) == (3, False)
+    assert shown(world) == second["prediction_id"] == "pred-3"
+
+
+def test_what_an_owner_has_stored_since_the_plan_is_taken_also_where_its_journal_was_moved_away() -> None:
+    world = World()
+
+    def first_is_quicker(step: str) -> None:
+        if step == "after create 000001" and not world.images:
+            elsewhere(world, FIRST, named=True)
+            move_journal_away(world, FIRST)
+
+    second = result(go(world, SECOND, named=True, step=first_is_quicker))
+    assert (world.api.billed, second["reused"], second["prediction_id"]) == (1, True, "pred-1")
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_a_file_that_is_not_as_another_run_stored_it_is_bought_anew(change: str) -> None:
+    world = World()
+    result(go(world, a_job(run_id="monday"), named=True))
+    path = f"{OUTPUT}/cover.png"
+    if change == "gone":
+        del world.disk[path]
+    else:
+        world.disk[path] = world.disk[path][:-1] + b"!"
+    found = result(go(world, a_job(run_id="tuesday"), named=True))
+    assert (world.api.billed, found["reused"]) == (2, False)
+    assert shown(world) == found["prediction_id"] == "pred-2"
+
+
+THIRD = a_job(task_id="third", run_id="run-3")
+
+
+def test_a_picture_of_a_task_that_took_the_address_is_not_replaced_by_one_that_still_waited() -> None:
+    world = World(latency=50)
+    in_flight(world, FIRST, named=True)
+    in_flight(world, SECOND, named=True)
+    world.clock.now += 601
+    third = result(go(world, THIRD, named=True, prompt="a windmill"))
+    with pytest.raises(InputError, match=r"covers\.third of run run-3 is making another image"):
+        go(world, SECOND, named=True, try_number=2)
+    assert shown(world) == third["prediction_id"] == "pred-2"
+
+
+def test_a_receipt_of_a_task_that_took_the_address_during_a_write_is_not_replaced() -> None:
+    world = World(latency=50)
+    in_flight(world, FIRST, named=True)
+    sharer, numbers = a_job(task_id="sharer"), list[str]()
+    thirds: list[dict[str, Any]] = []
+
+    def others_are_quicker(step: str) -> None:
+        if step == "before create 000002":
+            numbers.append(step)
+            if len(numbers) == 2:  # it has adopted, and reserves: the other sharer has the address
+                aside(lambda: in_flight(world, sharer, named=True))
+        elif step == "after replace cover.png" and not thirds:
+            world.clock.now += 601  # the others are taken for dead
+            thirds.append(elsewhere(world, THIRD, named=True, prompt="a windmill"))
+
+    with pytest.raises(InputError, match=r"covers\.third of run run-3"):
+        go(world, SECOND, named=True, timeout=5000.0, step=others_are_quicker)
+
+    receipt = world.context().receipts.find(a_wanted(named=True).address)
+    assert receipt is not None
+    assert receipt.prediction_id == shown(world) == thirds[0]["prediction_id"] == "pred-2"
 
 
 def test_a_second_task_waits_no_longer_than_its_own_time() -> None:

@@ -144,6 +144,30 @@ def test_an_image_that_failed_is_not_bought_again_when_the_same_try_comes_back_f
     assert world.api.billed == 3
 
 
+def test_a_batch_that_resumes_in_the_same_try_buys_no_image_anew_that_failed_in_it() -> None:
+    world = World(latency=5)
+    fails_at_once = world.api.answer_failing(status="failed", code=5000)
+    world.api.on_post = [sooner(world, -5000), *[fails_at_once] * 9]
+    for _ in range(5):
+        outcome = run(run_job(world.context(defer_after=30.0, timeout=9000.0, is_batch=True), many(2)))
+        assert isinstance(outcome, Waiting)
+        world.clock.now += 100
+    assert world.api.billed == 2
+
+
+def test_a_retry_of_a_fail_fast_batch_stays_stopped_by_what_failed_for_good(world: World) -> None:
+    world.api.on_post = [world.api.answer_rightly, world.api.answer_failing(status="failed", code=1200)]
+    policy: dict[str, Any] = {"is_batch": True, "on_item_failure": "fail_fast", "max_in_flight": 1}
+    go(world, 6, **policy)
+    bought = world.api.billed
+    assert bought < 6
+
+    again = go(world, 6, try_number=2, **policy)
+
+    assert isinstance(again.stopped, ModerationError)
+    assert (len(again.stored), world.api.billed) == (bought - 1, bought)
+
+
 @pytest.mark.parametrize(
     ("policy", "posts"),
     [({"on_item_failure": "fail_fast"}, 1), ({"max_failures": 0, "on_item_failure": "tolerate"}, 1), ({}, 6)],

@@ -17,8 +17,8 @@ from airflow_provider_bitdance.engine.lost_responses import (
     proof_of,
     resolve_intents,
 )
-from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, Paid
-from airflow_provider_bitdance.records import Intended, Planned, Status, Submitted
+from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid
+from airflow_provider_bitdance.records import Intended, Orphaned, Planned, Status, Stored, Submitted
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 
@@ -82,6 +82,18 @@ def test_a_proven_prediction_is_adopted_at_the_first_look(world: World, echo: An
     world.api.create(SENT)
     assert settled(world, process) == ["submitted"]
     assert (process.journal.state.images["image"].prediction_id, world.clock.slept) == ("pred-1", [])
+
+
+def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_it(world: World) -> None:
+    world.api.echo = "history"
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+    replaced.journal.load()
+    replaced.journal.note(world.clock.now, Orphaned(key="image", prediction_id=made.id, intent=1))
+    assert settled(world, process) == ["submitted"]
+    image = process.journal.state.images["image"]
+    assert (image.prediction_id, image.possibly_paid) == (made.id, 0)
 
 
 def test_a_prediction_of_another_seed_is_not_ours(world: World) -> None:
@@ -169,6 +181,25 @@ def test_what_other_tasks_of_the_run_have_bought_is_not_in_doubt(world: World) -
     assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_what_another_task_of_the_run_has_bought_is_not_in_doubt_whatever_it_wrote_before_and_since(
+    world: World, is_damaged: bool
+) -> None:
+    sibling = world.context(job=a_job(task_id="another"))
+    plan = Planned(output=OUTPUT, images=(a_plan(),))
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, plan)
+    world.clock.now += 3600
+    process = left_open(world)
+    sibling.journal.append(world.clock.now, Intended(keys=("image",)))
+    sibling.journal.append(world.clock.now, Submitted(key="image", prediction_id=world.api.create(SENT).id))
+    sibling.journal.append(world.clock.now + 5, Stored(key="image", receipt="mem://r"))
+    if is_damaged:
+        world.disk[f"{sibling.journal.uri}/000004.json"] = b"{"
+    run(resolve_intents(process, process.journal))
+    image = process.journal.state.images["image"]
+    assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
+
+
 def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: World) -> None:
     world.api.echo = "history"
     process = left_open(world, "a", "b")
@@ -188,6 +219,40 @@ def test_no_more_are_possibly_paid_than_there_are_predictions_that_could_be_ours
     for _ in range(made):
         world.api.create(SENT)
     assert sorted(settled(world, process)) == ["lost"] * lost + ["not_created"] * (len(intents) - lost)
+
+
+def a_minute_apart(world: World) -> JobContext:
+    """Return a process with two open intents, of images of one request."""
+    process = world.context()
+    plan = Planned(output=OUTPUT, images=(a_plan("early", stem="a"), a_plan("late", stem="b")))
+    process.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("early",)))
+    world.clock.now += 60
+    process.journal.append(world.clock.now, Intended(keys=("late",)))
+    return process
+
+
+def test_of_two_intents_a_minute_apart_the_one_that_was_open_then_is_possibly_paid(world: World) -> None:
+    process = a_minute_apart(world)
+    world.api.create(SENT)
+    settled(world, process)
+    images = process.journal.state.images
+    assert {key: image.possibly_paid for key, image in images.items()} == {"early": 0, "late": 1}
+
+
+def test_the_history_is_read_since_the_first_of_several_intents(world: World) -> None:
+    world.api.echo = "history"
+    world.api.create(SENT)
+    process = a_minute_apart(world)
+    assert settled(world, process) == ["submitted", "not_created"]
+    assert process.journal.state.images["early"].prediction_id == "pred-1"
+
+
+def test_a_prediction_of_which_the_history_says_no_time_leaves_doubt(world: World) -> None:
+    process = left_open(world)
+    made = world.api.create(SENT)
+    timeless = envelope({"page": 1, "items": [{"id": made.id, "status": "completed"}]})
+    world.api.on_history = [timeless] * (len(RESOLVE_PAUSES) + 1)
+    assert settled(world, process) == ["lost"]
 
 
 def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: World) -> None:
@@ -293,5 +358,5 @@ def test_another_process_that_takes_over_meanwhile_stops_this_one(world: World) 
         return envelope({"page": 1, "items": []})
 
     world.api.on_history = [take_over]
-    with pytest.raises(BitDanceError, match="taken over"):
+    with pytest.raises(FencedError, match="taken over"):
         settled(world, process)

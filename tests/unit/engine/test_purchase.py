@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from airflow_provider_bitdance.exceptions import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import ImageState, Intended, Planned, Status
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
 
 PLAN = Planned(output=OUTPUT, images=(a_plan(),))
@@ -267,6 +270,96 @@ def test_an_api_that_answers_nothing_but_errors_is_not_paid_for(world: World) ->
         buying(buyer(world))
     assert (caught.value.paid, len(world.api.posts)) == (Paid.NO, PURCHASES_A_TRY)
     assert world.event_names[-1] == "not_created"
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_after_a_lost_response_a_purchase_is_not_put_off_to_lose_as_many_in_the_next_process(
+    world: World, is_made: bool
+) -> None:
+    lost = lost_while_made(world, refusal(500)) if is_made else refusal(500)
+    world.api.on_post = [lost, refusal(429, Retry_After="50")]
+    with pytest.raises(ServerError) as caught:
+        buying(buyer(world, break_even=14.0))
+    assert caught.value.paid is (Paid.POSSIBLY if is_made else Paid.NO)
+    assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, is_made)
+
+
+def both(
+    world: World, *, seeds: tuple[int, int] = (7, 8), before: float = 0.0, after: float = 0.0
+) -> JobContext:
+    """Buy two images at once: the first one's answer is lost, the second one's takes its time.
+
+    :param before: Seconds until the second submission arrives at the API.
+    :param after: Seconds from then on until its answer is here.
+    """
+    context = world.context()
+    images = tuple(a_plan(key, stem=key, seed=seed) for key, seed in zip("ab", seeds, strict=True))
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=images))
+    submit, lost = context.client.submit, list[str]()
+
+    async def send(request: ImageRequest) -> Prediction:
+        if not lost:
+            lost.append("a")
+            await world.clock.sleep(0.5)
+            raise LostResponseError("time-out")
+        if len(lost) == 1:
+            lost.append("b")
+            await world.clock.sleep(before)
+            made = await submit(request)
+            await world.clock.sleep(after)
+            return made
+        return await submit(request)
+
+    context.client.submit = send  # type: ignore[method-assign]
+
+    async def buy_both() -> None:
+        limiter = RateLimiter()
+        await asyncio.gather(buy(context, "a", limiter=limiter), buy(context, "b", limiter=limiter))
+
+    run(buy_both())
+    return context
+
+
+def test_while_a_lost_response_is_looked_up_other_purchases_of_the_job_stay_under_way(world: World) -> None:
+    images = both(world, before=30.0).journal.state.images
+    assert {image.status for image in images.values()} == {Status.SUBMITTED}
+    assert [event["key"] for event in world.events if event["event"] == "not_created"] == ["a"]
+    assert world.api.billed == 2
+
+
+def test_a_prediction_whose_answer_is_on_its_way_leaves_no_doubt_about_another_purchase(world: World) -> None:
+    images = both(world, after=5.0).journal.state.images
+    assert [(image.prediction_id, image.possibly_paid) for image in images.values()] == [
+        ("pred-2", 0),
+        ("pred-1", 0),
+    ]
+
+
+def test_a_prediction_whose_answer_is_on_its_way_is_not_adopted_for_another_image_of_that_request(
+    world: World,
+) -> None:
+    world.api.echo = "history"
+    images = both(world, seeds=(7, 7), after=5.0).journal.state.images
+    assert [image.prediction_id for image in images.values()] == ["pred-2", "pred-1"]
+    assert world.api.billed == 2
+
+
+def test_two_lost_responses_to_one_request_are_not_both_taken_for_one_prediction(world: World) -> None:
+    world.api.echo = "history"
+    context = world.context()
+    images = tuple(a_plan(key, stem=key) for key in "ab")
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=images))
+    world.api.on_post = [world.api.lose_answer] * 2
+
+    async def buy_both() -> None:
+        limiter = RateLimiter()
+        await asyncio.gather(buy(context, "a", limiter=limiter), buy(context, "b", limiter=limiter))
+
+    run(buy_both())
+
+    found = context.journal.state.images.values()
+    assert sorted(image.prediction_id for image in found) == ["pred-1", "pred-2"]
+    assert world.api.billed == 2
 
 
 def test_a_user_who_wants_to_decide_is_asked(world: World) -> None:

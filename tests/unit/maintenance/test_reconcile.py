@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Policy, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
 from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
-from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Verdict
+from airflow_provider_bitdance.maintenance import reconcile
+from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Report, Verdict
 from airflow_provider_bitdance.records import Journal, Status
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
-from tests.unit.maintenance.support import Office
+from tests.unit.maintenance.support import DAY, Office
 from tests.unit.support import (
     API_KEY,
     RECORDS,
@@ -326,6 +333,19 @@ def test_an_image_does_not_replace_a_newer_one_of_another_task_at_its_address() 
     assert office.images == new
 
 
+def test_an_image_replaces_the_older_one_at_its_address_for_which_it_was_bought() -> None:
+    office = Office()
+    office.task(wanted=a_wanted("a fox", named=True))
+    office.wait(hours=1)
+    office.task(job=a_job(run_id="later"), dies=AFTER_SUBMISSION, wanted=a_wanted("a crow", named=True))
+    office.wait(hours=1)
+
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (CollectStatus.STORED, "pred-2")
+    assert office.images == {"cover.png": office.api.made["pred-2"].picture}
+
+
 def test_two_jobs_that_wait_for_one_prediction_store_it_once() -> None:
     office = Office()
     wanted = a_wanted(named=True)
@@ -463,3 +483,108 @@ def test_a_report_is_plain_json_without_key_or_output_address(office: Office) ->
     assert API_KEY not in shown
     assert "/outputs/" not in shown
     assert "p" * 80 not in shown
+
+
+# The options of the function
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what calls ``reconcile`` itself in a world: with its clock, its account and its disk."""
+    module = importlib.import_module("airflow_provider_bitdance.maintenance.reconcile")
+
+    def ask(office: Office, **options: Any) -> Report:
+        def connection(conn_id: str) -> Any:
+            assert conn_id == options.get("conn_id", "bitdance_default")
+            return SimpleNamespace(
+                extra=SimpleNamespace(records_path=RECORDS), new_async_client=office.api.client
+            )
+
+        def open_records(given: str, *, of_connection: str) -> Folder:
+            assert (given, of_connection) == (options.get("records_path", ""), RECORDS)
+            return office.folder
+
+        monkeypatch.setattr(module, "BitDanceHook", connection)
+        monkeypatch.setattr(module, "open_records", open_records)
+        monkeypatch.setattr(module, "open_folder", office.open_folder)
+        monkeypatch.setattr(Clock, "time", lambda _: office.clock.time())
+        monkeypatch.setattr(Clock, "sleep", lambda _, seconds: office.clock.sleep(seconds))
+        return reconcile(**options)
+
+    return ask
+
+
+def outcomes(report: Report) -> list[CollectStatus]:
+    return [image.outcome for image in report.open_images]
+
+
+def test_without_options_it_collects_what_is_at_rest_and_looks_seven_days_back(
+    asked: Any, office: Office
+) -> None:
+    report = asked(office)
+    assert outcomes(report) == [CollectStatus.STORED]
+    assert (report.until - report.since).total_seconds() == 7 * DAY
+
+
+def test_the_connection_and_the_records_path_are_those_that_were_asked_for(
+    asked: Any, office: Office
+) -> None:
+    report = asked(office, conn_id="another", records_path="mem://another/place")
+    assert outcomes(report) == [CollectStatus.STORED]
+
+
+def test_a_dry_run_that_was_asked_for_stores_nothing(asked: Any, office: Office) -> None:
+    report = asked(office, dry_run=True)
+    assert (outcomes(report), report.dry_run, office.images) == ([CollectStatus.DUE], True, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"), [({}, CollectStatus.RUNNING), ({"include_running": True}, CollectStatus.STORED)]
+)
+def test_jobs_that_may_still_run_are_collected_only_where_that_was_asked_for(
+    asked: Any, options: dict[str, Any], outcome: CollectStatus
+) -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, timeout=600)
+    assert outcomes(asked(office, **options)) == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"), [({}, CollectStatus.FAILED), ({"nsfw": "allow"}, CollectStatus.STORED)]
+)
+def test_flagged_pictures_are_stored_only_where_that_was_asked_for(
+    asked: Any, office: Office, options: dict[str, Any], outcome: CollectStatus
+) -> None:
+    office.api.made["pred-1"].nsfw = True
+    assert outcomes(asked(office, **options)) == [outcome]
+
+
+@pytest.mark.parametrize(("hours_ago", "told"), [(2, 1), (0.5, 0)])
+def test_lost_purchases_and_costs_are_told_from_the_time_on_that_was_asked_for(
+    asked: Any, hours_ago: float, told: int
+) -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(timeout=60)
+    office.wait(hours=1)
+    since = datetime.fromtimestamp(office.clock.now - hours_ago * 3600, UTC)
+
+    report = asked(office, since=since)
+
+    assert report.since == since
+    assert (len(report.possibly_paid), len(report.costs)) == (told, told)
+
+
+@pytest.fixture
+def in_tokyo() -> Iterator[None]:
+    """Have a machine whose own time is not UTC."""
+    with pytest.MonkeyPatch.context() as there:
+        there.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_a_time_without_a_zone_is_utc(asked: Any, office: Office) -> None:
+    assert asked(office, since=datetime(2026, 5, 1)).since == datetime(2026, 5, 1, tzinfo=UTC)

@@ -385,12 +385,18 @@ class CountingFolder(MemoryFolder):
         return super().read(name)
 
 
-def test_a_note_in_the_place_of_a_snapshot_makes_readers_go_one_snapshot_back(disk: Disk) -> None:
-    journal = a_long_journal(disk, 2 * SNAPSHOT_EVERY - 1)
-    journal.note(START, Orphaned(key="k0", prediction_id="pred-9", intent=9))
-    assert journal.state.number == 2 * SNAPSHOT_EVERY
+@pytest.mark.parametrize("place", [SNAPSHOT_EVERY, 2 * SNAPSHOT_EVERY])
+def test_a_note_in_the_place_of_a_snapshot_makes_readers_go_one_snapshot_back(disk: Disk, place: int) -> None:
+    replaced = a_long_journal(disk, place - 2)
+    journal = a_journal(disk, token="them")
+    journal.claim(START + 600, START)
+    replaced.load()
+    replaced.note(START, Orphaned(key="k0", prediction_id="pred-9", intent=9))
+    assert replaced.state.number == place
     journal.append(START, Claimed(deadline=START + 1))
-    assert a_journal(disk, token="them").state == journal.state
+    assert journal.state.number == place + 1
+    assert a_journal(disk, token="others").state == journal.state
+    assert journal.state.images["k0"].possibly_paid == 1
 
 
 def test_a_listing_that_is_behind_costs_reads_and_nothing_else(disk: Disk) -> None:
