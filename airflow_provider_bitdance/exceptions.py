@@ -45,7 +45,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "APIError",
@@ -101,12 +101,12 @@ _PAID_IN_WORDS = {
 
 
 class BitDanceError(Exception):
-    """Base of all errors of this package.
+    """Base of all errors of this package. A value: where more is known, :meth:`with_verdict` makes a copy.
 
     :param what: What was wrong, as a sentence.
     :param allowed: What would have been right.
     :param fix: What to do about it.
-    :param paid: Overrides the class's answer to "may an image be paid for?".
+    :param paid: Overrides the class's verdict on "may an image be paid for?".
     """
 
     retry_helps: bool = False
@@ -121,6 +121,41 @@ class BitDanceError(Exception):
         self.allowed = allowed
         self.fix = fix
         self.paid = self.default_paid if paid is None else paid
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Python itself sets dunder attributes, such as the traceback.
+        if not name.startswith("__") and (name in self.__dict__ or hasattr(type(self), name)):
+            raise AttributeError(f"{name} is set: errors are immutable, with_verdict() returns a copy")
+        super().__setattr__(name, value)
+
+    def with_verdict(
+        self,
+        *,
+        paid: Paid | None = None,
+        retry: bool | None = None,
+        retry_in_words: str | None = None,
+        what: str | None = None,
+    ) -> Self:
+        """Return a copy that says something else about money, about a retry, or about what was wrong.
+
+        :param paid: May an image be paid for?
+        :param retry: Does a retry help? Its words go with it, unless ``retry_in_words`` gives others.
+        :param retry_in_words: The sentence about a retry.
+        :param what: What was wrong.
+        """
+        known = dict(self.__dict__)
+        if paid is not None:
+            known["paid"] = paid
+        if retry is not None:
+            known |= {"retry_helps": retry, "retry_in_words": ""}
+        if retry_in_words is not None:
+            known["retry_in_words"] = retry_in_words
+        if what is not None:
+            known["what"] = what
+        copy = type(self).__new__(type(self), known["what"])
+        copy.__dict__.update(known)
+        copy.__cause__, copy.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return copy.with_traceback(self.__traceback__)
 
     def __str__(self) -> str:
         retry = self.retry_in_words or ("A retry may help." if self.retry_helps else "A retry does not help.")

@@ -169,7 +169,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
         address = self._address(job)
         if not self.is_batch:
-            return [Wanted(key="image", request=self._request(), address=address)]
+            return [Wanted(key="image", request=self._request(), destination=address)]
         if address.named:
             raise InputError(
                 f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",

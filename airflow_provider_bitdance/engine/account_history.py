@@ -1,4 +1,8 @@
-"""The account's history, as far as it can be about a purchase of ours: free to read, the past 7 days."""
+"""The account's history, as far as it can be about a purchase of ours: free to read, the past 7 days.
+
+The one reader of it, for lost responses and for ``reconcile``. It is patient: a page may be short, or behind,
+without being the last.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 CLOCK_MARGIN = 5.0
 """Seconds by which the times of two machines that agree may differ: an HTTP date has whole seconds."""
-PAGE_SIZE = 100
+MAX_PAGES = 100
+"""Of 100 predictions each: an API that never comes to an end must not hold a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,44 +43,48 @@ class History:
 
 
 async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: float) -> History:
-    """Read the predictions of a model since a moment by our clock.
+    """Read the predictions of a model since a moment by our clock, page after page until one has nothing new.
+
+    Not until one is short: the API may give fewer than were asked for, and what is made meanwhile moves
+    items to the next page.
 
     :raises BitDanceError: The history cannot be read.
     """
-    skew, page, found = 0.0, 1, dict[str, Prediction]()
-    asked_by_its_clock = False
-    while True:
+    skew, found = 0.0, dict[str, Prediction]()
+    is_skew_known = False
+    page = 1
+    while page <= MAX_PAGES:
         after = datetime.fromtimestamp(since + skew - CLOCK_MARGIN, UTC)
-        call = protocol.list_predictions(page=page, page_size=PAGE_SIZE, model=model, created_after=after)
-        answer = await client.send(call)
-        if answer.api_time is not None and not asked_by_its_clock:
-            asked_by_its_clock = True
-            skew = answer.api_time - clock.time()
+        response = await client.send(protocol.list_predictions(page=page, model=model, created_after=after))
+        if response.api_time is not None and not is_skew_known:
+            is_skew_known = True
+            skew = response.api_time - clock.time()
             if abs(skew) > CLOCK_MARGIN:
-                continue
-        # By id, for what is made meanwhile moves items to the next page.
-        found |= {item.id: item for item in answer.items}
-        if len(answer.items) < PAGE_SIZE:
-            return History(tuple(found.values()), skew)
+                continue  # ask again, for the period by the API's own clock
+        new = {item.id: item for item in response.items if item.id not in found}
+        if not new:
+            break
+        found |= new
         page += 1
+    return History(tuple(found.values()), skew)
 
 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:
     """Ask for the inputs of predictions that the history shows without; the API may echo them elsewhere.
 
-    Where it does not echo the first one's, it is not asked for the others'.
+    If it does not echo the first one's, it is not asked for the others'.
     """
-    told: list[Prediction] = []
+    completed: list[Prediction] = []
     echoes = True
     for item in items:
         if item.input is None and echoes:
             try:
                 whole = await client.get_prediction(item.id)
             except NotFoundError:
-                whole = item  # deleted, or too new to be looked at
+                whole = item  # deleted, or too new to be seen there
             else:
                 echoes = whole.input is not None
-            told.append(item.model_copy(update={"input": whole.input}))
+            completed.append(item.model_copy(update={"input": whole.input}))
         else:
-            told.append(item)
-    return told
+            completed.append(item)
+    return completed

@@ -26,7 +26,7 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
             'the image, or set on_lost_response="buy_again"',
         )
     state, limit = context.journal.state, context.policy.max_cost_usd
-    begun = (state.images[key] for key in context.starting)
+    begun = (state.images[key] for key in context.coordination.starting)
     # An intent that is written is in what is spent.
     starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd

@@ -11,6 +11,7 @@ from secrets import randbelow
 from typing import Any, Protocol
 
 from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import NsfwError
@@ -26,6 +27,8 @@ from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageReq
 
 FEW_IMAGES = 5
 """Of so many each has its lines in the log."""
+MANY = 20
+"""Beyond so many images receipts are found by one listing, and files are compared by size, not by content."""
 
 
 class Log(Protocol):
@@ -52,7 +55,7 @@ class Wanted:
 
     key: str
     request: ImageRequest
-    address: Destination
+    destination: Destination
     columns: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     variant_of: str | None = None
 
@@ -66,11 +69,8 @@ class JobContext:
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
     :param run_started_at: Unix time at which the Dag run began, or began anew when it was cleared.
-    :param killed: Set when Airflow has told the task to stop.
     :param count: Takes metrics: a counter's name, and what is added.
-    :ivar settling: Held while the history is looked into.
-    :ivar doubted: Predictions that may be one lost purchase each, and are taken for that already.
-    :ivar starting: Keys of images that are about to be intended: the budget counts them.
+    :param coordination: What the job's coroutines tell each other.
     """
 
     client: AsyncClient
@@ -83,11 +83,8 @@ class JobContext:
     run_started_at: float = math.inf
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
-    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    coordination: Coordination = field(default_factory=Coordination)
     count: Callable[[str, int], None] = lambda _name, _number: None
-    starting: set[str] = field(default_factory=set, init=False)
-    doubted: set[str] = field(default_factory=set, init=False)
-    resolving: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

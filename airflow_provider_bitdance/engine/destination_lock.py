@@ -1,174 +1,252 @@
-"""Others: what earlier generations of this task, and other tasks, are doing about the same images.
+"""Destination lock: two tasks that want an image at one destination buy it once.
 
-A prediction that is bought already is adopted, never bought again: every job that wants it waits for it and
-stores it, and whoever is first has the others find its receipt. The one thing to know: a job that is taken
-over has its journal claimed, so a process of it that is still alive stops before it spends.
+A reservation is a lease that ends with the deadline of the job that made it. Until then another task that
+wants the same image waits for its receipt: with one listing for all its images, and without reading the
+other's journal again. When the lease has ended, the other's journal is loaded once and claimed; what was
+submitted is adopted, and the rest is bought. Every image at a destination that the user named goes through
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.takeover import adoption, job_name, stop_job
-from airflow_provider_bitdance.exceptions import (
-    DestinationBusyError,
-    InputError,
+from airflow_provider_bitdance.engine.context import MANY, JobContext
+from airflow_provider_bitdance.engine.decisions import (
+    DestinationFacts,
+    Mine,
+    Refusal,
+    Refuse,
+    Reuse,
+    TakeOver,
+    WaitUntil,
+    decide_destination,
 )
-from airflow_provider_bitdance.records import (
-    Adopted,
-    ImageState,
-    Job,
-    Journal,
-    Status,
-    Stored,
-)
-from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.engine.takeover import adoption, claim_journal, job_name
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.records import ImageState, Job, Journal, Stored
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.naming import Destination
 
-LOOK_SECONDS = 1.0
-"""Pause between looks at another task's journal, until it says which prediction it bought."""
-START_SECONDS = 10.0
-"""A task that is alive gets from its plan to its intent in less."""
+__all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
 
 
-async def reserve(context: JobContext, image: ImageState) -> bool:
-    """Reserve the address of an image that the user named, and say whether the image has to be bought.
+class HeldError(Exception):
+    """Another task makes the same image; its receipt will be the result.
 
-    It has not where another task has bought the same request for it: then the journal says so, and this job
-    waits for that prediction, or takes its stored image.
-
-    :raises InputError: Another task is making a different image at this address.
-    :raises DestinationBusyError: Another task is about to buy the same, and has not said so in time.
+    :param until: Unix time at which that task's lease ends.
     """
-    address = context.destination_of(image.plan)
-    while True:
-        receipt = await asyncio.to_thread(context.receipts.find, address)
-        known = receipt.reservation if receipt else 0
-        held = await asyncio.to_thread(context.reservations.last, address, known=known)
-        if held is not None and held.writer.job == context.journal.job:
-            return True
-        found: Event | None = None
+
+    def __init__(self, until: float) -> None:
+        super().__init__("Another task makes the same image")
+        self.until = until
+
+
+@dataclass(slots=True, eq=False)
+class _Holder:
+    """Another job that holds destinations of ours."""
+
+    journal: Journal
+    is_loaded: bool = False
+    is_stopped: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class DestinationLock:
+    """Takes the destinations of one job, and waits for those that another task holds.
+
+    :param context: The job, with its journal claimed.
+    :ivar held: Images that another task makes, by key, each with the Unix time at which its lease ends.
+    """
+
+    def __init__(self, context: JobContext) -> None:
+        self.held: dict[str, float] = {}
+        self._context = context
+        self._holders: dict[str, _Holder] = {}
+
+    async def take(self, image: ImageState) -> bool:
+        """Take the destination of an image, and say whether the image has to be bought.
+
+        It has not if another task has stored or submitted the same request: then the journal says so.
+
+        :raises HeldError: Another task makes the same image.
+        :raises InputError: Another task makes, or has just made, a different image there.
+        """
+        context, destination = self._context, self._context.destination_of(image.plan)
+        while True:
+            receipt = await asyncio.to_thread(context.receipts.find, destination)
+            held = await asyncio.to_thread(
+                context.reservations.last, destination, known=receipt.reservation if receipt else 0
+            )
+            if held is not None and held.writer.job == context.journal.job:
+                return True
+            command = await self._decide(image, held, receipt)
+            if isinstance(command, Reuse):
+                await context.write(await self._reuse(image, command.receipt))
+                return False
+            if isinstance(command, WaitUntil):
+                self.held[image.plan.key] = command.moment
+                raise HeldError(command.moment)
+            if isinstance(command, Refuse):
+                assert held is not None
+                raise _refusal(context, image, held.writer.job, command)
+            if held is not None:
+                await self._take_over_purchase(held.writer.job, image, command)
+            mine = self._reservation(image, held.number + 1 if held else 1)
+            taken = await asyncio.to_thread(context.reservations.take, destination, mine)
+            if taken or command.adopt is not None:
+                return command.adopt is None
+
+    async def _take_over_purchase(self, holder: Job, image: ImageState, command: Mine) -> None:
+        """Make what a stopped holder has bought ours, or say that it stays collectable."""
+        context = self._context
+        if command.leaves:
+            context.log.info(
+                "Task %s has bought prediction %s; collectable for 7 days", job_name(holder), command.leaves
+            )
+        if command.adopt is not None:
+            name, bought = job_name(holder), command.adopt.prediction_id
+            context.tell("Task %s has bought prediction %s for the same request", name, bought)
+            await context.write(adoption(command.adopt, image.plan.key, holder))
+
+    async def freed(self) -> list[str]:
+        """Return the images, by key, that another task holds no more, or has stored: try them again.
+
+        Free but for one listing, or one read for each of a few images.
+        """
+        context, now = self._context, self._context.clock.time()
+        plans = {key: context.journal.state.images[key].plan for key in self.held}
+        if len(plans) > MANY:
+            known = await asyncio.to_thread(context.receipts.known)
+        else:
+            destinations = {context.destination_of(plan) for plan in plans.values()}
+            known = {
+                place.record_name
+                for place in destinations
+                if await asyncio.to_thread(context.receipts.exists, place)
+            }
+        free = [
+            key
+            for key, plan in plans.items()
+            if context.destination_of(plan).record_name in known or self.held[key] <= now
+        ]
+        for key in free:
+            del self.held[key]
+        return free
+
+    async def _decide(
+        self, image: ImageState, held: Reservation | None, receipt: Receipt | None
+    ) -> Mine | WaitUntil | Reuse | Refuse:
+        """Fetch the facts, and take over the holder if that is decided."""
+        context = self._context
+        if receipt is not None and not await asyncio.to_thread(self._is_intact, receipt):
+            receipt = None
+        holder = None
         if held is not None and not held.writer.job.same_task(context.journal.job):
-            found = await _of_other_task(context, image, held)
-        if found is not None:
-            await context.write(found)
-        if isinstance(found, Stored):
-            return False
-        mine = Reservation(
-            number=held.number + 1 if held else 1,
+            holder = self._holder_of(held.writer.job)
+            async with holder.turn:
+                if not holder.is_loaded:
+                    await asyncio.to_thread(holder.journal.load)
+                    holder.is_loaded = True
+        while True:
+            command = decide_destination(
+                DestinationFacts(
+                    job=context.journal.job,
+                    fingerprint=image.plan.fingerprint,
+                    policy=context.policy,
+                    now=context.clock.time(),
+                    run_started_at=context.run_started_at,
+                    held=held,
+                    holder=holder.journal.state if holder is not None else None,
+                    is_stopped=holder is not None and holder.is_stopped,
+                    receipt=receipt,
+                )
+            )
+            if not isinstance(command, TakeOver):
+                return command
+            assert holder is not None
+            await self._stop(holder)
+
+    async def _stop(self, holder: _Holder) -> None:
+        """Claim the journal of a holder whose lease has ended, once for all images that it holds.
+
+        Not if it has moved its deadline on since its journal was read: then the caller decides anew.
+        """
+        async with holder.turn:
+            if holder.is_stopped:
+                return
+            before = holder.journal.state.number
+            await asyncio.to_thread(holder.journal.load)
+            if holder.journal.state.number == before:
+                holder.is_stopped = await claim_journal(self._context, holder.journal)
+
+    def _holder_of(self, job: Job) -> _Holder:
+        context = self._context
+        if job.folder not in self._holders:
+            journal = Journal(context.records, context.journal.writer, job=job)
+            self._holders[job.folder] = _Holder(journal)
+        return self._holders[job.folder]
+
+    def _is_intact(self, receipt: Receipt) -> bool:
+        context = self._context
+        return context.is_intact(receipt, by_size=len(context.journal.state.images) > MANY)
+
+    async def _reuse(self, image: ImageState, receipt: Receipt) -> Stored:
+        """Return the event that takes the image that another task has stored since this job's plan."""
+        context = self._context
+        context.check_nsfw(receipt)
+        context.tell("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
+        uri = context.receipts.uri(context.destination_of(image.plan))
+        return Stored(key=image.plan.key, receipt=uri, reused=True)
+
+    def _reservation(self, image: ImageState, number: int) -> Reservation:
+        context = self._context
+        return Reservation(
+            number=number,
             time=datetime.fromtimestamp(context.clock.time(), UTC),
             writer=context.journal.writer,
             key=image.plan.key,
             fingerprint=image.plan.fingerprint,
         )
-        taken = await asyncio.to_thread(context.reservations.take, address, mine)
-        if taken or found is not None:
-            return found is None
-
-
-async def _of_other_task(
-    context: JobContext, image: ImageState, held: Reservation
-) -> Adopted | Stored | None:
-    """Settle with the task that holds the address: its image is ours, too, or, with ``None``, it is done."""
-    owner = held.writer.job
-    journal = Journal(context.records, context.journal.writer, job=owner)
-    same = held.fingerprint == image.plan.fingerprint and context.policy.if_exists == "reuse"
-    patience = context.clock.time() + START_SECONDS
-    while True:
-        state = await asyncio.to_thread(journal.load)
-        theirs = state.images.get(held.key)
-        now = context.clock.time()
-        if theirs is None or theirs.status is Status.STORED:
-            if theirs is not None:
-                _check_not_of_this_run(context, image, held)
-            return await _stored(context, image) if same else None
-        if theirs.status is Status.SUBMITTED and same:
-            _log(context, "%s has bought prediction %s for the same request", owner, theirs.prediction_id)
-            return adoption(theirs, image.plan.key, owner)
-        if state.writer is not None and state.writer.token == context.journal.writer.token:
-            if theirs.status is Status.SUBMITTED:
-                _log(
-                    context,
-                    "%s has bought prediction %s; collectable for 7 days",
-                    owner,
-                    theirs.prediction_id,
-                )
-            return None  # stopped by us, and nothing of it is of use
-        is_busy = len(state.images) > 1 and state.has_work and now < state.deadline
-        at_rest = now >= state.deadline or (theirs.status is Status.FAILED and not is_busy)
-        if not same and not at_rest:
-            raise _refusal(context, image, owner, until=state.deadline)
-        if is_busy and theirs.status is not Status.INTENDED and now >= patience:
-            raise DestinationBusyError(f"Task {job_name(owner)} is at work, and may make the same image")
-        if at_rest or (theirs.status is Status.PLANNED and now >= patience):
-            await stop_job(context, journal)
-            continue  # it may have bought in the last moment
-        if now >= context.journal.state.deadline:
-            raise DestinationBusyError(f"Task {job_name(owner)} is about to buy the same image")
-        await context.clock.sleep(LOOK_SECONDS)
-
-
-async def _stored(context: JobContext, image: ImageState) -> Stored | None:
-    """Return the event that takes the image that another task has stored since this job's plan."""
-    address = context.destination_of(image.plan)
-    receipt = await asyncio.to_thread(context.receipts.find, address)
-    if receipt is None or receipt.fingerprint != image.plan.fingerprint:
-        return None
-    if not await asyncio.to_thread(context.is_intact, receipt):
-        return None  # the file is gone, or is another by now
-    context.check_nsfw(receipt)
-    context.log.info("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
-    return Stored(key=image.plan.key, receipt=context.receipts.uri(address), reused=True)
 
 
 def check_destination_is_ours(context: JobContext, image: ImageState, *, known: int = 0) -> int:
-    """Return the number of the reservation under which an image may be stored; 0 where none is needed.
+    """Return the number of the reservation under which an image may be stored; 0 if none is needed.
 
     :param known: Number of a reservation that is known to be there.
-    :raises InputError: Another task has taken the address for another image meanwhile.
+    :raises InputError: Another task has taken the destination for another image meanwhile.
     """
     if not image.plan.named:
         return 0
     held = context.reservations.last(context.destination_of(image.plan), known=known)
     if held is not None and held.fingerprint != image.plan.fingerprint:
-        raise _refusal(context, image, held.writer.job)
+        raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
     return held.number if held else 0
 
 
-def _check_not_of_this_run(context: JobContext, image: ImageState, held: Reservation) -> None:
-    """Refuse to replace what another task of this Dag run has just made: mapped tasks with one file's name
-    would each buy an image, and keep one. What was there before the run, or before it was cleared, is old."""
-    owner, ours = held.writer.job, context.journal.job
-    is_of_this_run = (owner.dag_id, owner.run_id) == (ours.dag_id, ours.run_id)
-    is_old = held.time.timestamp() < context.run_started_at
-    if not is_of_this_run or is_old or held.fingerprint == image.plan.fingerprint:
-        return
-    raise InputError(
-        f"Task {job_name(owner)} has made another image at {_where(context, image)}, and task "
-        f"{job_name(ours)} would replace it",
-        allowed="one image at one output_path in a Dag run",
-        fix="End the output_path with a slash: then each task, and each map index, has a file of its own. Or "
-        "put {{ ti.map_index }} into the file's name",
-    )
-
-
-def _refusal(context: JobContext, image: ImageState, owner: Job, *, until: float = 0.0) -> InputError:
-    when = datetime.fromtimestamp(until, UTC)
-    free = f". If that one runs no more, the address is free at {when:%Y-%m-%d %H:%M:%S} UTC" if until else ""
+def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
+    theirs, ours = job_name(holder), job_name(context.journal.job)
+    where = _shown(context.destination_of(image.plan))
+    if command.why is Refusal.JUST_MADE:
+        return InputError(
+            f"Task {theirs} has made another image at {where}, and task {ours} would replace it",
+            allowed="one image at one output_path in a Dag run",
+            fix="End the output_path with a slash: then each task, and each map index, has a file of its "
+            "own. Or put {{ ti.map_index }} into the file's name",
+        )
+    when = datetime.fromtimestamp(command.until, UTC)
+    free = f". If that task is dead, the destination is free at {when:%Y-%m-%d %H:%M:%S} UTC"
     return InputError(
-        f"Task {job_name(owner)} is making another image at {_where(context, image)}, and so would task "
-        f"{job_name(context.journal.job)}",
+        f"Task {theirs} is making another image at {where}, and so would task {ours}",
         allowed="one task at a time for one output_path, or the same request from each",
-        fix=f"Give the tasks different output_paths, or let one Dag run after the other{free}",
+        fix="Give the tasks different output_paths, or let one Dag run after the other"
+        + (free if command.until else ""),
     )
 
 
-def _where(context: JobContext, image: ImageState) -> str:
-    return shorten(context.destination_of(image.plan).identity, 200)
-
-
-def _log(context: JobContext, message: str, owner: Job, prediction_id: str) -> None:
-    context.log.info(f"Task {message}", job_name(owner), prediction_id)
+def _shown(destination: Destination) -> str:
+    return shorten(destination.identity, 200)

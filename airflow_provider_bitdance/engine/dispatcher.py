@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock, HeldError
 from airflow_provider_bitdance.engine.download import collect_output, may_be_bought_anew, recorded_error
 from airflow_provider_bitdance.engine.failures import Failures
 from airflow_provider_bitdance.engine.handoff import Rest, Rests
@@ -21,6 +23,7 @@ from airflow_provider_bitdance.engine.purchase import PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
+    DestinationBusyError,
     FencedError,
     Paid,
     PredictionError,
@@ -41,6 +44,8 @@ LONGEST_PAUSE_WITHOUT_NEWS = 1.0
 """Seconds after which it is asked again whether there is something to do, where nothing moved for long."""
 LAST_FEW = 0.05
 """This part of a job's images is left: the worker is held up for them only, so each is looked at early."""
+HOLDER_PAUSE, HOLDER_SHARE = 1.0, 0.05
+"""Seconds between two looks at what other tasks have stored meanwhile; or this part of the time waited."""
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
@@ -72,6 +77,8 @@ class Dispatcher:
         self._progress = Progress(context)
         self._storing = asyncio.Semaphore(MAX_STORING)
         self._left: deque[str] = deque()
+        self._lock = DestinationLock(context)
+        self._waits_for_holders = False
         self._has_failed = False
         self._changed = asyncio.Event()
         self.failures = Failures(context, self._limiter, self._changed)
@@ -134,13 +141,15 @@ class Dispatcher:
             for image in self._context.journal.state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
             if image.status is not Status.FAILED or may_be_bought_anew(self._context, image)
         )
-        while (self._left or self._limiter.started) and self.failures.stopped is None:
+        while (self._left or self._limiter.started or self._lock.held) and self.failures.stopped is None:
             self._subscription.watcher.is_pressed = bool(self._left)
             wait = self._until_next_purchase()
             if wait > 0:
                 # The next process would begin with what has failed in this one, and so each that follows.
                 if not self._limiter.started and self._left and not self._has_failed:
                     self.rest = self._handoff.rest(wait)
+                if self._is_held_up():
+                    self.rest = self._handoff.rest_for_holders(self._lock.held)
                 if self.rest is not None:
                     return
                 if wait < math.inf or not await self._stop_if_late():
@@ -150,7 +159,7 @@ class Dispatcher:
                 await self._renew_deadline(0.0)
             if self.failures.stopped is None:
                 self._limiter.start()
-                group.create_task(self._carry(self._left.popleft()))
+                group.create_task(self._carry(group, self._left.popleft()))
 
     @property
     def trouble(self) -> str:
@@ -161,7 +170,7 @@ class Dispatcher:
     @property
     def to_buy(self) -> int:
         """Images that are still to be bought."""
-        return len(self._left)
+        return len(self._left) + len(self._lock.held)
 
     def known_end(self, waiting: list[ImageState]) -> float:
         """Return the Unix time before which the newest of these images is hardly ready.
@@ -171,6 +180,56 @@ class Dispatcher:
         expected_age = self._poller.looks.expected_age(self._subscription.watcher)
         end = max(image.submitted_at for image in waiting) + (expected_age or 0.0)
         return end if expected_age is not None and self._handoff.is_long(end) else 0.0
+
+    def _is_held_up(self) -> bool:
+        """Whether other tasks make all that is left of this job."""
+        purchases = self._left or self._limiter.started or self._limiter.in_flight
+        return bool(self._lock.held) and not purchases
+
+    async def _wait_for_holders(self) -> None:
+        """See from time to time whether other tasks have stored, or given up, what this job wants, too."""
+        context, started = self._context, self._context.clock.time()
+        await self._renew_deadline_for_holders()
+        while self._lock.held and self.failures.stopped is None and self.rest is None:
+            pause = max(HOLDER_PAUSE, HOLDER_SHARE * (context.clock.time() - started))
+            await context.clock.wait_for(context.coordination.killed, pause)
+            if context.coordination.killed.is_set():
+                self.failures.stop(TaskKilledError("Airflow stopped the task while another made its images"))
+                break
+            if context.clock.time() >= context.journal.state.deadline:
+                self._give_up_held()
+                break
+            try:
+                freed = await self._lock.freed()
+            except BitDanceError as error:
+                self.failures.stop(error)
+                break
+            if freed:
+                self._left.extend(freed)
+                self._move()
+        self._waits_for_holders = False
+        self._changed.set()
+
+    async def _renew_deadline_for_holders(self) -> None:
+        """Begin this try's time when the other tasks' leases end, unless it waits for much less."""
+        now, timeout = self._context.clock.time(), self._context.policy.timeout
+        until = max(self._lock.held.values())
+        if until <= now + timeout:
+            try:
+                await self._context.write(Claimed(deadline=until + timeout))
+            except BitDanceError as error:
+                self.failures.stop(error)
+
+    def _give_up_held(self) -> None:
+        """End this try for what other tasks hold: they may need longer than it waits."""
+        for key, until in self._lock.held.items():
+            when = datetime.fromtimestamp(until, UTC)
+            busy = DestinationBusyError(
+                "Another task makes the same image, and has not stored it in time",
+                fix=f"If that task is dead, a retry after {when:%Y-%m-%d %H:%M:%S} UTC makes the image",
+            )
+            self.failures.add(key, busy)
+        self._lock.held.clear()
 
     def _until_next_purchase(self) -> float:
         """Return the seconds until one more may begin; infinite where something has to happen first."""
@@ -189,8 +248,8 @@ class Dispatcher:
             seconds = self._context.policy.timeout
             what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s{self.trouble}"
             late = PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days")
-            late.retry_in_words = "A retry looks at the same predictions again, and buys the rest."
-            self.failures.stop(late)
+            words = "A retry polls the same predictions again, and buys the rest."
+            self.failures.stop(late.with_verdict(retry_in_words=words))
         return True
 
     async def _wait_for_the_rest(self) -> None:
@@ -231,21 +290,26 @@ class Dispatcher:
         except BitDanceError as error:
             self.failures.stop(error)
 
-    async def _carry(self, key: str) -> None:
+    async def _carry(self, group: asyncio.TaskGroup, key: str) -> None:
         """Buy one image, wait for it and store it."""
-        if not await self._is_bought(key):
+        if not await self._is_bought(group, key):
             return
         in_flight = self._watched(key)
         await self._renew_deadline(LEASE * self._context.policy.timeout)
         await self._wait_and_store(key, in_flight)
 
-    async def _is_bought(self, key: str) -> bool:
+    async def _is_bought(self, group: asyncio.TaskGroup, key: str) -> bool:
         """Buy one image, and say whether that went well."""
         failure = None
         try:
-            await buy(self._context, key, limiter=self._limiter)
+            await buy(self._context, key, limiter=self._limiter, lock=self._lock)
         except PostponedError:
             self._left.append(key)
+            return False
+        except HeldError:
+            if not self._waits_for_holders:
+                self._waits_for_holders = True
+                group.create_task(self._wait_for_holders())
             return False
         except Exception as error:
             failure = error
@@ -272,8 +336,10 @@ class Dispatcher:
         except Exception as error:
             # A look that failed or a full disk costs nothing itself, but the image it is about is bought.
             if isinstance(error, BitDanceError) and error.paid is Paid.NO:
-                error.paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
-            self.failures.add(key, error)
+                paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
+                self.failures.add(key, error.with_verdict(paid=paid))
+            else:
+                self.failures.add(key, error)
         self._progress.tell(
             stored=len(self.receipts), failed=len(self.failures.by_key), in_flight=self._limiter.in_flight
         )

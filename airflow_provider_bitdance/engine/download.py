@@ -57,8 +57,7 @@ def recorded_error(context: JobContext, image: ImageState) -> PredictionError | 
     """Return the error that the journal has of an image that this try may not buy anew."""
     error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
     if image.failure is not Failure.FAILED or not context.policy.retry_failed:
-        error.retry_helps = False
-        error.retry_in_words = ""
+        return error.with_verdict(retry=False)
     return error
 
 
@@ -77,8 +76,8 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
-            error.retry_helps = False
-            error.retry_in_words = "A retry does not buy it anew, for retry_failed is off."
+            words = "A retry does not buy it anew, because retry_failed is off."
+            raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
         raise
     address = context.destination_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(context.journal.job)

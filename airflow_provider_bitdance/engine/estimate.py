@@ -72,7 +72,7 @@ async def estimate(
 
 
 def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str) -> bool:
-    receipt = Receipts(records).find(item.address)
+    receipt = Receipts(records).find(item.destination)
     if receipt is None or receipt.fingerprint != item.request.fingerprint(api_host):
         return False
     return images.size(receipt.file) == receipt.bytes

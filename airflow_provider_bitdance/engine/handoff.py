@@ -7,6 +7,7 @@ the account takes nothing for long: a rest.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.context import JobContext
@@ -62,6 +63,18 @@ class Rests:
             wait, enough = (self._looks.first_end() or now) - now, 1
         is_worth_it = wait >= self._context.policy.break_even and now + wait < deadline
         return Rest(now + wait, enough, in_flight) if is_worth_it else None
+
+    def rest_for_holders(self, held: Mapping[str, float]) -> Rest | None:
+        """Decide whether to give the worker back, if other tasks make all that is left of this job.
+
+        :param held: By key, the Unix time at which the other task's lease ends.
+        """
+        now, defer_after = self._context.clock.time(), self._context.policy.defer_after
+        waited = now - self._moved_at
+        if defer_after is None or waited < defer_after:
+            return None
+        until = min(min(held.values()), now + max(waited, self._context.policy.break_even))
+        return Rest(until, 0, 0) if until < self._context.journal.state.deadline else None
 
     def until_idle(self) -> float:
         """Return the seconds until nothing has moved for so long that a trigger had better wait."""

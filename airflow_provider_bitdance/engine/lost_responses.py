@@ -1,8 +1,8 @@
-"""Lost responses: what became of a purchase that was intended and never answered.
+"""Lost responses: what became of a purchase that was intended and whose response nobody has read.
 
-The account's history is asked, and only proof counts: the API echoes our prompt and seed for a prediction
-that none of our records knows. Time alone proves nothing, for other programs buy, too; a wrong picture
-costs more than a cent. A response lost just now and an intent found after a crash take the same path.
+The account's history is searched, and only proof counts: the API echoes our prompt and seed for a prediction
+that none of our records knows. Time alone proves nothing, for other programs buy, too; a wrong image costs
+more than a cent. A response lost just now and an intent found after a crash take the same path.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime
-from enum import StrEnum
 
+from airflow_provider_bitdance.engine import decisions
 from airflow_provider_bitdance.engine.account_history import History, read_history, with_inputs
 from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.decisions import IntentFacts, Proof, decide_intent
 from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, RecordError
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -25,17 +26,8 @@ from airflow_provider_bitdance.wavespeed.responses import Prediction
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
 CLOCKS_MAY_DIFFER = 60.0
-"""Seconds between the clocks of two workers, as far as it costs only a look at a few more entries."""
-RESOLVE_PAUSES = (1.0, 3.0, 6.0)
-"""Seconds between looks into the history. What is not in it after the last one was not created."""
-
-
-class Proof(StrEnum):
-    """What the API's echo says of a prediction: ours, not ours, or nothing."""
-
-    OURS = "ours"
-    ANOTHER = "another"
-    NONE = "none"
+"""Seconds between the clocks of two workers, as far as it costs only reading a few more entries."""
+NOTHING_FOUND = "The account's history has no such prediction"
 
 
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
@@ -55,20 +47,16 @@ async def resolve_intents(context: JobContext, journal: Journal, keys: Collectio
     """Write down what became of open intents of a job: submitted, not created, or lost. Buys nothing.
 
     :param journal: The job's journal, claimed by this process.
-    :param keys: Of these images only. All is right where no purchase of the job is under way.
+    :param keys: Of these images only. All is right if no purchase of the job is under way.
     :raises LostResponseError: The history cannot be read now; the intents stay open for a next try.
     """
-    for pause in (*RESOLVE_PAUSES, None):
-        intents = _open_intents(journal, keys)
-        if not intents:
+    searches = 0
+    while intents := _open_intents(journal, keys):
+        pause = await _search_patiently(context, journal, intents, searches)
+        if pause is None:
             return
-        await _look_patiently(context, journal, intents, is_last=pause is None)
-        if pause is not None and _open_intents(journal, keys):
-            await context.clock.sleep(pause)
-    for image in _open_intents(journal, keys):
-        reason = "The account's history has no such prediction"
-        await context.write(NotCreated(key=image.plan.key, reason=reason), journal=journal)
-        context.log.info("The response to a purchase was lost. %s: nothing was bought", reason)
+        searches += 1
+        await context.clock.sleep(pause)
 
 
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
@@ -76,52 +64,81 @@ def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageS
     return intents if keys is None else [image for image in intents if image.plan.key in keys]
 
 
-async def _look_patiently(
-    context: JobContext, journal: Journal, intents: list[ImageState], *, is_last: bool
-) -> None:
+async def _search_patiently(
+    context: JobContext, journal: Journal, intents: list[ImageState], searches: int
+) -> float | None:
+    """Search the history; return the seconds until the next search, or ``None`` if nothing is left open."""
     for pause in (*READING_PAUSES, None):
         try:
             # One at a time: two intents must not both take one prediction.
-            async with context.resolving:
-                return await _look(context, journal, intents, is_last=is_last)
+            async with context.coordination.resolving:
+                return await _search(context, journal, intents, searches)
         except RecordError:
             raise
         except BitDanceError as error:
             if pause is None or not error.retry_helps:
-                return await _report_unreadable(context, journal, intents, error)
+                await _give_up_unread(context, journal, intents, error)
+                return None
         await context.clock.sleep(pause)
+    raise AssertionError("unreachable: the last round returns or raises")
 
 
-async def _look(context: JobContext, journal: Journal, intents: list[ImageState], *, is_last: bool) -> None:
-    """Decide what one look into the history can decide.
-
-    :param is_last: Doubt is final. Before, a prediction may be that of another purchase of this process,
-        whose answer is on its way.
-    """
+async def _search(
+    context: JobContext, journal: Journal, intents: list[ImageState], searches: int
+) -> float | None:
+    """Carry out what one search of the history can decide, the last intent first: it has the fewest
+    predictions that can be its own."""
     history = await _unclaimed(context, journal, intents)
     asked = {image.plan.key for image in intents}
-    # The last intent first: it has the fewest predictions that can be its own.
+    pauses = []
     for image in sorted(intents, key=lambda image: image.intended_at, reverse=True):
         underway = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in asked]
-        may_be_theirs = any(_same_picture(other, image) for other in underway)
         known = {other.prediction_id for other in journal.state.images.values()}
-        mine = [item for item in history.since(image.intended_at) if item.id not in known]
-        proofs = {item.id: proof_of(item, image.plan.request) for item in mine}
-        ours = [id_ for id_, proof in proofs.items() if proof is Proof.OURS]
-        doubtful = [
-            id_ for id_, proof in proofs.items() if proof is Proof.NONE and id_ not in context.doubted
-        ]
-        if ours and (is_last or not may_be_theirs):
-            await _adopt(context, journal, image, ours)
-        elif doubtful and not ours and (is_last or not underway):
+        command = decide_intent(
+            IntentFacts(
+                proofs={
+                    item.id: proof_of(item, image.plan.request)
+                    for item in history.since(image.intended_at)
+                    if item.id not in known
+                },
+                searches=searches,
+                underway=len(underway),
+                same_underway=any(other.plan.request == image.plan.request for other in underway),
+                doubted=context.coordination.doubted,
+            )
+        )
+        if isinstance(command, decisions.SearchAgain):
+            pauses.append(command.after)
+        else:
+            await _carry_out(context, journal, image, command)
+    return min(pauses, default=None)
+
+
+async def _carry_out(
+    context: JobContext,
+    journal: Journal,
+    image: ImageState,
+    command: decisions.Found | decisions.Lost | decisions.NotCreated,
+) -> None:
+    key = image.plan.key
+    match command:
+        case decisions.Found((found, *more)):
+            await context.write(Submitted(key=key, prediction_id=found, found=True), journal=journal)
+            context.log.info(
+                "The response to a purchase was lost. The history proves prediction %s to be it", found
+            )
+            if more:
+                context.log.warning(
+                    "The history has the same request more than once; collectable: %s", ", ".join(more)
+                )
+        case decisions.Lost(doubtful):
+            context.coordination.doubted.add(doubtful[-1])  # it can be one purchase only
             count = len(doubtful)
             reason = f"The API does not show whether it is among what was made then ({count} in the history)"
-            context.doubted.add(doubtful[-1])  # it can be one purchase only
             await _give_up(context, journal, image, reason, doubtful)
-
-
-def _same_picture(one: ImageState, other: ImageState) -> bool:
-    return one.plan.request == other.plan.request
+        case _:
+            await context.write(NotCreated(key=key, reason=NOTHING_FOUND), journal=journal)
+            context.log.info("The response to a purchase was lost. %s: nothing was bought", NOTHING_FOUND)
 
 
 async def _unclaimed(context: JobContext, journal: Journal, intents: list[ImageState]) -> History:
@@ -167,18 +184,8 @@ def _written_at(entry: bytes) -> float:
         return math.inf
 
 
-async def _adopt(context: JobContext, journal: Journal, image: ImageState, ours: list[str]) -> None:
-    found, *more = ours
-    await context.write(Submitted(key=image.plan.key, prediction_id=found, found=True), journal=journal)
-    context.log.info("The response to a purchase was lost. The history proves prediction %s to be it", found)
-    if more:
-        context.log.warning(
-            "The history has the same request more than once; collectable: %s", ", ".join(more)
-        )
-
-
 async def _give_up(
-    context: JobContext, journal: Journal, image: ImageState, reason: str, doubtful: list[str]
+    context: JobContext, journal: Journal, image: ImageState, reason: str, doubtful: Collection[str]
 ) -> None:
     # The ids are for the log only: a journal that speaks of them would seem to have bought them.
     await context.write(Lost(key=image.plan.key, reason=reason), journal=journal)
@@ -190,14 +197,14 @@ async def _give_up(
     )
 
 
-async def _report_unreadable(
+async def _give_up_unread(
     context: JobContext, journal: Journal, intents: list[ImageState], error: BitDanceError
 ) -> None:
-    """Leave the intents open where a next try may read the history; else give them up."""
+    """Leave the intents open if a next try may read the history; else give them up."""
     reason = f"The account's history cannot be read: {error.what}"
     if error.retry_helps:
         raise LostResponseError(
-            f"The response to a purchase was lost. {reason}", fix="The next try looks again before it buys"
+            f"The response to a purchase was lost. {reason}", fix="The next try searches again before it buys"
         ) from error
     for image in intents:
-        await _give_up(context, journal, image, reason, [])
+        await _give_up(context, journal, image, reason, ())

@@ -6,27 +6,32 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.budget import check_plan, prices
-from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext, Wanted
+from airflow_provider_bitdance.engine.context import FEW_IMAGES, MANY, JobContext, Wanted
+from airflow_provider_bitdance.engine.decisions import (
+    Adopt,
+    Buy,
+    Refusal,
+    Refuse,
+    Reuse,
+    WantedFacts,
+    decide_wanted,
+)
 from airflow_provider_bitdance.engine.takeover import adoption, take_over_earlier
 from airflow_provider_bitdance.exceptions import InputError, NsfwError
 from airflow_provider_bitdance.records import (
     Failed,
     Failure,
-    ImageState,
     Journal,
     Planned,
     PlannedImage,
-    Status,
     Stored,
 )
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import check_writable
-from airflow_provider_bitdance.storage.naming import EXTENSIONS, Destination
+from airflow_provider_bitdance.storage.naming import EXTENSIONS
 
-MANY = 20
-"""Beyond so many images what is there is listed, and their files are compared by size, not by content."""
 READS_AT_ONCE = 16
 
 
@@ -66,7 +71,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
         await _prepare_to_buy(context)
     return [
         Planned(
-            output=wanted[0].address.folder,
+            output=wanted[0].destination.folder,
             is_batch=context.policy.is_batch,
             images=tuple(decision.image for decision in decided),
         ),
@@ -93,48 +98,57 @@ async def _decide(
     price: dict[tuple[str, str], float],
     known: set[str] | None,
 ) -> Decision:
-    """Plan one image: reuse what is stored, adopt what is bought, or buy."""
-    receipt = None
+    """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     image = _planned(context, item, price[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     if bought is not None:
         image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
-    if context.policy.if_exists == "fail":
-        await asyncio.to_thread(_refuse_existing, context, item.address)
-    elif context.policy.if_exists == "reuse":
-        is_listed = known is None or item.address.record_name in known
-        receipt = (
-            await asyncio.to_thread(_standing_receipt, context, item.address, known) if is_listed else None
-        )
-        if receipt is not None and receipt.fingerprint == image.fingerprint:
-            try:
-                context.check_nsfw(receipt)
-            except NsfwError as error:
-                if not context.policy.is_batch:
-                    raise
-                return Decision(image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what))
-            stored = Stored(key=item.key, receipt=context.receipts.uri(item.address), reused=True)
-            return Decision(image, stored, receipt)
-    if earlier is None or bought is None:
-        return Decision(image, None, receipt)
-    if not (bought.status is Status.SUBMITTED or _is_allowed_now(context, bought)):
-        return Decision(image, None, receipt)
-    if context.policy.if_exists == "regenerate" or bought.plan.fingerprint != image.fingerprint:
-        context.log.warning(
-            "Prediction %s, bought before the task was cleared, goes on; it stays collectable for 7 days",
-            bought.prediction_id,
-        )
-        return Decision(image, None, receipt)
-    context.log.info(
-        "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
-        bought.prediction_id,
+    facts = WantedFacts(
+        fingerprint=image.fingerprint,
+        policy=context.policy,
+        exists=context.policy.if_exists == "fail" and await asyncio.to_thread(_exists, context, item),
+        receipt=await asyncio.to_thread(_standing_receipt, context, item, known),
+        earlier=bought,
     )
-    return Decision(image, adoption(bought, item.key, earlier.job), receipt)
+    match decide_wanted(facts):
+        case Reuse(receipt):
+            stored = Stored(key=item.key, receipt=context.receipts.uri(item.destination), reused=True)
+            return Decision(image, stored, receipt)
+        case Adopt(found):
+            context.log.info(
+                "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
+                found.prediction_id,
+            )
+            assert earlier is not None
+            return Decision(image, adoption(found, item.key, earlier.job), facts.receipt)
+        case Refuse(why):
+            return _refused(context, item, image, facts.receipt, why)
+        case Buy(leaves):
+            if leaves:
+                context.log.warning(
+                    "Prediction %s, bought before the task was cleared, goes on; "
+                    "it stays collectable for 7 days",
+                    leaves,
+                )
+            return Decision(image, None, facts.receipt)
 
 
-def _is_allowed_now(context: JobContext, bought: ImageState) -> bool:
-    """Say whether an image was not stored only because the policy was not to keep flagged pictures."""
-    return bought.failure is Failure.NSFW and context.policy.nsfw == "allow"
+def _refused(
+    context: JobContext, item: Wanted, image: PlannedImage, receipt: Receipt | None, why: Refusal
+) -> Decision:
+    """Refuse the whole plan, or write down that one image of a batch is not to be had."""
+    if why is Refusal.EXISTS or receipt is None:
+        raise InputError(
+            f"There is an image at {shorten(item.destination.identity, 200)} already",
+            allowed='a free output_path, or if_exists="reuse" or "regenerate"',
+        )
+    try:
+        context.check_nsfw(receipt)
+    except NsfwError as error:
+        if not context.policy.is_batch:
+            raise
+        return Decision(image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what))
+    raise AssertionError("unreachable: a flagged image is refused")
 
 
 def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImage:
@@ -147,18 +161,21 @@ def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImag
         request=request,
         seed_asked=item.request.seed,
         fingerprint=item.request.fingerprint(context.client.settings.host),
-        stem=item.address.stem,
-        extension=item.address.extension,
-        named=item.address.named,
+        stem=item.destination.stem,
+        extension=item.destination.extension,
+        named=item.destination.named,
         estimated_cost_usd=price_usd,
         columns=dict(item.columns),
         variant_of=item.variant_of,
     )
 
 
-def _standing_receipt(context: JobContext, address: Destination, known: set[str] | None) -> Receipt | None:
-    """Return the receipt at an address, if its file is there as it was recorded."""
-    receipt = context.receipts.find(address)
+def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None) -> Receipt | None:
+    """Return the receipt at an image's destination, if its file is there as it was recorded."""
+    is_listed = known is None or item.destination.record_name in known
+    if context.policy.if_exists != "reuse" or not is_listed:
+        return None
+    receipt = context.receipts.find(item.destination)
     if receipt is None:
         return None
     if not context.is_intact(receipt, by_size=known is not None):
@@ -167,14 +184,10 @@ def _standing_receipt(context: JobContext, address: Destination, known: set[str]
     return receipt
 
 
-def _refuse_existing(context: JobContext, address: Destination) -> None:
+def _exists(context: JobContext, item: Wanted) -> bool:
     # What is stored has an extension always.
-    for extension in {*EXTENSIONS.values(), ".jpeg", address.extension} - {""}:
-        if context.images.size(address.stem + extension) is not None:
-            raise InputError(
-                f"There is an image at {shorten(address.identity, 200)}{extension} already",
-                allowed='a free output_path, or if_exists="reuse" or "regenerate"',
-            )
+    extensions = {*EXTENSIONS.values(), ".jpeg", item.destination.extension} - {""}
+    return any(context.images.size(item.destination.stem + extension) is not None for extension in extensions)
 
 
 def _log(context: JobContext, decided: list[Decision]) -> None:

@@ -13,7 +13,16 @@ import random
 
 from airflow_provider_bitdance.engine.budget import check_purchase
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.destination_lock import reserve
+from airflow_provider_bitdance.engine.decisions import (
+    Fail,
+    Postpone,
+    Record,
+    Resolve,
+    SendAgain,
+    SubmissionFacts,
+    decide_submission,
+)
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
@@ -30,17 +39,15 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Orphaned, Status, Submitted
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome, submission_outcome
+from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
 
 PURCHASES_A_TRY = 3
-"""So often one try buys an image, where each answer before was lost."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-CONNECTION_TRIES = 5
+"""So often one try buys an image, if each response before was lost."""
 RECORD_PAUSES = (1.0, 3.0, 10.0)
 
 
 class PostponedError(Exception):
-    """The account takes nothing for a while, and nothing was created; the purchase is for later.
+    """The account takes nothing for a while, and nothing was created; the image is planned again.
 
     :param seconds: How long.
     """
@@ -49,60 +56,64 @@ class PostponedError(Exception):
         super().__init__(f"The account takes nothing for {seconds:.0f} s")
 
 
-async def buy(context: JobContext, key: str, *, limiter: RateLimiter) -> None:
+async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: DestinationLock) -> None:
     """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
     :param key: Of the image.
-    :param pace: Learns from the answers.
+    :param limiter: Admits submissions, and learns from their responses.
+    :param lock: Says whether another task makes an image at the same destination.
+    :raises HeldError: Another task makes the same image; it stays planned.
     :raises PostponedError: It is planned again.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
-    failed: BitDanceError | None = None
-    for purchases_left in reversed(range(PURCHASES_A_TRY)):
+    lost: BitDanceError | None = None
+    for _ in range(PURCHASES_A_TRY):
+        if not await _intend(context, key, lock):
+            return
         image = context.journal.state.images[key]
-        _check_losses(context, image)
-        if image.status is not Status.INTENDED:
-            check_purchase(context, image)
-            context.starting.add(key)
-            try:
-                if image.plan.named and not await reserve(context, image):
+        match await _submit(context, image, limiter):
+            case Record(), Prediction() as prediction:
+                await _record(context, image, prediction.id)
+                return
+            case Postpone() as command, _:
+                postponed = PostponedError(command.seconds)
+                await context.write(NotCreated(key=key, reason=str(postponed)))
+                # Postponed after a loss, each process would lose as many responses again.
+                raise _judged(lost, context.journal.state.images[key]) if lost else postponed
+            case Resolve(), BitDanceError() as lost:
+                context.log.warning("%s. Searching the account's history for it", lost.what)
+                await resolve_intents(context, context.journal, {key})  # others may be under way
+                if context.journal.state.images[key].status is Status.SUBMITTED:
                     return
-                await context.write(Intended(keys=(key,)))
-            finally:
-                context.starting.discard(key)
-            image = context.journal.state.images[key]
-        try:
-            prediction = await _post(context, image, limiter)
-        except PostponedError as postponed:
-            await context.write(NotCreated(key=key, reason=str(postponed)))
-            if failed is not None:
-                # Put off, each process would lose as many answers again.
-                raise _judged(failed, context.journal.state.images[key]) from None
-            raise
-        except BitDanceError as error:
-            failed = error
-            if _is_not_created(error):
-                # The error matters more than the store. Unwritten, the intent is settled by the next try.
+            case _, BitDanceError() as error:
+                # The error matters more than the store. Unwritten, the intent is resolved by the next try.
                 with contextlib.suppress(RecordError):
                     await context.write(NotCreated(key=key, reason=error.what))
-                raise
-            context.log.warning("%s. Looking for it in the account's history", error.what)
-            await resolve_intents(context, context.journal, {key})  # others may be under way
-            settled = context.journal.state.images[key]
-            if settled.status is Status.SUBMITTED:
-                return
-            if not purchases_left:
-                _judged(error, settled)
-                raise
-        else:
-            await _record(context, image, prediction.id)
-            return
+                raise error
+    assert lost is not None
+    raise _judged(lost, context.journal.state.images[key]) from lost.__cause__
+
+
+async def _intend(context: JobContext, key: str, lock: DestinationLock) -> bool:
+    """Write the intent of an image that has none, and say whether it is to be bought."""
+    image = context.journal.state.images[key]
+    _check_losses(context, image)
+    if image.status is Status.INTENDED:
+        return True
+    check_purchase(context, image)
+    context.coordination.starting.add(key)
+    try:
+        if image.plan.named and not await lock.take(image):
+            return False
+        await context.write(Intended(keys=(key,)))
+    finally:
+        context.coordination.starting.discard(key)
+    return True
 
 
 def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
-    """Say in an error of a purchase whether the image may be paid for, now that the history was asked."""
-    error.paid = Paid.POSSIBLY if image.unconfirmed else Paid.NO
-    return error
+    """Say in an error of a purchase whether the image may be paid for, now that the history was searched."""
+    return error.with_verdict(paid=Paid.POSSIBLY if image.unconfirmed else Paid.NO)
 
 
 def _check_losses(context: JobContext, image: ImageState) -> None:
@@ -110,14 +121,6 @@ def _check_losses(context: JobContext, image: ImageState) -> None:
     lost = len(image.unanswered)
     if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:
         raise LostResponseError(f"{lost} responses to purchases of this image were lost: {image.reason}")
-
-
-def _is_not_created(error: BitDanceError) -> bool:
-    # A record that cannot be read is noticed before the POST.
-    return isinstance(error, RecordError | TaskKilledError) or submission_outcome(error) in (
-        SubmissionOutcome.NOT_CREATED,
-        SubmissionOutcome.REFUSED,
-    )
 
 
 async def _record(context: JobContext, image: ImageState, prediction_id: str) -> None:
@@ -155,62 +158,72 @@ async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> 
         await asyncio.to_thread(context.journal.note, context.clock.time(), orphan)
 
 
-async def _post(context: JobContext, image: ImageState, limiter: RateLimiter) -> Prediction:
-    """Send the POST until it is answered, where every earlier one certainly created nothing.
+async def _submit(
+    context: JobContext, image: ImageState, limiter: RateLimiter
+) -> tuple[Record | Postpone | Resolve | Fail, Prediction | BitDanceError | None]:
+    """Send the POST until it is answered, as long as every earlier one certainly created nothing.
 
-    :raises PostponedError: The account takes nothing for so long that waiting elsewhere is cheaper.
-    :raises TaskKilledError: Airflow has told the task to stop.
+    :return: What follows, and the prediction or the error that it follows from.
     """
-    unsent = 0
+    not_sent = 0
     refusal: BitDanceError | None = None
     while True:
-        if context.killed.is_set():
-            raise TaskKilledError("Airflow stopped the task before this image was bought")
-        if limiter.is_closed and refusal is not None:
-            raise refusal
+        if context.coordination.killed.is_set():
+            return Fail(), TaskKilledError("Airflow stopped the task before this image was bought")
         if wait := limiter.until_turn(now=context.clock.time()):
             if wait >= context.policy.break_even:
-                raise PostponedError(wait)
-            await context.clock.wait_for(context.killed, wait)
+                return Postpone(wait), refusal
+            await context.clock.wait_for(context.coordination.killed, wait)
             continue
-        # A paused process may wake up after another has taken over: look before spending.
-        await asyncio.to_thread(context.journal.check_unchanged)
-        now = context.clock.time()
-        if limiter.turn(now=now):
-            continue  # another purchase was quicker
         try:
-            prediction = await context.client.submit(image.plan.request)
-        except RateLimitError as error:
-            _take_refusal(context, limiter, error, sent_at=now)
-            refusal = error
-        except NotSentError as error:
-            limiter.lost(now=context.clock.time())
-            unsent += 1
-            refusal = error
-            pause = min(FIRST_PAUSE * 2.0 ** (unsent - 1), LONGEST_PAUSE) * random.uniform(0.8, 1.2)
-            if unsent >= CONNECTION_TRIES or context.clock.time() + pause >= context.journal.state.deadline:
-                raise
-            context.log.info("%s. Trying again in %.0f s", error.what, pause)
-            await context.clock.wait_for(context.killed, pause)
-        except BaseException:
-            limiter.lost(now=context.clock.time())
-            raise
-        else:
-            limiter.accepted(now=context.clock.time())
-            return prediction
+            # A paused process may wake up after another has taken over: look before spending.
+            await asyncio.to_thread(context.journal.check_unchanged)
+        except RecordError as error:
+            return Fail(), error
+        if limiter.is_closed:
+            return (Fail(), refusal) if refusal is not None else (Postpone(0.0), None)
+        sent_at = context.clock.time()
+        if limiter.turn(now=sent_at):
+            continue  # another purchase was quicker
+        blocked_before = limiter.blocked(now=sent_at)
+        response = await _post(context, image, limiter, sent_at=sent_at)
+        refusal = response if isinstance(response, BitDanceError) else None
+        not_sent = not_sent + 1 if isinstance(refusal, NotSentError) else 0
+        now = context.clock.time()
+        command = decide_submission(
+            SubmissionFacts(
+                outcome=submission_outcome(refusal),
+                break_even=context.policy.break_even,
+                now=now,
+                deadline=context.journal.state.deadline,
+                not_sent=not_sent,
+                blocked=limiter.blocked(now=now),
+            )
+        )
+        if not isinstance(command, SendAgain):
+            return command, response
+        if refusal is not None and (not_sent or command.after > blocked_before):
+            context.log.info("%s. Trying again in %.0f s", refusal.what, command.after)
+        if not_sent:  # the limiter makes the others wait
+            pause = command.after * random.uniform(0.8, 1.2)
+            await context.clock.wait_for(context.coordination.killed, pause)
 
 
-def _take_refusal(
-    context: JobContext, limiter: RateLimiter, error: RateLimitError, *, sent_at: float
-) -> None:
-    """Slow down after a 429.
-
-    :raises RateLimitError: It would be too late for this try.
-    """
-    now, before = context.clock.time(), limiter.blocked(now=context.clock.time())
-    limiter.refused(sent_at=sent_at, now=now, asked=error.retry_after, draw=random.random())
-    pause = limiter.blocked(now=now)
-    if now + pause >= context.journal.state.deadline:
-        raise error
-    if pause > before:
-        context.log.info("%s. Trying again in %.0f s", error.what, pause)
+async def _post(
+    context: JobContext, image: ImageState, limiter: RateLimiter, *, sent_at: float
+) -> Prediction | BitDanceError:
+    """Send one POST, and let the limiter learn from what came back."""
+    try:
+        prediction = await context.client.submit(image.plan.request)
+    except RateLimitError as error:
+        now = context.clock.time()
+        limiter.refused(sent_at=sent_at, now=now, asked=error.retry_after, draw=random.random())
+        return error
+    except BitDanceError as error:
+        limiter.lost(now=context.clock.time())
+        return error
+    except BaseException:
+        limiter.lost(now=context.clock.time())
+        raise
+    limiter.accepted(now=context.clock.time())
+    return prediction

@@ -153,7 +153,9 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
         cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
         also = f", {bought} more are bought" if bought else ""
         what = error.what.rstrip(".")
-        error.what = f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
+        return error.with_verdict(
+            what=f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
+        )
     return error
 
 

@@ -41,9 +41,9 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
         # bought: by this process or by an earlier one.
         images = context.journal.state.images.values()
         is_bought = any(image.prediction_id and not image.reused for image in images)
-        if isinstance(error, StorageError) and error.paid is Paid.NO and is_bought:
-            error.paid = Paid.YES
         await _release(context, [error])
+        if isinstance(error, StorageError) and error.paid is Paid.NO and is_bought:
+            raise error.with_verdict(paid=Paid.YES) from error.__cause__
         raise
 
 
@@ -143,4 +143,4 @@ def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
     Not one that the user named: its address has to be reserved first.
     """
     settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-    return next((item.key for item in wanted if item.key not in settled and not item.address.named), None)
+    return next((item.key for item in wanted if item.key not in settled and not item.destination.named), None)

@@ -37,8 +37,9 @@ async def take_over_earlier(context: JobContext) -> Journal | None:
     if context.journal.writer.try_number == 1:
         return None  # nothing was cleared yet
     for earlier in await asyncio.to_thread(_earlier, context):
-        if not earlier.state.is_stored:
-            await stop_job(context, earlier)  # one without a plan may be about to claim
+        if not earlier.state.is_stored:  # one without a plan may be about to claim
+            while not await claim_journal(context, earlier):
+                pass
         if earlier.state.images:
             return earlier
     return None
@@ -95,22 +96,22 @@ def adoption(image: ImageState, key: str, owner: Job) -> Adopted:
     )
 
 
-async def stop_job(context: JobContext, journal: Journal) -> None:
+async def claim_journal(context: JobContext, journal: Journal) -> bool:
     """Claim another job's journal: its process stops at its next entry, or before its next purchase.
 
-    The caller has to look again: it may have bought in the last moment.
+    :param journal: Of that job, loaded.
+    :return: Whether it was claimed, and not written to by somebody else meanwhile; then it is loaded again.
     """
-    while True:
-        now = context.clock.time()
-        try:
-            await asyncio.to_thread(journal.claim, now, now)
-        except FencedError:
-            await asyncio.to_thread(journal.load)
-        else:
-            break
+    now = context.clock.time()
+    try:
+        await asyncio.to_thread(journal.claim, now, now)
+    except FencedError:
+        await asyncio.to_thread(journal.load)
+        return False
     if journal.state.having(Status.INTENDED):
         context.log.warning("%s was stopped before a response came", job_name(journal.job))
         await resolve_intents(context, journal)
+    return True
 
 
 def job_name(job: Job) -> str:

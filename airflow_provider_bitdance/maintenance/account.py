@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine.account_history import read_history
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.wavespeed import protocol
@@ -31,35 +33,22 @@ class Account:
     findings: tuple[Finding, ...] = ()
 
 
-async def read_account(client: AsyncClient, models: Iterable[str], since: datetime) -> Account:
+async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str], since: datetime) -> Account:
     """Read the account's history and bill.
 
     :param models: Models whose predictions are of interest.
     :raises BitDanceError: The API cannot be asked; a retry may help.
     """
-    history = await read_history(client, models, since)
+    histories = [
+        await read_history(client, clock, model=model, since=since.timestamp()) for model in sorted(models)
+    ]
+    history = [prediction for found in histories for prediction in found.items]
     try:
         return Account(history, await read_bill(client, since))
     except BitDanceError as error:
         if error.retry_helps:
             raise
         return Account(history, [], (Finding(f"{client.settings.host}, the bill", error.what),))
-
-
-async def read_history(client: AsyncClient, models: Iterable[str], since: datetime) -> list[Prediction]:
-    """Return the account's predictions of some models, newest first; WaveSpeed keeps them for 7 days.
-
-    :raises BitDanceError: The API cannot be asked.
-    """
-    found: list[Prediction] = []
-    for model in sorted(models):
-
-        async def ask(page: int, model: str = model) -> Iterable[Prediction]:
-            call = protocol.list_predictions(page=page, model=model, created_after=since)
-            return (await client.send(call)).items
-
-        found += await _all_pages(ask, lambda prediction: prediction.id)
-    return found
 
 
 async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:

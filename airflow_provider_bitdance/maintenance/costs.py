@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import fsum, inf
 
-from airflow_provider_bitdance.engine.lost_responses import Proof, proof_of
+from airflow_provider_bitdance.engine.decisions import Proof
+from airflow_provider_bitdance.engine.lost_responses import proof_of
 from airflow_provider_bitdance.maintenance.account import CLOCK_MARGIN, charged
 from airflow_provider_bitdance.maintenance.report import (
     Cost,

@@ -152,7 +152,7 @@ class Reconciliation:
                 images += [
                     _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
                 ]
-            return images, await read_account(client, models, self.since)
+            return images, await read_account(client, self.clock, models, self.since)
 
     def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
         unknown = unknown_to(records.predictions, account.history, now)

@@ -181,7 +181,10 @@ class BitDanceBaseOperator(BaseOperator):
         hook = BitDanceHook(self.bitdance_conn_id)
         job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
         wanted = self._wanted(job)
-        records, images = self._open_records(job, hook), object_storage.open_folder(wanted[0].address.folder)
+        records, images = (
+            self._open_records(job, hook),
+            object_storage.open_folder(wanted[0].destination.folder),
+        )
 
         async def run() -> Estimate:
             async with hook.new_async_client() as client:
@@ -245,7 +248,7 @@ class BitDanceBaseOperator(BaseOperator):
             records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
-        images = object_storage.open_folder(journal.state.output or wanted[0].address.folder)
+        images = object_storage.open_folder(journal.state.output or wanted[0].destination.folder)
 
         async def run() -> Finished | Waiting:
             # The default is four more than there are cores; ours wait for stores, and hardly compute.
@@ -263,9 +266,9 @@ class BitDanceBaseOperator(BaseOperator):
                     count=runtime.counter(writer.job),
                 )
                 loop = asyncio.get_running_loop()
-                self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.killed.set)
+                self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.coordination.killed.set)
                 if self._is_killed:
-                    job_context.killed.set()
+                    job_context.coordination.killed.set()
                 return await run_job(job_context, wanted)
 
         outcome = asyncio.run(run())

@@ -156,7 +156,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             Wanted(
                 key=item.key,
                 request=item.request,
-                address=parse_destination(f"{folder}/{item.key}", default_stem=""),
+                destination=parse_destination(f"{folder}/{item.key}", default_stem=""),
                 columns=item.columns,
                 variant_of=item.variant_of,
             )
@@ -222,9 +222,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             f"{len(failures)} of {len(finished.planned)} images failed: {shorten(shown, 1000)}{more}",
             fix=f"The others are stored; {manifest} names each",
         )
-        if not any(error.retry_helps for error in failures.values()):
-            failed.retry_helps, failed.retry_in_words = False, ""
-        raise failed
+        retry_helps = any(error.retry_helps for error in failures.values())
+        raise failed if retry_helps else failed.with_verdict(retry=False)
 
 
 def _row(image: PlannedImage, finished: Finished) -> ManifestRow:

@@ -103,7 +103,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             seed=self.seed,
             model=self.model,
         )
-        return [Wanted(key="image", request=request, address=self._address(job))]
+        return [Wanted(key="image", request=request, destination=self._address(job))]
 
     def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         return finished.results[0]

@@ -129,7 +129,7 @@ def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int,
     except StorageError as error:
         # Unread, the journal may say that an earlier try has bought the image.
         if resumed or writer.try_number > 1:
-            error.paid = Paid.POSSIBLY
+            raise error.with_verdict(paid=Paid.POSSIBLY) from error.__cause__
         raise
     if state.images:
         return journal

@@ -119,6 +119,10 @@ class Receipts:
             return None
         return read_record(Receipt, data, newest=FORMAT, uri=self.uri(address))
 
+    def exists(self, address: Destination) -> bool:
+        """Say whether there is a receipt of the image at ``address``."""
+        return self._folder.size(self._name(address)) is not None
+
     def write(self, address: Destination, receipt: Receipt) -> None:
         """Record a stored image; call it after its file is written."""
         self._folder.replace(self._name(address), receipt.model_dump_json(indent=1).encode())

@@ -28,6 +28,7 @@ from PIL import Image
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy, Wanted
+from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.records import Job, JobState, Journal, Owner, PlannedImage, fold
 from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -447,7 +448,7 @@ def a_wanted(
     """Return an image wanted at ``name``: made from the task's ids, or ``named`` by the user."""
     path = f"{OUTPUT}/{name}" if named else f"{OUTPUT}/"
     address = parse_destination(path, default_stem=name)
-    return Wanted(key=key, request=a_request(prompt, seed=seed), address=address)
+    return Wanted(key=key, request=a_request(prompt, seed=seed), destination=address)
 
 
 def a_job(**changes: Any) -> Job:
@@ -532,7 +533,7 @@ class World:
             log=logging.getLogger("bitdance.test"),
             started_at=self.clock.now,
             run_started_at=run_started_at,
-            killed=killed or asyncio.Event(),
+            coordination=Coordination(killed=killed or asyncio.Event()),
             clock=self.clock,
             draw_seed=lambda: drawn_seed,
             count=count,

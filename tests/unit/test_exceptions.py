@@ -101,6 +101,34 @@ def test_where_an_error_is_raised_may_know_better_whether_it_was_paid_for(paid: 
     assert exceptions.LostResponseError("x", paid=paid).paid is paid
 
 
+@pytest.mark.parametrize("name", ["what", "fix", "paid", "status", "retry_helps", "retry_in_words"])
+def test_an_error_is_never_changed(name: str) -> None:
+    error = exceptions.ServerError("x", status=502)
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(error, name, None)
+
+
+def test_another_verdict_is_a_copy_with_everything_else_as_it_was() -> None:
+    try:
+        raise exceptions.RateLimitError("x", retry_after=7.0, fix="Wait") from OSError("below")
+    except exceptions.RateLimitError as caught:
+        error = caught
+    copy = error.with_verdict(paid=Paid.POSSIBLY, retry=False, what="y")
+    assert type(copy) is exceptions.RateLimitError
+    assert (copy.what, copy.paid, copy.retry_helps) == ("y", Paid.POSSIBLY, False)
+    assert (copy.retry_after, copy.status, copy.fix) == (7.0, 429, "Wait")
+    assert (copy.__cause__, copy.__traceback__) == (error.__cause__, error.__traceback__)
+    assert (error.what, error.paid, error.retry_helps) == ("x", Paid.NO, True)
+
+
+def test_a_verdict_about_a_retry_takes_its_words_along() -> None:
+    late = exceptions.PredictionTimeoutError("x")
+    assert "polls" not in str(late.with_verdict(retry=False))
+    assert "A retry does not help." in str(late.with_verdict(retry=False))
+    assert "Come back." in str(late.with_verdict(retry=False, retry_in_words="Come back."))
+    assert "Come back." in str(late.with_verdict(retry_in_words="Come back."))
+
+
 def test_a_message_goes_from_what_was_wrong_to_what_to_do() -> None:
     assert str(exceptions.InputError("size is 5", allowed="a preset", fix="Change it!")) == (
         "size is 5. Allowed: a preset. Change it! A retry does not help. Nothing was charged for it."

@@ -108,7 +108,7 @@ def go_on(world: World, of: Job, *, address: Destination, in_flight: str = "") -
         world.api.made[in_flight] = made
     world.clock.now = DEADLINE
     context = world.context(job=of, try_number=4, records=RECORDS)
-    outcome = run(run_job(context, [Wanted(key="image", request=ASKED, address=address)]))
+    outcome = run(run_job(context, [Wanted(key="image", request=ASKED, destination=address)]))
     assert isinstance(outcome, Finished)
     return outcome.results
 

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.purchase import buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
@@ -94,7 +95,10 @@ def test_of_two_purchases_at_once_a_budget_for_one_allows_one_while_the_store_is
     context.journal.claim(world.clock.now + 600, world.clock.now, plan)
 
     async def both_ask_before_the_store_opens() -> list[Any]:
-        purchases = [asyncio.create_task(buy(context, key, limiter=RateLimiter())) for key in "ab"]
+        purchases = [
+            asyncio.create_task(buy(context, key, limiter=RateLimiter(), lock=DestinationLock(context)))
+            for key in "ab"
+        ]
         await asyncio.sleep(0)
         opened.set()
         return await asyncio.gather(*purchases, return_exceptions=True)

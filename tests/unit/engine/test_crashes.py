@@ -181,12 +181,14 @@ def test_after_a_crash_while_an_older_image_of_another_format_is_replaced(at: in
     world = World()
     context = world.context()
     context.images.replace("cover.jpg", b"old")
-    context.receipts.write(a_wanted().address, a_receipt(file="cover.jpg", bytes=3, fingerprint="another"))
+    context.receipts.write(
+        a_wanted().destination, a_receipt(file="cover.jpg", bytes=3, fingerprint="another")
+    )
     go(world, crash_at=at)
     (result,) = finish(world)
     made = world.api.made[result["prediction_id"]]
     assert world.images["cover.png"] == made.picture
-    receipt = world.context().receipts.find(a_wanted().address)
+    receipt = world.context().receipts.find(a_wanted().destination)
     assert receipt is not None
     assert receipt.prediction_id == made.id
     assert world.api.billed <= 1 + result["possibly_paid"]
@@ -224,7 +226,7 @@ def test_a_process_that_was_only_paused_does_nothing_more_once_another_has_taken
     else:
         assert isinstance(outcome, Finished)
         assert outcome.results[0]["prediction_id"] == results[0]["prediction_id"]
-    receipt = world.context().receipts.find(a_wanted().address)
+    receipt = world.context().receipts.find(a_wanted().destination)
     assert receipt is not None
     assert world.images["cover.png"] == world.api.made[receipt.prediction_id].picture
     image = world.context().journal.state.images["image"]

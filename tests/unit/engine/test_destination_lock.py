@@ -248,7 +248,7 @@ def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
     # A sleep within the write itself cannot be excluded: see docs/records.md.
     if at > len(steps) or not steps[at - 1].startswith("before replace"):
         assert shown(world) == found[0]["prediction_id"]
-        receipt = world.context().receipts.find(a_wanted(named=named).address)
+        receipt = world.context().receipts.find(a_wanted(named=named).destination)
         assert receipt is not None
         assert receipt.prediction_id == found[0]["prediction_id"]
 
@@ -527,11 +527,13 @@ def test_a_failed_image_is_bought_by_the_second_and_shared_by_the_firsts_retry()
     assert first["prediction_id"] == second["prediction_id"] == "pred-2"
 
 
-def test_a_third_request_cannot_slip_in_while_one_of_two_that_share_still_waits() -> None:
-    world = World(latency=50)
+def test_a_third_request_cannot_slip_in_while_one_that_has_taken_over_still_waits() -> None:
+    world = World(latency=5000)
     in_flight(world, FIRST, named=True)
+    world.clock.now += 601
     in_flight(world, SECOND, named=True)
-    result(go(world, FIRST, named=True))
+    world.api.latency = 50
+    result(go(world, FIRST, named=True, try_number=2))
     with pytest.raises(InputError, match=r"other\.second of run run-2"):
         go(world, a_job(task_id="third"), named=True, prompt="a windmill")
     result(go(world, SECOND, named=True))
@@ -550,7 +552,7 @@ def test_a_dead_task_does_not_hold_an_address_beyond_its_deadline(
             go(world, FIRST, named=True, step=lambda step: not world.api.posts or crash(step))
     else:
         in_flight(world, FIRST, named=True)
-    with pytest.raises(InputError, match=f"address is free at {free_at(world, 600)} UTC"):
+    with pytest.raises(InputError, match=f"destination is free at {free_at(world, 600)} UTC"):
         go(world, SECOND, named=True, prompt="a windmill")
     world.clock.now += 601
     job = a_job(run_id="tomorrow")
@@ -708,10 +710,12 @@ THIRD = a_job(task_id="third", run_id="run-3")
 
 
 def test_a_picture_of_a_task_that_took_the_address_is_not_replaced_by_one_that_still_waited() -> None:
-    world = World(latency=50)
+    world = World(latency=5000)
     in_flight(world, FIRST, named=True)
-    in_flight(world, SECOND, named=True)
     world.clock.now += 601
+    in_flight(world, SECOND, named=True)  # it takes over, and adopts
+    world.clock.now += 601
+    world.api.latency = 50
     third = result(go(world, THIRD, named=True, prompt="a windmill"))
     with pytest.raises(InputError, match=r"covers\.third of run run-3 is making another image"):
         go(world, SECOND, named=True, try_number=2)
@@ -719,16 +723,18 @@ def test_a_picture_of_a_task_that_took_the_address_is_not_replaced_by_one_that_s
 
 
 def test_a_receipt_of_a_task_that_took_the_address_during_a_write_is_not_replaced() -> None:
-    world = World(latency=50)
+    world = World(latency=5000)
     in_flight(world, FIRST, named=True)
+    world.clock.now += 601  # both sharers take over, and adopt
     sharer, numbers = a_job(task_id="sharer"), list[str]()
     thirds: list[dict[str, Any]] = []
 
     def others_are_quicker(step: str) -> None:
         if step == "before create 000002":
             numbers.append(step)
-            if len(numbers) == 2:  # it has adopted, and reserves: the other sharer has the address
+            if len(numbers) == 2:  # it has adopted, and reserves: the other sharer has the destination
                 aside(lambda: in_flight(world, sharer, named=True))
+                world.api.latency = 50
         elif step == "after replace cover.png" and not thirds:
             world.clock.now += 601  # the others are taken for dead
             thirds.append(elsewhere(world, THIRD, named=True, prompt="a windmill"))
@@ -736,7 +742,7 @@ def test_a_receipt_of_a_task_that_took_the_address_during_a_write_is_not_replace
     with pytest.raises(InputError, match=r"covers\.third of run run-3"):
         go(world, SECOND, named=True, timeout=5000.0, step=others_are_quicker)
 
-    receipt = world.context().receipts.find(a_wanted(named=True).address)
+    receipt = world.context().receipts.find(a_wanted(named=True).destination)
     assert receipt is not None
     assert receipt.prediction_id == shown(world) == thirds[0]["prediction_id"] == "pred-2"
 

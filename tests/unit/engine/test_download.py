@@ -29,7 +29,7 @@ from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import API_KEY, API_URL, OUTPUT, World, a_picture, a_plan, a_receipt, a_wanted, run
 
-ADDRESS = a_wanted().address
+ADDRESS = a_wanted().destination
 ONE_DAY = 86_400.0
 
 

@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.account_history import PAGE_SIZE
+from airflow_provider_bitdance.engine.decisions import SEARCH_PAUSES, Proof
 from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
-    RESOLVE_PAUSES,
-    Proof,
     proof_of,
     resolve_intents,
 )
@@ -110,12 +108,12 @@ def test_a_prediction_that_shows_late_is_found(world: World) -> None:
     world.api.on_history = [envelope({"page": 1, "items": []})] * 2
     world.api.create(SENT)
     assert settled(world, process) == ["submitted"]
-    assert world.clock.slept == list(RESOLVE_PAUSES[:2])
+    assert world.clock.slept == list(SEARCH_PAUSES[:2])
 
 
 def test_nothing_in_the_history_after_its_time_means_that_nothing_was_bought(world: World) -> None:
     assert settled(world) == ["not_created"]
-    assert world.clock.slept == list(RESOLVE_PAUSES)
+    assert world.clock.slept == list(SEARCH_PAUSES)
 
 
 def test_what_was_made_before_the_intent_is_not_ours(world: World) -> None:
@@ -142,10 +140,10 @@ def test_every_page_of_the_history_is_read(world: World) -> None:
     world.api.echo = "history"
     process = left_open(world)
     world.api.create(SENT)
-    for seed in range(100, 100 + 2 * PAGE_SIZE):
+    for seed in range(100, 100 + 200):
         world.api.create(SENT | {"seed": seed})
     assert settled(world, process) == ["submitted"]
-    assert [asked["page"] for asked in world.api.histories] == [1, 2, 3]
+    assert [asked["page"] for asked in world.api.histories] == [1, 2, 3, 4]  # the last one has nothing new
 
 
 def test_where_the_api_echoes_nothing_one_prediction_is_looked_at_and_no_more(world: World) -> None:
@@ -251,7 +249,7 @@ def test_a_prediction_of_which_the_history_says_no_time_leaves_doubt(world: Worl
     process = left_open(world)
     made = world.api.create(SENT)
     timeless = envelope({"page": 1, "items": [{"id": made.id, "status": "completed"}]})
-    world.api.on_history = [timeless] * (len(RESOLVE_PAUSES) + 1)
+    world.api.on_history = [timeless] * (len(SEARCH_PAUSES) + 1)
     assert settled(world, process) == ["lost"]
 
 

@@ -95,7 +95,7 @@ def test_the_same_request_at_the_same_address_is_reused(world: World) -> None:
     events = planning(world)
     assert reused(events) == ["image"]
     assert [event.receipt for event in events if isinstance(event, Stored)] == [
-        world.context().receipts.uri(a_wanted().address)
+        world.context().receipts.uri(a_wanted().destination)
     ]
 
 
@@ -208,7 +208,7 @@ def test_the_check_is_left_out_where_it_would_prove_nothing(world: World, record
     if records == "beside":
         planning(world, step=step)
     else:
-        address = a_wanted().address
+        address = a_wanted().destination
         world.context().images.replace("cover.png", PICTURE)
         world.context(records=ELSEWHERE).receipts.write(address, a_receipt(PICTURE))
         assert reused(planning(world, records=ELSEWHERE, step=step)) == ["image"]

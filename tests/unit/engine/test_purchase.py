@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.purchase import CONNECTION_TRIES, PURCHASES_A_TRY, buy
+from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock
+from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
@@ -53,7 +55,7 @@ def buyer(world: World, *, intended: bool = True, step: Step = lambda _: None, *
 
 
 def buying(context: JobContext) -> None:
-    run(buy(context, "image", limiter=RateLimiter()))
+    run(buy(context, "image", limiter=RateLimiter(), lock=DestinationLock(context)))
 
 
 def recorded(world: World) -> ImageState:
@@ -314,7 +316,10 @@ def both(
 
     async def buy_both() -> None:
         limiter = RateLimiter()
-        await asyncio.gather(buy(context, "a", limiter=limiter), buy(context, "b", limiter=limiter))
+        await asyncio.gather(
+            buy(context, "a", limiter=limiter, lock=DestinationLock(context)),
+            buy(context, "b", limiter=limiter, lock=DestinationLock(context)),
+        )
 
     run(buy_both())
     return context
@@ -353,7 +358,10 @@ def test_two_lost_responses_to_one_request_are_not_both_taken_for_one_prediction
 
     async def buy_both() -> None:
         limiter = RateLimiter()
-        await asyncio.gather(buy(context, "a", limiter=limiter), buy(context, "b", limiter=limiter))
+        await asyncio.gather(
+            buy(context, "a", limiter=limiter, lock=DestinationLock(context)),
+            buy(context, "b", limiter=limiter, lock=DestinationLock(context)),
+        )
 
     run(buy_both())
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.maintenance.account import charged, read_bill, read_history
+from airflow_provider_bitdance.engine.account_history import read_history
+from airflow_provider_bitdance.maintenance.account import charged, read_bill
 from airflow_provider_bitdance.maintenance.costs import costs, explain, unknown_to
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
 from tests.unit.support import START, a_job, a_request, a_wanted, run
@@ -164,9 +166,11 @@ def test_a_history_of_many_pages_is_read_to_its_end() -> None:
     office = Office()
     made = [office.api.create({"prompt": "p", "seed": number}).id for number in range(230)]
 
-    found = run(read_history(office.api.client(), {"wavespeed-ai/bitdance-14b/text-to-image"}, SINCE))
+    history = run(
+        read_history(office.api.client(), office.clock, model=BITDANCE_14B, since=SINCE.timestamp())
+    )
 
-    assert [prediction.id for prediction in found] == made[::-1]
+    assert [prediction.id for prediction in history.items] == made[::-1]
 
 
 def test_a_prediction_so_young_that_its_answer_may_be_on_its_way_is_no_stranger() -> None:

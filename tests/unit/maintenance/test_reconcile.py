@@ -350,7 +350,8 @@ def test_two_jobs_that_wait_for_one_prediction_store_it_once() -> None:
     office = Office()
     wanted = a_wanted(named=True)
     office.task(dies=AFTER_SUBMISSION, wanted=wanted)
-    office.task(job=a_job(dag_id="other"), dies=AFTER_SUBMISSION, wanted=wanted)
+    office.wait(hours=1)
+    office.task(job=a_job(dag_id="other"), dies=AFTER_SUBMISSION, wanted=wanted)  # takes over
     office.wait(hours=1)
 
     report = office.reconcile()

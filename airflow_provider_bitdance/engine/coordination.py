@@ -1,0 +1,24 @@
+"""Coordination: what the coroutines of one job tell each other. Of one process, and never on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+__all__ = ["Coordination"]
+
+
+@dataclass(slots=True, eq=False)
+class Coordination:
+    """What the coroutines of one job tell each other.
+
+    :ivar killed: Set when Airflow has told the task to stop.
+    :ivar starting: Keys of images whose intent is about to be written; the budget counts them.
+    :ivar resolving: Held while the account's history is searched, so that no two intents take one prediction.
+    :ivar doubted: Ids of predictions that already stand for a lost purchase each.
+    """
+
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    starting: set[str] = field(default_factory=set)
+    resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    doubted: set[str] = field(default_factory=set)

@@ -1,0 +1,319 @@
+"""Decisions: what is bought, adopted, sent again or given up, as plain functions of facts and the time.
+
+Money and truth are decided here and nowhere else. Nothing here waits, reads or writes: the modules beside
+this one fetch the facts and carry the commands out. Each function is a table that a test enumerates
+(``tests/unit/engine/test_decisions.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.records import Failure, ImageState, Job, JobState, Status
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.reservations import Reservation
+from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome
+
+CONNECTION_TRIES = 5
+"""Submissions in a row that may fail to reach the API; then the try ends, and Airflow's retry goes on."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds between them: doubled each time."""
+SEARCH_PAUSES = (1.0, 3.0, 6.0)
+"""Seconds between searches of the account's history. What the last one does not show was not created."""
+
+
+class Refusal(StrEnum):
+    """Why an image is neither bought nor taken from what is there."""
+
+    EXISTS = "exists"  # if_exists="fail"
+    FLAGGED = "flagged"  # not safe for work, and not to be kept
+    IN_USE = "in use"  # another task makes a different image there
+    JUST_MADE = "just made"  # another task of this Dag run has made a different image there
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The stored image is the result; nothing is paid for it."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The prediction of another job, or of an earlier generation, is this job's too."""
+
+    image: ImageState
+
+
+@dataclass(frozen=True, slots=True)
+class Buy:
+    """Nothing that is there can be used.
+
+    :param leaves: An earlier purchase that stays collectable and is not used; empty without one.
+    """
+
+    leaves: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Neither bought nor taken.
+
+    :param until: Unix time at which the destination is free at the latest; 0 if no time is known.
+    """
+
+    why: Refusal
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFacts:
+    """What is known of an image before the plan is written.
+
+    :param fingerprint: Identity of what is asked.
+    :param exists: There is an image at the destination; asked for ``if_exists="fail"`` only.
+    :param receipt: Of the image there, if its file is as it was recorded.
+    :param earlier: The image in the task's last generation that had a plan.
+    """
+
+    fingerprint: str
+    policy: Policy
+    exists: bool = False
+    receipt: Receipt | None = None
+    earlier: ImageState | None = None
+
+
+def decide_wanted(facts: WantedFacts) -> Reuse | Adopt | Buy | Refuse:
+    """Decide what to do for a wanted image, when its job is planned."""
+    policy, receipt, earlier = facts.policy, facts.receipt, facts.earlier
+    if policy.if_exists == "fail" and facts.exists:
+        return Refuse(Refusal.EXISTS)
+    if policy.if_exists == "reuse" and receipt is not None and receipt.fingerprint == facts.fingerprint:
+        flagged = receipt.nsfw and policy.nsfw != "allow"
+        return Refuse(Refusal.FLAGGED) if flagged else Reuse(receipt)
+    if earlier is None or not _is_collectable(earlier, policy):
+        return Buy()
+    if policy.if_exists == "regenerate" or earlier.plan.fingerprint != facts.fingerprint:
+        return Buy(leaves=earlier.prediction_id)
+    return Adopt(earlier)
+
+
+def _is_collectable(earlier: ImageState, policy: Policy) -> bool:
+    """Whether an earlier purchase can still become the image: in flight, or flagged and allowed by now."""
+    allowed_now = earlier.failure is Failure.NSFW and policy.nsfw == "allow"
+    return earlier.status is Status.SUBMITTED or allowed_now
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """This job may buy for the destination.
+
+    :param adopt: What the last holder had bought for it; then nothing is bought.
+    :param leaves: A purchase of the last holder that stays collectable and is not used; empty without one.
+    """
+
+    adopt: ImageState | None = None
+    leaves: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Another task makes the same image: wait for its receipt, at most until its lease ends (Unix time)."""
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The lease of the job that holds the destination has ended: claim its journal, then decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationFacts:
+    """What is known of a destination that the user named, which two tasks may want at once.
+
+    :param job: Ours.
+    :param fingerprint: Identity of what our job asks for.
+    :param run_started_at: Unix time at which our Dag run began, or began anew when it was cleared.
+    :param held: The last reservation of the destination.
+    :param holder: State of the job that made it; ``None`` if its journal is gone.
+    :param is_stopped: This process has claimed that job's journal, so the job buys nothing more.
+    :param receipt: Of the image that is there, if its file is as it was recorded.
+    """
+
+    job: Job
+    fingerprint: str
+    policy: Policy
+    now: float
+    run_started_at: float
+    held: Reservation | None = None
+    holder: JobState | None = None
+    is_stopped: bool = False
+    receipt: Receipt | None = None
+
+
+def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | TakeOver | Refuse:
+    """Decide whose destination it is: a reservation is a lease that ends with its job's deadline."""
+    held, holder = facts.held, facts.holder
+    if held is None or held.writer.job.same_task(facts.job):
+        return Mine()
+    is_same = held.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse"
+    if is_same and facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint:
+        return Reuse(facts.receipt)
+    theirs = holder.images.get(held.key) if holder is not None else None
+    if holder is None or theirs is None:
+        return Mine()
+    if theirs.status is Status.STORED:
+        # With the same request its file is gone, or is another's by now: it is bought anew.
+        return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()
+    if facts.is_stopped:
+        if theirs.status is not Status.SUBMITTED:
+            return Mine()
+        return Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)
+    if facts.now >= holder.deadline or not holder.has_work:
+        return TakeOver()
+    return WaitUntil(holder.deadline) if is_same else Refuse(Refusal.IN_USE, until=holder.deadline)
+
+
+def _is_just_made(facts: DestinationFacts, held: Reservation) -> bool:
+    """Whether another task of this Dag run has made a different image there since the run began.
+
+    Mapped tasks with one file's name would each buy an image, and keep one.
+    """
+    other, ours = held.writer.job, facts.job
+    is_of_this_run = (other.dag_id, other.run_id) == (ours.dag_id, ours.run_id)
+    is_old = held.time.timestamp() < facts.run_started_at
+    return is_of_this_run and not is_old and held.fingerprint != facts.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The API created a prediction: write down its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendAgain:
+    """Nothing was created: the same submission is sent again after some seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Nothing was created, and the account takes nothing for so long that the image is planned again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """A prediction may exist: search the account's history before anything else is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Nothing was created, and this try sends it no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionFacts:
+    """What is known after a submission.
+
+    :param not_sent: Submissions in a row, this one among them, that did not reach the API.
+    :param blocked: Seconds for which the rate limiter sends nothing, after a 429.
+    :param break_even: Seconds from which on it is cheaper to wait elsewhere.
+    :param now: Unix time.
+    :param deadline: Unix time at which this try ends.
+    """
+
+    outcome: SubmissionOutcome
+    break_even: float
+    now: float
+    deadline: float
+    not_sent: int = 0
+    blocked: float = 0.0
+
+
+def decide_submission(facts: SubmissionFacts) -> Record | SendAgain | Postpone | Resolve | Fail:
+    """Decide what follows a submission. A POST is repeated only if certainly nothing was created."""
+    if facts.outcome is SubmissionOutcome.CREATED:
+        return Record()
+    if facts.outcome is SubmissionOutcome.UNKNOWN:
+        return Resolve()
+    if facts.outcome is SubmissionOutcome.REFUSED or facts.not_sent >= CONNECTION_TRIES:
+        return Fail()
+    pause = facts.blocked
+    if facts.not_sent:
+        pause = max(pause, min(FIRST_PAUSE * 2.0 ** (facts.not_sent - 1), LONGEST_PAUSE))
+    if facts.now + pause >= facts.deadline:
+        return Fail()
+    return Postpone(pause) if facts.blocked >= facts.break_even else SendAgain(pause)
+
+
+class Proof(StrEnum):
+    """What the API's echo says of a prediction: ours, not ours, or nothing."""
+
+    OURS = "ours"
+    ANOTHER = "another"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The history proves that these predictions are ours; the first one becomes the image's."""
+
+    prediction_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It stays unknown: the image is possibly paid, and these predictions may be it."""
+
+    doubtful: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotCreated:
+    """The history shows no prediction that could be it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAgain:
+    """Too early to tell: search the history again after some seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFacts:
+    """What the account's history says of one intent whose response was lost.
+
+    :param proofs: By prediction id, oldest first, what the history proves of each that could be it.
+    :param searches: How many searches there were before this one.
+    :param underway: Purchases of this job under way, whose responses may still come.
+    :param same_underway: One of them is of the same request.
+    :param doubted: Predictions that already stand for another lost purchase.
+    """
+
+    proofs: dict[str, Proof]
+    searches: int
+    underway: int = 0
+    same_underway: bool = False
+    doubted: Collection[str] = ()
+
+
+def decide_intent(facts: IntentFacts) -> Found | Lost | NotCreated | SearchAgain:
+    """Decide what became of an intent. Only an echo of prompt and seed is proof, never the time alone."""
+    is_last = facts.searches >= len(SEARCH_PAUSES)
+    ours = tuple(name for name, proof in facts.proofs.items() if proof is Proof.OURS)
+    doubtful = tuple(
+        name for name, proof in facts.proofs.items() if proof is Proof.NONE and name not in facts.doubted
+    )
+    if ours and (is_last or not facts.same_underway):
+        return Found(ours)
+    if doubtful and not ours and (is_last or not facts.underway):
+        return Lost(doubtful)
+    return NotCreated() if is_last else SearchAgain(SEARCH_PAUSES[facts.searches])

@@ -1,0 +1,347 @@
+"""Each decision is a table: its rows here, and what holds for all facts by hypothesis. No I/O, no clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_bitdance.engine.decisions import (
+    CONNECTION_TRIES,
+    SEARCH_PAUSES,
+    Adopt,
+    Buy,
+    DestinationFacts,
+    Fail,
+    Found,
+    IntentFacts,
+    Lost,
+    Mine,
+    NotCreated,
+    Postpone,
+    Proof,
+    Record,
+    Refusal,
+    Refuse,
+    Resolve,
+    Reuse,
+    SearchAgain,
+    SendAgain,
+    SubmissionFacts,
+    TakeOver,
+    WaitUntil,
+    WantedFacts,
+    decide_destination,
+    decide_intent,
+    decide_submission,
+    decide_wanted,
+)
+from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.records import Failure, ImageState, JobState, Status
+from airflow_provider_bitdance.records.reservations import Reservation
+from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome
+from tests.unit.support import a_job, a_plan, a_receipt, a_writer
+
+SAME, OTHER = "same", "other"
+NOW = 1_000.0
+
+
+def bought(status: Status = Status.SUBMITTED, *, fingerprint: str = SAME, **changes: Any) -> ImageState:
+    plan = a_plan("image").model_copy(update={"fingerprint": fingerprint})
+    return ImageState(plan, status, prediction_id="pred-9", **changes)
+
+
+# What to do for a wanted image
+
+STORED = a_receipt(fingerprint=SAME)
+FLAGGED = a_receipt(fingerprint=SAME, nsfw=True)
+ANOTHER = a_receipt(fingerprint=OTHER)
+WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
+    ("nothing is there", {}, {}, Buy()),
+    ("the same is stored", {"receipt": STORED}, {}, Reuse(STORED)),
+    ("another is stored", {"receipt": ANOTHER}, {}, Buy()),
+    ("the same is stored, flagged", {"receipt": FLAGGED}, {}, Refuse(Refusal.FLAGGED)),
+    ("the same is stored, flagged and allowed", {"receipt": FLAGGED}, {"nsfw": "allow"}, Reuse(FLAGGED)),
+    ("stored, and bought anew", {"receipt": STORED}, {"if_exists": "regenerate"}, Buy()),
+    ("something is there, and may not", {"exists": True}, {"if_exists": "fail"}, Refuse(Refusal.EXISTS)),
+    ("something is there, and may", {"exists": True}, {}, Buy()),
+    ("in flight since before a clear", {"earlier": bought()}, {}, Adopt(bought())),
+    ("stored and in flight", {"earlier": bought(), "receipt": STORED}, {}, Reuse(STORED)),
+    (
+        "another in flight",
+        {"earlier": bought(fingerprint=OTHER)},
+        {},
+        Buy(leaves="pred-9"),
+    ),
+    ("in flight, bought anew", {"earlier": bought()}, {"if_exists": "regenerate"}, Buy(leaves="pred-9")),
+    ("planned before a clear", {"earlier": bought(Status.PLANNED)}, {}, Buy()),
+    ("failed before a clear", {"earlier": bought(Status.FAILED, failure=Failure.FAILED)}, {}, Buy()),
+    ("flagged before a clear", {"earlier": bought(Status.FAILED, failure=Failure.NSFW)}, {}, Buy()),
+    (
+        "flagged before a clear, allowed by now",
+        {"earlier": bought(Status.FAILED, failure=Failure.NSFW)},
+        {"nsfw": "allow"},
+        Adopt(bought(Status.FAILED, failure=Failure.NSFW)),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("facts", "policy", "command"), [row[1:] for row in WANTED], ids=[row[0] for row in WANTED]
+)
+def test_what_to_do_for_a_wanted_image(facts: Any, policy: Any, command: object) -> None:
+    assert decide_wanted(WantedFacts(fingerprint=SAME, policy=Policy(**policy), **facts)) == command
+
+
+@pytest.mark.parametrize(
+    ("receipt", "earlier", "exists", "if_exists", "nsfw"),
+    list(
+        product(
+            [None, STORED, FLAGGED, ANOTHER],
+            [None, *(bought(status) for status in Status)],
+            [False, True],
+            ["reuse", "regenerate", "fail"],
+            ["fail", "skip", "allow"],
+        )
+    ),
+)
+def test_what_is_reused_is_of_the_same_request_and_what_is_adopted_was_bought(
+    receipt: Any, earlier: Any, exists: bool, if_exists: Any, nsfw: Any
+) -> None:
+    policy = Policy(if_exists=if_exists, nsfw=nsfw)
+    command = decide_wanted(WantedFacts(SAME, policy, exists, receipt, earlier))
+    if isinstance(command, Reuse):
+        assert command.receipt.fingerprint == SAME
+        assert if_exists == "reuse"
+        assert nsfw == "allow" or not command.receipt.nsfw
+    if isinstance(command, Adopt):
+        assert command.image.prediction_id
+        assert if_exists != "regenerate"
+
+
+# Whose destination is it
+
+OURS, THEIRS = a_job(task_id="ours"), a_job(dag_id="other", task_id="theirs")
+
+
+def reservation(job: Any = THEIRS, *, fingerprint: str = SAME, at: float = 500.0) -> Reservation:
+    return Reservation(
+        number=1,
+        time=datetime.fromtimestamp(at, UTC),
+        writer=a_writer(job=job),
+        key="image",
+        fingerprint=fingerprint,
+    )
+
+
+def holder(status: Status = Status.SUBMITTED, *, deadline: float = NOW + 60) -> JobState:
+    return JobState(deadline=deadline, images={"image": bought(status)})
+
+
+SIBLING = OURS.model_copy(update={"map_index": 3})
+DESTINATION: list[tuple[str, dict[str, Any], object]] = [
+    ("nobody holds it", {}, Mine()),
+    ("an earlier generation holds it", {"held": reservation(OURS), "holder": holder()}, Mine()),
+    ("another makes the same", {"held": reservation(), "holder": holder()}, WaitUntil(NOW + 60)),
+    (
+        "another is about to make the same",
+        {"held": reservation(), "holder": holder(Status.PLANNED)},
+        WaitUntil(NOW + 60),
+    ),
+    ("its lease has ended", {"held": reservation(), "holder": holder(deadline=NOW)}, TakeOver()),
+    ("it failed for good", {"held": reservation(), "holder": holder(Status.FAILED)}, TakeOver()),
+    (
+        "it is stopped, bought",
+        {"held": reservation(), "holder": holder(), "is_stopped": True},
+        Mine(bought()),
+    ),
+    (
+        "it is stopped, not bought",
+        {"held": reservation(), "holder": holder(Status.PLANNED), "is_stopped": True},
+        Mine(),
+    ),
+    ("it has stored the same", {"held": reservation(), "holder": holder(), "receipt": STORED}, Reuse(STORED)),
+    ("stored, its file is gone", {"held": reservation(), "holder": holder(Status.STORED)}, Mine()),
+    ("its journal is gone", {"held": reservation()}, Mine()),
+    ("its journal is gone, stored", {"held": reservation(), "receipt": STORED}, Reuse(STORED)),
+    ("its journal is gone, another's image", {"held": reservation(), "receipt": ANOTHER}, Mine()),
+    (
+        "another makes another",
+        {"held": reservation(fingerprint=OTHER), "holder": holder()},
+        Refuse(Refusal.IN_USE, NOW + 60),
+    ),
+    (
+        "another image, its lease has ended",
+        {"held": reservation(fingerprint=OTHER), "holder": holder(deadline=NOW)},
+        TakeOver(),
+    ),
+    (
+        "another image, stopped",
+        {"held": reservation(fingerprint=OTHER), "holder": holder(), "is_stopped": True},
+        Mine(leaves="pred-9"),
+    ),
+    (
+        "a sibling of this run has just made another",
+        {"held": reservation(SIBLING, fingerprint=OTHER), "holder": holder(Status.STORED)},
+        Refuse(Refusal.JUST_MADE),
+    ),
+    (
+        "a sibling made another before the run was cleared",
+        {"held": reservation(SIBLING, fingerprint=OTHER, at=50.0), "holder": holder(Status.STORED)},
+        Mine(),
+    ),
+    (
+        "another run has made another",
+        {"held": reservation(fingerprint=OTHER), "holder": holder(Status.STORED)},
+        Mine(),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("facts", "command"), [row[1:] for row in DESTINATION], ids=[row[0] for row in DESTINATION]
+)
+def test_whose_destination_it_is(facts: Any, command: object) -> None:
+    known = DestinationFacts(OURS, SAME, Policy(), now=NOW, run_started_at=100.0)
+    assert decide_destination(replace(known, **facts)) == command
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("deadline", [NOW - 1, NOW + 60])
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_who_buys_anew_shares_nothing(status: Status, deadline: float, is_stopped: bool) -> None:
+    facts = DestinationFacts(
+        *(OURS, SAME, Policy(if_exists="regenerate")),
+        now=NOW,
+        run_started_at=100.0,
+        held=reservation(),
+        holder=holder(status, deadline=deadline),
+        is_stopped=is_stopped,
+        receipt=STORED,
+    )
+    command = decide_destination(facts)
+    assert not isinstance(command, Reuse | WaitUntil)
+    assert not (isinstance(command, Mine) and command.adopt)
+
+
+# After a submission
+
+
+def submitted(outcome: SubmissionOutcome, **changes: Any) -> object:
+    facts = SubmissionFacts(outcome=outcome, break_even=14.0, now=NOW, deadline=NOW + 600)
+    return decide_submission(replace(facts, **changes))
+
+
+SUBMISSION: list[tuple[str, SubmissionOutcome, dict[str, Any], object]] = [
+    ("created", SubmissionOutcome.CREATED, {}, Record()),
+    ("nobody knows", SubmissionOutcome.UNKNOWN, {}, Resolve()),
+    ("nobody knows, and it is late", SubmissionOutcome.UNKNOWN, {"deadline": NOW}, Resolve()),
+    ("refused", SubmissionOutcome.REFUSED, {}, Fail()),
+    ("429", SubmissionOutcome.NOT_CREATED, {"blocked": 3.0}, SendAgain(3.0)),
+    ("429 for as long as a deferral", SubmissionOutcome.NOT_CREATED, {"blocked": 14.0}, Postpone(14.0)),
+    ("429 beyond the deadline", SubmissionOutcome.NOT_CREATED, {"blocked": 600.0}, Fail()),
+    (
+        "429, and no deferral",
+        SubmissionOutcome.NOT_CREATED,
+        {"blocked": 99.0, "break_even": math.inf},
+        SendAgain(99.0),
+    ),
+    ("not sent", SubmissionOutcome.NOT_CREATED, {"not_sent": 1}, SendAgain(1.0)),
+    ("not sent again", SubmissionOutcome.NOT_CREATED, {"not_sent": 3}, SendAgain(4.0)),
+    ("not sent too often", SubmissionOutcome.NOT_CREATED, {"not_sent": CONNECTION_TRIES}, Fail()),
+    ("not sent, and it is late", SubmissionOutcome.NOT_CREATED, {"not_sent": 1, "deadline": NOW + 1}, Fail()),
+]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "changes", "command"), [row[1:] for row in SUBMISSION], ids=[row[0] for row in SUBMISSION]
+)
+def test_what_follows_a_submission(outcome: SubmissionOutcome, changes: Any, command: object) -> None:
+    assert submitted(outcome, **changes) == command
+
+
+@given(
+    st.sampled_from(SubmissionOutcome),
+    st.integers(0, 9),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+)
+def test_a_submission_is_sent_again_only_if_certainly_nothing_was_created(
+    outcome: SubmissionOutcome, not_sent: int, blocked: float, break_even: float, left: float
+) -> None:
+    facts = SubmissionFacts(outcome, break_even, NOW, NOW + left, not_sent, blocked)
+    command = decide_submission(facts)
+    if isinstance(command, SendAgain | Postpone):
+        assert outcome is SubmissionOutcome.NOT_CREATED
+    if isinstance(command, SendAgain):
+        assert blocked <= command.after < left
+    assert isinstance(command, Record) == (outcome is SubmissionOutcome.CREATED)
+    assert isinstance(command, Resolve) == (outcome is SubmissionOutcome.UNKNOWN)
+
+
+# What became of an intent
+
+LAST = len(SEARCH_PAUSES)
+INTENT: list[tuple[str, dict[str, Any], object]] = [
+    ("nothing yet", {}, SearchAgain(SEARCH_PAUSES[0])),
+    ("nothing the second time", {"searches": 1}, SearchAgain(SEARCH_PAUSES[1])),
+    ("nothing at last", {"searches": LAST}, NotCreated()),
+    ("ours", {"proofs": {"a": Proof.OURS}}, Found(("a",))),
+    ("ours twice", {"proofs": {"a": Proof.OURS, "b": Proof.OURS}}, Found(("a", "b"))),
+    ("ours beside doubt", {"proofs": {"a": Proof.NONE, "b": Proof.OURS}}, Found(("b",))),
+    (
+        "ours, or that of the same request under way",
+        {"proofs": {"a": Proof.OURS}, "underway": 1, "same_underway": True},
+        SearchAgain(SEARCH_PAUSES[0]),
+    ),
+    (
+        "ours at last, the same under way",
+        {"proofs": {"a": Proof.OURS}, "underway": 1, "same_underway": True, "searches": LAST},
+        Found(("a",)),
+    ),
+    ("another's", {"proofs": {"a": Proof.ANOTHER}}, SearchAgain(SEARCH_PAUSES[0])),
+    ("another's at last", {"proofs": {"a": Proof.ANOTHER}, "searches": LAST}, NotCreated()),
+    ("doubt", {"proofs": {"a": Proof.NONE, "b": Proof.NONE}}, Lost(("a", "b"))),
+    (
+        "doubt that stands for another loss",
+        {"proofs": {"a": Proof.NONE}, "doubted": {"a"}, "searches": LAST},
+        NotCreated(),
+    ),
+    ("doubt, others under way", {"proofs": {"a": Proof.NONE}, "underway": 2}, SearchAgain(SEARCH_PAUSES[0])),
+    ("doubt at last", {"proofs": {"a": Proof.NONE}, "underway": 2, "searches": LAST}, Lost(("a",))),
+]
+
+
+@pytest.mark.parametrize(("changes", "command"), [row[1:] for row in INTENT], ids=[row[0] for row in INTENT])
+def test_what_became_of_an_intent(changes: Any, command: object) -> None:
+    assert decide_intent(replace(IntentFacts(proofs={}, searches=0), **changes)) == command
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(Proof)),
+    st.integers(0, 9),
+    st.integers(0, 8),
+    st.booleans(),
+    st.sets(st.sampled_from("abcdef")),
+)
+def test_only_an_echo_is_proof_and_every_intent_comes_to_an_end(
+    proofs: dict[str, Proof], searches: int, underway: int, same: bool, doubted: set[str]
+) -> None:
+    command = decide_intent(IntentFacts(proofs, searches, underway, same and underway > 0, doubted))
+    match command:
+        case Found(ids):
+            assert {proofs[found] for found in ids} == {Proof.OURS}
+        case Lost(ids):
+            assert {proofs[found] for found in ids} == {Proof.NONE}
+            assert not doubted & set(ids)
+        case NotCreated():
+            assert Proof.OURS not in proofs.values()
+        case SearchAgain():
+            assert searches < len(SEARCH_PAUSES)
