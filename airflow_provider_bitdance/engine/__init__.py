@@ -12,8 +12,8 @@ from airflow_provider_bitdance.engine.run import run_job
 
 __all__ = [
     "JobContext",
-    "Finished",
     "Estimate",
+    "Finished",
     "Policy",
     "Waiting",
     "Wanted",
