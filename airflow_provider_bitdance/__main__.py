@@ -1,4 +1,4 @@
-"""The command line: ``plan``, ``records show``, ``records verify``, ``reconcile``. Nothing here buys.
+"""The command line: ``records show``, ``records verify``, ``reconcile``. Nothing here buys.
 
 Exit codes: 0, all is well; 1, something needs a look; 2, it could not be run.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +20,8 @@ from airflow_provider_bitdance.exceptions import BitDanceError
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
 ABOUT = """\
-Says what a task would buy, and looks after the records of images that were bought: what lies there, whether
-it is whole, and whether it agrees with the account. Nothing here buys anything."""
+Looks after the records of images that were bought: what lies there, whether it is whole, and whether it
+agrees with the account. Nothing here buys anything."""
 EXIT_CODES = "exit codes: 0 all is well, 1 something needs a look, 2 it could not be run"
 
 
@@ -106,21 +106,6 @@ def _reconcile(given: argparse.Namespace) -> Result:
     return Result(report.needs_a_look, render.shown_report(report), report.as_json())
 
 
-def _plan(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.maintenance.forecasting import forecast_task
-
-    estimate = forecast_task(
-        given.dag_id,
-        given.task_id,
-        logical_date=given.logical_date or datetime.now(UTC),
-        run_id=given.run_id,
-        params=given.params,
-        dags_folder=given.dags,
-    )
-    as_json = {**asdict(estimate), "is_within_budget": estimate.is_within_budget}
-    return Result(not estimate.is_within_budget, str(estimate), as_json)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_bitdance", description=ABOUT, epilog=EXIT_CODES
@@ -153,31 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         default="fail",
         help="whether flagged pictures are recorded as failed (default) or stored",
     )
-    _add_plan(commands)
     return parser
-
-
-def _add_plan(commands: Any) -> None:
-    about = "what a task would reuse and buy in a run, and what that costs"
-    plan = commands.add_parser("plan", help=about, description=f"Say {about}.", epilog=EXIT_CODES)
-    plan.set_defaults(run=_plan)
-    plan.add_argument("dag_id", metavar="DAG_ID")
-    plan.add_argument("task_id", metavar="TASK_ID")
-    plan.add_argument("--logical-date", type=_moment, metavar="DATE", help="of the run, ISO (default: now)")
-    plan.add_argument("--run-id", default="", metavar="ID", help="of the run (default: a manual one)")
-    plan.add_argument("--params", type=_object, default={}, metavar="JSON", help="params of the run")
-    plan.add_argument("--dags", metavar="PATH", help="Dag file or folder (default: Airflow's)")
-    plan.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        read = json.loads(text)
-    except ValueError:
-        read = None
-    if not isinstance(read, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object such as {{"style": "oil"}}')
-    return read
 
 
 def _command(

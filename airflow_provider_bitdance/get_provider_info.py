@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 INTEGRATION = "BitDance (WaveSpeedAI)"
+_PACKAGE = "airflow_provider_bitdance"
 
 MAX_IN_FLIGHT = 1_000
 """What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
@@ -70,6 +71,24 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 }
 
 
+SETTINGS: dict[str, Any] = {
+    "bitdance": {
+        "description": "Settings of airflow-provider-bitdance.",
+        "options": {
+            "records_path": {
+                "description": "Where the journal and the receipts lie where neither the operator nor the "
+                "connection says so. Empty: .bitdance in each output folder.",
+                "version_added": "0.1.0",
+                "type": "string",
+                "example": "s3://conn_id@bucket/bitdance-records",
+                "default": "",
+            }
+        },
+    }
+}
+"""The section of Airflow's settings."""
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description, in Airflow's ``provider_info`` form."""
     return {
@@ -84,56 +103,26 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": [
-            {"integration-name": INTEGRATION, "python-modules": ["airflow_provider_bitdance.hooks.bitdance"]}
-        ],
-        "operators": [
-            {
-                "integration-name": INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_bitdance.operators.batch",
-                    "airflow_provider_bitdance.operators.bitdance",
-                ],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": INTEGRATION,
-                "python-modules": ["airflow_provider_bitdance.triggers.bitdance"],
-            }
-        ],
-        "extra-links": [
-            "airflow_provider_bitdance.links.bitdance.StoredLink",
-            "airflow_provider_bitdance.links.bitdance.WaveSpeedLink",
-        ],
+        "hooks": _modules("hooks.bitdance"),
+        "operators": _modules("operators.batch", "operators.bitdance"),
+        "triggers": _modules("triggers.bitdance"),
+        "extra-links": [f"{_PACKAGE}.links.bitdance.{link}" for link in ("StoredLink", "WaveSpeedLink")],
         "task-decorators": [
-            {
-                "name": "bitdance",
-                "class-name": "airflow_provider_bitdance.decorators.bitdance.bitdance_task",
-            }
+            {"name": "bitdance", "class-name": f"{_PACKAGE}.decorators.bitdance.bitdance_task"}
         ],
         "connection-types": [
             {
                 "connection-type": "bitdance",
-                "hook-class-name": "airflow_provider_bitdance.hooks.bitdance.BitDanceHook",
+                "hook-class-name": f"{_PACKAGE}.hooks.bitdance.BitDanceHook",
                 "hook-name": INTEGRATION,
                 "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
-        "config": {
-            "bitdance": {
-                "description": "Settings of airflow-provider-bitdance.",
-                "options": {
-                    "records_path": {
-                        "description": "Where the journal and the receipts lie where neither the operator "
-                        "nor the connection says so. Empty: .bitdance in each output folder.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "s3://conn_id@bucket/bitdance-records",
-                        "default": "",
-                    }
-                },
-            }
-        },
+        "config": SETTINGS,
     }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    modules = [f"{_PACKAGE}.{name}" for name in names]
+    return [{"integration-name": INTEGRATION, "python-modules": modules}]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from airflow import __version__ as airflow_version
 
 AIRFLOW_VERSION = tuple(
@@ -20,9 +17,3 @@ Below Airflow 3.4 a deferral that ends within about 5 seconds may be taken for a
 
 REENTRY_SECONDS = 4.0
 """From a trigger's event until the task works again: measured 3 to 4 at one task."""
-
-
-def load_dags(folder: str | None) -> Any:
-    """Return a DagBag of a Dag file or folder; by default of Airflow's. Its home moved in 3.2."""
-    home = "airflow.dag_processing.dagbag" if AIRFLOW_VERSION >= (3, 2) else "airflow.models.dagbag"
-    return import_module(home).DagBag(folder)

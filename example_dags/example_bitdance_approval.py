@@ -1,6 +1,6 @@
 """A person approves before money is spent, and chooses before anything is published.
 
-1. ``forecast`` asks the operator what it would do: how many images it would buy and what they cost. That
+1. ``estimate`` asks the operator what it would do: how many images it would buy and what they cost. That
    costs nothing.
 2. ``approve`` shows this to a person and waits. With "Reject", or with no answer for a day, the tasks after
    it are skipped and nothing is bought.
@@ -64,7 +64,7 @@ def example_bitdance_approval() -> None:
 
     @task
     def estimate() -> str:
-        return str(posters.plan(get_current_context()))
+        return str(posters.estimate(get_current_context()))
 
     @task
     def publish(result: Any, answer: Any) -> str:

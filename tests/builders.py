@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
+from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 try:
@@ -45,6 +47,12 @@ def trigger_again(trigger: BitDanceTrigger) -> BitDanceTrigger:
     path, arguments = trigger.serialize()
     assert path == f"{type(trigger).__module__}.{type(trigger).__qualname__}"
     return type(trigger)(**deserialize(json.loads(json.dumps(serialize(arguments)))))
+
+
+def load_dags(path: str) -> Any:
+    """Return a DagBag of a Dag file or folder. Its home moved in Airflow 3.2."""
+    home = "airflow.dag_processing.dagbag" if AIRFLOW_VERSION >= (3, 2) else "airflow.models.dagbag"
+    return import_module(home).DagBag(path)
 
 
 def posts(service: LocalService) -> int:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 
-from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
@@ -50,8 +49,3 @@ def derived_key(request: ImageRequest) -> str:
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
     return f"{words}-{digest}" if words else digest
-
-
-def shown(key: object) -> str:
-    """Return a key as an error shows it."""
-    return shorten(repr(key))

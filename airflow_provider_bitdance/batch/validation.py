@@ -1,12 +1,16 @@
-"""Checks: rows become items, or one error names every bad row. No money is spent before this is done."""
+"""Validation: rows become items, or one error names every bad row. No money is spent before this is done.
+
+:class:`ImageRequest` is the pydantic model of prompt, size and seed. This module checks what it cannot: the
+key, free columns, the template that makes a prompt of them, and whether another row has the same key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.batch.columns import ASKED, Scalar, free_columns, scalar
-from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key, shown
+from airflow_provider_bitdance.batch.columns import ASKED, Scalar, column_name, scalar
+from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.readers import Row
 from airflow_provider_bitdance.batch.template import PromptTemplate
 from airflow_provider_bitdance.exceptions import InputError
@@ -63,22 +67,34 @@ def checked_items(
     :param max_items: The most images, all variants counted.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
-    asked = _Asked(prompt, size, seed, model, variants)
-    numbered = _numbered(rows)
-    if not numbered:
-        raise InputError("There is nothing to do: items is empty", allowed=_ROWS_ALLOWED)
-    if len(numbered) * variants > max_items:
-        times = f" times {variants} variants" if variants > 1 else ""
+    if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= MAX_VARIANTS:
         raise InputError(
-            f"There are {len(numbered)} items{times}",
-            allowed=f"{max_items} images",
-            fix="Split them into chunks, as in .expand(items=[chunk, chunk])",
+            f"variants is {shorten(repr(variants))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
         )
-    checked = [asked.check(row) for row in numbered]
+    defaults = ImageRequest.of(
+        prompt=_ANY_PROMPT if prompt is None else prompt, size=size, seed=seed, model=model
+    )
+    batch = _Batch(None if prompt is None else PromptTemplate(prompt), defaults, variants)
+    checked = [_check(row, batch) for row in _numbered(rows, variants, max_items)]
     _find_duplicates(checked)
     if any(row.faults for row in checked):
         raise _refusal(checked)
     return [item for row in checked for item in row.items(variants)]
+
+
+def _numbered(rows: object, variants: int, max_items: int) -> list[Row]:
+    if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
+        raise InputError(f"items is of type {type(rows).__name__}", allowed=_ROWS_ALLOWED)
+    if not rows:
+        raise InputError("There is nothing to do: items is empty", allowed=_ROWS_ALLOWED)
+    if len(rows) * variants > max_items:
+        times = f" times {variants} variants" if variants > 1 else ""
+        raise InputError(
+            f"There are {len(rows)} items{times}",
+            allowed=f"{max_items} images",
+            fix="Split them into chunks, as in .expand(items=[chunk, chunk])",
+        )
+    return [row if isinstance(row, Row) else Row(number, row) for number, row in enumerate(rows, start=1)]
 
 
 @dataclass(slots=True)
@@ -87,7 +103,7 @@ class _Checked:
 
     number: int
     key: str | None = None
-    is_derived: bool = False
+    is_key_derived: bool = False
     request: ImageRequest | None = None
     columns: dict[str, Scalar] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -97,133 +113,114 @@ class _Checked:
         """Yield the items of a row without faults."""
         assert self.key is not None
         assert self.request is not None
-        if variants == 1:
-            yield Item(self.key, self.request, self.columns, self.number)
-            return
         for number in range(variants):
-            request = self.request
-            if request.seed != -1:
-                request = request.model_copy(update={"seed": request.seed + number})
-            yield Item(f"{self.key}-v{number + 1}", request, self.columns, self.number, self.key)
+            seed = -1 if self.request.seed == -1 else self.request.seed + number
+            request = self.request.model_copy(update={"seed": seed})
+            suffix, variant_of = (f"-v{number + 1}", self.key) if variants > 1 else ("", None)
+            yield Item(self.key + suffix, request, self.columns, self.number, variant_of)
 
 
-class _Asked:
-    """What holds for all rows, itself checked first."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What holds for all rows."""
 
-    def __init__(self, prompt: str | None, size: object, seed: object, model: object, variants: int) -> None:
-        if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= MAX_VARIANTS:
-            raise InputError(
-                f"variants is {shorten(repr(variants))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
-            )
-        common = ImageRequest.of(
-            prompt=_ANY_PROMPT if prompt is None else prompt, size=size, seed=seed, model=model
-        )
-        self._template = None if prompt is None else PromptTemplate(prompt)
-        self._size, self._seed, self._model = common.size, common.seed, common.model
-        self._variants = variants
+    template: PromptTemplate | None
+    defaults: ImageRequest
+    variants: int
 
-    def check(self, row: Row) -> _Checked:
-        """Look at everything in a row, so that a person has to mend it once."""
-        checked = _Checked(row.number)
-        value = {"prompt": row.value} if isinstance(row.value, str) else row.value
-        if row.fault or not isinstance(value, Mapping):
-            checked.faults.append(row.fault or f"is of type {type(value).__name__}")
-            checked.allowed.append(_ROWS_ALLOWED)
-            return checked
-        checked.columns, checked.faults = free_columns(value)
-        if value.get("key") is not None:
-            self._check_key(checked, value["key"])
-        self._check_request(checked, self._prompt(checked, value), value)
-        if checked.request is not None and value.get("key") is None:
-            checked.key, checked.is_derived = derived_key(checked.request), True
-        return checked
 
-    def _check_key(self, checked: _Checked, key: object) -> None:
-        suffix = f"-v{self._variants}" if self._variants > 1 else ""
+def _check(row: Row, batch: _Batch) -> _Checked:
+    """Check all of a row whatever is wrong with a part of it, so that a person corrects it once."""
+    value = {"prompt": row.value} if isinstance(row.value, str) else row.value
+    if row.fault or not isinstance(value, Mapping):
+        fault = row.fault or f"is of type {type(value).__name__}"
+        return _Checked(row.number, faults=[fault], allowed=[_ROWS_ALLOWED])
+    checked = _Checked(row.number)
+    for name, cell in value.items():
+        if name not in ASKED:
+            try:
+                checked.columns[column_name(name)] = scalar(name, cell)
+            except ValueError as error:
+                checked.faults.append(str(error))
+    if (key := value.get("key")) is not None:
+        checked.key = str(key)
         try:
-            checked.key = check_key(key, suffix=suffix)
+            check_key(key, suffix=f"-v{batch.variants}" if batch.variants > 1 else "")
         except ValueError as error:
-            checked.faults.append(f"key {error}: {shown(key)}")
+            checked.faults.append(f"key {error}: {shorten(repr(key))}")
             checked.allowed.append(KEY_ALLOWED)
-
-    def _prompt(self, checked: _Checked, value: Mapping[object, object]) -> object:
-        """Return the row's prompt; where there is none, that is a fault."""
-        own = value.get("prompt")
-        given = ", ".join(str(name) for name in value if value[name] is not None) or "no columns"
-        if self._template is None:
-            if own is None:
-                checked.faults.append(f"has no prompt; it has {shorten(given)}")
-            return own
-        if own is not None and "prompt" not in self._template.columns:
-            # Left out in silence, all rows would be bought with one and the same prompt.
-            checked.faults.append("has a prompt of its own, and the operator's prompt does not use {prompt}")
-        values = _values(checked.columns, value)
-        missing = [column for column in self._template.columns if values.get(column) is None]
-        # A column with a fault of its own is named already.
-        if unknown := [column for column in missing if value.get(column) is None]:
-            names = ", ".join(f"{{{column}}}" for column in unknown)
-            checked.faults.append(f"has nothing for {shorten(names)} of the prompt; it has {shorten(given)}")
-        return None if missing else self._template.fill(values)
-
-    def _check_request(self, checked: _Checked, prompt: object, value: Mapping[object, object]) -> None:
-        size, seed = value.get("size"), value.get("seed")
-        try:
-            request = ImageRequest.of(
-                prompt=_ANY_PROMPT if prompt is None else prompt,
-                size=self._size if size is None else size,
-                seed=self._seed if seed is None else seed,
-                model=self._model,
-            )
-        except InputError as error:
-            checked.faults.append(error.what)
-            checked.allowed += (error.allowed or "").split("; ")
-            return
-        # Without a prompt there is no request, and the rest of the row is checked all the same.
-        checked.request = None if prompt is None else request
-        if request.seed + self._variants - 1 > MAX_SEED:
-            checked.faults.append(f"seed {request.seed} leaves no room for {self._variants} variants")
+    checked.request = _request(checked, value, batch)
+    if key is None and checked.request is not None:
+        checked.key, checked.is_key_derived = derived_key(checked.request), True
+    return checked
 
 
-def _values(columns: Mapping[str, Scalar], value: Mapping[object, object]) -> dict[str, Scalar]:
-    """Return what a template may use of a row: its free columns, and what it asks for."""
-    values = dict(columns)
-    for name in ASKED:
-        try:
-            values[name] = scalar(value.get(name))
-        except ValueError:
-            values[name] = None
-    return values
+def _request(checked: _Checked, row: Mapping[object, object], batch: _Batch) -> ImageRequest | None:
+    """Return the row's request, or add to its faults."""
+    size, seed = row.get("size"), row.get("seed")
+    prompt: object = None
+    try:
+        prompt = _prompt(row, batch.template)
+    except ValueError as error:
+        checked.faults.append(str(error))
+    try:
+        request = ImageRequest.of(
+            # Without a prompt there is no request, and size and seed are checked all the same.
+            prompt=_ANY_PROMPT if prompt is None else prompt,
+            size=batch.defaults.size if size is None else size,
+            seed=batch.defaults.seed if seed is None else seed,
+            model=batch.defaults.model,
+        )
+    except InputError as error:
+        checked.faults.append(error.what)
+        checked.allowed += (error.allowed or "").split("; ")
+        return None
+    if request.seed + batch.variants - 1 > MAX_SEED:
+        checked.faults.append(f"seed {request.seed} leaves no room for {batch.variants} variants")
+    return None if prompt is None else request
 
 
-def _numbered(rows: object) -> list[Row]:
-    if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
-        raise InputError(f"items is of type {type(rows).__name__}", allowed=_ROWS_ALLOWED)
-    return [row if isinstance(row, Row) else Row(number, row) for number, row in enumerate(rows, start=1)]
+def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> object:
+    """Return the row's prompt, or raise a ``ValueError`` that says why there is none."""
+    own = row.get("prompt")
+    given = shorten(", ".join(str(name) for name in row if row[name] is not None) or "no columns")
+    if template is None and own is None:
+        raise ValueError(f"has no prompt; it has {given}")
+    if template is None:
+        return own
+    faults = []
+    if own is not None and "prompt" not in template.columns:
+        # Left out in silence, all rows would be bought with one and the same prompt.
+        faults.append("has a prompt of its own, and the operator's prompt does not use {prompt}")
+    if missing := ", ".join(f"{{{name}}}" for name in template.columns if row.get(name) is None):
+        faults.append(f"has nothing for {shorten(missing)} of the prompt; it has {given}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return template.fill({name: scalar(name, row[name]) for name in template.columns})
 
 
 def _find_duplicates(checked: list[_Checked]) -> None:
     """Add a fault to each row whose key an earlier row has; some stores fold case, so keys do."""
     first: dict[str, _Checked] = {}
     for row in checked:
-        if row.key is None:
+        if row.key is None or (other := first.setdefault(row.key.casefold(), row)) is row:
             continue
-        other = first.setdefault(row.key.casefold(), row)
-        if other is row:
-            continue
-        if row.is_derived and other.is_derived:
+        if row.is_key_derived and other.is_key_derived:
             row.faults.append(f"asks for the same image as row {other.number}; give each a key, or variants")
         else:
-            row.faults.append(f"key {shown(row.key)} is that of row {other.number}")
+            row.faults.append(f"key {shorten(repr(row.key))} is that of row {other.number}")
         row.allowed.append(KEY_ALLOWED)
 
 
 def _refusal(checked: list[_Checked]) -> InputError:
     bad = [row for row in checked if row.faults]
-    lines = [
-        f"row {row.number}: {shorten('; '.join(row.faults), _LINE_SHOWN)}" for row in bad[:FINDINGS_SHOWN]
-    ]
+    lines = []
+    for row in bad[:FINDINGS_SHOWN]:
+        # A bad column may be found twice: as a column, and by the template that uses it.
+        faults = "; ".join(dict.fromkeys(row.faults))
+        lines.append(f"row {row.number}: {shorten(faults, _LINE_SHOWN)}")
     if len(bad) > FINDINGS_SHOWN:
         lines.append(f"and {len(bad) - FINDINGS_SHOWN} more")
     found = "\n  ".join([f"{len(bad)} of {len(checked)} rows cannot be used:", *lines])
-    allowed = dict.fromkeys(text for row in bad for text in row.allowed if text)
+    allowed = dict.fromkeys(text for row in bad for text in row.allowed)
     return InputError(found, allowed="; ".join(allowed) or None)

@@ -54,7 +54,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
     of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
 
-    Not to ask for the cost before: :meth:`plan` cannot know what the function will return.
+    Not to ask for the cost before: :meth:`estimate` cannot know what the function will return.
 
     .. code-block:: python
 
@@ -109,14 +109,14 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         given = {**kwargs, "width": width, "height": height}
         self._given = sorted(name for name, value in given.items() if value is not None)
 
-    def plan(self, context: Context) -> Estimate:
+    def estimate(self, context: Context) -> Estimate:
         """Refuse: what would be bought is known when the function has returned it.
 
         :raises InputError: Always.
         """
         raise InputError(
             f"What {self._name} will return is not known before the task runs",
-            fix="Let a @task return the items and give them to a BitDanceBatchOperator, which can plan",
+            fix="Let a @task return the items and give them to a BitDanceBatchOperator, which can estimate",
         )
 
     @property

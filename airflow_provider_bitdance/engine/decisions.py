@@ -154,14 +154,19 @@ class DestinationFacts:
     is_stopped: bool = False
     receipt: Receipt | None = None
 
+    @property
+    def is_same(self) -> bool:
+        """Whether the holder asks for the same image, and this job may use it."""
+        of_same = self.held is not None and self.held.fingerprint == self.fingerprint
+        return of_same and self.policy.if_exists == "reuse"
+
 
 def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | TakeOver | Refuse:
     """Decide whose destination it is: a reservation is a lease that ends with its job's deadline."""
     held, holder = facts.held, facts.holder
     if held is None or held.writer.job.same_task(facts.job):
         return Mine()
-    is_same = held.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse"
-    if is_same and facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint:
+    if facts.is_same and facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint:
         return Reuse(facts.receipt)
     theirs = holder.images.get(held.key) if holder is not None else None
     if holder is None or theirs is None:
@@ -170,12 +175,16 @@ def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | Ta
         # With the same request its file is gone, or is another's by now: it is bought anew.
         return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()
     if facts.is_stopped:
-        if theirs.status is not Status.SUBMITTED:
-            return Mine()
-        return Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)
+        return _left_by_stopped_holder(theirs, is_same=facts.is_same)
     if facts.now >= holder.deadline or not holder.has_work:
         return TakeOver()
-    return WaitUntil(holder.deadline) if is_same else Refuse(Refusal.IN_USE, until=holder.deadline)
+    return WaitUntil(holder.deadline) if facts.is_same else Refuse(Refusal.IN_USE, until=holder.deadline)
+
+
+def _left_by_stopped_holder(theirs: ImageState, *, is_same: bool) -> Mine:
+    if theirs.status is not Status.SUBMITTED:
+        return Mine()
+    return Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)
 
 
 def _is_just_made(facts: DestinationFacts, held: Reservation) -> bool:

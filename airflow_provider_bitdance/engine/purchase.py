@@ -168,20 +168,9 @@ async def _submit(
     not_sent = 0
     refusal: BitDanceError | None = None
     while True:
-        if context.coordination.killed.is_set():
-            return Fail(), TaskKilledError("Airflow stopped the task before this image was bought")
-        if wait := limiter.until_turn(now=context.clock.time()):
-            if wait >= context.policy.break_even:
-                return Postpone(wait), refusal
-            await context.clock.wait_for(context.coordination.killed, wait)
-            continue
-        try:
-            # A paused process may wake up after another has taken over: look before spending.
-            await asyncio.to_thread(context.journal.check_unchanged)
-        except RecordError as error:
-            return Fail(), error
-        if limiter.is_closed:
-            return (Fail(), refusal) if refusal is not None else (Postpone(0.0), None)
+        stopped = await _wait_for_turn(context, limiter, refusal)
+        if stopped is not None:
+            return stopped
         sent_at = context.clock.time()
         if limiter.turn(now=sent_at):
             continue  # another purchase was quicker
@@ -207,6 +196,31 @@ async def _submit(
         if not_sent:  # the limiter makes the others wait
             pause = command.after * random.uniform(0.8, 1.2)
             await context.clock.wait_for(context.coordination.killed, pause)
+
+
+async def _wait_for_turn(
+    context: JobContext, limiter: RateLimiter, refusal: BitDanceError | None
+) -> tuple[Postpone | Fail, BitDanceError | None] | None:
+    """Wait until a submission may be sent; or return why none is to be sent any more.
+
+    :param refusal: How the last submission of this image was refused.
+    """
+    while wait := limiter.until_turn(now=context.clock.time()):
+        if wait >= context.policy.break_even:
+            return Postpone(wait), refusal
+        await context.clock.wait_for(context.coordination.killed, wait)
+        if context.coordination.killed.is_set():
+            break
+    try:
+        # A paused process may wake up after another has taken over: look before spending.
+        await asyncio.to_thread(context.journal.check_unchanged)
+    except RecordError as error:
+        return Fail(), error
+    if context.coordination.killed.is_set():
+        return Fail(), TaskKilledError("Airflow stopped the task before this image was bought")
+    if limiter.is_closed:
+        return (Fail(), refusal) if refusal is not None else (Postpone(0.0), None)
+    return None
 
 
 async def _post(

@@ -193,27 +193,11 @@ class BitDanceHook(BaseHook):
         :raises PredictionError: It ended without a picture.
         :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
+        # Read before the image is bought: a bad number costs nothing.
         schedule, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
-        start = time.monotonic()
-        failures, asked = 0, None
         with self.get_conn() as client:
-            while not prediction.is_terminal:
-                age = time.monotonic() - start
-                if age >= timeout:
-                    raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
-                pause = schedule.pause(age=age, draw=0.5, failures=failures, asked=asked)
-                time.sleep(min(pause, timeout - age))
-                try:
-                    prediction = client.get_prediction(prediction.id)
-                    failures, asked = 0, None
-                except BitDanceError as error:
-                    failures += 1
-                    asked = error.retry_after if isinstance(error, RateLimitError) else None
-                    unknown_yet = isinstance(error, NotFoundError) and age < schedule.not_found_grace
-                    if not (error.retry_helps or unknown_yet) or failures >= schedule.failures:
-                        what = f"Looking at prediction {prediction.id} failed: {error.what}"
-                        raise _NotWaitedForError(what) from error
+            prediction = _poll_until_ended(client, prediction, schedule, timeout)
         if not prediction.is_completed:
             raise failure_of(prediction, prompt=prompt)
         return prediction
@@ -271,6 +255,37 @@ class BitDanceHook(BaseHook):
         if self._unknown:
             self.log.warning("Connection %r: %s", connection.conn_id, _no_effect(self._unknown))
         return read
+
+
+def _poll_until_ended(
+    client: Client, prediction: Prediction, schedule: PollPolicy, timeout: float
+) -> Prediction:
+    """Return the prediction when it has ended.
+
+    Not tenacity: it counts all attempts, and here only polls that fail one after another count.
+
+    :raises PredictionTimeoutError: It has not ended in time, or polling failed.
+    """
+    start = time.monotonic()
+    failures, retry_after = 0, None
+    while not prediction.is_terminal:
+        age = time.monotonic() - start
+        if age >= timeout:
+            raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
+        pause = schedule.pause(age=age, draw=0.5, failures=failures, asked=retry_after)
+        time.sleep(min(pause, timeout - age))
+        try:
+            prediction = client.get_prediction(prediction.id)
+            failures, retry_after = 0, None
+        except BitDanceError as error:
+            failures += 1
+            retry_after = error.retry_after if isinstance(error, RateLimitError) else None
+            # The API may not know a prediction yet that it has just created.
+            is_too_new = isinstance(error, NotFoundError) and age < schedule.not_found_grace
+            if failures >= schedule.failures or not (error.retry_helps or is_too_new):
+                what = f"Polling prediction {prediction.id} failed: {error.what}"
+                raise _NotWaitedForError(what) from error
+    return prediction
 
 
 def _no_effect(unknown: str) -> str:

@@ -33,10 +33,11 @@ from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_D
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine import Estimate, Finished, Policy, Waiting, Wanted
+    from airflow_provider_bitdance.engine import Estimate, Finished, JobContext, Policy, Waiting, Wanted
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
     from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
+    from airflow_provider_bitdance.wavespeed.client import AsyncClient
 
 __all__ = ["BitDanceBaseOperator"]
 
@@ -151,7 +152,7 @@ class BitDanceBaseOperator(BaseOperator):
         with contextlib.suppress(RuntimeError):  # nothing runs any more
             self._notify_engine()
 
-    def plan(self, context: Context) -> Estimate:
+    def estimate(self, context: Context) -> Estimate:
         """Count what is there for this task in this run, what it would buy, and what that costs.
 
         Spends nothing and writes nothing. For a task that runs before this one, which may ask a person:
@@ -163,7 +164,7 @@ class BitDanceBaseOperator(BaseOperator):
 
             @task
             def ask(**context) -> str:
-                return str(cover.plan(context))
+                return str(cover.estimate(context))
 
         :param context: Of any task of the same Dag run.
         :raises InputError: The fields cannot be used.
@@ -234,7 +235,7 @@ class BitDanceBaseOperator(BaseOperator):
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
-        from airflow_provider_bitdance.engine import JobContext, Waiting, run_job
+        from airflow_provider_bitdance.engine import JobContext, Waiting
         from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
@@ -250,28 +251,20 @@ class BitDanceBaseOperator(BaseOperator):
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
         images = object_storage.open_folder(journal.state.output or wanted[0].destination.folder)
 
-        async def run() -> Finished | Waiting:
-            # The default is four more than there are cores; ours wait for stores, and hardly compute.
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
-            async with hook.new_async_client() as client:
-                job_context = JobContext(
-                    client=client,
-                    journal=journal,
-                    records=records,
-                    images=images,
-                    policy=self._policy(hook.extra),
-                    log=self.log,
-                    started_at=started_at,
-                    run_started_at=runtime.run_start(context),
-                    count=runtime.counter(writer.job),
-                )
-                loop = asyncio.get_running_loop()
-                self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.coordination.killed.set)
-                if self._is_killed:
-                    job_context.coordination.killed.set()
-                return await run_job(job_context, wanted)
+        def new_context(client: AsyncClient) -> JobContext:
+            return JobContext(
+                client=client,
+                journal=journal,
+                records=records,
+                images=images,
+                policy=self._policy(hook.extra),
+                log=self.log,
+                started_at=started_at,
+                run_started_at=runtime.run_start(context),
+                count=runtime.counter(writer.job),
+            )
 
-        outcome = asyncio.run(run())
+        outcome = asyncio.run(self._run_job(hook, new_context, wanted))
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
         result = self._result(outcome, journal, images)
@@ -279,6 +272,22 @@ class BitDanceBaseOperator(BaseOperator):
             show_stored(self, result["uri"], images)
         runtime.emit_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
         return result
+
+    async def _run_job(
+        self, hook: BitDanceHook, new_context: Callable[[AsyncClient], JobContext], wanted: list[Wanted]
+    ) -> Finished | Waiting:
+        """Run the engine where ``on_kill`` reaches it."""
+        from airflow_provider_bitdance.engine import run_job
+
+        loop = asyncio.get_running_loop()
+        # The default is four more than there are cores; ours wait for stores, and hardly compute.
+        loop.set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
+        async with hook.new_async_client() as client:
+            job_context = new_context(client)
+            self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.coordination.killed.set)
+            if self._is_killed:
+                job_context.coordination.killed.set()
+            return await run_job(job_context, wanted)
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""

@@ -116,14 +116,11 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         super().__init__(check_balance=check_balance, **kwargs)
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
-        if max_in_flight is not None:
-            check_whole("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions")
-        if requests_per_minute is not None:
-            check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
-        if max_failures is not None:
-            check_whole("max_failures", max_failures, 0, 10_000, "images")
-            if on_item_failure != "tolerate":
-                raise InputError('max_failures is given without on_item_failure="tolerate"')
+        check_whole("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions")
+        check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
+        check_whole("max_failures", max_failures, 0, 10_000, "images")
+        if max_failures is not None and on_item_failure != "tolerate":
+            raise InputError('max_failures is given without on_item_failure="tolerate"')
         self.items = items
         self.output_path = output_path
         self.prompt = prompt

@@ -25,7 +25,9 @@ def check_number(name: str, value: object, least: float, most: float, unit: str)
 
 
 def check_whole(name: str, value: object, least: int, most: int, unit: str) -> None:
-    """Refuse an option that is no whole number, or out of range."""
+    """Refuse an option that is no whole number, or out of range. ``None`` is an option that is not given."""
+    if value is None:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least} to {most}")
 

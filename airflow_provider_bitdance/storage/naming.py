@@ -88,31 +88,29 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
     """
     text = str(output_path).strip()
     text = f"file://{text}" if text.startswith("/") else text
-    allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
-    wrong = f"output_path is {shorten(repr(text))}"
     scheme, separator, path = text.partition("://")
-    if not separator or not _SCHEME.fullmatch(scheme):
-        raise InputError(f"{wrong}: not an absolute path", allowed=allowed)
-    if any(part == ".." for part in path.split("/")):
-        raise InputError(f'{wrong}: it has a ".."', allowed=allowed)
-    if "::" in path:
-        raise InputError(f'{wrong}: it has a "::", which chains file systems', allowed=allowed)
-    if _CONTROL.search(path):
-        raise InputError(f"{wrong}: it has a control character", allowed=allowed)
     if scheme == "file":
         path = re.sub("//+", "/", path)  # one file, one address
     folder, _, name = path.rpartition("/")
-    if not folder.strip("/"):
-        raise InputError(f"{wrong}: it has no folder", allowed=allowed)
+    extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
+    stem = name.removesuffix(extension)
+    faults = {
+        "not an absolute path": not (separator and _SCHEME.fullmatch(scheme)),
+        'it has a ".."': ".." in path.split("/"),
+        'it has a "::", which chains file systems': "::" in path,
+        "it has a control character": _CONTROL.search(path),
+        "it has no folder": not folder.strip("/"),
+        # Found here and not by the store, which would refuse such a name when the image is paid for.
+        "its file has no name": name and not stem,
+        "its file has a too long name": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
+    }
+    wrong = f"output_path is {shorten(repr(text))}"
+    allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
+    for fault, is_so in faults.items():
+        if is_so:
+            raise InputError(f"{wrong}: {fault}", allowed=allowed)
     if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
         # What a template renders for nothing; the key of a row may be that.
         raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
     folder = f"{scheme}://{folder.rstrip('/')}"
-    if not name:
-        return Destination(folder, default_stem)
-    extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
-    stem = name.removesuffix(extension)
-    # Found here and not by the store, which would refuse such a name when the image is paid for.
-    if not stem or len(stem.encode()) > _LONGEST_STEM:
-        raise InputError(f"{wrong}: its file has {'a too long' if stem else 'no'} name", allowed=allowed)
-    return Destination(folder, stem, extension, named=True)
+    return Destination(folder, stem, extension, named=True) if name else Destination(folder, default_stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,14 +20,24 @@ from tests.integration.test_dag_test import run_of
 TREE, STEPS = (block.text for block in BLOCKS if block.page == "docs/records.md" and block.language == "text")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page") / "images"
+
+
 @pytest.fixture
-def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return the records of a run with two tasks, of which one names its file."""
-    records = tmp_path / "records"
+def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Return the records of a run with two tasks, of which one names its file.
+
+    All runs have one folder: another one makes another version of the Dag, where the last was written more
+    than 30 seconds ago, and with several versions SQLAlchemy warns.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    records = folder / "records"
     monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, records_path=str(records)))
     with DAG("records_page", schedule=None) as dag:
-        BitDanceTextToImageOperator(task_id="made", prompt="A fox", output_path=f"{tmp_path}/")
-        BitDanceTextToImageOperator(task_id="named", prompt="A fox", output_path=f"{tmp_path}/fox")
+        BitDanceTextToImageOperator(task_id="made", prompt="A fox", output_path=f"{folder}/")
+        BitDanceTextToImageOperator(task_id="named", prompt="A fox", output_path=f"{folder}/fox")
     assert run_of(dag, logical_date=datetime(2026, 11, 22, tzinfo=UTC)).state == "success"
     return records
 

@@ -40,9 +40,8 @@ from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
 from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.records.state import NEXT
-from airflow_provider_bitdance.version_compat import load_dags
 from demo.examples import ASKS_A_PERSON
-from tests.builders import connection_to
+from tests.builders import connection_to, load_dags
 from tests.docs import messages, reader
 from tests.docs.pages import BLOCKS, EXAMPLES, PAGES, ROOT, Block
 from tests.integration.test_dag_test import run_of
@@ -145,17 +144,11 @@ def airflow(words: list[str], stage: Path) -> None:
 
 
 def provider(words: list[str], stage: Path) -> None:
-    """``python -m airflow_provider_bitdance``: it runs, on a Dag of these pages, and nothing needs a look."""
+    """``python -m airflow_provider_bitdance``: it runs, and nothing needs a look."""
     if words[2].endswith(".local"):
         local_command_line._parser().parse_args(words[3:])
         return
-    more: list[str] = []
-    if words[3] == "plan":
-        pages = {block.page for block in OURS if f"def {words[4]}(" in block.text}
-        dags = {dag.dag_id: dag for page in pages for dag in dags_of(page, stage)}
-        assert words[4] in dags, f"no page has a Dag {words[4]}"
-        more = ["--dags", dags[words[4]].fileloc]
-    assert command_line.main([*words[3:], *more]) == command_line.FINE
+    assert command_line.main(words[3:]) == command_line.FINE
 
 
 COMMANDS: dict[str, Callable[[list[str], Path], None]] = {

@@ -21,7 +21,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
-from airflow_provider_bitdance.version_compat import load_dags
+from tests.builders import load_dags
 from tests.integration.test_dag_test import DAG_FILES, assert_right_picture, local_path, results, run_of
 from tests.unit.support import FakeClock
 

@@ -18,45 +18,44 @@ import airflow_provider_bitdance
 NAME = "airflow_provider_bitdance"
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+ENDINGS = (".py", "/__init__.py")
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
-GROUND = {"exceptions", "redaction", "clock"}
-BELOW_ENGINE = {*GROUND, "wavespeed", "storage", "records", "polling", "imaging"}
-MAY_IMPORT = {
-    "": set(),  # the package itself, which holds the version
-    "exceptions": set(),
-    "redaction": set(),
-    "clock": set(),
-    "get_provider_info": set(),
-    "version_compat": set(),
-    "wavespeed": GROUND,
-    "storage": GROUND,
-    "records": {*GROUND, "wavespeed", "storage"},
-    "polling": {*GROUND, "wavespeed"},
-    "imaging": GROUND,
-    "batch": {*GROUND, "wavespeed", "storage"},
-    "engine": BELOW_ENGINE,
-    "hooks": {*GROUND, "wavespeed", "storage", "polling", "get_provider_info", "version_compat"},
-    "manifest": {*GROUND, "batch", "hooks"},
-    "triggers": {*GROUND, "wavespeed", "polling", "hooks"},
-    "links": {*GROUND, "wavespeed", "storage"},
-    "operators": {
-        *(*BELOW_ENGINE, "batch", "engine", "hooks", "links", "manifest", "triggers"),
-        *("get_provider_info", "version_compat"),
-    },
-    "decorators": {*BELOW_ENGINE, "batch", "engine", "operators"},
-    "maintenance": {*BELOW_ENGINE, "engine", "hooks"},
-    "__main__": {*GROUND, "hooks", "maintenance"},
-    "local": set(),
+LAYERS: tuple[set[str], ...] = (
+    {"__main__", "decorators"},
+    {"operators"},
+    {"links", "maintenance", "triggers"},
+    {"engine", "manifest"},
+    {"hooks"},
+    {"batch", "imaging", "polling", "records"},
+    {"storage", "wavespeed"},
+    {"clock", "exceptions", "get_provider_info", "redaction", "version_compat"},
+)
+"""The rooms, from the top down. A room imports from lower layers only: none above, and none beside it."""
+APART = {"", "local"}
+"""What stands beside the layers and imports none: the package itself, with the version; the local service."""
+KNOW_NO_AIRFLOW = {
+    *("", "batch", "clock", "engine", "exceptions", "get_provider_info", "imaging", "local", "polling"),
+    *("records", "redaction", "storage", "wavespeed"),
 }
-"""Which parts of the package a part may import, beside itself and the version."""
-
-KNOW_NO_AIRFLOW = {"", *BELOW_ENGINE, "batch", "engine", "get_provider_info", "local"}
+"""Rooms that import neither Airflow nor a room that does."""
 
 
-def part_of(file: Path) -> str:
-    first = file.relative_to(PACKAGE).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+def module_of(name: str) -> str:
+    """Return the module of this package that a full name is, or that holds it; empty: the package itself."""
+    inner = name.split(".")[1:]
+    while inner and not any(PACKAGE.joinpath(*inner[:-1], inner[-1] + end).is_file() for end in ENDINGS):
+        inner.pop()
+    return ".".join(inner)
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def own_module(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -71,28 +70,32 @@ def imported(file: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def test_every_part_of_the_package_has_its_layer() -> None:
-    assert {part_of(file) for file in FILES} == set(MAY_IMPORT)
+def imported_rooms(file: Path) -> set[str]:
+    """Return the rooms that a file imports from, but for its own. The version is everybody's."""
+    ours = {module_of(name) for name in imported(file) if name.partition(".")[0] == NAME}
+    return {room_of(module) for module in ours} - {room_of(own_module(file)), ""}
+
+
+def test_every_room_has_its_layer() -> None:
+    assert {room_of(own_module(file)) for file in FILES} == set().union(APART, *LAYERS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_imports_point_down_only(file: Path) -> None:
-    ours = {name.split(".")[1] for name in imported(file) if name.startswith(f"{NAME}.")}
+    room = room_of(own_module(file))
+    depth = next((depth for depth, rooms in enumerate(LAYERS) if room in rooms), len(LAYERS))
+    below = set().union(*LAYERS[depth + 1 :])
 
-    assert ours <= MAY_IMPORT[part_of(file)] | {part_of(file), "__version__"}
+    assert imported_rooms(file) - below == set()
 
 
-@pytest.mark.parametrize("part", sorted(KNOW_NO_AIRFLOW))
-def test_the_parts_below_know_no_airflow(part: str) -> None:
-    found = {
-        name
-        for file in FILES
-        if part_of(file) == part
-        for name in imported(file)
-        if name.split(".")[0] == "airflow"
-    }
+@pytest.mark.parametrize("room", sorted(KNOW_NO_AIRFLOW))
+def test_the_rooms_below_know_no_airflow(room: str) -> None:
+    files = [file for file in FILES if room_of(own_module(file)) == room]
 
-    assert found == set()
+    assert files
+    assert {name for file in files for name in imported(file) if name.partition(".")[0] == "airflow"} == set()
+    assert set().union(*map(imported_rooms, files)) <= KNOW_NO_AIRFLOW
 
 
 def test_one_module_imports_httpx() -> None:

@@ -64,7 +64,7 @@ def test_what_a_person_refuses_is_not_bought(system: System, runs: dict[str, str
     answer(system, runs["refused"], "approve", "Reject")
 
     assert ended(system, runs["refused"]) == {
-        "forecast": "success",
+        "estimate": "success",
         "approve": "success",
         "posters": "skipped",
         "choose": "skipped",

@@ -326,6 +326,12 @@ def test_a_template_that_would_leave_out_a_rows_own_prompt_is_refused() -> None:
     assert finding.startswith("row 1: has a prompt of its own")
 
 
+def test_a_prompt_that_is_not_used_and_a_column_that_is_missing_are_found_at_once() -> None:
+    (finding,) = findings([{"prompt": "a cat"}], prompt="A {style} poster")
+    assert "has a prompt of its own" in finding
+    assert "has nothing for {style}" in finding
+
+
 @pytest.mark.parametrize("row", [{"product": "tea"}, {"product": "tea", "style": None}])
 def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has(row: dict[str, object]) -> None:
     assert findings([row], prompt="A {style} poster of {product}") == [
@@ -336,6 +342,16 @@ def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has(row: dict[str
 def test_a_column_of_the_template_that_holds_a_list_is_one_fault() -> None:
     (finding,) = findings([{"style": []}], prompt="A {style} poster")
     assert finding.count("style") == 1
+
+
+def test_a_rows_own_prompt_that_holds_a_list_cannot_be_filled_in() -> None:
+    (finding,) = findings([{"prompt": ["a cat"]}], prompt="{prompt}, in oil")
+    assert finding.startswith("row 1: column 'prompt' is of type list")
+
+
+def test_a_row_with_a_bad_column_is_named_as_the_same_image_too() -> None:
+    found = findings([{"prompt": "p", "tags": []}, "p"])
+    assert [line.split(":")[0] for line in found] == ["row 1", "row 2"]
 
 
 def test_key_size_and_seed_may_stand_in_a_template() -> None:

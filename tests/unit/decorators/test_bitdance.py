@@ -380,9 +380,9 @@ def test_an_output_path_is_required() -> None:
         bitdance_task(endless)()
 
 
-def test_what_a_function_will_return_cannot_be_planned(local: LocalService, output: Path) -> None:
+def test_what_a_function_will_return_cannot_be_estimated(local: LocalService, output: Path) -> None:
     with pytest.raises(exceptions.InputError, match=r"What draw\(\) will return is not known"):
-        returning("A teapot", output).plan(context())
+        returning("A teapot", output).estimate(context())
 
 
 # XComs

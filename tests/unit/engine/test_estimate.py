@@ -18,7 +18,7 @@ def seen(world: World, wanted: list[Wanted], **policy: Any) -> Estimate:
     context = world.context(**policy)
     disk = dict(world.disk)
     said = run(estimate(context.client, context.records, context.images, context.policy, wanted))
-    assert world.disk == disk, "a forecast writes nothing"
+    assert world.disk == disk, "an estimate writes nothing"
     return said
 
 

@@ -130,7 +130,7 @@ def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
     with pytest.raises(exceptions.PredictionTimeoutError) as caught:
         hook.generate(prompt=PROMPT)
     (task,) = service.predictions()
-    assert f"Looking at prediction {task['id']} failed" in str(caught.value)
+    assert f"Polling prediction {task['id']} failed" in str(caught.value)
     assert (caught.value.retry_helps, caught.value.paid) == (False, Paid.YES)
     assert len(service.requests()) == 1 + looks
 

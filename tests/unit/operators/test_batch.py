@@ -265,10 +265,10 @@ def test_two_runs_that_want_the_same_key_for_different_images_do_not_mix(
     assert shown(output)["p-0"] == "A drawing of a teapot"
 
 
-def test_a_plan_counts_what_is_there(local: LocalService, output: Path) -> None:
+def test_an_estimate_counts_what_is_there(local: LocalService, output: Path) -> None:
     batch(output, items=PRODUCTS[:2], seed=7).execute(context())
 
-    said = str(batch(output, seed=7).plan(context(run_id="another")))
+    said = str(batch(output, seed=7).estimate(context(run_id="another")))
 
     assert said.startswith("2 reused, 1 to buy, about $0.01")
 

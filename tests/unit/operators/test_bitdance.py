@@ -936,30 +936,32 @@ def test_a_retry_goes_on_with_its_plan_and_says_so_where_the_prompt_has_changed(
     assert ("It goes on with its plan" in capsys.readouterr().out) == (prompt != " ")
 
 
-# Plan mode
+# Estimates
 
 
-def test_a_plan_says_what_the_task_would_do_and_spends_nothing(local: LocalService, output: Path) -> None:
+def test_an_estimate_says_what_the_task_would_do_and_spends_nothing(
+    local: LocalService, output: Path
+) -> None:
     asked = operator(output, prompt="Cover of {{ ds }}", seed=7)
     again = {**context(), "ds": "2026-11-22"}
 
-    assert str(asked.plan(again)) == "0 reused, 1 to buy, about $0.01"
+    assert str(asked.estimate(again)) == "0 reused, 1 to buy, about $0.01"
     assert (local.requests(), output.exists()) == ([], False)
     assert asked.prompt == "Cover of {{ ds }}", "the operator itself stays as it was"
 
     operator(output, prompt="Cover of 2026-11-22", seed=7).execute(context())
 
-    assert str(asked.plan(again)) == "1 reused, 0 to buy, about $0.00"
+    assert str(asked.estimate(again)) == "1 reused, 0 to buy, about $0.00"
 
 
-def test_a_plan_is_of_its_own_task_whoever_asks(local: LocalService, output: Path) -> None:
+def test_an_estimate_is_of_its_own_task_whoever_asks(local: LocalService, output: Path) -> None:
     operator(output).execute(context())
     other = context()
     other["ti"].task_id, other["ti"].map_index = "ask", 3
 
-    assert operator(output).plan(other).reuse == 1
+    assert operator(output).estimate(other).reuse == 1
 
 
-def test_a_plan_of_bad_input_says_what_is_allowed(local: LocalService, output: Path) -> None:
+def test_an_estimate_of_bad_input_says_what_is_allowed(local: LocalService, output: Path) -> None:
     with pytest.raises(exceptions.InputError, match="1:1, 16:9"):
-        operator(output, size="huge").plan(context())
+        operator(output, size="huge").estimate(context())
