@@ -102,7 +102,7 @@ class _Checked:
             return
         for number in range(variants):
             request = self.request
-            if request.seed != -1:
+            if request.seed is not None and request.seed != -1:
                 request = request.model_copy(update={"seed": request.seed + number})
             yield Item(f"{self.key}-v{number + 1}", request, self.columns, self.number, self.key)
 
@@ -180,7 +180,7 @@ class _Asked:
             return
         # Without a prompt there is no request, and the rest of the row is checked all the same.
         checked.request = None if prompt is None else request
-        if request.seed + self._variants - 1 > MAX_SEED:
+        if request.seed is not None and request.seed + self._variants - 1 > MAX_SEED:
             checked.faults.append(f"seed {request.seed} leaves no room for {self._variants} variants")
 
 

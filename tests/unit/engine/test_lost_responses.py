@@ -18,7 +18,7 @@ from airflow_provider_bitdance.engine.lost_responses import (
     resolve_intents,
 )
 from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, Paid
-from airflow_provider_bitdance.records import Intended, Planned, Status, Submitted
+from airflow_provider_bitdance.records import Intended, NotCreated, Planned, Status, Submitted
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 
@@ -230,6 +230,20 @@ def test_the_same_request_twice_in_the_history_is_told(
     with caplog.at_level(logging.WARNING):
         assert settled(world, process) == ["submitted"]
     assert "more than once; collectable: pred-2" in caplog.text
+
+
+def test_a_loss_is_not_explained_by_a_prediction_that_a_later_intent_may_need(world: World) -> None:
+    """Each prediction stands for one loss: the oldest first, for only an early intent can have made it."""
+    process = left_open(world, "early", "late")
+    process.journal.append(world.clock.now, NotCreated(key="late", reason="429"))
+    world.api.create(SENT)  # for the early one
+    world.clock.now += 60
+    process.journal.append(world.clock.now, Intended(keys=("late",)))
+    world.api.create(SENT)  # for the late one
+    run(resolve_intents(process, process.journal, {"early"}))
+    run(resolve_intents(process, process.journal, {"late"}))
+    images = process.journal.state.images
+    assert {key: image.possibly_paid for key, image in images.items()} == {"early": 1, "late": 1}
 
 
 UNREADABLE: dict[str, httpx.Response | Exception] = {
