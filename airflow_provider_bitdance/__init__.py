@@ -4,4 +4,4 @@ Import the hook, the operator and the trigger from their modules, as with every 
 file holds the version and nothing else, so that importing it costs nothing.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -45,7 +45,7 @@ def derived_key(request: ImageRequest) -> str:
     Only the request counts and no free column: an image is found again when a column is added or a row's
     "updated_at" moves, and a changed request never replaces the image of the old one.
     """
-    asked = json.dumps(request.model_dump(), sort_keys=True)
+    asked = json.dumps(request.identity(), sort_keys=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
     return f"{words}-{digest}" if words else digest

@@ -114,7 +114,9 @@ class _Checked:
         assert self.key is not None
         assert self.request is not None
         for number in range(variants):
-            seed = -1 if self.request.seed == -1 else self.request.seed + number
+            seed = self.request.seed
+            if seed is not None and seed != -1:
+                seed += number
             request = self.request.model_copy(update={"seed": seed})
             suffix, variant_of = (f"-v{number + 1}", self.key) if variants > 1 else ("", None)
             yield Item(self.key + suffix, request, self.columns, self.number, variant_of)
@@ -175,7 +177,7 @@ def _request(checked: _Checked, row: Mapping[object, object], batch: _Batch) -> 
         checked.faults.append(error.what)
         checked.allowed += (error.allowed or "").split("; ")
         return None
-    if request.seed + batch.variants - 1 > MAX_SEED:
+    if request.seed is not None and request.seed + batch.variants - 1 > MAX_SEED:
         checked.faults.append(f"seed {request.seed} leaves no room for {batch.variants} variants")
     return None if prompt is None else request
 

@@ -168,9 +168,9 @@ def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | Ta
         return Mine()
     if facts.is_same and facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint:
         return Reuse(facts.receipt)
-    theirs = holder.images.get(held.key) if holder is not None else None
-    if holder is None or theirs is None:
+    if holder is None or held.key not in holder.images:
         return Mine()
+    theirs = holder.images[held.key]
     if theirs.status is Status.STORED:
         # With the same request its file is gone, or is another's by now: it is bought anew.
         return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()

@@ -8,6 +8,7 @@ more than a cent. A response lost just now and an intent found after a crash tak
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 from collections import defaultdict
@@ -20,6 +21,7 @@ from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import IntentFacts, Proof, decide_intent
 from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, RecordError
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
+from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
@@ -54,9 +56,13 @@ async def resolve_intents(context: JobContext, journal: Journal, keys: Collectio
     while intents := _open_intents(journal, keys):
         pause = await _search_patiently(context, journal, intents, searches)
         if pause is None:
-            return
+            break
         searches += 1
         await context.clock.sleep(pause)
+    # The process that made an intent may have its response by now, though it was replaced. Then the budget
+    # counts it. If a note cannot be read now, the next process and reconcile read it.
+    with contextlib.suppress(RecordError):
+        await asyncio.to_thread(journal.read_notes)
 
 
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
@@ -132,7 +138,9 @@ async def _carry_out(
                     "The history has the same request more than once; collectable: %s", ", ".join(more)
                 )
         case decisions.Lost(doubtful):
-            context.coordination.doubted.add(doubtful[-1])  # it can be one purchase only
+            # It can be one purchase only. The oldest is taken: a newer one may be that of an intent which
+            # another purchase of this process has written since, and which the oldest cannot be.
+            context.coordination.doubted.add(doubtful[0])
             count = len(doubtful)
             reason = f"The API does not show whether it is among what was made then ({count} in the history)"
             await _give_up(context, journal, image, reason, doubtful)
@@ -163,7 +171,8 @@ def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -
     entries = defaultdict[str, list[str]](list)
     for name in context.records.names(run):
         entries[name.rpartition("/")[0]].append(name)
-    entries.pop(journal.job.folder, None)
+    for own in (journal.job.folder, journal.job.folder + NOTES):
+        entries.pop(own, None)
     left = set(ids)
     for names in entries.values():
         for name in sorted(names, reverse=True):
@@ -171,7 +180,8 @@ def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -
             left -= {id_ for id_ in left if id_.encode() in entry}
             if not left:
                 return ids
-            if _written_at(entry) < since - CLOCKS_MAY_DIFFER:
+            # Notes are not in the order of their time; there are few.
+            if _written_at(entry) < since - CLOCKS_MAY_DIFFER and not is_note(name):
                 break
     return ids - left
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow_provider_bitdance.records import Adopted, Failed, JobState, Lost, Orphaned, Stored, Submitted
+from airflow_provider_bitdance.records import Adopted, Failed, JobState, Lost, Stored, Submitted
 from airflow_provider_bitdance.records.events import Event
 
 PREFIX = "bitdance"
@@ -24,7 +24,7 @@ def counts(events: tuple[Event, ...], state: JobState) -> Iterator[tuple[str, in
                 yield f"{PREFIX}.estimated_cost_micro_usd", round(cost * 1e6)
             case Adopted():
                 yield f"{PREFIX}.adopted", 1
-            case Lost() | Orphaned():
+            case Lost():
                 yield f"{PREFIX}.possibly_paid", 1
             case Stored(reused=True):
                 yield f"{PREFIX}.reused", 1

@@ -36,7 +36,7 @@ from airflow_provider_bitdance.exceptions import (
     StorageError,
     TaskKilledError,
 )
-from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Orphaned, Status, Submitted
+from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Status, Submitted
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
@@ -142,7 +142,7 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
             context.log.warning("%s Trying again in %.0f s", error.what, pause)
         await context.clock.sleep(pause)
     context.tell(
-        "Bought prediction %s, about $%.4g: %s, seed %d, %r",
+        "Bought prediction %s, about $%.4g: %s, seed %s, %r",
         prediction_id,
         image.plan.estimated_cost_usd,
         image.plan.request.size,
@@ -154,8 +154,13 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
 async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> None:
     """Tell the process that has taken over what was bought without it: this one slept through the change."""
     with contextlib.suppress(RecordError):
-        orphan = Orphaned(key=bought.key, prediction_id=bought.prediction_id, intent=intent)
-        await asyncio.to_thread(context.journal.note, context.clock.time(), orphan)
+        await asyncio.to_thread(
+            context.journal.note,
+            context.clock.time(),
+            key=bought.key,
+            prediction_id=bought.prediction_id,
+            intent=intent,
+        )
 
 
 async def _submit(

@@ -11,7 +11,7 @@ from airflow_provider_bitdance.engine.download import may_be_bought_anew, record
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
 from airflow_provider_bitdance.engine.takeover import check_is_latest
-from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, Paid, StorageError
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, Paid, RecordError, StorageError
 from airflow_provider_bitdance.records import Adopted, Failed, Intended, Status, Stored
 from airflow_provider_bitdance.records.events import Claimed, Event
 from airflow_provider_bitdance.redaction import shorten
@@ -31,6 +31,10 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
         left_open = await _claim(context, wanted)
         dispatcher = Dispatcher(context)
         await dispatcher.run(left_open=left_open)
+        # A process that slept through this one's claim may have left a note of what it bought. Where it
+        # cannot be read now, the next process and reconcile read it.
+        with contextlib.suppress(RecordError):
+            await asyncio.to_thread(context.journal.read_notes)
         outcome = await job_result(context, dispatcher)
         if isinstance(outcome, Finished):
             stopped = [outcome.stopped] if outcome.stopped else list(outcome.failures.values())

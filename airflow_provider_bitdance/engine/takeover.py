@@ -11,6 +11,7 @@ import math
 import re
 from datetime import UTC, datetime
 
+from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.exceptions import (
@@ -50,8 +51,10 @@ def check_is_latest(context: JobContext) -> None:
 
     :raises InputError: It is such a one.
     """
+    # Two plans within the margin may be of two workers, and the later one of the clock that is behind.
+    planned_at = context.journal.state.planned_at + CLOCK_MARGIN
     for other in _earlier(context):
-        if context.journal.state.planned_at < other.state.planned_at < math.inf:
+        if planned_at < other.state.planned_at < math.inf:
             raise InputError(
                 "The task was cleared, and its max_tries is that of a plan before the last one: "
                 f"{context.journal.uri}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records import (
@@ -17,22 +19,24 @@ from airflow_provider_bitdance.records import (
     Job,
     JobState,
     Lost,
-    Orphaned,
+    Note,
     Status,
     Submitted,
-    fold,
 )
 from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import FORMAT, Entry, Event
+from airflow_provider_bitdance.records.events import Entry, Event
+from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
+from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
 from airflow_provider_bitdance.records.receipts import FORMAT as RECEIPT_FORMAT
 from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.state import fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
 """Files read at once: a store far away takes tens of milliseconds for each."""
 BOUGHT_TOO = "a process that had been replaced bought it, too"
-_ENTRY = re.compile(r"(jobs/.+)/(\d{6,})\.json")
+_ENTRY = re.compile(r"(jobs/.+/generation=\d+)/(\d{6,})\.json")
 _RECEIPT = re.compile(r"receipts/[^/.][^/]*\.json")
 
 T = TypeVar("T")
@@ -155,94 +159,100 @@ def read_records(records: Folder) -> Records:
     :raises StorageError: The store failed.
     """
     journals: Counter[str] = Counter()
+    notes: dict[str, list[str]] = defaultdict(list)
     for name in records.names("jobs"):
         if match := _ENTRY.fullmatch(name):
             journals[match[1]] = max(journals[match[1]], int(match[2]))
+        elif is_note(name):
+            notes[name.rpartition("/")[0].removesuffix(NOTES)].append(name)
+    listed = [(name, last, notes[name]) for name, last in sorted(journals.items())]
+    one_long = Lock()
     receipts = [name for name in records.names("receipts") if _RECEIPT.fullmatch(name)]
     findings: list[Finding] = []
     with ThreadPoolExecutor(READERS) as pool:
-        jobs = pool.map(lambda item: _or_finding(_read_listed, records, *item), sorted(journals.items()))
+        jobs = pool.map(lambda item: _or_finding(_read_listed, records, *item, one_long), listed)
         stored = pool.map(lambda name: _or_finding(_read_receipt, records, name), sorted(receipts))
         good_jobs, good_receipts = list(_good(jobs, findings)), list(_good(stored, findings))
     good_jobs.sort(key=lambda record: (record.job.dag_id, record.job.task_id, record.job.map_index))
     return Records(records.uri, tuple(good_jobs), tuple(good_receipts), tuple(findings))
 
 
-def read_job(records: Folder, name: str) -> JobRecord | None:
+def _read_listed(
+    records: Folder, name: str, last: int, notes: list[str], one_long: AbstractContextManager[Any]
+) -> JobRecord | None:
     """Read one journal; ``None`` where its own task has written nothing into it.
 
     :param name: The journal's folder below the records path.
-    :raises RecordUnreadableError: An entry is damaged or of a newer format.
-    :raises StorageError: The store failed.
+    :param last: Number of the last entry that was listed.
+    :param notes: Names of the notes beside it.
+    :param one_long: Held while a long journal is read: that takes many threads of its own.
     """
-    state, entries = JobState(), []
-    while (data := records.read(file := f"{name}/{state.number + 1:06}.json")) is not None:
-        entry = read_record(Entry, data, newest=FORMAT, uri=uri_of(records, file))
-        state = fold(state, entry)
-        entries.append(entry)
+    with one_long if last > READ_AHEAD else nullcontext():
+        entries = list(read_entries(records, name))
+    state = fold_all(JobState(), entries)
+    if state.number < last:
+        raise RecordUnreadableError(f"Entry {state.number + 1} of {last} is missing")
+    state = fold_notes(state, read_notes(records, notes))
     # Another task, or a later generation of this one, may have written here, too: to stop it.
     own = [entry.writer for entry in entries if entry.writer.job.folder == name]
     if not own:
         return None
+    left = [note for image in state.images.values() for note in image.notes]
+    named = [event for _, event in _events(entries) if isinstance(event, Submitted | Adopted)]
     return JobRecord(
         uri=uri_of(records, name),
         job=own[-1].job,
         last_try=own[-1].try_number,
         state=state,
-        purchases=tuple(_purchases(state, own[-1].job, entries)),
-        losses=tuple(_losses(state, own[-1].job, entries)),
-        predictions=frozenset(
-            event.prediction_id
-            for _, event in _events(entries)
-            if isinstance(event, Submitted | Adopted | Orphaned)
-        ),
+        purchases=tuple(_purchases(state, own[-1].job, entries, left)),
+        losses=tuple(_losses(state, own[-1].job, entries, left)),
+        predictions=frozenset(item.prediction_id for item in (*named, *left)),
     )
 
 
-def _purchases(state: JobState, job: Job, entries: list[Entry]) -> Iterator[Purchase]:
-    """Yield what was bought, each prediction once: history may prove one that its process then notes, too."""
-    seen = set()
-    for entry, event in _events(entries):
-        if isinstance(event, Submitted | Orphaned) and event.prediction_id not in seen:
-            seen.add(event.prediction_id)
-            cost = state.images[event.key].plan.estimated_cost_usd
-            yield Purchase(event.prediction_id, job, entry.time.timestamp(), cost)
+def _purchases(state: JobState, job: Job, entries: list[Entry], notes: list[Note]) -> Iterable[Purchase]:
+    """Return what was bought, each prediction once: the history may prove one that is noted, too."""
+    bought = [
+        (event.prediction_id, event.key, entry.time)
+        for entry, event in _events(entries)
+        if isinstance(event, Submitted)
+    ]
+    bought += [(note.prediction_id, note.key, note.time) for note in notes]
+    found: dict[str, Purchase] = {}
+    for prediction_id, key, time in bought:
+        cost = state.images[key].plan.estimated_cost_usd
+        found.setdefault(prediction_id, Purchase(prediction_id, job, time.timestamp(), cost))
+    return sorted(found.values(), key=lambda purchase: purchase.bought_at)
 
 
-def _losses(state: JobState, job: Job, entries: list[Entry]) -> Iterable[Loss]:
+def _losses(state: JobState, job: Job, entries: list[Entry], notes: list[Note]) -> Iterable[Loss]:
     """Return the intents that were possibly paid and gave the job no prediction, each once."""
-    submitted = {event.prediction_id for _, event in _events(entries) if isinstance(event, Submitted)}
+    submitted: set[str] = set()
     intents: Counter[str] = Counter()
     intended_at: dict[tuple[str, int], float] = {}
-    found: dict[tuple[str, int], Loss] = {}
+    lost: dict[tuple[str, int], tuple[str, str]] = {}
     for entry, event in _events(entries):
-        now = entry.time.timestamp()
         if isinstance(event, Intended):
             intents.update(event.keys)
-            intended_at |= {(key, intents[key]): now for key in event.keys}
-            continue
-        if isinstance(event, Lost):
-            intent, reason, prediction_id = intents[event.key], event.reason, ""
-        elif isinstance(event, Orphaned) and event.prediction_id not in submitted:
-            # The process that had been replaced tells what became of an intent that was taken for lost.
-            intent, reason, prediction_id = event.intent, BOUGHT_TOO, event.prediction_id
-        else:
-            continue
-        plan, when = state.images[event.key].plan, intended_at.get((event.key, intent), now)
+            intended_at |= {(key, intents[key]): entry.time.timestamp() for key in event.keys}
+        elif isinstance(event, Submitted):
+            submitted.add(event.prediction_id)
+        elif isinstance(event, Lost):
+            lost[event.key, intents[event.key]] = event.reason, ""
+    # What became of an intent that was taken for lost, by the process that made it.
+    lost |= {
+        (note.key, note.intent): (BOUGHT_TOO, note.prediction_id)
+        for note in notes
+        if note.prediction_id not in submitted
+    }
+    for (key, intent), (reason, prediction_id) in lost.items():
+        plan, when = state.images[key].plan, intended_at.get((key, intent), state.time)
         cost = plan.estimated_cost_usd
-        found[event.key, intent] = Loss(job, event.key, plan.request, when, cost, reason, prediction_id)
-    return found.values()
+        yield Loss(job, key, plan.request, when, cost, reason, prediction_id)
 
 
 def _events(entries: list[Entry]) -> Iterator[tuple[Entry, Event]]:
     return ((entry, event) for entry in entries for event in entry.events)
-
-
-def _read_listed(records: Folder, name: str, last: int) -> JobRecord | None:
-    record = read_job(records, name)
-    if record is not None and record.state.number < last:
-        raise RecordUnreadableError(f"Entry {record.state.number + 1} of {last} is missing")
-    return record
 
 
 def _read_receipt(records: Folder, name: str) -> StoredReceipt | None:

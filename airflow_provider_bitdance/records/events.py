@@ -1,7 +1,9 @@
 """The journal's format: entries and the events in them, as they lie on disk.
 
-Format 1. A change that an older reader would misread raises :data:`FORMAT`; readers stop at a format newer
-than theirs and never write over it.
+Format 2. A change that an older reader would misread raises :data:`FORMAT`; readers stop at a format newer
+than theirs and never write over it. Format 1, of 0.1.0, had two more events, which are read and never
+written: ``snapshot``, which repeated what the entries before it say, and ``orphaned``, which is a note in a
+file of its own now (``notes.py``).
 """
 
 from __future__ import annotations
@@ -10,12 +12,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from airflow_provider_bitdance.storage.naming import safe_name
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
-FORMAT = 1
+FORMAT = 2
 """Version of the entries' format. An entry of a newer one stops its reader."""
 
 _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON would hold a null instead
@@ -110,7 +119,7 @@ class PlannedImage(BaseModel):
 
     :param key: Its name within the job.
     :param request: What is sent; its seed is never -1.
-    :param seed_asked: The seed as the user asked for it, -1 for any.
+    :param seed_asked: The seed as the user asked for it, -1 for any; ``None`` for a model that takes none.
     :param fingerprint: Identity of what was asked.
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
@@ -118,13 +127,14 @@ class PlannedImage(BaseModel):
     :param possibly_paid: Answers that were lost before the task was cleared.
     :param columns: The free columns of a batch's item, for its manifest.
     :param variant_of: The key of the item's row, where the row has several variants.
+    :param prompt_asked: The prompt as the user asked for it, where another one is sent.
     """
 
     model_config = _strict
 
     key: str
     request: ImageRequest
-    seed_asked: int
+    seed_asked: int | None
     fingerprint: str
     stem: str
     extension: str = ""
@@ -133,6 +143,15 @@ class PlannedImage(BaseModel):
     estimated_cost_usd: float
     columns: dict[str, str | int | float | bool | None] = {}
     variant_of: str | None = None
+    prompt_asked: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the prompt as asked where it is the one that is sent."""
+        fields: dict[str, Any] = whole(self)
+        if self.prompt_asked is None:
+            del fields["prompt_asked"]
+        return fields
 
 
 class Planned(BaseModel):
@@ -205,9 +224,7 @@ class Lost(BaseModel):
 
 
 class Orphaned(BaseModel):
-    """A process that had been replaced bought this all the same: it slept while its submission was under way.
-
-    Counted as possibly paid. The only event that a process may write without having claimed the journal.
+    """Of format 1: a process that had been replaced bought this all the same. Alone in its entry; a note now.
 
     :param intent: Which intent of the image it was, counted from 1.
     """
@@ -251,49 +268,7 @@ class Failed(BaseModel):
     reason: str
 
 
-class ImageSnapshot(BaseModel):
-    """What a snapshot says of one image: the fields of its state, without its plan and its defaults."""
-
-    model_config = _strict
-
-    status: Status
-    intent: int = 0
-    intended_at: float = 0.0
-    request: ImageRequest | None = None
-    prediction_id: str = ""
-    submitted_at: float = 0.0
-    bought_by: Job | None = None
-    receipt: str = ""
-    reused: bool = False
-    failure: Failure | None = None
-    failed_in_try: int = 0
-    reason: str = ""
-    purchases: int = 0
-    unanswered: tuple[int, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is as it is by default: most of it, in a journal of thousands of images."""
-        return {
-            name: value for name, value in whole(self).items() if value not in ("", 0, None, False, [], ())
-        }
-
-
-class Snapshot(BaseModel):
-    """The state after this entry's other events, so that a long journal need not be read from its start.
-
-    :param images: By key; those that are planned only are left out.
-    """
-
-    model_config = _strict
-    event: Literal["snapshot"] = "snapshot"
-    deadline: float
-    window: int | None = None
-    blocked_until: float = 0.0
-    images: dict[str, ImageSnapshot]
-
-
-ImageEvent = Submitted | Adopted | NotCreated | Lost | Orphaned | Stored | Failed
+ImageEvent = Submitted | Adopted | NotCreated | Lost | Stored | Failed
 Event = Annotated[
     Claimed
     | Rested
@@ -305,8 +280,7 @@ Event = Annotated[
     | Lost
     | Orphaned
     | Stored
-    | Failed
-    | Snapshot,
+    | Failed,
     Field(discriminator="event"),
 ]
 
@@ -322,7 +296,15 @@ class Entry(BaseModel):
     writer: Owner
     events: tuple[Event, ...] = Field(min_length=1)
 
-    @property
-    def is_note(self) -> bool:
-        """Whether this only adds to what is known, and takes the journal from nobody."""
-        return all(isinstance(event, Orphaned) for event in self.events)
+    @model_validator(mode="before")
+    @classmethod
+    def _without_snapshot(cls, fields: Any) -> Any:
+        """Skip the snapshot of an entry of format 1: all entries are read, and it says nothing else."""
+        if isinstance(fields, dict) and fields.get("format") == 1 and isinstance(fields.get("events"), list):
+            events = [event for event in fields["events"] if not _is_snapshot(event)]
+            return {**fields, "events": events}
+        return fields
+
+
+def _is_snapshot(event: object) -> bool:
+    return isinstance(event, dict) and event.get("event") == "snapshot"

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.exceptions import FencedError
 from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import (
-    FORMAT,
-    Claimed,
-    Entry,
-    Event,
-    Job,
-    Orphaned,
-    Owner,
-    Snapshot,
-)
-from airflow_provider_bitdance.records.state import JobState, at_snapshot, fold, snapshot_of
+from airflow_provider_bitdance.records.events import FORMAT, Claimed, Entry, Event, Job, Owner
+from airflow_provider_bitdance.records.notes import Note, list_notes, read_notes, write_note
+from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
 
-SNAPSHOT_FROM = 50
-"""Jobs of so many images have snapshots: in every entry whose number is a multiple of the next."""
-SNAPSHOT_EVERY = 64
-_NUMBER = re.compile(r"/(\d{6,})\.json$")
+READ_AHEAD = 64
+"""Entries of a long journal that are read at once. With 32, a job of 10,000 images takes more than 15 s to
+enter on a store that takes 30 ms an operation; 128 threads are no quicker (``benchmarks/reentry.py``)."""
 
 
 class Journal:
@@ -50,28 +44,24 @@ class Journal:
     def load(self) -> JobState:
         """Read what has been written since the last look, and return the state.
 
-        :raises RecordUnreadableError: An entry is damaged or of a newer format. Nothing is overwritten.
+        :raises RecordUnreadableError: A record is damaged or of a newer format. Nothing is overwritten.
         :raises StorageError: The store failed.
         """
-        while (entry := self._read(self.state.number + 1)) is not None:
-            had_a_plan = bool(self.state.images)
-            self.state = fold(self.state, entry)
-            if not had_a_plan and len(self.state.images) >= SNAPSHOT_FROM:
-                self._leap()
-        return self.state
+        new = read_entries(self._folder, self.job.folder, after=self.state.number)
+        self.state = fold_all(self.state, new)
+        return self.read_notes()
 
-    def _leap(self) -> None:
-        """Go on from the last snapshot, where there is one: the entries before it need not be read."""
-        numbers = [
-            int(match[1]) for name in self._folder.names(self.job.folder) if (match := _NUMBER.search(name))
-        ]
-        last = max(numbers, default=0)
-        for number in range(last - last % SNAPSHOT_EVERY, self.state.number, -SNAPSHOT_EVERY):
-            entry = self._read(number)
-            snapshot = entry.events[-1] if entry else None
-            if entry is not None and isinstance(snapshot, Snapshot):
-                self.state = at_snapshot(self.state, entry, snapshot)
-                return
+    def read_notes(self) -> JobState:
+        """Read what replaced processes have bought, where there may be such, and return the state.
+
+        :raises RecordUnreadableError: A note is damaged or of a newer format.
+        :raises StorageError: The store failed.
+        """
+        if self.state.may_have_notes:  # else no listing: most journals are of one process at a time
+            notes = read_notes(self._folder, list_notes(self._folder, self.job.folder))
+            with self._turn:
+                self.state = fold_notes(self.state, notes)
+        return self.state
 
     def claim(self, deadline: float, now: float, *events: Event) -> JobState:
         """Become the job's writer. The events, if any, go into the same entry.
@@ -91,30 +81,33 @@ class Journal:
         with self._turn:
             last = self.state.writer
             if last and last.token != self.writer.token:
-                raise self._fenced()  # a note has made this process read on
+                raise self._fenced()  # this process has read on since it was replaced
             return self._append(now, *events)
 
     def _append(self, now: float, *events: Event) -> JobState:
         left = events
         while left and (found := self._write(now, left)) is not None:
-            if found.writer.token == self.writer.token:
-                # Written although the store said that it failed, or that it took too long.
-                left = tuple(event for event in left if event not in found.events)
-            elif not found.is_note:
+            if found.writer.token != self.writer.token:
                 raise self._fenced()
+            # Written although the store said that it failed, or that it took too long.
+            left = tuple(event for event in left if event not in found.events)
             self.state = fold(self.state, found)
         return self.state
 
-    def note(self, now: float, *events: Orphaned) -> None:
-        """Add to the journal as a process that has been replaced; the one that has claimed it goes on.
+    def note(self, now: float, *, key: str, prediction_id: str, intent: int) -> None:
+        """Leave a note of what was bought, as a process that has been replaced; it changes no entry.
 
+        :param intent: Which intent of the image it was, counted from 1.
         :raises StorageError: The store failed; nothing is known to be written.
         """
-        with self._turn:
-            while (found := self._write(now, events)) is not None:
-                self.state = fold(self.state, found)
-                if found.events == events:
-                    return
+        note = Note(
+            time=datetime.fromtimestamp(now, UTC),
+            owner=self.writer,
+            key=key,
+            prediction_id=prediction_id,
+            intent=intent,
+        )
+        write_note(self._folder, note)
 
     def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
@@ -124,11 +117,10 @@ class Journal:
         :raises FencedError: One has.
         """
         number = self.state.number + 1
-        while (entry := self._read(number)) is not None:
-            # An entry of ours is written at this moment, in another thread.
-            if entry.writer.token != self.writer.token and not entry.is_note:
+        while (entry := read_entry(self._folder, self.job.folder, number)) is not None:
+            if entry.writer.token != self.writer.token:
                 raise self._fenced()
-            number += 1
+            number += 1  # an entry of ours is written at this moment, in another thread
 
     def _fenced(self) -> FencedError:
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
@@ -138,24 +130,63 @@ class Journal:
         number = self.state.number + 1
         entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.writer, events=events)
         after = fold(self.state, entry)
-        if number % SNAPSHOT_EVERY == 0 and len(after.images) >= SNAPSHOT_FROM and not entry.is_note:
-            entry = entry.model_copy(update={"events": (*events, snapshot_of(after))})
         try:
-            self._folder.create(self._name(number), entry.model_dump_json(indent=1).encode())
+            name = _entry_name(self.job.folder, number)
+            self._folder.create(name, entry.model_dump_json(indent=1).encode())
         except FileExistsError:
-            found = self._read(number)
+            found = read_entry(self._folder, self.job.folder, number)
             if found is None:  # taken, and not to be seen yet
                 raise self._fenced() from None
             return found
         self.state = after
         return None
 
-    def _read(self, number: int) -> Entry | None:
-        name = self._name(number)
-        data = self._folder.read(name)
-        if data is None:
-            return None
-        return read_record(Entry, data, newest=FORMAT, uri=uri_of(self._folder, name))
 
-    def _name(self, number: int) -> str:
-        return f"{self.job.folder}/{number:06}.json"
+def read_entry(folder: Folder, journal: str, number: int) -> Entry | None:
+    """Read one entry of a journal; ``None`` where there is none of this number.
+
+    :param journal: The journal's folder.
+    :raises RecordUnreadableError: It is damaged or of a newer format.
+    :raises StorageError: The store failed.
+    """
+    name = _entry_name(journal, number)
+    data = folder.read(name)
+    return None if data is None else read_record(Entry, data, newest=FORMAT, uri=uri_of(folder, name))
+
+
+def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[Entry]:
+    """Yield the entries of a journal in their order, up to the first that is missing.
+
+    A short journal, as most are, is read entry by entry: a store charges for a read that finds nothing, too.
+    The longer a journal turns out to be, the more is read ahead, up to :data:`READ_AHEAD` entries at once.
+    An entry beyond a missing number does not count: it was written after that number was read.
+
+    :param journal: The journal's folder.
+    :param after: Begin after this number.
+    :raises RecordUnreadableError: An entry is damaged or of a newer format.
+    :raises StorageError: The store failed.
+    """
+    with ExitStack() as stack:
+        pool: ThreadPoolExecutor | None = None
+        ahead = deque[Future[Entry | None]]()
+        last = read = after
+        while True:
+            window = min((read - after) // 2, READ_AHEAD)
+            if window < 2 and not ahead:
+                last += 1
+                entry = read_entry(folder, journal, last)
+            else:
+                if pool is None:
+                    pool = stack.enter_context(ThreadPoolExecutor(READ_AHEAD, "bitdance-journal"))
+                while len(ahead) < window:
+                    last += 1
+                    ahead.append(pool.submit(read_entry, folder, journal, last))
+                entry = ahead.popleft().result()
+            if entry is None:
+                return
+            read += 1
+            yield entry
+
+
+def _entry_name(journal: str, number: int) -> str:
+    return f"{journal}/{number:06}.json"

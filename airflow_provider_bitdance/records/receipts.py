@@ -9,7 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from airflow_provider_bitdance.records.codec import read_record
 from airflow_provider_bitdance.records.events import Owner
@@ -19,7 +25,7 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 __all__ = ["Receipt", "Receipts"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Receipt(BaseModel):
@@ -28,10 +34,13 @@ class Receipt(BaseModel):
     :param uri: Where the file lies.
     :param file: The file's name in the output folder.
     :param request: What was bought, with the real seed.
-    :param seed_asked: The seed as the user asked for it, -1 for any.
+    :param seed_asked: The seed as the user asked for it, -1 for any; ``None`` for a model that takes none.
+    :param prompt_asked: The prompt as the user asked for it, where another one was sent.
     :param fingerprint: Identity of what was asked; a run that asks the same reuses the image.
     :param width: Real width of the file, pixels.
     :param height: Real height of the file, pixels.
+    :param size_differs: The image does not have the size that was asked. Format 1 did not say so.
+    :param sha256_received: Hash of the file as it was received, before anything was done to it.
     :param inference_ms: The service's own figure, milliseconds.
     :param estimated_cost_usd: The price we assumed; the API reports no cost for a prediction.
     :param reservation: Number of the reservation under which it was made; 0 where the name needs none.
@@ -46,13 +55,16 @@ class Receipt(BaseModel):
     file: str
     prediction_id: str
     request: ImageRequest
-    seed_asked: int
+    seed_asked: int | None
+    prompt_asked: str | None = None
     fingerprint: str
     width: int
     height: int
+    size_differs: bool = False
     media_type: str
     bytes: int
     sha256: str
+    sha256_received: str
     nsfw: bool
     inference_ms: float | None
     estimated_cost_usd: float
@@ -61,6 +73,21 @@ class Receipt(BaseModel):
     submitted_at: datetime
     stored_at: datetime
     writer: Owner
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_received(cls, fields: Any) -> Any:
+        """Take the file for what was received, where nothing else is said: nothing was done to it then."""
+        if isinstance(fields, dict) and "sha256" in fields:
+            return {"sha256_received": fields["sha256"], **fields}
+        return fields
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as usual."""
+        usual = {"prompt_asked": None, "size_differs": False, "sha256_received": self.sha256}
+        fields: dict[str, Any] = whole(self)
+        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.

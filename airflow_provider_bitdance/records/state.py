@@ -1,8 +1,13 @@
-"""The state of a job: the fold of its journal's entries. Pure; every (status, event) pair is defined."""
+"""The state of a job: the fold of its journal's entries, and of the notes beside it.
+
+Pure; every (status, event) pair is defined.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records.events import (
@@ -12,7 +17,6 @@ from airflow_provider_bitdance.records.events import (
     Failed,
     Failure,
     ImageEvent,
-    ImageSnapshot,
     Intended,
     Job,
     Lost,
@@ -21,11 +25,11 @@ from airflow_provider_bitdance.records.events import (
     Planned,
     PlannedImage,
     Rested,
-    Snapshot,
     Status,
     Stored,
     Submitted,
 )
+from airflow_provider_bitdance.records.notes import Note
 
 MILLION = 1_000_000
 """Money is counted in millionths of a dollar: a sum of floats depends on its order and on the Python."""
@@ -37,11 +41,11 @@ class ImageState:
 
     :param intent: How many intents there were.
     :param intended_at: Unix time of the last one.
-    :param is_request_of_other: An adoption has put the other job's request, with its seed, into the plan.
     :param bought_by: The other job that bought the prediction, where one did.
     :param failed_in_try: The number of the try in which it failed.
-    :param purchases: Predictions that this job bought for it.
-    :param unanswered: Intents of this job that may have been charged, and gave it no prediction.
+    :param bought: The predictions that this job bought for it, by the number of their intent.
+    :param lost: Intents whose response was lost, by their numbers.
+    :param notes: What processes of this job bought for it after they had been replaced.
     """
 
     plan: PlannedImage
@@ -51,14 +55,29 @@ class ImageState:
     prediction_id: str = ""
     submitted_at: float = 0.0
     bought_by: Job | None = None
-    is_request_of_other: bool = False
     receipt: str = ""
     reused: bool = False
     failure: Failure | None = None
     failed_in_try: int = 0
     reason: str = ""
-    purchases: int = 0
-    unanswered: frozenset[int] = frozenset()
+    bought: dict[int, str] = field(default_factory=dict)
+    lost: frozenset[int] = frozenset()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def purchases(self) -> int:
+        """How many predictions this job bought for it."""
+        return len(self.bought)
+
+    @property
+    def unanswered(self) -> frozenset[int]:
+        """Intents of this job that may have been charged, and gave it no prediction."""
+        if not self.notes:
+            return self.lost
+        # A note and a loss of one intent are one purchase. Where the account's history has shown the
+        # noted prediction to be that of the intent, it is none at all.
+        noted = {note.intent for note in self.notes if self.bought.get(note.intent) != note.prediction_id}
+        return self.lost | noted
 
     @property
     def possibly_paid(self) -> int:
@@ -68,7 +87,8 @@ class ImageState:
     @property
     def unconfirmed(self) -> int:
         """How many of them this job made, the one that is under way among them."""
-        return len(self.unanswered) + (self.status is Status.INTENDED)
+        open_intent = {self.intent} if self.status is Status.INTENDED else set()
+        return len(self.unanswered | open_intent)
 
     @property
     def spent(self) -> int:
@@ -87,6 +107,7 @@ class JobState:
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
     :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
+    :param may_have_notes: A process was replaced while it had intents open: it may leave notes at any time.
     """
 
     number: int = 0
@@ -100,6 +121,7 @@ class JobState:
     blocked_until: float = 0.0
     images: dict[str, ImageState] = field(default_factory=dict)
     spent: int = 0
+    may_have_notes: bool = False
 
     @property
     def spent_usd(self) -> float:
@@ -144,16 +166,59 @@ def fold(state: JobState, entry: Entry) -> JobState:
 
     :raises RecordUnreadableError: The entry breaks the format's rules.
     """
-    if entry.number != state.number + 1:
-        raise _broken(entry, f"follows entry {state.number}")
-    claims = isinstance(entry.events[0], Claimed)
-    if not entry.is_note:
-        if not claims and (state.writer is None or state.writer.token != entry.writer.token):
-            raise _broken(entry, "is of a writer that has not claimed the journal")
-        state = replace(state, time=entry.time.timestamp(), writer=entry.writer)
-    state = replace(state, number=entry.number)
-    images = dict(state.images)
+    return fold_all(state, (entry,))
+
+
+def fold_all(state: JobState, entries: Iterable[Entry]) -> JobState:
+    """Return the state after more entries. Pure, and quicker than one by one.
+
+    :raises RecordUnreadableError: An entry breaks the format's rules.
+    """
+    images = dict(state.images)  # once: thousands of entries may follow, of thousands of images
     spent = state.spent
+    for entry in entries:
+        if entry.number != state.number + 1:
+            raise _broken(entry, f"follows entry {state.number}")
+        if all(isinstance(event, Orphaned) for event in entry.events):
+            state = replace(state, number=entry.number)
+            spent += _add_notes(images, _notes_of(entry))
+        else:
+            state, more = _apply(_claimed_by(state, entry, images), entry, images)
+            spent += more
+    return replace(state, images=images, spent=spent)
+
+
+def fold_notes(state: JobState, notes: Iterable[Note]) -> JobState:
+    """Return the state with what the notes beside the journal say. Pure; one that is known changes nothing.
+
+    :raises RecordUnreadableError: A note speaks of an image that was not planned.
+    """
+    images = dict(state.images)
+    spent = state.spent + _add_notes(images, notes)
+    return replace(state, images=images, spent=spent)
+
+
+def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) -> JobState:
+    """Return the state with the entry's number, time and writer, who has claimed the journal."""
+    is_new = state.writer is None or state.writer.token != entry.writer.token
+    if is_new and not isinstance(entry.events[0], Claimed):
+        raise _broken(entry, "is of a writer that has not claimed the journal")
+    # Where nothing was intended, the process before had nothing under way that it could leave a note of.
+    may_have_notes = state.may_have_notes or (
+        is_new and any(image.status is Status.INTENDED for image in images.values())
+    )
+    return replace(
+        state,
+        number=entry.number,
+        time=entry.time.timestamp(),
+        writer=entry.writer,
+        may_have_notes=may_have_notes,
+    )
+
+
+def _apply(state: JobState, entry: Entry, images: dict[str, ImageState]) -> tuple[JobState, int]:
+    """Put an entry's events into the images, and return the state of the job and what is spent more."""
+    spent = 0
     for event in entry.events:
         if isinstance(event, Claimed):
             state = replace(state, deadline=event.deadline)
@@ -163,101 +228,82 @@ def fold(state: JobState, entry: Entry) -> JobState:
             if images:
                 raise _broken(entry, "plans a second time")
             is_batch = event.is_batch or len(event.images) > 1
-            planned_at = entry.time.timestamp()
-            state = replace(state, output=event.output, is_batch=is_batch, planned_at=planned_at)
-            images = {plan.key: ImageState(plan) for plan in event.images}
-        elif not isinstance(event, Snapshot):
+            state = replace(state, output=event.output, is_batch=is_batch, planned_at=state.time)
+            images.update((plan.key, ImageState(plan)) for plan in event.images)
+        elif isinstance(event, Orphaned):
+            raise _broken(entry, "says 'orphaned' among other events")
+        else:
             for key in event.keys if isinstance(event, Intended) else (event.key,):
                 if key not in images:
                     raise _broken(entry, f"speaks of an image {key!r} that was not planned")
                 before = images[key]
                 images[key] = _apply_to_image(before, entry, event)
                 spent += images[key].spent - before.spent
-    return replace(state, images=images, spent=spent)
+    return state, spent
 
 
-def snapshot_of(state: JobState) -> Snapshot:
-    """Return the event that holds a job's state, without its plan."""
-    return Snapshot(
-        deadline=state.deadline,
-        window=state.window,
-        blocked_until=state.blocked_until,
-        images={key: _short(image) for key, image in state.images.items() if image != ImageState(image.plan)},
-    )
+def _notes_of(entry: Entry) -> list[Note]:
+    """Return what an entry of format 1 says that only holds notes."""
+    return [
+        Note(
+            time=entry.time,
+            owner=entry.writer,
+            key=event.key,
+            prediction_id=event.prediction_id,
+            intent=event.intent,
+        )
+        for event in entry.events
+        if isinstance(event, Orphaned)
+    ]
 
 
-def at_snapshot(planned: JobState, entry: Entry, snapshot: Snapshot) -> JobState:
-    """Return the state after an entry with a snapshot, from any earlier state that has the plan."""
-    images = {
-        key: _whole(image.plan, snapshot.images[key]) if key in snapshot.images else ImageState(image.plan)
-        for key, image in planned.images.items()
-    }
-    return replace(
-        planned,
-        number=entry.number,
-        time=entry.time.timestamp(),
-        writer=entry.writer,
-        deadline=snapshot.deadline,
-        window=snapshot.window,
-        blocked_until=snapshot.blocked_until,
-        images=images,
-        spent=sum(image.spent for image in images.values()),
-    )
-
-
-def _short(image: ImageState) -> ImageSnapshot:
-    fields = {name: getattr(image, name) for name in ImageSnapshot.model_fields if name != "request"}
-    request = image.plan.request if image.is_request_of_other else None
-    return ImageSnapshot(**{**fields, "unanswered": tuple(sorted(image.unanswered))}, request=request)
-
-
-def _whole(plan: PlannedImage, short: ImageSnapshot) -> ImageState:
-    fields = {name: getattr(short, name) for name in ImageSnapshot.model_fields if name != "request"}
-    if short.request is not None:
-        plan = plan.model_copy(update={"request": short.request})
-    fields |= {"unanswered": frozenset(short.unanswered), "is_request_of_other": short.request is not None}
-    return ImageState(plan, **fields)
+def _add_notes(images: dict[str, ImageState], notes: Iterable[Note]) -> int:
+    """Put notes into the images, and return what is spent more."""
+    spent = 0
+    for note in notes:
+        before = images.get(note.key)
+        if before is None:
+            raise RecordUnreadableError(
+                f"The note of prediction {note.prediction_id} beside the journal {note.owner.job.folder} "
+                f"speaks of an image {note.key!r} that was not planned",
+                fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
+            )
+        if note not in before.notes:
+            images[note.key] = replace(before, notes=(*before.notes, note))
+            spent += images[note.key].spent - before.spent
+    return spent
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
-    if isinstance(event, Orphaned):
-        found_meanwhile = event.prediction_id == image.prediction_id
-        return image if found_meanwhile else replace(image, unanswered=image.unanswered | {event.intent})
     status = NEXT.get((image.status, event.event))
     if status is None:
         raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
-    image = replace(image, status=status)
+    moved = partial(replace, image, status=status)
     if isinstance(event, Intended):
-        return replace(image, intent=image.intent + 1, intended_at=entry.time.timestamp())
+        return moved(intent=image.intent + 1, intended_at=entry.time.timestamp())
     if isinstance(event, Submitted):
-        return replace(
-            image,
+        return moved(
             prediction_id=event.prediction_id,
             submitted_at=entry.time.timestamp(),
             bought_by=None,
-            purchases=image.purchases + 1,
-            unanswered=image.unanswered - {image.intent},
+            bought={**image.bought, image.intent: event.prediction_id},
             failure=None,
         )
     if isinstance(event, Adopted):
-        return replace(
-            image,
+        return moved(
             plan=image.plan.model_copy(update={"request": event.request}),
             prediction_id=event.prediction_id,
             submitted_at=event.submitted_at.timestamp(),
             bought_by=event.bought_by,
-            is_request_of_other=True,
             failure=None,
         )
     if isinstance(event, Lost):
-        return replace(image, unanswered=image.unanswered | {image.intent}, reason=event.reason)
+        return moved(lost=image.lost | {image.intent}, reason=event.reason)
     if isinstance(event, Stored):
-        return replace(image, receipt=event.receipt, reused=event.reused)
+        return moved(receipt=event.receipt, reused=event.reused)
     if isinstance(event, Failed):
-        return replace(
-            image, failure=event.failure, reason=event.reason, failed_in_try=entry.writer.try_number
-        )
-    return image
+        return moved(failure=event.failure, reason=event.reason, failed_in_try=entry.writer.try_number)
+    return moved()
 
 
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:

@@ -8,9 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
@@ -44,6 +53,9 @@ _ALLOWED = {
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
+FIRST_FIELDS = frozenset({"prompt", "size", "seed", "model"})
+"""The fields of 0.1.0: written and hashed whatever their value. See :meth:`ImageRequest.identity`."""
+
 _Finding = tuple[str, str, object]
 """A field of a request, what is wrong with it, and its value."""
 
@@ -53,16 +65,18 @@ class ImageRequest(BaseModel):
 
     :param prompt: The text, without surrounding white space.
     :param size: ``"W*H"`` in pixels.
-    :param seed: 0 to 2147483647, or -1 for any.
+    :param seed: 0 to 2147483647, or -1 for any; ``None`` for a model that takes none.
     :param model: The model's path on WaveSpeed.
+    :param inputs: The model's other inputs. Records can hold them; no operator accepts any yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
     size: str = DEFAULT_SIZE
-    seed: int = Field(default=-1, ge=-1, le=MAX_SEED)
+    seed: int | None = Field(default=-1, ge=-1, le=MAX_SEED)
     model: str = BITDANCE_14B
+    inputs: dict[str, JsonValue] = {}
 
     @classmethod
     def of(
@@ -136,12 +150,34 @@ class ImageRequest(BaseModel):
             raise ValueError("is not a model's path")
         return value
 
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came after 0.1.0 and is at its default."""
+        defaults = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in type(self).model_fields.items()
+            if name not in FIRST_FIELDS
+        }
+        return {
+            name: value
+            for name, value in whole(self).items()
+            if name not in defaults or getattr(self, name) != defaults[name]
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes this request differ from another: what fingerprints and derived keys are made of.
+
+        A field that a later version adds counts only where it is not at its default. Otherwise the version
+        would change every fingerprint, find no image that is stored, and buy all of them again.
+        """
+        return self.model_dump(mode="json")
+
     def fingerprint(self, api_host: str) -> str:
         """Return the identity of what is asked: the same fingerprint means the same purchase.
 
         :param api_host: ``host`` or ``host:port`` of the API; an image of another service is another image.
         """
-        asked = {**self.model_dump(), "api_host": api_host}
+        asked = {**self.identity(), "api_host": api_host}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

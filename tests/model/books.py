@@ -14,10 +14,12 @@ from typing import Any
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.local.pictures import Labels, labels
-from airflow_provider_bitdance.records import ImageState, Job, JobState, Owner, Status, fold
-from airflow_provider_bitdance.records.events import Adopted, Entry, Failed, Lost, Orphaned, Submitted
+from airflow_provider_bitdance.records import ImageState, Job, JobState, Note, Owner, Status, fold
+from airflow_provider_bitdance.records.events import Adopted, Entry, Failed, Lost, Submitted
+from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
+from airflow_provider_bitdance.records.state import fold_notes
 from airflow_provider_bitdance.storage.naming import Destination
 from tests.unit.support import OUTPUT, RECORDS
 
@@ -41,7 +43,7 @@ class Ledger:
     submitted: list[tuple[str, str]] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     spoken_of: set[str] = field(default_factory=set)
-    orphans: set[tuple[str, int]] = field(default_factory=set)
+    noted: set[tuple[str, int]] = field(default_factory=set)
     lost: int = 0
 
     def add(self, entry: Entry) -> None:
@@ -60,22 +62,26 @@ class Ledger:
         if not self.names:
             self.names = {key: self._address(image).record_name for key, image in after.images.items()}
         for event in entry.events:
-            if isinstance(event, Submitted | Adopted | Orphaned):
+            if isinstance(event, Submitted | Adopted):
                 self.spoken_of.add(event.prediction_id)
             if isinstance(event, Submitted):
                 self.submitted.append((event.prediction_id, event.key))
-            elif isinstance(event, Orphaned):
-                self.orphans.add((event.key, event.intent))
             elif isinstance(event, Failed):
                 self.failed.add(self.state.images[event.key].prediction_id)
             elif isinstance(event, Lost):
                 self.lost += 1
 
+    def add_note(self, note: Note) -> None:
+        """Take in what a process bought that had been replaced."""
+        self.state = fold_notes(self.state, [note])
+        self.spoken_of.add(note.prediction_id)
+        self.noted.add((note.key, note.intent))
+
     @property
     def unconfirmed(self) -> int:
         """How many purchases it counts as possible, and has no id of."""
         nameless = sum(
-            (key, intent) not in self.orphans
+            (key, intent) not in self.noted
             for key, image in self.state.images.items()
             for intent in image.unanswered
         )
@@ -115,7 +121,10 @@ class Books:
             assert self.disk.get(path) == data, f"{path} was changed or is gone"
         new = [path for path in self.disk if path not in self._read and self._is_immutable(path)]
         for path in sorted(new):
-            if path.startswith(f"{RECORDS}/jobs/"):
+            if is_note(path):
+                journal = path.rpartition("/")[0].removesuffix(NOTES)
+                self.ledgers[journal].add_note(Note.model_validate_json(self.disk[path]))
+            elif path.startswith(f"{RECORDS}/jobs/"):
                 self.ledgers[path.rpartition("/")[0]].add(Entry.model_validate_json(self.disk[path]))
             self._read[path] = self.disk[path]
         for path, data in self.disk.items():

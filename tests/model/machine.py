@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,7 +19,6 @@ from airflow_provider_bitdance.exceptions import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import Status
-from airflow_provider_bitdance.records.codec import journal
 from tests.model.tasks import CROWDS, STREET, Task, a_large_batch, some_tasks
 from tests.model.world import TaskProcess, World, errors_of
 
@@ -28,7 +26,7 @@ LAST_TRIES = 15
 """So many tries a task may need in the end, when all is calm; the first ones may still find old time-outs."""
 LONGEST_JUMP = 3 * 3600.0
 LARGE = (24, 50, 56, 60)
-"""Images of a large batch; from 50 on its journal has snapshots."""
+"""Images of a large batch."""
 STRIDE = 12
 """A process of a large batch goes so many times as far as one of another task."""
 
@@ -278,19 +276,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 class BatchMachine(EngineMachine):
-    """The same with a batch: its journal has snapshots, and as many purchases at once as there may be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Far more often than in earnest: what a snapshot forgets is to show within few runs.
-        self._often = mock.patch.object(journal, "SNAPSHOT_EVERY", 8)
-        self._often.start()
-
-    def teardown(self) -> None:
-        try:
-            super().teardown()
-        finally:
-            self._often.stop()
+    """The same with a batch: its journal is long, and there are as many purchases at once as there may be."""
 
     @initialize(images=st.sampled_from(LARGE), **ANYTHING_LARGE)
     def begin(self, images: int, conflict: bool, changes: bool, weather: list[Any], **drawn: Any) -> None:

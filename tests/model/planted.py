@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +12,10 @@ import pytest
 from airflow_provider_bitdance.engine import JobContext, Wanted, dispatcher, lost_responses, run_job
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
-from airflow_provider_bitdance.records.codec import journal
-from airflow_provider_bitdance.records.events import Entry, Snapshot
+from airflow_provider_bitdance.records import journal as journal_module
+from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.state import fold_all
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
@@ -140,30 +141,29 @@ def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "_append", append_less)
 
 
-def a_snapshot_forgets_an_intent(patch: pytest.MonkeyPatch) -> None:
-    """It says of an image that is about to be bought that it is planned."""
-    snapshot_of = journal.snapshot_of
+def a_reader_forgets_an_intent(patch: pytest.MonkeyPatch) -> None:
+    """It takes an image that is about to be bought for one that is planned."""
 
-    def forget(state: JobState) -> Snapshot:
-        images = state.images.items()
-        kept = {key: image for key, image in images if image.status is not Status.INTENDED}
-        return snapshot_of(replace(state, images=kept))
+    def forget(state: JobState, entries: Iterable[Entry]) -> JobState:
+        state = fold_all(state, entries)
+        images = {
+            key: replace(image, status=Status.PLANNED) if image.status is Status.INTENDED else image
+            for key, image in state.images.items()
+        }
+        return replace(state, images=images)
 
-    patch.setattr(journal, "snapshot_of", forget)
+    patch.setattr(journal_module, "fold_all", forget)
 
 
-def a_snapshot_is_of_the_entry_before(patch: pytest.MonkeyPatch) -> None:
-    """What its own entry says is not in it."""
-    snapshot_of, write = journal.snapshot_of, Journal._write
-    before = JobState()
+def a_reader_leaves_out_what_the_last_entry_says(patch: pytest.MonkeyPatch) -> None:
+    """It takes only its number and its writer."""
 
-    def remember(journal: Journal, *entry: Any) -> Any:
-        nonlocal before
-        before = journal.state
-        return write(journal, *entry)
+    def skip(state: JobState, entries: Iterable[Entry]) -> JobState:
+        *first, last = [*entries] or [None]
+        state = fold_all(state, (entry for entry in first if entry))
+        return state if last is None else replace(state, number=last.number, writer=last.writer)
 
-    patch.setattr(Journal, "_write", remember)
-    patch.setattr(journal, "snapshot_of", lambda _: snapshot_of(before))
+    patch.setattr(journal_module, "fold_all", skip)
 
 
 def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
@@ -183,8 +183,8 @@ PLANTS: dict[Plant, str] = {
 """Each with what the model says of it."""
 BATCH_PLANTS: dict[Plant, str] = {
     of_many_intents_one_is_written: "says 'submitted' of an image that is planned",
-    a_snapshot_forgets_an_intent: FORGOTTEN,
-    a_snapshot_is_of_the_entry_before: FORGOTTEN,
+    a_reader_forgets_an_intent: FORGOTTEN,
+    a_reader_leaves_out_what_the_last_entry_says: FORGOTTEN,
     more_is_bought_at_once_than_a_kill_may_lose: "9 answers may be lost at once",
 }
 """The same of a large batch."""

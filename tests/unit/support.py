@@ -29,9 +29,11 @@ from PIL import Image
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy, Wanted
 from airflow_provider_bitdance.engine.coordination import Coordination
-from airflow_provider_bitdance.records import Job, JobState, Journal, Owner, PlannedImage, fold
+from airflow_provider_bitdance.records import Job, JobState, Journal, Note, Owner, PlannedImage, fold
 from airflow_provider_bitdance.records.events import Entry
+from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.state import fold_notes
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
@@ -550,18 +552,28 @@ class World:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every event in the journals, in order."""
+        """Every event in the journals, in order; without the notes beside them."""
         disk = dict(self.disk)  # other threads may be writing
-        entries = sorted(path for path in disk if "/jobs/" in path)
+        entries = sorted(path for path in disk if "/jobs/" in path and not is_note(path))
         return [event for path in entries for event in json.loads(disk[path])["events"]]
+
+    @property
+    def notes(self) -> list[Note]:
+        """What processes that had been replaced have left."""
+        paths = sorted(path for path in dict(self.disk) if is_note(path))
+        return [Note.model_validate_json(self.disk[path]) for path in paths]
 
     @property
     def unconfirmed(self) -> int:
         """How many submissions may have been charged without giving a prediction, by all the journals."""
         states: dict[str, JobState] = {}
         for path in sorted(path for path in self.disk if "/jobs/" in path):
-            folder = path.rpartition("/")[0]
-            states[folder] = fold(states.get(folder, JobState()), Entry.model_validate_json(self.disk[path]))
+            folder = path.rpartition("/")[0].removesuffix(NOTES)
+            state, data = states.get(folder, JobState()), self.disk[path]
+            if is_note(path):
+                states[folder] = fold_notes(state, [Note.model_validate_json(data)])
+            else:
+                states[folder] = fold(state, Entry.model_validate_json(data))
         return sum(image.unconfirmed for state in states.values() for image in state.images.values())
 
     @property
@@ -570,4 +582,4 @@ class World:
 
     @property
     def entry_count(self) -> int:
-        return sum("/jobs/" in path for path in self.disk)
+        return sum("/jobs/" in path and not is_note(path) for path in self.disk)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from airflow_provider_bitdance import __version__
 from airflow_provider_bitdance.engine import Finished, Wanted, run_job
@@ -23,12 +25,14 @@ from airflow_provider_bitdance.records import (
     Journal,
     Lost,
     NotCreated,
+    PlannedImage,
     Status,
     Stored,
     Submitted,
 )
-from airflow_provider_bitdance.records.events import Event, ImageSnapshot
-from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.records.events import FORMAT, Event, Orphaned
+from airflow_provider_bitdance.records.notes import is_note
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.reservations import Reservations
 from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.naming import Destination
@@ -39,6 +43,9 @@ from tests.unit.golden.scenes import (
     DEADLINE,
     DISK,
     IMAGES,
+    INPUTS,
+    LOGO,
+    MODEL,
     PICTURE,
     PROMPT,
     RECORDS,
@@ -124,20 +131,47 @@ def test_the_newest_folder_is_what_todays_code_writes() -> None:
         assert read(data) == read(newest[name]), f"{name}: {A_NEW_FOLDER_IS_DUE}"
 
 
-def test_every_event_and_every_field_of_a_snapshot_that_there_is_occurs() -> None:
-    files = [kept(version) for version in VERSIONS]
-    entries = [json.loads(found[name]) for found in files for name in found if "/jobs/" in name]
-    events = [event for entry in entries for event in entry["events"]]
+def test_every_event_that_there_is_occurs_in_todays_format_but_the_one_of_format_1() -> None:
+    entries = [json.loads(data) for name, data in kept(VERSIONS[-1]).items() if is_entry(name)]
+    events = {event["event"] for entry in entries for event in entry["events"]}
     known = {kind.model_fields["event"].default for kind in get_args(get_args(Event)[0])}
-    assert {event["event"] for event in events} == known, A_NEW_FOLDER_IS_DUE
-    images = [image for event in events if event["event"] == "snapshot" for image in event["images"].values()]
-    assert set().union(*images) == set(ImageSnapshot.model_fields), A_NEW_FOLDER_IS_DUE
+    assert events == known - {Orphaned.model_fields["event"].default}, A_NEW_FOLDER_IS_DUE
+    assert {entry["format"] for entry in entries} == {FORMAT}
+
+
+def test_the_journals_of_0_1_0_hold_the_two_events_that_are_not_written_any_more() -> None:
+    entries = [json.loads(data) for name, data in kept("0.1.0").items() if is_entry(name)]
+    events = {event["event"] for entry in entries for event in entry["events"]}
+    assert {"orphaned", "snapshot"} <= events
+    assert {entry["format"] for entry in entries} == {1}
+
+
+@pytest.mark.parametrize("kind", [Receipt, PlannedImage, ImageRequest])
+def test_every_field_that_a_record_may_have_occurs(kind: type[BaseModel]) -> None:
+    said = [json.loads(data) for name, data in kept(VERSIONS[-1]).items() if "records/" in name]
+    assert any(set(found) == set(kind.model_fields) for found in objects_in(said)), A_NEW_FOLDER_IS_DUE
+
+
+def is_entry(name: str) -> bool:
+    return "/jobs/" in name and not is_note(name)
+
+
+def objects_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every JSON object that there is at any depth."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from objects_in(part)
 
 
 def test_maintenance_reads_all_of_it_and_finds_nothing_wrong(version: str) -> None:
     found = read_records(LocalFolder(GOLDEN / version / "records"))
+    later = version != "0.1.0"
     assert found.findings == ()
-    assert [stored.receipt.prediction_id for stored in found.receipts] == ["pred-cover"]
+    assert [stored.receipt.prediction_id for stored in found.receipts] == [
+        "pred-cover",
+        *(["pred-logo"] if later else []),
+    ]
     items = [f"pred-item-{n:02}" for n in range(21)]
     assert {
         (record.job.task_id, record.job.generation): (
@@ -149,6 +183,7 @@ def test_maintenance_reads_all_of_it_and_finds_nothing_wrong(version: str) -> No
         ("batch", 2): (["pred-failed", *items], [""]),
         ("cover", 2): (["pred-cover"], []),
         ("draft", 2): (["pred-draft"], []),
+        **({("logo", 2): (["pred-logo"], [])} if later else {}),
         ("poster", 2): (["pred-orphan", "pred-poster"], ["", "pred-orphan"]),
         ("poster", 3): ([], []),
     }
@@ -206,7 +241,7 @@ def test_what_was_lost_and_what_a_replaced_process_bought_is_counted(world: Worl
         "purchases": 1,
         "intents": 3,
     }
-    assert (before.spent_usd, before.number) == (0.03, 7)
+    assert before.spent_usd == 0.03
     assert before.writer is not None
     assert before.writer.job == job("poster", generation=3)
 
@@ -225,7 +260,7 @@ def test_what_a_clear_adopted_is_known_with_the_request_it_was_bought_for(world:
     assert after.images["image"].submitted_at == START + 303
 
 
-def test_a_batch_is_known_from_its_snapshot_and_what_came_after(world: World) -> None:
+def test_each_image_of_a_batch_is_known(world: World) -> None:
     state = journal_of(world, job("batch")).state
     by_status = {status: [image.plan.key for image in state.having(status)] for status in Status}
     items = [f"item-{n:02}" for n in range(45)]
@@ -257,9 +292,31 @@ def test_a_batch_is_known_from_its_snapshot_and_what_came_after(world: World) ->
     ]
 
 
-def test_a_snapshot_says_what_all_the_entries_before_it_say(world: World, version: str) -> None:
-    whole = read_records(LocalFolder(GOLDEN / version / "records")).jobs[0].state
-    assert journal_of(world, job("batch")).state == whole
+def test_what_the_notes_of_a_job_say_is_known_in_every_version(world: World) -> None:
+    (note,) = journal_of(world, job("poster")).state.images["image"].notes
+    assert (note.prediction_id, note.intent, note.time.timestamp()) == ("pred-orphan", 2, START + 301)
+    assert (note.owner.job, note.owner.try_number) == (job("poster"), 1)
+
+
+def test_a_model_without_a_seed_and_with_inputs_of_its_own_is_known() -> None:
+    world = World()
+    world.disk = {f"{DISK}{name}": data for name, data in kept("0.2.0").items()}
+    image = journal_of(world, job("logo")).state.images["image"].plan
+    receipt = Receipts(MemoryFolder(world.disk, RECORDS)).find(LOGO)
+    assert receipt is not None
+    for record in (image, receipt):
+        assert (record.request.seed, record.seed_asked) == (None, None)
+        assert (record.request.model, record.request.inputs) == (MODEL, INPUTS)
+        assert (record.prompt_asked, record.request.prompt) == (PROMPT, f"{PROMPT}, enhanced")
+    assert (receipt.size_differs, receipt.width) == (True, 1)
+    assert receipt.sha256_received != receipt.sha256
+
+
+def test_a_receipt_says_nothing_of_what_its_version_did_not_know(world: World) -> None:
+    receipt = Receipts(MemoryFolder(world.disk, RECORDS)).find(COVER)
+    assert receipt is not None
+    assert (receipt.prompt_asked, receipt.size_differs, receipt.request.inputs) == (None, False, {})
+    assert receipt.sha256_received == receipt.sha256
 
 
 def test_a_manifest_is_read(version: str) -> None:

@@ -25,9 +25,10 @@ from airflow_provider_bitdance.batch import (
     checked_items,
     read_items,
 )
+from airflow_provider_bitdance.batch.keys import derived_key
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
-from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED
+from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
 
 
 def findings(rows: object, **options: Any) -> list[str]:
@@ -409,6 +410,19 @@ def test_a_derived_key_says_what_it_is_about_and_stays_what_it_was() -> None:
     """Another key for the same request would have every image bought again."""
     assert keys(["A lighthouse, at dawn!"]) == ["a-lighthouse-at-dawn-19312a5a2575"]
     assert keys(["灯台"]) == ["6c4e3c47ab9a"]
+
+
+def test_a_field_that_a_later_version_adds_changes_a_derived_key_only_where_it_is_not_at_its_default() -> (
+    None
+):
+    class LaterRequest(ImageRequest):
+        negative_prompt: str = ""
+
+    now = derived_key(ImageRequest(prompt="p"))
+    assert now == keys(["p"])[0]
+    assert derived_key(LaterRequest(prompt="p", inputs={})) == now
+    assert derived_key(LaterRequest(prompt="p", negative_prompt="fog")) != now
+    assert derived_key(ImageRequest(prompt="p", inputs={"steps": 4})) != now
 
 
 def test_a_free_column_does_not_change_a_derived_key() -> None:

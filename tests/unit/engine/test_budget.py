@@ -20,8 +20,21 @@ from airflow_provider_bitdance.exceptions import (
     InsufficientCreditError,
     PredictionFailedError,
 )
-from airflow_provider_bitdance.records import Planned
-from tests.unit.support import OUTPUT, World, a_job, a_plan, a_wanted, refusal, run
+from airflow_provider_bitdance.records import Journal, Planned
+from tests.unit.support import (
+    OUTPUT,
+    RECORDS,
+    Crash,
+    Fuse,
+    MemoryFolder,
+    World,
+    a_job,
+    a_plan,
+    a_wanted,
+    envelope,
+    refusal,
+    run,
+)
 
 
 @pytest.fixture
@@ -35,6 +48,24 @@ def three() -> list[Wanted]:
 
 def go(world: World, wanted: list[Wanted] | None = None, **context: Any) -> Finished | Waiting:
     return run(run_job(world.context(**context), wanted or [a_wanted()]))
+
+
+def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_the_budget(
+    world: World,
+) -> None:
+    world.api.on_history = [envelope({"page": 1, "items": []})] * 4
+    sleeper = world.context(step=Fuse(4))
+    with pytest.raises(Crash):
+        run(run_job(sleeper, [a_wanted()]))
+
+    def wake_up(step: str) -> None:
+        if step == "before history":
+            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.writer)
+            awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
+
+    with pytest.raises(BudgetError, match=r"spent or possibly spent \$0.01"):
+        go(world, try_number=2, step=wake_up, max_cost_usd=0.01)
+    assert world.api.billed == 1
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.engine import Finished, JobContext, Waiting, Wanted, run_job
-from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, StorageError
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.naming import parse_destination
-from tests.unit.support import OUTPUT, Crash, Fuse, World, a_receipt, a_wanted, a_writer, run
+from tests.unit.support import (
+    OUTPUT,
+    RECORDS,
+    Crash,
+    Fuse,
+    MemoryFolder,
+    World,
+    a_receipt,
+    a_wanted,
+    a_writer,
+    envelope,
+    run,
+)
 
 POINTS = [
     "before create 000001",
@@ -241,6 +253,48 @@ def finish_elsewhere(world: World) -> list[dict[str, Any]]:
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: finish(world)).result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "at", ["before history", "before look", "before replace receipt", "after create 000005"]
+)
+def test_a_note_that_is_left_while_another_process_goes_on_is_in_that_ones_result(at: str) -> None:
+    world = World()
+    sleeper = bought_unseen(world)
+
+    def wake_up(step: str) -> None:
+        if step == at:
+            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.writer)
+            awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
+
+    outcome = run(run_job(world.context(try_number=2, step=wake_up), [a_wanted()]))
+    assert isinstance(outcome, Finished)
+    assert (outcome.results[0]["prediction_id"], outcome.results[0]["possibly_paid"]) == ("pred-2", 1)
+    assert world.api.billed == 2
+
+
+def test_notes_that_cannot_be_read_keep_nobody_from_finishing() -> None:
+    world = World()
+    bought_unseen(world)
+    context = world.context(try_number=2)
+    context.journal._folder = NoNotes(world.disk, RECORDS)
+    assert isinstance(run(run_job(context, [a_wanted()])), Finished)
+
+
+def bought_unseen(world: World) -> JobContext:
+    """Return a process that stopped after its POST; the history shows the purchase to nobody for a while."""
+    world.api.on_history = [envelope({"page": 1, "items": []})] * 4
+    stopped = world.context(step=Fuse(4))
+    with pytest.raises(Crash):
+        run(run_job(stopped, [a_wanted()]))
+    return stopped
+
+
+class NoNotes(MemoryFolder):
+    """A store that cannot list notes now."""
+
+    def names(self, below: str) -> list[str]:
+        raise StorageError("the store is away")
 
 
 def test_many_processes_at_once_buy_one_image() -> None:

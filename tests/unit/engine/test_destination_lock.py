@@ -152,6 +152,17 @@ def test_a_number_that_comes_back_does_not_bring_an_old_plan_back() -> None:
     assert world.api.billed == 1
 
 
+def test_a_clear_on_a_worker_whose_clock_is_behind_does_not_make_the_new_plan_an_old_one() -> None:
+    world = World(latency=50)
+    world.clock.now += 4
+    in_flight(world)
+    world.clock.now -= 3
+    in_flight(world, CLEARED, try_number=2)
+    world.clock.now += 5
+    assert result(go(world, CLEARED, try_number=3))
+    assert world.api.billed == 1
+
+
 def test_a_damaged_journal_of_long_ago_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     world = World(latency=500)
     in_flight(world, a_job(generation=0))

@@ -24,10 +24,21 @@ from airflow_provider_bitdance.exceptions import (
     PredictionGoneError,
     PredictionRefusedError,
 )
-from airflow_provider_bitdance.records import Failure, Intended, Planned, Status, Submitted
+from airflow_provider_bitdance.records import Failure, Intended, Planned, PlannedImage, Status, Submitted
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from tests.unit.support import API_KEY, API_URL, OUTPUT, World, a_picture, a_plan, a_receipt, a_wanted, run
+from tests.unit.support import (
+    API_KEY,
+    API_URL,
+    OUTPUT,
+    World,
+    a_picture,
+    a_plan,
+    a_receipt,
+    a_request,
+    a_wanted,
+    run,
+)
 
 ADDRESS = a_wanted().destination
 ONE_DAY = 86_400.0
@@ -38,14 +49,22 @@ def world() -> World:
     return World(latency=0)
 
 
-def resolving(world: World, *, age: float = 0.0, **context: Any) -> None:
+def resolving(
+    world: World,
+    *,
+    age: float = 0.0,
+    planned: PlannedImage | None = None,
+    picture: bytes = b"",
+    **context: Any,
+) -> None:
     """Submit a planned image, let time pass, look once and settle what came."""
     process = world.context(**context)
     made = world.api.create({"prompt": "a lighthouse at dawn"})
+    made.picture = picture or made.picture
     process.journal.claim(
         world.clock.now + 600,
         world.clock.now,
-        Planned(output=OUTPUT, images=(a_plan(),)),
+        Planned(output=OUTPUT, images=(planned or a_plan(),)),
         Intended(keys=("image",)),
         Submitted(key="image", prediction_id=made.id),
     )
@@ -91,7 +110,7 @@ def test_the_receipt_tells_what_was_stored(world: World) -> None:
     assert found is not None
     assert image(world).receipt == world.context().receipts.uri(ADDRESS)
     assert found.model_dump(exclude={"writer"}) == {
-        "format": 1,
+        "format": 2,
         "uri": f"{OUTPUT}/cover.png",
         "file": "cover.png",
         "prediction_id": "pred-1",
@@ -100,6 +119,7 @@ def test_the_receipt_tells_what_was_stored(world: World) -> None:
         "fingerprint": a_plan().fingerprint,
         "width": 12,
         "height": 12,
+        "size_differs": True,
         "media_type": "image/png",
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -111,6 +131,23 @@ def test_the_receipt_tells_what_was_stored(world: World) -> None:
         "submitted_at": datetime.fromtimestamp(world.clock.now - 12, UTC),
         "stored_at": datetime.fromtimestamp(world.clock.now, UTC),
     }
+
+
+@pytest.mark.parametrize("size", ["256*256", "257*256"])
+def test_the_receipt_says_whether_the_picture_has_the_size_that_was_asked(world: World, size: str) -> None:
+    plan = a_plan().model_copy(update={"request": a_request(size=size)})
+    resolving(world, planned=plan, picture=a_picture(side=256))
+    found = receipt(world)
+    assert found is not None
+    assert found.size_differs is (size != "256*256")
+    assert found.sha256_received == found.sha256
+
+
+def test_a_prompt_that_was_sent_in_the_place_of_the_one_asked_is_in_the_receipt_with_it(world: World) -> None:
+    resolving(world, planned=a_plan().model_copy(update={"prompt_asked": "as asked"}))
+    found = receipt(world)
+    assert found is not None
+    assert (found.prompt_asked, found.request.prompt) == ("as asked", "a lighthouse at dawn")
 
 
 def test_the_extension_is_that_of_what_came(world: World) -> None:

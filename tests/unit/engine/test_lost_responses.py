@@ -16,7 +16,7 @@ from airflow_provider_bitdance.engine.lost_responses import (
     resolve_intents,
 )
 from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid
-from airflow_provider_bitdance.records import Intended, Orphaned, Planned, Status, Stored, Submitted
+from airflow_provider_bitdance.records import Intended, NotCreated, Planned, Status, Stored, Submitted
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 
@@ -88,7 +88,7 @@ def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_
     process.journal.claim(world.clock.now + 600, world.clock.now)
     made = world.api.create(SENT)
     replaced.journal.load()
-    replaced.journal.note(world.clock.now, Orphaned(key="image", prediction_id=made.id, intent=1))
+    replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
     assert settled(world, process) == ["submitted"]
     image = process.journal.state.images["image"]
     assert (image.prediction_id, image.possibly_paid) == (made.id, 0)
@@ -293,6 +293,20 @@ def test_the_same_request_twice_in_the_history_is_told(
     with caplog.at_level(logging.WARNING):
         assert settled(world, process) == ["submitted"]
     assert "more than once; collectable: pred-2" in caplog.text
+
+
+def test_a_loss_is_not_explained_by_a_prediction_that_a_later_intent_may_need(world: World) -> None:
+    """Each prediction stands for one loss: the oldest first, for only an early intent can have made it."""
+    process = left_open(world, "early", "late")
+    process.journal.append(world.clock.now, NotCreated(key="late", reason="429"))
+    world.api.create(SENT)  # for the early one
+    world.clock.now += 60
+    process.journal.append(world.clock.now, Intended(keys=("late",)))
+    world.api.create(SENT)  # for the late one
+    run(resolve_intents(process, process.journal, {"early"}))
+    run(resolve_intents(process, process.journal, {"late"}))
+    images = process.journal.state.images
+    assert {key: image.possibly_paid for key, image in images.items()} == {"early": 1, "late": 1}
 
 
 UNREADABLE: dict[str, httpx.Response | Exception] = {

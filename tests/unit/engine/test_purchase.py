@@ -437,8 +437,9 @@ def test_a_take_over_during_the_post_leaves_a_note_and_says_that_the_prediction_
     with pytest.raises(FencedError, match="pred-1 is bought") as caught:
         buying(buyer(world, step=take_over))
     assert caught.value.paid is Paid.YES
-    note = {"event": "orphaned", "key": "image", "prediction_id": "pred-1", "intent": 1}
-    assert world.events[-1] == note
+    (note,) = world.notes
+    assert (note.key, note.prediction_id, note.intent) == ("image", "pred-1", 1)
+    assert world.event_names[-1] == "claimed"
     assert recorded(world).possibly_paid == 1
 
 

@@ -21,7 +21,6 @@ from airflow_provider_bitdance.records import (
     Journal,
     Lost,
     NotCreated,
-    Orphaned,
     Owner,
     Planned,
     PlannedImage,
@@ -41,6 +40,9 @@ IMAGES, RECORDS = f"{DISK}images", f"{DISK}records"
 RUN = "manual__2026-05-28T20:26:40+00:00"
 DEADLINE = START + 600
 COVER = parse_destination(f"{IMAGES}/cover.png", default_stem="unused")
+LOGO = parse_destination(f"{IMAGES}/logo", default_stem="unused")
+MODEL = "wavespeed-ai/another/text-to-image"
+INPUTS: dict[str, Any] = {"steps": 4, "loras": [{"path": "a/b", "scale": 0.5}]}
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -54,8 +56,9 @@ def written_today() -> dict[str, bytes]:
     disk: Disk = {}
     a_stored_cover(disk)
     a_prediction_in_flight(disk)
-    a_poster_that_was_lost_orphaned_and_cleared(disk)
-    a_batch_with_a_snapshot(disk)
+    a_poster_that_was_lost_noted_and_cleared(disk)
+    a_batch(disk)
+    a_model_with_inputs_of_its_own(disk)
     files = {path.removeprefix(DISK): data for path, data in disk.items()}
     return files | {
         "triggers.json": as_json([*triggers()]),
@@ -129,12 +132,14 @@ def receipt_of(image: PlannedImage, writer: Owner) -> Receipt:
         prediction_id="pred-cover",
         request=image.request,
         seed_asked=image.seed_asked,
+        prompt_asked=image.prompt_asked,
         fingerprint=image.fingerprint,
         width=1,
         height=1,
         media_type="image/png",
         bytes=len(PICTURE),
         sha256=hashlib.sha256(PICTURE).hexdigest(),
+        sha256_received=hashlib.sha256(PICTURE).hexdigest(),
         nsfw=False,
         inference_ms=1234.5,
         estimated_cost_usd=0.01,
@@ -162,7 +167,7 @@ def a_prediction_in_flight(disk: Disk) -> None:
     ours.append(START + 1.25, Submitted(key="image", prediction_id="pred-draft"))
 
 
-def a_poster_that_was_lost_orphaned_and_cleared(disk: Disk) -> None:
+def a_poster_that_was_lost_noted_and_cleared(disk: Disk) -> None:
     """Bought at the third intent, by the second try; a clear then adopts it."""
     first, cleared = job("poster"), job("poster", generation=3)
     image, intent = planned("image", stem="poster"), Intended(keys=("image",))
@@ -171,10 +176,10 @@ def a_poster_that_was_lost_orphaned_and_cleared(disk: Disk) -> None:
     one.append(START + 60, Lost(key="image", reason="ReadTimeout: lost"), intent)
     two = process(disk, first, try_number=2)
     two.claim(DEADLINE + 300, START + 300, NotCreated(key="image", reason="the history has none"))
-    one.note(START + 301, Orphaned(key="image", prediction_id="pred-orphan", intent=2))
+    one.note(START + 301, key="image", prediction_id="pred-orphan", intent=2)
     two.append(START + 302, intent)
     two.append(START + 303, Submitted(key="image", prediction_id="pred-poster"))
-    bought = two.state.images["image"]
+    bought = two.load().images["image"]
     process(disk, cleared, into=first).claim(DEADLINE + 400, START + 400)
     again = planned("image", stem="poster", drawn=99, possibly_paid=bought.possibly_paid)
     adopted = Adopted(
@@ -187,8 +192,8 @@ def a_poster_that_was_lost_orphaned_and_cleared(disk: Disk) -> None:
     process(disk, cleared).claim(DEADLINE + 400, START + 400, plan(again), adopted)
 
 
-def a_batch_with_a_snapshot(disk: Disk) -> None:
-    """Fifty images; entry 64 ends with a snapshot, in which each field of an image is said of some image."""
+def a_batch(disk: Disk) -> None:
+    """Fifty images, at every stage."""
     ids = job("batch")
     items = [f"item-{n:02}" for n in range(45)]
     others = ["reused", "adopted", "lost", "failed", "delayed"]
@@ -222,6 +227,36 @@ def a_batch_with_a_snapshot(disk: Disk) -> None:
     three = process(disk, ids, try_number=3)
     three.claim(DEADLINE + 400, START + 400, Intended(keys=tuple(items[20:22])))
     three.append(START + 401, Submitted(key=items[20], prediction_id=f"pred-{items[20]}", found=True))
+
+
+def a_model_with_inputs_of_its_own(disk: Disk) -> None:
+    """One image of a model without a seed, for another prompt than the one that was asked, and smaller."""
+    ours = process(disk, job("logo"))
+    sent = ImageRequest(prompt=f"{PROMPT}, enhanced", seed=None, model=MODEL, inputs=INPUTS)
+    image = planned("image", stem="logo").model_copy(
+        update={
+            "request": sent,
+            "seed_asked": None,
+            "prompt_asked": PROMPT,
+            "fingerprint": sent.model_copy(update={"prompt": PROMPT}).fingerprint(API_HOST),
+        }
+    )
+    ours.claim(DEADLINE, START, plan(image), Intended(keys=("image",)))
+    ours.append(START + 1.25, Submitted(key="image", prediction_id="pred-logo"))
+    MemoryFolder(disk, IMAGES).replace("logo.png", PICTURE)
+    receipt = receipt_of(image, ours.writer).model_copy(
+        update={
+            "uri": f"{IMAGES}/logo.png",
+            "file": "logo.png",
+            "prediction_id": "pred-logo",
+            "size_differs": True,
+            "sha256_received": hashlib.sha256(b"as it came").hexdigest(),
+            "reservation": 0,
+        }
+    )
+    receipts = Receipts(MemoryFolder(disk, RECORDS))
+    receipts.write(LOGO, receipt)
+    ours.append(START + 5, Stored(key="image", receipt=receipts.uri(LOGO)))
 
 
 def receipt_uri(stem: str) -> str:
@@ -261,6 +296,7 @@ def fingerprints() -> list[dict[str, Any]]:
         ({"prompt": "A lighthouse at dawn", "seed": 7}, host),
         ({"prompt": "A lighthouse at dawn", "model": "wavespeed-ai/another/text-to-image"}, host),
         ({"prompt": "A lighthouse at dawn"}, API_HOST),
+        ({"prompt": "A lighthouse at dawn", "seed": None, "inputs": INPUTS}, host),
     ]
     return [
         {"request": fields, "api_host": api, "fingerprint": ImageRequest(**fields).fingerprint(api)}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_provider_bitdance.records import Journal, Orphaned, Status
+from airflow_provider_bitdance.records import Journal, Status
 from tests.unit.maintenance.support import Office
 from tests.unit.support import START, a_job, a_wanted, a_writer, refusal
 
@@ -65,8 +65,7 @@ def test_a_lost_response_is_a_loss_with_what_was_asked(office: Office) -> None:
 def test_a_purchase_of_a_replaced_process_is_a_purchase_and_a_loss_with_its_id(office: Office) -> None:
     office.task()
     journal = Journal(office.folder, a_writer(token="slept"))
-    journal.load()
-    journal.note(office.clock.now, Orphaned(key="image", prediction_id="pred-9", intent=1))
+    journal.note(office.clock.now, key="image", prediction_id="pred-9", intent=1)
 
     (record,) = office.records.jobs
 
@@ -81,8 +80,7 @@ def test_an_intent_taken_for_lost_whose_process_wakes_up_is_one_loss_with_the_pr
     office.api.on_post = [office.api.lose_answer]
     office.task(timeout=60)
     journal = Journal(office.folder, a_writer(token="slept"))
-    journal.load()
-    journal.note(office.clock.now, Orphaned(key="image", prediction_id="pred-1", intent=1))
+    journal.note(office.clock.now, key="image", prediction_id="pred-1", intent=1)
 
     (record,) = office.records.jobs
 
@@ -92,13 +90,45 @@ def test_an_intent_taken_for_lost_whose_process_wakes_up_is_one_loss_with_the_pr
 def test_a_purchase_that_the_history_proved_and_its_process_notes_too_is_no_loss(office: Office) -> None:
     office.task()
     journal = Journal(office.folder, a_writer(token="slept"))
-    journal.load()
-    journal.note(office.clock.now, Orphaned(key="image", prediction_id="pred-1", intent=1))
+    journal.note(office.clock.now, key="image", prediction_id="pred-1", intent=1)
 
     (record,) = office.records.jobs
 
     assert record.losses == ()
     assert [bought.prediction_id for bought in record.purchases] == ["pred-1"]
+
+
+def test_a_note_is_no_journal_whatever_its_prediction_is_called(office: Office) -> None:
+    office.task()
+    Journal(office.folder, a_writer()).note(office.clock.now, key="image", prediction_id="1234567", intent=1)
+
+    assert [loss.prediction_id for loss in office.records.jobs[0].losses] == ["1234567"]
+    assert office.records.findings == ()
+
+
+def test_a_damaged_note_is_a_finding_of_its_journal(office: Office) -> None:
+    office.task()
+    Journal(office.folder, a_writer()).note(office.clock.now, key="image", prediction_id="pred-9", intent=1)
+    office.damage("/notes/")
+
+    (finding,) = office.records.findings
+
+    assert office.records.jobs == ()
+    assert "notes/pred-9.json is damaged" in finding.what
+
+
+def test_a_long_journal_among_others_is_read_whole(office: Office) -> None:
+    office.task()
+    journal = Journal(office.folder, a_writer(try_number=2))
+    journal.load()
+    for number in range(150):
+        journal.claim(START, START + number)
+    office.task(job=a_job(run_id="run-2"), wanted=a_wanted(name="b"))
+
+    records = office.records
+
+    assert sorted(record.state.number for record in records.jobs) == [3, 153]
+    assert records.findings == ()
 
 
 def test_a_purchase_is_counted_once_and_also_where_only_its_receipt_is_left(office: Office) -> None:

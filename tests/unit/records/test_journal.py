@@ -21,14 +21,13 @@ from airflow_provider_bitdance.records import (
     Journal,
     Lost,
     NotCreated,
-    Orphaned,
     Planned,
     Status,
     Stored,
     Submitted,
 )
 from airflow_provider_bitdance.records.events import Claimed, Event
-from airflow_provider_bitdance.records.journal import SNAPSHOT_EVERY, SNAPSHOT_FROM
+from airflow_provider_bitdance.records.journal import READ_AHEAD
 from tests.unit.support import OUTPUT, RECORDS, START, MemoryFolder, a_job, a_plan, a_writer
 
 PLAN = Planned(output=OUTPUT, images=(a_plan(),))
@@ -194,8 +193,8 @@ DAMAGES = {
     "an event with a field too few": edited(events=[{"event": "claimed"}]),
     "a field too many": edited(comment="hello"),
     "a wrong number": edited(number=7),
-    "a newer format": edited(format=2),
-    "a newer format of another shape": edited(format=2, writer=None, events=None),
+    "a newer format": edited(format=3),
+    "a newer format of another shape": edited(format=3, writer=None, events=None),
 }
 
 
@@ -291,52 +290,176 @@ def test_a_claim_alone_is_an_entry(disk: Disk) -> None:
     assert theirs.state.deadline == DEADLINE + 50
 
 
-ORPHAN = Orphaned(key="image", prediction_id="pred-9", intent=1)
+# What a process that was replaced leaves
 
 
-def test_a_note_takes_the_journal_from_nobody(disk: Disk) -> None:
+def taken_over(disk: Disk) -> tuple[Journal, Journal]:
+    """Return the journal of a process with an open intent, and that of the one which has replaced it."""
     first, second = a_journal(disk), a_journal(disk, token="them")
-    first.claim(START + 600, START, PLAN, INTENT)
+    first.claim(DEADLINE, START, PLAN, INTENT)
     second.load()
-    second.claim(START + 600, START)
-    first.note(START, ORPHAN)
+    second.claim(DEADLINE, START)
+    return first, second
+
+
+def note_of(journal: Journal, prediction_id: str = "pred-9", *, seconds: float = 0.0) -> None:
+    journal.note(START + seconds, key="image", prediction_id=prediction_id, intent=1)
+
+
+def note_path(prediction_id: str) -> str:
+    return f"{RECORDS}/{a_job().folder}/notes/{prediction_id}.json"
+
+
+def test_a_note_is_a_file_of_its_own_and_takes_the_journal_from_nobody(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    entries = dict(disk)
+    note_of(first)
+    assert {path for path in disk if path not in entries} == {note_path("pred-9")}
+    assert {path: disk[path] for path in entries} == entries
     second.check_unchanged()
-    state = second.append(START, Lost(key="image", reason="ReadTimeout"))
-    assert state.number == 4
-    assert state.images["image"].possibly_paid == 1
+    assert second.append(START, Lost(key="image", reason="ReadTimeout")).number == 3
 
 
-def test_a_note_that_comes_between_a_look_and_a_write_is_read_and_the_next_number_taken(
-    disk: Disk,
-) -> None:
-    first, second = a_journal(disk), a_journal(disk, token="them")
-    first.claim(START + 600, START, PLAN, INTENT)
-    second.load()
-    second.claim(START + 600, START)
-    first.note(START, ORPHAN)
-    assert second.append(START, Lost(key="image", reason="ReadTimeout")).number == 4
-    assert a_journal(disk).load() == second.state
+def test_a_note_says_who_bought_what_and_when(disk: Disk) -> None:
+    note_of(taken_over(disk)[0])
+    assert json.loads(disk[note_path("pred-9")]) == {
+        "format": 2,
+        "time": "2026-05-28T20:26:40Z",
+        "owner": a_writer(token="us").model_dump(),
+        "key": "image",
+        "prediction_id": "pred-9",
+        "intent": 1,
+    }
 
 
-def test_a_writer_that_was_replaced_after_a_note_stops(disk: Disk) -> None:
-    first, second, third = (a_journal(disk, token=token) for token in ("us", "them", "others"))
-    first.claim(START + 600, START, PLAN, INTENT)
-    second.load()
-    second.claim(START + 600, START)
-    first.note(START, ORPHAN)
-    third.load()
-    third.claim(START + 600, START)
+def test_a_note_that_comes_late_is_counted_by_the_next_load_and_by_the_next_process(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    note_of(first)
+    assert second.state.images["image"].possibly_paid == 0
+    for state in (second.load(), a_journal(disk, token="third").state):
+        assert state.images["image"].possibly_paid == 1
+        assert state.spent_usd == 0.01
+
+
+def test_a_running_process_may_look_for_notes_and_counts_each_once(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    second.append(START, NotCreated(key="image", reason="the history has none"))
+    assert second.read_notes().spent_usd == 0
+    note_of(first)
+    for _ in range(2):
+        state = second.read_notes()
+        assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.01)
+    assert state.number == 3
+
+
+def test_a_note_that_the_stores_client_writes_twice_is_one(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    for _ in range(2):
+        note_of(first)
+    assert len(second.load().images["image"].notes) == 1
+
+
+def test_a_process_that_was_replaced_by_a_third_one_stops_whatever_was_noted(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    note_of(first)
+    a_journal(disk, token="third").claim(DEADLINE, START)
     with pytest.raises(FencedError):
         second.check_unchanged()
     with pytest.raises(FencedError):
         second.append(START, Lost(key="image", reason="ReadTimeout"))
 
 
+class Unlisted(MemoryFolder):
+    def names(self, below: str) -> list[str]:
+        raise AssertionError("nobody can have left a note")
+
+
+def test_notes_are_looked_for_only_where_a_process_was_replaced_while_it_was_buying(disk: Disk) -> None:
+    journal = a_journal(disk)
+    journal.claim(DEADLINE, START, PLAN)
+    journal.append(START, INTENT)
+    journal.append(START, Claimed(deadline=DEADLINE + 600))  # its own deadline, moved on
+    journal.append(START, SUBMITTED)
+    a_journal(disk, token="them").claim(DEADLINE, START)
+    assert Journal(Unlisted(disk, RECORDS), a_writer()).load().number == 5
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:20], lambda data: b"", edited(key="other")])
+def test_a_note_that_cannot_be_read_stops_its_reader_and_stays_as_it_is(disk: Disk, damage: Any) -> None:
+    first, second = taken_over(disk)
+    note_of(first)
+    disk[note_path("pred-9")] = damage(disk[note_path("pred-9")])
+    before = dict(disk)
+    with pytest.raises(RecordUnreadableError, match=r"pred-9"):
+        second.load()
+    assert disk == before
+
+
+def test_what_a_crash_left_beside_the_notes_is_no_note(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    note_of(first)
+    disk[f"{RECORDS}/{a_job().folder}/notes/.0f3a.json"] = disk[f"{RECORDS}/{a_job().folder}/notes/x.tmp"] = (
+        b""
+    )
+    assert [note.prediction_id for note in second.load().images["image"].notes] == ["pred-9"]
+
+
+# What 0.1.0 has left
+
+
+def as_format_1(data: bytes, *more: dict[str, Any]) -> bytes:
+    entry = json.loads(data)
+    return json.dumps(entry | {"format": 1, "events": [*entry["events"], *more]}).encode()
+
+
+def test_a_snapshot_of_format_1_is_skipped_for_the_entries_before_it_say_the_same(disk: Disk) -> None:
+    ours = a_journal(disk)
+    ours.claim(DEADLINE, START, PLAN, INTENT)
+    snapshot = {"event": "snapshot", "deadline": 1.0, "images": {"image": {"status": "stored"}}}
+    disk[entry_path(1)] = as_format_1(disk[entry_path(1)], snapshot)
+    assert a_journal(disk, token="them").state == ours.state
+
+
+def an_orphan(disk: Disk, *, token: str = "us") -> None:
+    """Write what 0.1.0 wrote for a process that had been replaced."""
+    number = sum("/notes/" not in path for path in disk) + 1
+    entry = json.loads(disk[entry_path(1)]) | {
+        "format": 1,
+        "number": number,
+        "time": "2026-05-28T20:26:40Z",
+        "writer": a_writer(token=token).model_dump(),
+        "events": [{"event": "orphaned", "key": "image", "prediction_id": "pred-9", "intent": 1}],
+    }
+    disk[entry_path(number)] = json.dumps(entry).encode()
+
+
+def test_an_orphan_of_format_1_counts_as_a_note_and_takes_the_journal_from_nobody(disk: Disk) -> None:
+    first, second = taken_over(disk)
+    an_orphan(disk)
+    state = second.load()
+    assert (state.number, state.images["image"].possibly_paid, state.spent_usd) == (3, 1, 0.01)
+    assert state.writer == second.writer
+    note_of(first)
+    assert second.load().images["image"].notes == state.images["image"].notes
+    assert second.append(START, Lost(key="image", reason="ReadTimeout")).images["image"].possibly_paid == 1
+    assert a_journal(disk, token="third").state == second.state
+
+
+@pytest.mark.parametrize("event", ["orphaned", "snapshot"])
+def test_the_two_events_of_format_1_have_no_place_among_others_in_format_2(disk: Disk, event: str) -> None:
+    taken_over(disk)
+    an_orphan(disk, token="them")
+    old = {"event": event} if event == "snapshot" else json.loads(disk[entry_path(3)])["events"][0]
+    entry = json.loads(disk[entry_path(3)])
+    claim = Claimed(deadline=DEADLINE).model_dump()
+    disk[entry_path(3)] = json.dumps(entry | {"format": 2, "events": [claim, old]}).encode()
+    with pytest.raises(RecordUnreadableError):
+        a_journal(disk)
+
+
 # Long journals
 
-MANY = Planned(
-    output=OUTPUT, images=tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(SNAPSHOT_FROM))
-)
+MANY = Planned(output=OUTPUT, images=tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(50)))
 
 
 def a_long_journal(disk: Disk, entries: int) -> Journal:
@@ -362,19 +485,10 @@ def a_long_journal(disk: Disk, entries: int) -> Journal:
     return journal
 
 
-@pytest.mark.parametrize("entries", [1, 63, 64, 65, 127, 128, 130, 300])
-def test_a_long_journal_read_from_its_last_snapshot_is_the_one_that_was_written(
-    disk: Disk, entries: int
-) -> None:
+@pytest.mark.parametrize("entries", [1, 3, 4, 5, 63, 64, 65, 300])
+def test_a_journal_of_any_length_is_read_as_it_was_written(disk: Disk, entries: int) -> None:
     written = a_long_journal(disk, entries)
     assert a_journal(disk, token="them").state == written.state
-
-
-def test_a_long_journal_takes_few_reads(disk: Disk) -> None:
-    a_long_journal(disk, 10 * SNAPSHOT_EVERY + 7)
-    folder = CountingFolder(disk, RECORDS)
-    Journal(folder, a_writer()).load()
-    assert folder.reads <= SNAPSHOT_EVERY
 
 
 class CountingFolder(MemoryFolder):
@@ -385,46 +499,72 @@ class CountingFolder(MemoryFolder):
         return super().read(name)
 
 
-@pytest.mark.parametrize("place", [SNAPSHOT_EVERY, 2 * SNAPSHOT_EVERY])
-def test_a_note_in_the_place_of_a_snapshot_makes_readers_go_one_snapshot_back(disk: Disk, place: int) -> None:
-    replaced = a_long_journal(disk, place - 2)
-    journal = a_journal(disk, token="them")
-    journal.claim(START + 600, START)
-    replaced.load()
-    replaced.note(START, Orphaned(key="k0", prediction_id="pred-9", intent=9))
-    assert replaced.state.number == place
-    journal.append(START, Claimed(deadline=START + 1))
-    assert journal.state.number == place + 1
-    assert a_journal(disk, token="others").state == journal.state
-    assert journal.state.images["k0"].possibly_paid == 1
-
-
-def test_a_listing_that_is_behind_costs_reads_and_nothing_else(disk: Disk) -> None:
-    journal = a_long_journal(disk, 3 * SNAPSHOT_EVERY)
-
-    class Behind(MemoryFolder):
-        def names(self, below: str) -> list[str]:
-            return sorted(super().names(below))[:70]
-
-    late = Journal(Behind(disk, RECORDS), a_writer())
-    assert late.load() == journal.state
-
-
-def test_short_jobs_have_no_snapshots_and_are_not_listed(disk: Disk) -> None:
+@pytest.mark.parametrize(("entries", "reads"), [(0, 1), (1, 2), (3, 4)])
+def test_a_short_journal_takes_one_read_more_than_it_has_entries(
+    disk: Disk, entries: int, reads: int
+) -> None:
     journal = a_journal(disk)
-    journal.claim(START + 600, START, PLAN)
-    for number in range(SNAPSHOT_EVERY + 2):
-        journal.append(START, Claimed(deadline=START + number))
-    assert not any(b'"snapshot"' in data for data in disk.values())
-
-    class Unlisted(MemoryFolder):
-        def names(self, below: str) -> list[str]:
-            raise AssertionError("one image needs no listing")
-
-    assert Journal(Unlisted(disk, RECORDS), a_writer()).load() == journal.state
+    for number in range(entries):
+        events = (PLAN,) if number == 0 else ()
+        journal.claim(START + number, START, *events)
+    folder = CountingFolder(disk, RECORDS)
+    assert Journal(folder, a_writer()).load().number == entries
+    assert folder.reads == reads
 
 
-def test_an_adopted_seed_survives_a_snapshot(disk: Disk) -> None:
+def test_a_long_journal_is_read_many_entries_at_once_and_few_beyond_its_end(disk: Disk) -> None:
+    written = a_long_journal(disk, 10 * READ_AHEAD)
+    together = threading.Barrier(READ_AHEAD)
+
+    class Far(CountingFolder):
+        def read(self, name: str) -> bytes | None:
+            data = super().read(name)
+            number = int(name[-11:-5])
+            if 3 * READ_AHEAD < number <= 4 * READ_AHEAD:
+                together.wait(timeout=30)  # breaks where so many are not read at once
+            return data
+
+    folder = Far(disk, RECORDS)
+    assert Journal(folder, a_writer()).load() == written.state
+    assert folder.reads <= written.state.number + READ_AHEAD
+
+
+def test_what_was_read_ahead_beyond_a_missing_entry_does_not_count(disk: Disk) -> None:
+    a_long_journal(disk, 200)
+    del disk[entry_path(150)]
+    disk[entry_path(152)] = b"damaged, but who knows whether it belongs to this journal"
+    ours = a_journal(disk, token="them")
+    assert ours.state.number == 149
+
+
+def test_an_entry_that_appears_while_its_followers_are_read_ahead_is_there_for_the_next_load(
+    disk: Disk,
+) -> None:
+    written = a_long_journal(disk, 200)
+
+    class Late(MemoryFolder):
+        hidden = entry_path(150)
+
+        def read(self, name: str) -> bytes | None:
+            return None if f"{self.uri}/{name}" == self.hidden else super().read(name)
+
+    folder = Late(disk, RECORDS)
+    ours = Journal(folder, a_writer(token="them"))
+    assert ours.load().number == 149
+    with pytest.raises(FencedError):
+        ours.claim(DEADLINE, START)
+    folder.hidden = ""
+    assert ours.load() == written.state
+
+
+def test_a_damaged_entry_of_a_long_journal_stops_its_reader(disk: Disk) -> None:
+    a_long_journal(disk, 200)
+    disk[entry_path(150)] = disk[entry_path(150)][:-9]
+    with pytest.raises(RecordUnreadableError, match="000150"):
+        a_journal(disk, token="them")
+
+
+def test_an_adopted_seed_is_read_from_a_long_journal(disk: Disk) -> None:
     journal = a_journal(disk)
     journal.claim(START + 600, START, MANY)
     adopted = Adopted(
@@ -435,7 +575,7 @@ def test_an_adopted_seed_survives_a_snapshot(disk: Disk) -> None:
         bought_by=a_job(generation=1),
     )
     journal.append(START, adopted)
-    while journal.state.number < SNAPSHOT_EVERY:
+    while journal.state.number < 100:
         journal.append(START, Claimed(deadline=START))
     assert a_journal(disk, token="them").state == journal.state
     assert journal.state.images["k3"].plan.request.seed == 99
@@ -474,7 +614,7 @@ def test_a_process_that_was_replaced_cannot_claim_the_job_back_by_a_new_deadline
     theirs.claim(DEADLINE + 600, START + 601)
     with pytest.raises(FencedError):
         ours.append(START + 602, SUBMITTED)
-    ours.note(START + 602, Orphaned(key="image", prediction_id="pred-1", intent=1))
+    ours.note(START + 602, key="image", prediction_id="pred-1", intent=1)
     with pytest.raises(FencedError):
         ours.append(START + 603, Claimed(deadline=DEADLINE + 900))
     theirs.append(START + 604, Submitted(key="image", prediction_id="pred-1"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
-from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from tests.unit.support import OUTPUT, RECORDS, MemoryFolder, a_receipt
 
 DOCUMENTED = {
@@ -103,12 +105,57 @@ def test_a_reused_image_cost_nothing_this_time() -> None:
     assert [reused[key] for key in costs] == [0.0, 0, True]
 
 
+def written(disk: dict[str, bytes]) -> dict[str, Any]:
+    (data,) = disk.values()
+    fields: dict[str, Any] = json.loads(data)
+    return fields
+
+
+def test_what_is_as_usual_is_not_written(receipts: Receipts, disk: dict[str, bytes]) -> None:
+    receipts.write(COVER, a_receipt())
+    left_out = {"prompt_asked", "size_differs", "sha256_received"}
+    assert set(Receipt.model_fields) - set(written(disk)) == left_out
+    assert set(written(disk)["request"]) == {"prompt", "size", "seed", "model"}
+
+
+def test_what_is_not_as_usual_is_written_and_found(receipts: Receipts, disk: dict[str, bytes]) -> None:
+    unusual = a_receipt(
+        request=ImageRequest(prompt="sent", seed=None, inputs={"steps": 4}),
+        seed_asked=None,
+        prompt_asked="asked",
+        size_differs=True,
+        sha256_received="another",
+    )
+    receipts.write(COVER, unusual)
+    assert receipts.find(COVER) == unusual
+    assert written(disk)["request"]["inputs"] == {"steps": 4}
+    assert (written(disk)["request"]["seed"], written(disk)["seed_asked"]) == (None, None)
+    assert written(disk).items() >= {"prompt_asked": "asked", "size_differs": True}.items()
+
+
+def test_a_receipt_of_format_1_is_read_with_the_defaults_of_what_came_later(
+    receipts: Receipts, disk: dict[str, bytes]
+) -> None:
+    receipts.write(COVER, a_receipt())
+    (path,) = disk
+    disk[path] = json.dumps(written(disk) | {"format": 1}).encode()
+    found = receipts.find(COVER)
+    assert found is not None
+    assert (found.format, found.prompt_asked, found.size_differs, found.request.inputs) == (
+        1,
+        None,
+        False,
+        {},
+    )
+    assert found.sha256_received == found.sha256
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: data[:-20],
         lambda data: b"",
-        lambda data: data.replace(b'"format": 1', b'"format": 2'),
+        lambda data: data.replace(b'"format": 2', b'"format": 3'),
         lambda data: data.replace(b'"sha256"', b'"sha255"'),
     ],
 )

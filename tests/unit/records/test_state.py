@@ -18,7 +18,7 @@ from airflow_provider_bitdance.records import (
     JobState,
     Lost,
     NotCreated,
-    Orphaned,
+    Note,
     Owner,
     Planned,
     Status,
@@ -27,7 +27,7 @@ from airflow_provider_bitdance.records import (
     fold,
 )
 from airflow_provider_bitdance.records.events import Claimed, Entry, Event, ImageEvent
-from airflow_provider_bitdance.records.state import NEXT, at_snapshot, snapshot_of
+from airflow_provider_bitdance.records.state import NEXT, fold_all, fold_notes
 from tests.unit.support import OUTPUT, START, a_job, a_plan, a_writer
 
 US = a_writer(token="us")
@@ -94,7 +94,7 @@ def at_status(status: Status) -> JobState:
 def test_the_table_of_this_test_is_the_one_of_the_code() -> None:
     assert NEXT == MEANT
     assert set(REACHED_BY) == set(Status)
-    assert {type(event) for event in EVENTS.values()} | {Orphaned} == {Intended, *get_args(ImageEvent)}
+    assert {type(event) for event in EVENTS.values()} == {Intended, *get_args(ImageEvent)}
 
 
 @pytest.mark.parametrize(("status", "name"), list(itertools.product(Status, EVENTS)))
@@ -119,37 +119,83 @@ def test_every_lost_response_is_counted_and_a_refusal_is_not() -> None:
     assert after(CLAIM, PLAN, *again, *again).images["image"].possibly_paid == 2
 
 
-ORPHAN = Orphaned(key="image", prediction_id="pred-9", intent=1)
+NOTE = Note(
+    time=datetime.fromtimestamp(START, UTC), owner=THEM, key="image", prediction_id="pred-9", intent=1
+)
 
 
 @pytest.mark.parametrize("status", Status)
-def test_a_replaced_process_may_add_what_it_bought_and_changes_nothing_else(status: Status) -> None:
+def test_a_note_adds_what_a_replaced_process_bought_and_changes_nothing_else(status: Status) -> None:
     before = at_status(status)
-    state = after(ORPHAN, state=before, writer=THEM)
+    state = fold_notes(before, [NOTE])
     assert state.images["image"].status is status
-    assert (state.writer, state.time) == (US, START)
+    assert (state.writer, state.time, state.number) == (US, START, before.number)
     assert state.images["image"].possibly_paid == 1
+    assert before.images["image"].notes == ()
 
 
-@pytest.mark.parametrize("first", ["lost", "orphaned"])
-def test_an_answer_that_was_lost_and_came_to_a_replaced_process_is_counted_once(first: str) -> None:
+def noted_or(name: str, state: JobState) -> JobState:
+    return fold_notes(state, [NOTE]) if name == "noted" else after(EVENTS[name], state=state)
+
+
+@pytest.mark.parametrize("order", [("lost", "noted"), ("noted", "lost"), ("noted", "noted", "lost")])
+def test_an_answer_that_was_lost_and_came_to_a_replaced_process_is_counted_once(
+    order: tuple[str, ...],
+) -> None:
     state = at_status(Status.INTENDED)
-    for name in (first, {"lost": "orphaned", "orphaned": "lost"}[first]):
-        state = (
-            after(ORPHAN, state=state, writer=THEM)
-            if name == "orphaned"
-            else after(EVENTS[name], state=state)
-        )
-    assert state.images["image"].possibly_paid == 1
+    for name in order:
+        state = noted_or(name, state)
+    assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.01)
 
 
-@pytest.mark.parametrize("first", ["submitted", "orphaned"])
-def test_an_answer_that_was_found_and_came_to_a_replaced_process_is_not_counted(first: str) -> None:
+@pytest.mark.parametrize("order", [("submitted", "noted"), ("noted", "submitted")])
+def test_an_answer_that_was_found_and_came_to_a_replaced_process_is_not_counted(
+    order: tuple[str, ...],
+) -> None:
+    state = at_status(Status.INTENDED)
     found = Submitted(key="image", prediction_id="pred-9", found=True)
+    for name in order:
+        state = fold_notes(state, [NOTE]) if name == "noted" else after(found, state=state)
+    assert (state.images["image"].possibly_paid, state.spent_usd) == (0, 0.01)
+
+
+@pytest.mark.parametrize("order", [("submitted", "noted"), ("noted", "submitted")])
+def test_a_note_of_another_prediction_than_the_one_that_was_found_is_a_purchase_more(
+    order: tuple[str, ...],
+) -> None:
     state = at_status(Status.INTENDED)
-    for name in (first, {"submitted": "orphaned", "orphaned": "submitted"}[first]):
-        state = after(ORPHAN, state=state, writer=THEM) if name == "orphaned" else after(found, state=state)
-    assert state.images["image"].possibly_paid == 0
+    for name in order:
+        state = noted_or(name, state)
+    assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.02)
+
+
+def test_an_open_intent_and_its_note_are_one_purchase() -> None:
+    state = fold_notes(at_status(Status.INTENDED), [NOTE])
+    assert (state.images["image"].unconfirmed, state.spent_usd) == (1, 0.01)
+
+
+def test_a_note_of_an_image_that_was_not_planned_is_refused() -> None:
+    with pytest.raises(RecordUnreadableError, match=r"pred-9 .* 'other' that was not planned"):
+        fold_notes(at_status(Status.PLANNED), [NOTE.model_copy(update={"key": "other"})])
+
+
+@pytest.mark.parametrize(
+    ("status", "by", "may"),
+    [
+        (Status.PLANNED, THEM, False),
+        (Status.INTENDED, THEM, True),
+        (Status.INTENDED, US, False),
+        (Status.SUBMITTED, THEM, False),
+    ],
+)
+def test_there_may_be_notes_once_another_process_claims_while_an_intent_is_open(
+    status: Status, by: Owner, may: bool
+) -> None:
+    claimed = after(CLAIM, state=at_status(status), writer=by)
+    assert claimed.may_have_notes is may
+    assert after(CLAIM, state=claimed, writer=a_writer(token="third")).may_have_notes is (
+        may or status is Status.INTENDED
+    )
 
 
 def test_every_purchase_is_counted_those_of_others_are_not() -> None:
@@ -157,14 +203,18 @@ def test_every_purchase_is_counted_those_of_others_are_not() -> None:
     assert after(CLAIM, PLAN, *(EVENTS[name] for name in events)).images["image"].purchases == 2
 
 
-def test_thirty_times_a_cent_is_thirty_cents_whether_it_is_counted_on_or_summed_up() -> None:
+def test_thirty_times_a_cent_is_thirty_cents_whether_it_is_folded_one_by_one_or_at_once() -> None:
     images = tuple(a_plan(f"k{number}", stem=f"k{number}") for number in range(30))
-    planned = after(CLAIM, Planned(output=OUTPUT, images=images))
-    state = planned
-    for image in images:
-        state = after(Intended(keys=(image.key,)), state=state)
-    entry = Entry(number=31, time=datetime.fromtimestamp(START, UTC), writer=US, events=(CLAIM,))
-    assert state.spent_usd == at_snapshot(planned, entry, snapshot_of(state)).spent_usd == 0.3
+    planned = state = after(CLAIM, Planned(output=OUTPUT, images=images))
+    entries = []
+    for number, image in enumerate(images, start=2):
+        intent = Intended(keys=(image.key,))
+        state = after(intent, state=state)
+        moment = datetime.fromtimestamp(START, UTC)
+        entries.append(Entry(number=number, time=moment, writer=US, events=(intent,)))
+    assert state.spent_usd == 0.3
+    assert fold_all(planned, entries) == state
+    assert planned.spent_usd == 0
 
 
 def test_what_was_possibly_paid_is_still_counted_when_the_image_is_stored() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.wavespeed.image_request import (
@@ -208,6 +209,50 @@ def test_a_fingerprint_stays_the_same_from_version_to_version() -> None:
     )
 
 
+class LaterRequest(ImageRequest):
+    """What a later version may make of a request."""
+
+    negative_prompt: str = ""
+    loras: list[str] = Field(default_factory=list)
+
+
+ASKED: dict[str, Any] = {"prompt": "a lighthouse", "size": "1280*720", "seed": 7}
+
+
+def test_a_field_of_a_later_version_changes_no_fingerprint_while_it_is_at_its_default() -> None:
+    later = LaterRequest(**ASKED, inputs={})
+    assert later.fingerprint(HOST) == ImageRequest(**ASKED).fingerprint(HOST)
+    assert later.model_dump() == ImageRequest(**ASKED).model_dump() == ASKED | {"model": BITDANCE_14B}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"negative_prompt": "fog"}, {"loras": ["a"]}, {"inputs": {"steps": 4}}, {"seed": None}]
+)
+def test_a_field_of_a_later_version_counts_in_the_fingerprint_where_it_is_not_at_its_default(
+    changed: dict[str, Any],
+) -> None:
+    assert LaterRequest(**{**ASKED, **changed}).fingerprint(HOST) != LaterRequest(**ASKED).fingerprint(HOST)
+
+
+def test_the_order_in_which_inputs_are_given_does_not_count() -> None:
+    one, other = (ImageRequest(**ASKED, inputs=dict(given)) for given in (["ax", "by"], ["by", "ax"]))
+    assert one.fingerprint(HOST) == other.fingerprint(HOST)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"seed": None}, {"inputs": {"steps": 4, "loras": ["a", {"scale": 0.5}]}}]
+)
+def test_a_request_is_read_as_it_was_written(more: dict[str, Any]) -> None:
+    request = ImageRequest(**{**ASKED, **more})
+    assert ImageRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_nobody_can_ask_for_other_inputs_or_for_no_seed_yet() -> None:
+    with pytest.raises(TypeError, match="inputs"):
+        ImageRequest.of(prompt="a lighthouse", inputs={"steps": 4})  # type: ignore[call-arg]
+    assert ask(seed=None).seed == -1
+
+
 LOOSE_SIDE = st.one_of(
     st.integers(200, 1600), st.integers(200, 1600).map(str), st.none(), st.text(max_size=6)
 )
@@ -232,6 +277,7 @@ def test_an_accepted_request_is_in_range_and_stable_and_a_refusal_is_an_input_er
         return
     assert all(256 <= int(side) <= 1536 for side in request.size.split("*"))
     assert re.fullmatch(r"[0-9]{3,4}\*[0-9]{3,4}", request.size)
+    assert request.seed is not None
     assert -1 <= request.seed <= MAX_SEED
     assert request.prompt == request.prompt.strip() != ""
     assert ask(request.prompt, size=request.size, seed=request.seed) == request
