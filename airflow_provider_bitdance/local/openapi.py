@@ -75,8 +75,7 @@ class DescribedApp(FastAPI):
             responses=responses,
             openapi_extra=self._request(body, is_api=is_api),
             response_class=JSONResponse if response is not None else Response,
-            # The responses are built, not validated, and cost nothing on the way out.
-            response_model=None,
+            response_model=None,  # responses are built, not validated
         )
 
     def _request(self, body: Any, *, is_api: bool) -> dict[str, Any]:
