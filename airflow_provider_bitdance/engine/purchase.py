@@ -52,7 +52,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter) -> None:
     """Buy one image that is planned, or intended by this process; not if another task has bought it.
 
     :param key: Of the image.
-    :param pace: Learns from the answers.
+    :param limiter: Learns from the answers.
     :raises PostponedError: It is planned again.
     :raises BitDanceError: It was not bought; the journal says whether it is possibly paid.
     """
@@ -207,8 +207,7 @@ def _take_refusal(
     :raises RateLimitError: It would be too late for this try.
     """
     now, before = context.clock.time(), limiter.blocked(now=context.clock.time())
-    limiter.refused(sent_at=sent_at, now=now, asked=error.retry_after, draw=random.random())
-    pause = limiter.blocked(now=now)
+    pause = limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())
     if now + pause >= context.journal.state.deadline:
         raise error
     if pause > before:

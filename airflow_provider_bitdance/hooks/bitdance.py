@@ -24,7 +24,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.polling.policy.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -193,7 +193,7 @@ class BitDanceHook(BaseHook):
         :raises PredictionError: It ended without a picture.
         :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
-        schedule, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
+        policy, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         start = time.monotonic()
         failures, asked = 0, None
@@ -202,7 +202,7 @@ class BitDanceHook(BaseHook):
                 age = time.monotonic() - start
                 if age >= timeout:
                     raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
-                pause = schedule.pause(age=age, draw=0.5, failures=failures, asked=asked)
+                pause = policy.pause(age=age, draw=0.5, failures=failures, requested=asked)
                 time.sleep(min(pause, timeout - age))
                 try:
                     prediction = client.get_prediction(prediction.id)
@@ -210,8 +210,8 @@ class BitDanceHook(BaseHook):
                 except BitDanceError as error:
                     failures += 1
                     asked = error.retry_after if isinstance(error, RateLimitError) else None
-                    unknown_yet = isinstance(error, NotFoundError) and age < schedule.not_found_grace
-                    if not (error.retry_helps or unknown_yet) or failures >= schedule.failures:
+                    unknown_yet = isinstance(error, NotFoundError) and age < MINUTE
+                    if not (error.retry_helps or unknown_yet) or failures >= policy.failures:
                         what = f"Looking at prediction {prediction.id} failed: {error.what}"
                         raise _NotWaitedForError(what) from error
         if not prediction.is_completed:

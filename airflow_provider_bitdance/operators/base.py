@@ -26,7 +26,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError, NsfwError, StorageError
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.validation import check_choice, check_number, reason_of
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.polling.policy.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 
@@ -56,9 +56,8 @@ class BitDanceBaseOperator(BaseOperator):
     :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
     :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
         the same predictions.
-    :param poll_interval: Seconds; the shortest pause between two looks at an image, which grows to 15. The
-        first look comes after 2 at the earliest. In a batch, an image that is likely to be ready is looked at
-        after as little as a tenth of it.
+    :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
+        first poll comes after 2 at the earliest. In a batch the pauses may be as short as a tenth of it.
     :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
         bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.

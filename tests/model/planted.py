@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import JobContext, Wanted, dispatcher, lost_responses, run_job
+from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, next_step, run_job
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
 from airflow_provider_bitdance.records.codec import journal
@@ -167,7 +167,7 @@ def a_snapshot_is_of_the_entry_before(patch: pytest.MonkeyPatch) -> None:
 
 
 def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatcher, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
+    patch.setattr(next_step, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
 
 
 SILENT = "charges are silent"

@@ -20,7 +20,7 @@ PACKAGE = Path(airflow_provider_bitdance.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
-RECORDS = {"journal", "receipts", "reservations", "polling", "pacing", "storage", "names", "records"}
+RECORDS = {"journal", "receipts", "reservations", "storage", "names", "records"}
 MAY_IMPORT = {
     "": set(),  # the package itself, which holds the version
     "api": set(),
@@ -29,22 +29,20 @@ MAY_IMPORT = {
     "folders": {"api", "storage"},
     "manifest": {"api", "folders", "items"},
     "clock": set(),
-    "crowd": set(),
-    "looks": {"crowd", "polling"},
-    "lookout": {"api", "clock", "looks", "polling"},
-    "engine": {"api", "clock", "lookout", "looks", *RECORDS},
+    "polling": {"api", "clock"},
+    "engine": {"api", "clock", "polling", *RECORDS},
     "get_provider_info": set(),
     "version_compat": set(),
     "hooks": {"api", "polling", "get_provider_info", "version_compat"},
-    "triggers": {"api", "clock", "hooks", "lookout", "polling"},
+    "triggers": {"api", "clock", "hooks", "polling"},
     "links": {"api", "storage"},
     "operators": {
-        *("api", "get_provider_info", "items", "manifest", *RECORDS),
+        *("api", "get_provider_info", "items", "manifest", "polling", *RECORDS),
         *("clock", "engine", "folders", "hooks", "links", "triggers", "version_compat"),
     },
     "decorators": {"api", *RECORDS, "engine", "operators"},
     "maintenance": {
-        *("api", "clock", "engine", "folders", "hooks", "lookout", "operators", "version_compat", *RECORDS)
+        *("api", "clock", "engine", "folders", "hooks", "operators", "polling", "version_compat", *RECORDS)
     },
     "__main__": {"api", "folders", "maintenance"},
     "local": set(),
@@ -58,9 +56,7 @@ KNOW_NO_AIRFLOW = {
     "engine",
     "items",
     "local",
-    "lookout",
-    "crowd",
-    "looks",
+    "polling",
     "get_provider_info",
     *RECORDS,
 }
