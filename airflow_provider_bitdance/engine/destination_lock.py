@@ -97,6 +97,8 @@ class DestinationLock:
                 await self._take_over_purchase(held.writer.job, image, command)
             mine = self._reservation(image, held.number + 1 if held else 1)
             taken = await asyncio.to_thread(context.reservations.take, destination, mine)
+            if taken:
+                context.coordination.reserved[image.plan.key] = mine.number
             if taken or command.adopt is not None:
                 return command.adopt is None
 
@@ -261,10 +263,14 @@ def check_destination_is_ours(context: JobContext, image: ImageState, *, known: 
     """
     if not image.plan.named:
         return 0
-    held = context.reservations.last(context.destination_of(image.plan), known=known)
+    reserved, key = context.coordination.reserved, image.plan.key
+    destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
+    held = context.reservations.last(destination, known=known, after=seen)
     if held is not None and held.fingerprint != image.plan.fingerprint:
         raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
-    return held.number if held else 0
+    if held is not None:
+        reserved[key] = held.number
+    return reserved.get(key, 0)
 
 
 def _destination_in(state: JobState, image: ImageState) -> Destination:

@@ -148,12 +148,17 @@ class Scene:
         return started
 
     def ask_twice(self, images: int, *, kill_first_at: Sequence[str] = (), **params: Any) -> tuple[Run, Run]:
-        """Start two batches of the same items at once, each of a Dag of its own; the first has no retry."""
+        """Start two batches of the same items, each of a Dag of its own; the first has no retry.
+
+        :param kill_first_at: Where the first is to be killed; the second starts when it is dead.
+        """
         prompts = tuple(f"image {number} of: {self.name}" for number in range(1, images + 1))
         first = Run(f"{self.folder.name}-first", prompts, is_tried_once=True)
         second = Run(f"{self.folder.name}-second", prompts)
         self.runs += [first, second]
         self.start(first, kill_at=list(kill_first_at), **params)
+        if kill_first_at:
+            self.until(lambda: self._are_killed([first], kill_first_at), "the first to be killed")
         self.start(second, **params)
         return first, second
 
@@ -188,6 +193,9 @@ class Scene:
         for run in self.runs if runs is None else runs:
             state = self.airflow.wait_for_run(run.dag_id, run.run_id, timeout=PATIENCE)
             assert state == "success", f"{run.run_id} ended as {state}: {self._why(run)}"
+
+    def _are_killed(self, runs: Iterable[Run], points: Sequence[str]) -> bool:
+        return all((self.folder / "killed" / run.run_id / point).exists() for run in runs for point in points)
 
     def check_killed(self, runs: Iterable[Run], points: Iterable[str]) -> None:
         """Make sure that the faults which the row is about have happened."""
