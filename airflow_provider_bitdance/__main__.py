@@ -29,7 +29,7 @@ EXIT_CODES = "exit codes: 0 all is well, 1 something needs a look, 2 it could no
 class Result:
     """What a command found, for people and for programs."""
 
-    needs_a_look: bool
+    needs_attention: bool
     text: str
     as_json: dict[str, Any]
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return NOT_RUN
     shown = json.dumps(result.as_json, indent=1, ensure_ascii=False) if given.json else result.text
     sys.stdout.write(f"{shown}\n")
-    return FINDINGS if result.needs_a_look else FINE
+    return FINDINGS if result.needs_attention else FINE
 
 
 def _show(given: argparse.Namespace) -> Result:
@@ -103,7 +103,7 @@ def _reconcile(given: argparse.Namespace) -> Result:
         include_running=given.all,
         nsfw=given.nsfw,
     )
-    return Result(report.needs_a_look, render.shown_report(report), report.as_json())
+    return Result(report.needs_attention, render.shown_report(report), report.as_json())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -146,7 +146,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     folder, _, name = str(uri).rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):
         raise InputError(
-            f"{shorten(repr(uri), 200)} is not the address of a manifest",
+            f"{shorten(repr(uri), 200)} is not the URI of a manifest",
             allowed='an absolute path or a URI that ends in .jsonl or .parquet, such as result["manifest"]',
         )
     data = open_folder(folder).read(name)

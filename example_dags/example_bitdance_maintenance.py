@@ -42,7 +42,7 @@ def example_bitdance_maintenance() -> None:
 
         report = reconcile(conn_id="bitdance_default")
         log.info("%s", shown_report(report))
-        if report.needs_a_look:
+        if report.needs_attention:
             raise RuntimeError(
                 "An image is paid for and could not be stored, or a record is damaged: see above"
             )

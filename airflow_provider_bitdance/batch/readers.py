@@ -35,7 +35,7 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
     """Read a file of items. Blank lines are passed over.
 
     :param data: The whole file; text is UTF-8, with or without a byte order mark.
-    :param name: Its name or address: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
+    :param name: Its name or URI: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
     :raises InputError: It is none of these, or cannot be read at all.
     """
     suffix = name[name.rfind(".") :].lower()

@@ -155,22 +155,22 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 fix="Leave the option out" + (", or return a list" if not self.is_batch else ""),
             )
 
-    def _address(self, job: Job) -> Destination:
+    def _destination(self, job: Job) -> Destination:
         from airflow_provider_bitdance.operators import runtime
 
         return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
 
     def _output_folder(self, job: Job) -> str:
         # The same for one image and for a list: it leads to the journal, which says which of them it is.
-        return self._address(job).folder
+        return self._destination(job).folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
 
-        address = self._address(job)
+        destination = self._destination(job)
         if not self.is_batch:
-            return [Wanted(key="image", request=self._request(), destination=address)]
-        if address.named:
+            return [Wanted(key="image", request=self._request(), destination=destination)]
+        if destination.named:
             raise InputError(
                 f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",
                 allowed="a folder, with a slash at its end",

@@ -102,7 +102,7 @@ class JobContext:
         """The reservations below the records path."""
         return Reservations(self.records)
 
-    def tell(self, message: str, *args: object) -> None:
+    def log_image(self, message: str, *args: object) -> None:
         """Log what happens to one image: of many, only the sum is told."""
         log = self.log.info if len(self.journal.state.images) <= FEW_IMAGES else self.log.debug
         log(message, *args)
@@ -135,7 +135,7 @@ class JobContext:
             )
 
     async def claim(self, deadline: float, *events: Event) -> None:
-        """Become the job's writer, with an entry that holds these events, too."""
+        """Become the job's owner, with an entry that holds these events, too."""
         await asyncio.to_thread(self.journal.claim, deadline, self.clock.time(), *events)
         self._count(self.journal, events)
 

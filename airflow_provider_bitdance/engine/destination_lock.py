@@ -110,7 +110,7 @@ class DestinationLock:
             )
         if command.adopt is not None:
             name, bought = job_name(holder), command.adopt.prediction_id
-            context.tell("Task %s has bought prediction %s for the same request", name, bought)
+            context.log_image("Task %s has bought prediction %s for the same request", name, bought)
             await context.write(adoption(command.adopt, image.plan.key, holder))
 
     async def freed(self) -> list[str]:
@@ -187,7 +187,7 @@ class DestinationLock:
     def _holder_of(self, job: Job) -> _Holder:
         context = self._context
         if job.folder not in self._holders:
-            journal = Journal(context.records, context.journal.writer, job=job)
+            journal = Journal(context.records, context.journal.owner, job=job)
             self._holders[job.folder] = _Holder(journal)
         return self._holders[job.folder]
 
@@ -199,7 +199,7 @@ class DestinationLock:
         """Return the event that takes the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
-        context.tell("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
+        context.log_image("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
         uri = context.receipts.uri(context.destination_of(image.plan))
         return Stored(key=image.plan.key, receipt=uri, reused=True)
 
@@ -208,7 +208,7 @@ class DestinationLock:
         return Reservation(
             number=number,
             time=datetime.fromtimestamp(context.clock.time(), UTC),
-            writer=context.journal.writer,
+            writer=context.journal.owner,
             key=image.plan.key,
             fingerprint=image.plan.fingerprint,
         )

@@ -49,7 +49,7 @@ _FAILURES = {error: failure for failure, error in _ERRORS.items()}
 
 def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
     """Say whether this try may buy an image whose prediction failed: in an earlier try, and not for good."""
-    is_of_this_try = image.failed_in_try == context.journal.writer.try_number
+    is_of_this_try = image.failed_in_try == context.journal.owner.try_number
     return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try
 
 
@@ -79,12 +79,12 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
             words = "A retry does not buy it anew, because retry_failed is off."
             raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
         raise
-    address = context.destination_of(image.plan)
+    destination = context.destination_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(context.journal.job)
     await context.write(
-        Stored(key=image.plan.key, receipt=context.receipts.uri(address), reused=not bought_here)
+        Stored(key=image.plan.key, receipt=context.receipts.uri(destination), reused=not bought_here)
     )
-    context.tell(
+    context.log_image(
         "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
         receipt.width,
         receipt.height,
@@ -160,13 +160,13 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, pictur
     looks at its journal before each. A sleep within the write itself cannot be excluded; the receipt's size
     and hash tell then that the file is not its own.
     """
-    address = context.destination_of(image.plan)
-    file = address.file_name(picture.media_type)
-    replaced = context.receipts.find(address)
+    destination = context.destination_of(image.plan)
+    file = destination.file_name(picture.media_type)
+    replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != prediction.id:
-        context.receipts.withdraw(address)
+        context.receipts.withdraw(destination)
     context.images.replace(file, picture.data)
     receipt = Receipt(
         uri=uri_of(context.images, file),
@@ -190,11 +190,11 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, pictur
         reservation=number,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(context.clock.time(), UTC),
-        writer=context.journal.writer,
+        writer=context.journal.owner,
     )
     context.journal.check_unchanged()
     check_destination_is_ours(context, image, known=number)
-    context.receipts.write(address, receipt)
+    context.receipts.write(destination, receipt)
     if replaced is not None and replaced.file != file:
         context.images.remove(replaced.file)
     return receipt

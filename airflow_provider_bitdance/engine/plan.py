@@ -40,7 +40,7 @@ class Decision:
     """What is done about one image.
 
     :param event: What needs no purchase; without one it is bought.
-    :param standing: The receipt of the image that lies at its address.
+    :param standing: The receipt of the image at its destination.
     """
 
     image: PlannedImage
@@ -84,7 +84,7 @@ async def _prepare_to_buy(context: JobContext) -> None:
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if not context.journal.uri.startswith(f"{context.images.uri}/"):
         await asyncio.to_thread(check_writable, context.images)
-    if not context.journal.writer.has_tries_left:
+    if not context.journal.owner.has_tries_left:
         context.log.warning(
             "This is the task's last try: if its worker dies, what it buys stays uncollected until the task "
             "is cleared or reconcile runs. With retries=2 the next try collects it"

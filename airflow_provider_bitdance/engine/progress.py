@@ -21,7 +21,7 @@ class Progress:
         self._context = context
         self._total = len(context.journal.state.images)
         self._there_before = len(context.journal.state.having(Status.STORED))
-        self._started = self._told_at = context.clock.time()
+        self._started = self._logged_at = context.clock.time()
         self._stored = self._failed = self._in_flight = 0
         self._explained = ""
 
@@ -43,11 +43,11 @@ class Progress:
         self._in_flight = self._in_flight if in_flight is None else in_flight
         now = self._context.clock.time()
         pause = max(PAUSE_SECONDS, PAUSE_SHARE * (now - self._started))
-        if self._total < 2 or not (last or now >= self._told_at + pause):
+        if self._total < 2 or not (last or now >= self._logged_at + pause):
             return
         text = self._text(now)
         if text != self._explained:
-            self._explained, self._told_at = text, now
+            self._explained, self._logged_at = text, now
             self._context.log.info("%s", text)
 
     def _text(self, now: float) -> str:

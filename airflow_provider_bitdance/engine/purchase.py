@@ -119,7 +119,7 @@ def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
 def _check_losses(context: JobContext, image: ImageState) -> None:
     """A try may be several processes, with deferrals between: together they lose no more than one may."""
     lost = len(image.unanswered)
-    if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:
+    if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:
         raise LostResponseError(f"{lost} responses to purchases of this image were lost: {image.reason}")
 
 
@@ -141,7 +141,7 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
                 ) from error
             context.log.warning("%s Trying again in %.0f s", error.what, pause)
         await context.clock.sleep(pause)
-    context.tell(
+    context.log_image(
         "Bought prediction %s, about $%.4g: %s, seed %s, %r",
         prediction_id,
         image.plan.estimated_cost_usd,

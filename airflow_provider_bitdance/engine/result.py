@@ -186,16 +186,16 @@ async def _summaries(
 
 
 async def _receipt(context: JobContext, image: ImageState) -> Receipt:
-    address = context.destination_of(image.plan)
-    receipt = await asyncio.to_thread(context.receipts.find, address)
+    destination = context.destination_of(image.plan)
+    receipt = await asyncio.to_thread(context.receipts.find, destination)
     if receipt is None:
         raise RecordUnreadableError(
-            f"The image {address.identity} was stored and its receipt {image.receipt} is gone",
+            f"The image {destination.identity} was stored and its receipt {image.receipt} is gone",
             fix="Clear the task to have it made anew",
         )
     if receipt.fingerprint != image.plan.fingerprint:
         raise RecordUnreadableError(
-            f"The image {address.identity} was stored, and then replaced with another request by run "
+            f"The image {destination.identity} was stored, and then replaced with another request by run "
             f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
             fix="Give the tasks different output_paths, or clear the task to have its image made anew",
         )

@@ -57,9 +57,9 @@ async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
     Else other tasks would take it for one at work, and leave it its addresses until its deadline. One with a
     paid image in flight keeps them until then: the image is to have its place.
     """
-    state, ours = context.journal.state, context.journal.writer
+    state, ours = context.journal.state, context.journal.owner
     is_bought = bool(state.having(Status.INTENDED, Status.SUBMITTED))
-    is_ours = state.writer is not None and state.writer.token == ours.token
+    is_ours = state.owner is not None and state.owner.token == ours.token
     comes_back = ours.has_tries_left and any(error.retry_helps for error in errors)
     if state.has_work and is_ours and not is_bought and not comes_back:
         # What ended the task is what the user has to see.
@@ -68,7 +68,7 @@ async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
 
 
 async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
-    """Become the job's writer, with the plan where there is none, and the first intent.
+    """Become the job's owner, with the plan where there is none, and the first intent.
 
     :return: Whether there are intents of another process, whose answers nobody has seen.
     """
@@ -77,7 +77,7 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         _check_not_replaced(context)
         now = context.clock.time()
         deadline = now + context.policy.timeout
-        ours, last = context.journal.writer, state.writer
+        ours, last = context.journal.owner, state.owner
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline or deadline  # a resume after a deferral is the same try
         if state.images and (last is None or last.try_number != ours.try_number):
@@ -114,8 +114,8 @@ def _check_not_replaced(context: JobContext) -> None:
     It began before the newer try wrote its last entry. A run that was deleted and made again did not: it has
     low numbers, too, and goes on with the job.
     """
-    ours, state = context.journal.writer, context.journal.state
-    last = state.writer
+    ours, state = context.journal.owner, context.journal.state
+    last = state.owner
     if last is None or not last.job.same_task(ours.job) or context.started_at > state.time:
         return
     if last.try_number > ours.try_number:
@@ -144,7 +144,7 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
 def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
     """Return the key of an image whose intent can go into the plan's own entry.
 
-    Not one that the user named: its address has to be reserved first.
+    Not one that the user named: its destination has to be reserved first.
     """
     settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
     return next((item.key for item in wanted if item.key not in settled and not item.destination.named), None)

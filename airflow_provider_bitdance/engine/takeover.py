@@ -35,7 +35,7 @@ async def take_over_earlier(context: JobContext) -> Journal | None:
 
     A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
     """
-    if context.journal.writer.try_number == 1:
+    if context.journal.owner.try_number == 1:
         return None  # nothing was cleared yet
     for earlier in await asyncio.to_thread(_earlier, context):
         if not earlier.state.is_stored:  # one without a plan may be about to claim
@@ -70,12 +70,12 @@ def _earlier(context: JobContext) -> list[Journal]:
 
     :raises RecordUnreadableError: One is damaged that may be the last.
     """
-    job, writer = context.journal.job, context.journal.writer
+    job, owner = context.journal.job, context.journal.owner
     found = (_GENERATION.search(name) for name in context.records.names(job.task_folder))
     numbers = {int(match[1]) for match in found if match} | set(range(job.generation))
     journals: list[Journal] = []
     for number in sorted(numbers - {job.generation}, reverse=True):
-        journal = Journal(context.records, writer, job=job.model_copy(update={"generation": number}))
+        journal = Journal(context.records, owner, job=job.model_copy(update={"generation": number}))
         try:
             journal.load()
         except RecordUnreadableError as error:

@@ -47,7 +47,7 @@ def open_folder(uri: str) -> Folder:
         raise InputError(
             f"{shorten(uri, 200)} cannot be opened on this worker: {redact(error)}",
             fix=_INSTALL.get(
-                scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
+                scheme, "Install the Airflow provider for this kind of URI and its fsspec extra"
             ),
         ) from error
 
@@ -118,5 +118,5 @@ def _check_connection(conn_id: str, uri: str) -> None:
     except AirflowNotFoundException:
         raise InputError(
             f"{shorten(uri, 200)} names the connection {conn_id!r}, which is not defined",
-            fix=f"Define it, or write the address without {conn_id}@ to use the worker's own credentials",
+            fix=f"Define it, or write the URI without {conn_id}@ to use the worker's own credentials",
         ) from None

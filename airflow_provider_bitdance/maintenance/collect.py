@@ -59,7 +59,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
 
 
 async def _take_over(context: JobContext) -> None:
-    """Become the job's writer, and find out what became of what it was about to buy."""
+    """Become the job's owner, and find out what became of what it was about to buy."""
     # The deadline stays: what is at rest is still at rest when this process ends, and its task's is its own.
     await asyncio.to_thread(context.journal.claim, context.journal.state.deadline, context.clock.time())
     await resolve_intents(context, context.journal)
@@ -89,7 +89,7 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         and receipt.prediction_id != prediction.id
         and receipt.stored_at.timestamp() > image.submitted_at
     ):
-        why = f"a newer image lies at its address: {receipt.uri}"
+        why = f"a newer image is at its destination: {receipt.uri}"
         return Collected(prediction.id, CollectStatus.SUPERSEDED, why)
     try:
         await collect_output(context, image, prediction)

@@ -100,8 +100,8 @@ def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float
         found = loss.prediction_id or next(iter(ours), "")
         left = [item for item in left if item.id != found]
         # Only where every prediction that it could be shows its inputs does finding none say something.
-        is_told = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
-        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_told else Verdict.UNKNOWN
+        is_proof = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
+        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_proof else Verdict.UNKNOWN
         explained.append(
             PossiblyPaid(
                 job=loss.job,

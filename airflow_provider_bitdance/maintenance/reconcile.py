@@ -118,14 +118,14 @@ class Reconciliation:
         """Open what is needed to collect for a job, as a new process of it."""
         if job.outcome is not CollectStatus.DUE or self.dry_run:
             return job, None
-        writer = Owner(
+        owner = Owner(
             job=job.record.job,
             try_number=job.record.last_try,
             host=socket.gethostname(),
             pid=os.getpid(),
             token=uuid4().hex,
         )
-        journal = Journal(self.records, writer)
+        journal = Journal(self.records, owner)
         try:
             images = self.open_folder(journal.load().output)
         except BitDanceError as error:

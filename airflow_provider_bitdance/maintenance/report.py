@@ -160,14 +160,14 @@ class Report:
         return round(sum(cost.real_usd for cost in self.costs), 6)
 
     @property
-    def needs_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether something is paid for and could not be stored, or a record is damaged."""
         return bool(self.findings) or any(image.outcome is CollectStatus.LEFT for image in self.open_images)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values, the totals among them."""
         totals = {"estimated_usd": self.estimated_usd, "real_usd": self.real_usd}
-        return {**plain(self), **totals, "needs_a_look": self.needs_a_look}
+        return {**plain(self), **totals, "needs_attention": self.needs_attention}
 
 
 def plain(value: Any) -> Any:

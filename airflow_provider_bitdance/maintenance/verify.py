@@ -75,8 +75,8 @@ def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
 
 
 def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]:
-    """Yield the key and the receipt's address of each image that a journal says is stored."""
+    """Yield the key and the receipt's URI of each image that a journal says is stored."""
     for image in record.state.having(Status.STORED):
         plan = image.plan
-        address = Destination(record.state.output, plan.stem, plan.extension, plan.named)
-        yield plan.key, Receipts(folder).uri(address)
+        destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
+        yield plan.key, Receipts(folder).uri(destination)

@@ -60,7 +60,7 @@ class BitDanceBaseOperator(BaseOperator):
     :param poll_interval: Seconds; the shortest pause between two looks at an image, which grows to 15. The
         first look comes after 2 at the earliest. In a batch, an image that is likely to be ready is looked at
         after as little as a tenth of it.
-    :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
+    :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request is
         bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.
     :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
@@ -243,10 +243,10 @@ class BitDanceBaseOperator(BaseOperator):
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
         show_predictions(self, hook.settings.base_url, context)
-        writer = runtime.this_owner(context)
-        records = self._open_records(writer.job, hook)
+        owner = runtime.this_owner(context)
+        records = self._open_records(owner.job, hook)
         journal = runtime.open_journal(
-            records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
+            records, owner, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
         images = object_storage.open_folder(journal.state.output or wanted[0].destination.folder)
@@ -261,7 +261,7 @@ class BitDanceBaseOperator(BaseOperator):
                 log=self.log,
                 started_at=started_at,
                 run_started_at=runtime.run_start(context),
-                count=runtime.counter(writer.job),
+                count=runtime.counter(owner.job),
             )
 
         outcome = asyncio.run(self._run_job(hook, new_context, wanted))

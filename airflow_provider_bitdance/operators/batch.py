@@ -188,7 +188,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if finished.stopped is not None:
             raise finished.stopped
-        self._raise_if_not_tolerated(finished, journal.writer, summary["manifest"])
+        self._raise_if_not_tolerated(finished, journal.owner, summary["manifest"])
         return summary
 
     def _write_manifest(self, rows: list[ManifestRow], job: Job, images: Folder) -> str:
@@ -200,7 +200,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         images.replace(name, write(rows))
         return name
 
-    def _raise_if_not_tolerated(self, finished: Finished, writer: Owner, manifest: str) -> None:
+    def _raise_if_not_tolerated(self, finished: Finished, owner: Owner, manifest: str) -> None:
         failures = {
             key: error
             for key, error in finished.failures.items()
@@ -211,7 +211,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         )
         # What is paid for and not stored yet is not given up while there are tries left.
         collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
-        if not failures or (tolerated and not (collectable and writer.has_tries_left)):
+        if not failures or (tolerated and not (collectable and owner.has_tries_left)):
             return
         shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
         more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""

@@ -95,8 +95,8 @@ def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
-    except Exception as error:  # it refuses some addresses, and what was made is paid for
-        log.warning("Airflow's lineage does not take this address: %s", redact(error))
+    except Exception as error:  # it refuses some URIs, and what was made is paid for
+        log.warning("Airflow's lineage does not accept this URI: %s", redact(error))
 
 
 def warn_if_not_exclusive(records: Folder, log: Log) -> None:
@@ -115,7 +115,7 @@ def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     )
 
 
-def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
+def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
     """Read the journal of this process's job. Blocks.
 
     :param resumed: The task comes back from a deferral, so there must be a plan.
@@ -123,12 +123,12 @@ def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int,
     :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
     :raises StorageError: The store failed.
     """
-    journal = Journal(records, writer)
+    journal = Journal(records, owner)
     try:
         state = journal.load()
     except StorageError as error:
         # Unread, the journal may say that an earlier try has bought the image.
-        if resumed or writer.try_number > 1:
+        if resumed or owner.try_number > 1:
             raise error.with_verdict(paid=Paid.POSSIBLY) from error.__cause__
         raise
     if state.images:
@@ -140,8 +140,8 @@ def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int,
             "worker sees",
             fix="The prediction named in the first part of this log stays collectable for 7 days",
         )
-    first_try = writer.job.generation - retries + 1
-    if writer.try_number > first_try:
+    first_try = owner.job.generation - retries + 1
+    if owner.try_number > first_try:
         log.warning("An earlier try left no journal at %s", journal.uri)
     warn_if_not_exclusive(records, log)
     return journal

@@ -91,7 +91,7 @@ class Owner(BaseModel):
 
 
 class Claimed(BaseModel):
-    """This process is the job's writer from here on.
+    """This process is the job's owner from here on.
 
     :param deadline: Unix time until which this try waits for its predictions; 0 where the task is over.
     """
@@ -123,7 +123,7 @@ class PlannedImage(BaseModel):
     :param fingerprint: Identity of what was asked.
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
-    :param named: The user named the file, so another task may want the same address.
+    :param named: The user named the file, so another task may want the same destination.
     :param possibly_paid: Answers that were lost before the task was cleared.
     :param columns: The free columns of a batch's item, for its manifest.
     :param variant_of: The key of the item's row, where the row has several variants.
@@ -157,7 +157,7 @@ class PlannedImage(BaseModel):
 class Planned(BaseModel):
     """What this job makes. Written once; no later event and no re-rendered template changes it.
 
-    :param output: Address of the output folder.
+    :param output: URI of the output folder.
     :param is_batch: The result is a manifest, though there may be one image.
     """
 
@@ -190,7 +190,7 @@ class Submitted(BaseModel):
 
 
 class Adopted(BaseModel):
-    """A prediction that another job bought, the same request for the same address, is this job's too.
+    """A prediction that another job bought, the same request for the same destination, is this job's too.
 
     :param request: What was sent for it: with the seed that the other job drew.
     :param bought_by: That job: an earlier generation of this task, or another task.
@@ -237,7 +237,7 @@ class Orphaned(BaseModel):
 
 
 class Stored(BaseModel):
-    """The image lies at its address and its receipt is written, or both were there before (``reused``)."""
+    """The image is at its destination and its receipt is written, or both were there before (``reused``)."""
 
     model_config = _strict
     event: Literal["stored"] = "stored"

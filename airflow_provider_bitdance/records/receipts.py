@@ -1,4 +1,4 @@
-"""Receipts: the final record of one stored image, found from the image's address.
+"""Receipts: the final record of one stored image, found from the image's destination.
 
 Written after the file, so a receipt means that the image is there. Receipts serve other runs: reuse, audit,
 cost. A receipt of an image that is about to be replaced is withdrawn first.
@@ -125,9 +125,9 @@ class Receipts:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def uri(self, address: Destination) -> str:
-        """Return where the receipt of the image at ``address`` lies, whether or not there is one."""
-        return uri_of(self._folder, self._name(address))
+    def uri(self, destination: Destination) -> str:
+        """Return where the receipt of the image at ``destination`` lies, whether or not there is one."""
+        return uri_of(self._folder, self._name(destination))
 
     def known(self) -> set[str]:
         """Return the names of all records that there are: one listing instead of many looks."""
@@ -135,28 +135,28 @@ class Receipts:
             name.removeprefix("receipts/").removesuffix(".json") for name in self._folder.names("receipts")
         }
 
-    def find(self, address: Destination) -> Receipt | None:
-        """Return the receipt of the image at ``address``.
+    def find(self, destination: Destination) -> Receipt | None:
+        """Return the receipt of the image at ``destination``.
 
         :raises RecordUnreadableError: There is one, and it is damaged or newer than this package.
         :raises StorageError: The store failed.
         """
-        data = self._folder.read(self._name(address))
+        data = self._folder.read(self._name(destination))
         if data is None:
             return None
-        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(address))
+        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(destination))
 
-    def exists(self, address: Destination) -> bool:
-        """Say whether there is a receipt of the image at ``address``."""
-        return self._folder.size(self._name(address)) is not None
+    def exists(self, destination: Destination) -> bool:
+        """Say whether there is a receipt of the image at ``destination``."""
+        return self._folder.size(self._name(destination)) is not None
 
-    def write(self, address: Destination, receipt: Receipt) -> None:
+    def write(self, destination: Destination, receipt: Receipt) -> None:
         """Record a stored image; call it after its file is written."""
-        self._folder.replace(self._name(address), receipt.model_dump_json(indent=1).encode())
+        self._folder.replace(self._name(destination), receipt.model_dump_json(indent=1).encode())
 
-    def withdraw(self, address: Destination) -> None:
+    def withdraw(self, destination: Destination) -> None:
         """Take a receipt away; call it before its image is replaced."""
-        self._folder.remove(self._name(address))
+        self._folder.remove(self._name(destination))
 
-    def _name(self, address: Destination) -> str:
-        return f"receipts/{address.record_name}.json"
+    def _name(self, destination: Destination) -> str:
+        return f"receipts/{destination.record_name}.json"

@@ -112,7 +112,7 @@ class JobState:
 
     number: int = 0
     time: float = 0.0
-    writer: Owner | None = None
+    owner: Owner | None = None
     deadline: float = 0.0
     output: str = ""
     planned_at: float = 0.0
@@ -199,10 +199,10 @@ def fold_notes(state: JobState, notes: Iterable[Note]) -> JobState:
 
 
 def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) -> JobState:
-    """Return the state with the entry's number, time and writer, who has claimed the journal."""
-    is_new = state.writer is None or state.writer.token != entry.writer.token
+    """Return the state with the entry's number, time and owner, which has claimed the journal."""
+    is_new = state.owner is None or state.owner.token != entry.writer.token
     if is_new and not isinstance(entry.events[0], Claimed):
-        raise _broken(entry, "is of a writer that has not claimed the journal")
+        raise _broken(entry, "was written by a process that has not claimed the journal")
     # Where nothing was intended, the process before had nothing under way that it could leave a note of.
     may_have_notes = state.may_have_notes or (
         is_new and any(image.status is Status.INTENDED for image in images.values())
@@ -211,7 +211,7 @@ def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) ->
         state,
         number=entry.number,
         time=entry.time.timestamp(),
-        writer=entry.writer,
+        owner=entry.writer,
         may_have_notes=may_have_notes,
     )
 

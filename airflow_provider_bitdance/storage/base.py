@@ -15,14 +15,14 @@ from airflow_provider_bitdance.redaction import redact
 class Folder(Protocol):
     """A folder: names are relative to it and may hold slashes.
 
-    :ivar uri: Its address, without a slash at the end.
+    :ivar uri: Its URI, without a slash at the end.
     """
 
     uri: str
 
     @property
     def endpoint(self) -> str:
-        """The address of a store that is not its vendor's own, as for MinIO; else empty."""
+        """The URL of a store that is not its vendor's own, as for MinIO; else empty."""
 
     def is_exclusive(self) -> bool:
         """Return whether of many workers that create one file, on any machine, exactly one can succeed.
@@ -72,7 +72,7 @@ class Folder(Protocol):
 
 
 def uri_of(folder: Folder, name: str) -> str:
-    """Return the address of a file in a folder."""
+    """Return the URI of a file in a folder."""
     return f"{folder.uri}/{name}"
 
 

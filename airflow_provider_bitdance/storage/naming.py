@@ -46,12 +46,12 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where an image goes. Its extension is known only when its format is, so it is no part of the address.
+    """Where an image goes. Its extension is known only when its format is, so it is not part of the destination.
 
     :param folder: The output folder, as the user wrote it, without a slash at its end.
     :param stem: The file's name without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
-    :param named: The user named the file, so another task may want the same address.
+    :param named: The user named the file, so another task may want the same destination.
     """
 
     folder: str
@@ -61,12 +61,12 @@ class Destination:
 
     @property
     def identity(self) -> str:
-        """The address without the connection id, which is information and not identity."""
+        """The destination without the connection id, which is information and not identity."""
         return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
 
     @property
     def record_name(self) -> str:
-        """The name of the records of this address: readable, and different for different addresses."""
+        """The name of the records of this destination: readable, and different for different destinations."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         return f"{safe_name(self.stem)[:80]}-{digest}"
 
@@ -90,7 +90,7 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
     text = f"file://{text}" if text.startswith("/") else text
     scheme, separator, path = text.partition("://")
     if scheme == "file":
-        path = re.sub("//+", "/", path)  # one file, one address
+        path = re.sub("//+", "/", path)  # one file, one destination
     folder, _, name = path.rpartition("/")
     extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
     stem = name.removesuffix(extension)

@@ -31,7 +31,7 @@ class ObjectFolder:
 
     :param filesystem: The handle, resolved with its credentials.
     :param path: The folder's path as that filesystem writes it: bucket and key.
-    :param uri: The folder's address, for results and messages.
+    :param uri: The folder's URI, for results and messages.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, path: str, uri: str) -> None:
@@ -41,7 +41,7 @@ class ObjectFolder:
 
     @property
     def endpoint(self) -> str:
-        """The address that the filesystem was given; without one it asks the vendor's."""
+        """The URL that the filesystem was given; without one it uses the vendor's."""
         return str(self._fs.storage_options.get("endpoint_url") or "")
 
     def is_exclusive(self) -> bool:

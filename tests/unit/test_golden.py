@@ -242,8 +242,8 @@ def test_what_was_lost_and_what_a_replaced_process_bought_is_counted(world: Worl
         "intents": 3,
     }
     assert before.spent_usd == 0.03
-    assert before.writer is not None
-    assert before.writer.job == job("poster", generation=3)
+    assert before.owner is not None
+    assert before.owner.job == job("poster", generation=3)
 
 
 def test_what_a_clear_adopted_is_known_with_the_request_it_was_bought_for(world: World) -> None:

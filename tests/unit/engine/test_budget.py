@@ -60,7 +60,7 @@ def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_th
 
     def wake_up(step: str) -> None:
         if step == "before history":
-            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.writer)
+            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.owner)
             awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
 
     with pytest.raises(BudgetError, match=r"spent or possibly spent \$0.01"):

@@ -512,7 +512,7 @@ def test_an_answer_that_comes_while_the_first_is_stopped_is_seen() -> None:
             entry = Entry(
                 number=first.journal.state.number + 1,
                 time=datetime.fromtimestamp(world.clock.now, UTC),
-                writer=first.journal.state.writer,
+                writer=first.journal.state.owner,
                 events=(event,),
             )
             path = f"{FIRST.folder}/{entry.number:06}.json"
