@@ -125,7 +125,9 @@ class BitDanceError(Exception):
     def __setattr__(self, name: str, value: object) -> None:
         # Python itself sets dunder attributes, such as the traceback.
         if not name.startswith("__") and (name in self.__dict__ or hasattr(type(self), name)):
-            raise AttributeError(f"{name} is set: errors are immutable, with_verdict() returns a copy")
+            raise AttributeError(
+                f"{name} is already set: errors are immutable, with_verdict() returns a copy"
+            )
         super().__setattr__(name, value)
 
     def with_verdict(
@@ -271,7 +273,7 @@ class PredictionFailedError(PredictionError):
     """The service failed at it. WaveSpeed refunds failed predictions within 3 hours (refund policy)."""
 
     retry_helps = True
-    retry_in_words = "A retry buys the image anew; WaveSpeed refunds failed predictions."
+    retry_in_words = "A retry buys the image again; WaveSpeed refunds failed predictions."
 
 
 class PredictionRefusedError(PredictionError):
@@ -303,7 +305,7 @@ class ItemsFailedError(BitDanceError):
 
     retry_helps = True
     default_paid = Paid.POSSIBLY
-    retry_in_words = "A retry asks only for what is missing."
+    retry_in_words = "A retry buys only what is missing."
 
 
 class PredictionTimeoutError(BitDanceError):
@@ -311,7 +313,7 @@ class PredictionTimeoutError(BitDanceError):
 
     retry_helps = True
     default_paid = Paid.YES
-    retry_in_words = "A retry looks at the same prediction again and buys nothing."
+    retry_in_words = "A retry polls the same prediction again and buys nothing."
 
 
 class OutputError(BitDanceError):
@@ -350,7 +352,7 @@ class RecordNewerError(RecordUnreadableError):
     """A record is whole, and this version does not know what it says."""
 
     retry_helps = True
-    retry_in_words = "A retry helps where it runs on a worker that is upgraded."
+    retry_in_words = "A retry helps if it runs on an upgraded worker."
 
 
 class StorageError(RecordError):
@@ -369,14 +371,14 @@ class TaskKilledError(BitDanceError):
     """Airflow told the task to stop. What is bought is in the journal."""
 
     retry_helps = True
-    retry_in_words = "A retry, or a clear, waits for what is bought and buys only the rest."
+    retry_in_words = "A retry, or a clear, waits for what is already bought and buys only the rest."
 
 
 class FencedError(RecordError):
     """Another process of the same job has claimed the journal; this one must do nothing more."""
 
     retry_helps = True
-    retry_in_words = "A retry reads the journal and goes on from there."
+    retry_in_words = "A retry reads the journal and continues from there."
 
 
 def _sentence(text: str) -> str:

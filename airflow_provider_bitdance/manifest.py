@@ -152,7 +152,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     data = open_folder(folder).read(name)
     if data is None:
         raise InputError(
-            f"There is no manifest at {shorten(uri, 200)}", fix='Give result["manifest"] of a batch'
+            f"There is no manifest at {shorten(uri, 200)}", fix='Pass result["manifest"] of a batch'
         )
     try:
         return _from_parquet(data, uri) if name.endswith(".parquet") else _from_lines(data)
@@ -221,7 +221,9 @@ def _array(pyarrow: Any, name: str, values: list[Scalar]) -> pyarrow.Array:
 
 
 def _no_manifest(uri: str, why: str) -> InputError:
-    return InputError(f"{shorten(uri, 200)} is not a manifest: {shorten(why)}")
+    return InputError(
+        f"{shorten(uri, 200)} is not a manifest: {shorten(why)}", fix='Pass result["manifest"] of a batch'
+    )
 
 
 def _first(error: ValidationError) -> str:

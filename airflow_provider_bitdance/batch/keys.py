@@ -13,8 +13,8 @@ CONTACT_SHEET = "-contact-sheet"
 """What follows an item's key in the name of its contact sheet."""
 
 KEY_ALLOWED = (
-    'key: a file\'s name without extension, of letters, digits, ".", "_", "=" and "-", not "." first, '
-    "at most 100 characters, unlike any other also when case is ignored"
+    'key: a file name without extension, made of letters, digits, ".", "_", "=" and "-", '
+    'not starting with ".", at most 100 characters, unique even if case is ignored'
 )
 _WORDS_SHOWN = 40
 
@@ -33,7 +33,9 @@ def check_key(key: object, *, suffix: str) -> str:
     if safe_name(text + suffix) != text + suffix or text == "":
         raise ValueError("is not a safe file name")
     if extension := parse_destination(f"/keys/{text}", default_stem="").extension:
-        raise ValueError(f"ends in {extension}; leave that out, a file has the extension of its real format")
+        raise ValueError(
+            f"ends in {extension}; omit it, because a file gets the extension of its real format"
+        )
     if text.casefold().endswith(CONTACT_SHEET):
         raise ValueError(f"ends in {CONTACT_SHEET}, the name of a contact sheet")
     return text

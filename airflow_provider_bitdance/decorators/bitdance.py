@@ -101,8 +101,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         super().__init__(items=None, **kwargs)
         if isinstance(self.prompt, str) and self.prompt.endswith(".prompt"):
             raise InputError(
-                f"prompt is {self.prompt!r}: a task of a function reads no .prompt file",
-                fix="Read the file in the function, or give its items to a BitDanceBatchOperator",
+                f"prompt is {self.prompt!r}: @task.bitdance does not read .prompt files",
+                fix="Read the file in the function, or pass its items to a BitDanceBatchOperator",
             )
         self.width = width
         self.height = height
@@ -115,8 +115,10 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         :raises InputError: Always.
         """
         raise InputError(
-            f"What {self._name} will return is not known before the task runs",
-            fix="Let a @task return the items and give them to a BitDanceBatchOperator, which can estimate",
+            f"What {self._name} returns is not known before the task runs",
+            fix=(
+                "Return the items from a @task and pass them to a BitDanceBatchOperator, which can estimate"
+            ),
         )
 
     @property
@@ -128,7 +130,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         if journal.state.images:
             self.is_batch = journal.state.is_batch
             if not resumed:
-                self.log.info("There is a plan by an earlier try; %s is not called again", self._name)
+                self.log.info("An earlier try has written the plan; %s is not called again", self._name)
             return []
         self.items = self._ask(context)
         self.is_batch = not isinstance(self.items, str | Mapping)
@@ -143,7 +145,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 f"{self._name} returned a value of type {type(returned).__name__}", allowed=RETURNS
             )
         if not isinstance(returned, str) and not returned:
-            raise InputError(f"{self._name} returned nothing to do: it is empty", allowed=RETURNS)
+            raise InputError(f"{self._name} returned nothing to make: the value is empty", allowed=RETURNS)
         return returned
 
     def _check_options(self) -> None:
@@ -151,8 +153,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         returned = "a list" if self.is_batch else "one request"
         if wrong := [name for name in self._given if name in (FOR_ONE if self.is_batch else FOR_A_LIST)]:
             raise InputError(
-                f"{self._name} returned {returned}, for which there is no {', '.join(wrong)}",
-                fix="Leave the option out" + (", or return a list" if not self.is_batch else ""),
+                f"{self._name} returned {returned}, which does not allow {', '.join(wrong)}",
+                fix="Omit the option" + (", or return a list" if not self.is_batch else ""),
             )
 
     def _destination(self, job: Job) -> Destination:
@@ -184,7 +186,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
             raise InputError(
                 f"{self._name} returned a request with {shorten(', '.join(unknown))}",
                 allowed=", ".join(IN_A_REQUEST),
-                fix="Return a list to give keys and columns of your own",
+                fix="Return a list if you want keys and free columns",
             )
         has_size = asked.get("size") is not None
         return ImageRequest.of(

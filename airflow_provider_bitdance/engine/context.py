@@ -130,7 +130,7 @@ class JobContext:
         """
         if receipt.nsfw and self.policy.nsfw != "allow":
             raise NsfwError(
-                f"{receipt.uri}, stored for the same request, is flagged as not safe for work",
+                f"The image {receipt.uri}, stored for the same request, is flagged as not safe for work",
                 fix='Change the prompt, or set nsfw="allow"',
             )
 

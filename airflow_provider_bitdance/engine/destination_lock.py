@@ -42,7 +42,7 @@ class HeldError(Exception):
     """
 
     def __init__(self, until: float) -> None:
-        super().__init__("Another task makes the same image")
+        super().__init__("Another task is making the same image")
         self.until = until
 
 
@@ -106,11 +106,15 @@ class DestinationLock:
         context = self._context
         if command.leaves:
             context.log.info(
-                "Task %s has bought prediction %s; collectable for 7 days", job_name(holder), command.leaves
+                "Task %s bought prediction %s, which stays collectable for 7 days and is not used here",
+                job_name(holder),
+                command.leaves,
             )
         if command.adopt is not None:
             name, bought = job_name(holder), command.adopt.prediction_id
-            context.log_image("Task %s has bought prediction %s for the same request", name, bought)
+            context.log_image(
+                "Adopting what task %s bought for the same request: prediction %s", name, bought
+            )
             await context.write(adoption(command.adopt, image.plan.key, holder))
 
     async def freed(self) -> list[str]:
@@ -199,7 +203,9 @@ class DestinationLock:
         """Return the event that takes the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
-        context.log_image("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
+        context.log_image(
+            "Reusing %s, which another task has stored in the meantime; nothing is bought", receipt.uri
+        )
         uri = context.receipts.uri(context.destination_of(image.plan))
         return Stored(key=image.plan.key, receipt=uri, reused=True)
 
@@ -233,17 +239,19 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
     where = _shown(context.destination_of(image.plan))
     if command.why is Refusal.JUST_MADE:
         return InputError(
-            f"Task {theirs} has made another image at {where}, and task {ours} would replace it",
-            allowed="one image at one output_path in a Dag run",
-            fix="End the output_path with a slash: then each task, and each map index, has a file of its "
-            "own. Or put {{ ti.map_index }} into the file's name",
+            f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
+            allowed="one image for each output_path in a Dag run",
+            fix=(
+                "End output_path with a slash, so that each task and each map index gets "
+                "its own file, or put {{ ti.map_index }} into the file name"
+            ),
         )
     when = datetime.fromtimestamp(command.until, UTC)
     free = f". If that task is dead, the destination is free at {when:%Y-%m-%d %H:%M:%S} UTC"
     return InputError(
-        f"Task {theirs} is making another image at {where}, and so would task {ours}",
-        allowed="one task at a time for one output_path, or the same request from each",
-        fix="Give the tasks different output_paths, or let one Dag run after the other"
+        f"Task {theirs} is making a different image at {where}, where task {ours} would store its own",
+        allowed="one task at a time for an output_path, or the same request from each",
+        fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
 

@@ -55,7 +55,9 @@ def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
 
 def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
     """Return the error that the journal has of an image that this try may not buy anew."""
-    error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+    error = _ERRORS[image.failure or Failure.FAILED](
+        image.reason, fix="Clear the task to buy the image again"
+    )
     if image.failure is not Failure.FAILED or not context.policy.retry_failed:
         return error.with_verdict(retry=False)
     return error
@@ -76,7 +78,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
-            words = "A retry does not buy it anew, because retry_failed is off."
+            words = "A retry does not buy it again, because retry_failed is off."
             raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
         raise
     destination = context.destination_of(image.plan)
@@ -85,7 +87,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         Stored(key=image.plan.key, receipt=context.receipts.uri(destination), reused=not bought_here)
     )
     context.log_image(
-        "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
+        "Stored %d x %d pixels, %d bytes, %.1f s after the purchase: %s",
         receipt.width,
         receipt.height,
         receipt.bytes,
@@ -100,7 +102,7 @@ def _check_ended_well(context: JobContext, image: ImageState, prediction: Predic
         raise failure_of(prediction, prompt=image.plan.request.prompt)
     if prediction.is_nsfw and context.policy.nsfw != "allow":
         raise NsfwError(
-            f"The picture of prediction {prediction.id} is flagged as not safe for work",
+            f"The image of prediction {prediction.id} is flagged as not safe for work",
             fix='Change the prompt, or set nsfw="allow" and clear the task to keep it',
         )
 
@@ -115,7 +117,7 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
 
 async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
     if not prediction.outputs:
-        raise OutputError(f"Prediction {prediction.id} is completed and has no output yet")
+        raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
     for pause in (*DOWNLOAD_PAUSES, None):
         try:
             return await _fetch_once(context, prediction.outputs[0])
@@ -125,7 +127,7 @@ async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
             if pause is None:
                 _raise_if_expired(context, prediction, error)
                 raise
-            context.log.info("%s Trying again in %.0f s", error, pause)
+            context.log.info("%s Retrying in %.0f s", error, pause)
         await context.clock.sleep(pause)
     raise AssertionError("unreachable: the last round returns or raises")
 
@@ -149,7 +151,7 @@ def _raise_if_expired(context: JobContext, prediction: Prediction, error: Output
         return
     raise OutputExpiredError(
         f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
-        fix="Clear the task to buy the image anew",
+        fix="Clear the task to buy the image again",
     ) from error
 
 

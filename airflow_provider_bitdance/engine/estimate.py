@@ -39,7 +39,7 @@ class Estimate:
     def __str__(self) -> str:
         text = f"{self.reuse} reused, {self.buy} to buy, about {usd(self.cost_usd)}"
         if not self.is_within_budget:
-            text += f". Would be refused: max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
+            text += f"; would be refused, because max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
         return text
 
 

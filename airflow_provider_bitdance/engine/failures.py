@@ -73,6 +73,8 @@ class Failures:
             self.stopped = error
             if self._limiter.in_flight or self._limiter.started:
                 what = error.what if isinstance(error, BitDanceError) else type(error).__name__
-                self._context.log.warning("%s. What is bought already is stored first", what)
+                self._context.log.warning(
+                    "%s. Buying nothing more; storing what is already bought first", what
+                )
         self._limiter.close()
         self._changed.set()

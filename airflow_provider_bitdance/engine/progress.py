@@ -62,7 +62,7 @@ class Progress:
         left = self._total - done - self._failed
         if self._stored and minutes > 0 and left:
             rate = self._stored / minutes
-            parts.append(f"{rate:.0f} a minute")
+            parts.append(f"{rate:.0f}/min")
             parts.append(f"about {_duration(left / rate * 60)} left")
         return ", ".join(parts)
 

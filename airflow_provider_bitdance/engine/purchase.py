@@ -53,7 +53,7 @@ class PostponedError(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The account takes nothing for {seconds:.0f} s")
+        super().__init__(f"The account accepts no submission for {seconds:.0f} s")
 
 
 async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: DestinationLock) -> None:
@@ -81,7 +81,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
                 # Postponed after a loss, each process would lose as many responses again.
                 raise _judged(lost, context.journal.state.images[key]) if lost else postponed
             case Resolve(), BitDanceError() as lost:
-                context.log.warning("%s. Searching the account's history for it", lost.what)
+                context.log.warning("%s. Searching the account's history for the prediction", lost.what)
                 await resolve_intents(context, context.journal, {key})  # others may be under way
                 if context.journal.state.images[key].status is Status.SUBMITTED:
                     return
@@ -120,7 +120,7 @@ def _check_losses(context: JobContext, image: ImageState) -> None:
     """A try may be several processes, with deferrals between: together they lose no more than one may."""
     lost = len(image.unanswered)
     if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:
-        raise LostResponseError(f"{lost} responses to purchases of this image were lost: {image.reason}")
+        raise LostResponseError(f"The responses to {lost} purchases of this image were lost: {image.reason}")
 
 
 async def _record(context: JobContext, image: ImageState, prediction_id: str) -> None:
@@ -135,11 +135,11 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
                 await _leave_a_note(context, bought, image.intent)
             if pause is None or not isinstance(error, StorageError):
                 raise type(error)(
-                    f"Prediction {prediction_id} is bought and could not be recorded: {error.what}",
+                    f"Prediction {prediction_id} is bought but could not be recorded: {error.what}",
                     fix="It stays collectable by its id for 7 days",
                     paid=Paid.YES,
                 ) from error
-            context.log.warning("%s Trying again in %.0f s", error.what, pause)
+            context.log.warning("%s Retrying in %.0f s", error.what, pause)
         await context.clock.sleep(pause)
     context.log_image(
         "Bought prediction %s, about $%.4g: %s, seed %s, %r",
@@ -197,7 +197,7 @@ async def _submit(
         if not isinstance(command, SendAgain):
             return command, response
         if refusal is not None and (not_sent or command.after > blocked_before):
-            context.log.info("%s. Trying again in %.0f s", refusal.what, command.after)
+            context.log.info("%s. Retrying in %.0f s", refusal.what, command.after)
         if not_sent:  # the limiter makes the others wait
             pause = command.after * random.uniform(0.8, 1.2)
             await context.clock.wait_for(context.coordination.killed, pause)

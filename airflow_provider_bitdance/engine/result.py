@@ -138,7 +138,7 @@ def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> 
     if image.status is Status.FAILED:
         return recorded_error(context, image)
     is_late = context.clock.time() >= context.journal.state.deadline
-    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
+    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Waiting ended early"
     return PredictionTimeoutError(
         f"{what}: prediction {image.prediction_id}{dispatcher.trouble}",
         fix="Its output stays collectable for 7 days",
@@ -151,7 +151,7 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
         bought = len(state.having(Status.SUBMITTED))
         missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)
         cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
-        also = f", {bought} more are bought" if bought else ""
+        also = f", {bought} more are bought but not stored" if bought else ""
         what = error.what.rstrip(".")
         return error.with_verdict(
             what=f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
@@ -190,13 +190,14 @@ async def _receipt(context: JobContext, image: ImageState) -> Receipt:
     receipt = await asyncio.to_thread(context.receipts.find, destination)
     if receipt is None:
         raise RecordUnreadableError(
-            f"The image {destination.identity} was stored and its receipt {image.receipt} is gone",
-            fix="Clear the task to have it made anew",
+            f"The image {destination.identity} was stored, but its receipt {image.receipt} is missing",
+            fix="Clear the task to make the image again",
         )
     if receipt.fingerprint != image.plan.fingerprint:
         raise RecordUnreadableError(
-            f"The image {destination.identity} was stored, and then replaced with another request by run "
-            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
-            fix="Give the tasks different output_paths, or clear the task to have its image made anew",
+            f"The image {destination.identity} was stored, then run "
+            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id} replaced it "
+            "with a different request",
+            fix="Give the tasks different output_paths, or clear the task to make its image again",
         )
     return receipt

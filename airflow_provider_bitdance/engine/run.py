@@ -99,7 +99,7 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
             await asyncio.to_thread(context.journal.load)
         else:
             return left_open
-    raise FencedError(f"Too many processes want the job {context.journal.uri}")
+    raise FencedError(f"Too many processes are trying to claim the job {context.journal.uri}")
 
 
 def _raise_if_failed_for_good(context: JobContext) -> None:
@@ -133,8 +133,8 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         context.log.warning(
-            "The task asks for %r now, and for %r when it was planned%s. It goes on with its plan; clear it "
-            "when it has ended to have the new image",
+            "The task now requests %r, but its plan says %r%s. Following the plan; to "
+            "get the new image, clear the task after it ends",
             shorten(changed[0].request.prompt),
             shorten(images[changed[0].key].plan.request.prompt),
             more,

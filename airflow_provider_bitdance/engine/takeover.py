@@ -56,9 +56,9 @@ def check_is_latest(context: JobContext) -> None:
     for other in _earlier(context):
         if planned_at < other.state.planned_at < math.inf:
             raise InputError(
-                "The task was cleared, and its max_tries is that of a plan before the last one: "
-                f"{context.journal.uri}",
-                fix="Clear the task once more",
+                "The task was cleared, and its max_tries belongs to an older plan than "
+                f"the last one: {context.journal.uri}",
+                fix="Clear the task again",
             )
 
 
@@ -81,7 +81,7 @@ def _earlier(context: JobContext) -> list[Journal]:
         except RecordUnreadableError as error:
             if not any(newer.state.images for newer in journals):
                 raise
-            context.log.warning("%s. A later plan of this task can be read, and holds", error.what)
+            context.log.warning("%s. Going on, because a later plan of this task is readable", error.what)
         else:
             journals.append(journal)
     # Sorting keeps the order of equals: the higher number first.
@@ -112,7 +112,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
         await asyncio.to_thread(journal.load)
         return False
     if journal.state.having(Status.INTENDED):
-        context.log.warning("%s was stopped before a response came", job_name(journal.job))
+        context.log.warning("%s was stopped before the response to a purchase arrived", job_name(journal.job))
         await resolve_intents(context, journal)
     return True
 

@@ -41,7 +41,7 @@ class _NotWaitedForError(PredictionTimeoutError):
     """The hook keeps no records, so here a retry does not find the prediction again."""
 
     retry_helps = False
-    retry_in_words = "get_prediction looks again for free; to generate again buys another image."
+    retry_in_words = "get_prediction polls it again for free; generate buys another image."
 
 
 class BitDanceHook(BaseHook):
@@ -230,13 +230,13 @@ class BitDanceHook(BaseHook):
             return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
         if isinstance(error, GarbledResponseError) or 300 <= status < 400 or status in (404, 405):
             return (
-                f"{self.settings.base_url} is not the address of a WaveSpeed API. Check the host; empty, it "
-                f"is {DEFAULT_BASE_URL}. ({error.what})"
+                f"{self.settings.base_url} is not the URL of a WaveSpeed API. Check the "
+                f"host; if it is empty, {DEFAULT_BASE_URL} is used. ({error.what})"
             )
         if isinstance(error, TransportError):
             return (
-                f"{self.settings.base_url} could not be reached. Check the host, and the network and proxy "
-                f"of the machine that tests. ({error.what})"
+                f"{self.settings.base_url} could not be reached. Check the host, and the "
+                f"network and proxy of the machine that runs the test. ({error.what})"
             )
         allowed = f"Allowed: {error.allowed}" if error.allowed else ""
         return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)

@@ -74,7 +74,7 @@ def records_path(of_operator: object, of_connection: str) -> str:
     path = str(of_operator or of_connection or settings).strip()
     if path and not (path.startswith("/") or "://" in path):
         raise InputError(
-            f"records_path is {shorten(repr(path))}: not an absolute path",
+            f"records_path is {shorten(repr(path))}, which is not an absolute path",
             allowed='an absolute path or a URI, such as "s3://conn_id@bucket/records"',
         )
     return path
@@ -89,9 +89,9 @@ def open_records(given: str, *, of_connection: str) -> Folder:
     path = records_path(given, of_connection)
     if not path:
         raise InputError(
-            "No records path is known",
+            "No records path is set",
             allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
-            fix="Where Dags set none, the records are in .bitdance of each output folder: give that",
+            fix=("If the Dags set none, the records are in .bitdance of each output folder: pass that path"),
         )
     return open_folder(path.rstrip("/"))
 

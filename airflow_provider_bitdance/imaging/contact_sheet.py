@@ -59,7 +59,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -
 
     cells = [(label.split("\n"), _thumbnail(data)) for label, data in pictures]
     if not cells:
-        raise ValueError("A contact sheet needs a picture")
+        raise ValueError("A contact sheet needs an image")
     rows = math.isqrt(len(cells))
     columns = math.ceil(len(cells) / rows)
     shown = [thumbnail for _, thumbnail in cells if thumbnail is not None]
@@ -74,7 +74,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -
         left, top = _GAP + number % columns * step_x, _GAP + number // columns * step_y
         if thumbnail is None:
             pen.rectangle((left, top, left + width - 1, top + height - 1), fill=_MISSING)
-            pen.text((left + _GAP, top + _GAP), "cannot be shown", font=font, fill=_PALE)
+            pen.text((left + _GAP, top + _GAP), "cannot be decoded", font=font, fill=_PALE)
         else:
             # At the bottom of its cell, and so next to its label.
             sheet.paste(thumbnail, (left, top + height - thumbnail.height))

@@ -49,7 +49,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         for image, prediction in await _ended(context):
             done[image.plan.key] = await _collect_one(context, image, prediction)
     except FencedError:
-        stopped = CollectStatus.RUNNING, "its own task goes on with it"
+        stopped = CollectStatus.RUNNING, "its own task is continuing with it"
     except BitDanceError as error:
         stopped = CollectStatus.LEFT, error.what
     return {
@@ -81,7 +81,7 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
     age = context.clock.time() - image.submitted_at
     # The engine takes such a one for deleted. Here it may belong to the account of another connection.
     if prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds():
-        why = "this account does not know the prediction: deleted, or bought with another key"
+        why = "this account does not have the prediction: deleted, or bought with another key"
         return Collected(prediction.id, CollectStatus.LEFT, why)
     receipt = await asyncio.to_thread(context.receipts.find, context.destination_of(image.plan))
     if (
@@ -107,5 +107,5 @@ def _standing(image: ImageState, before: ImageState, outcome: CollectStatus, why
     if image.status is Status.PLANNED and image.possibly_paid > before.possibly_paid:
         return Collected("", CollectStatus.POSSIBLY_PAID, image.reason)
     if image.status is Status.PLANNED:
-        return Collected("", CollectStatus.NOT_CREATED, "the purchase did not happen")
+        return Collected("", CollectStatus.NOT_CREATED, "nothing was bought")
     return Collected(bought_as(image), outcome, why)

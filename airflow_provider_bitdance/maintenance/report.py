@@ -68,7 +68,7 @@ class Verdict(StrEnum):
 
     BOUGHT = "bought"
     NOT_CREATED = "not created"
-    UNKNOWN = "cannot be told"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
 """Files read at once: a store far away takes tens of milliseconds for each."""
-BOUGHT_TOO = "a process that had been replaced bought it, too"
+BOUGHT_TOO = "bought by a process that had already been replaced"
 _ENTRY = re.compile(r"(jobs/.+/generation=\d+)/(\d{6,})\.json")
 _RECEIPT = re.compile(r"receipts/[^/.][^/]*\.json")
 
@@ -191,7 +191,10 @@ def _read_listed(
         entries = list(read_entries(records, name))
     state = fold_all(JobState(), entries)
     if state.number < last:
-        raise RecordUnreadableError(f"Entry {state.number + 1} of {last} is missing")
+        raise RecordUnreadableError(
+            f"Entry {state.number + 1} of {last} is missing",
+            fix="Restore it from a backup, or move the whole folder of the journal away",
+        )
     state = fold_notes(state, read_notes(records, notes))
     # Another task, or a later generation of this one, may have written here, too: to stop it.
     own = [entry.writer for entry in entries if entry.writer.job.folder == name]

@@ -29,7 +29,7 @@ def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder
     # A damaged receipt is told once.
     there = {stored.uri for stored in records.receipts} | {finding.uri for finding in records.findings}
     missing = [
-        Finding(record.uri, f"the receipt of its stored image {key!r} is gone: {uri}")
+        Finding(record.uri, f"the receipt of its stored image {key!r} is missing: {uri}")
         for record in records.jobs
         for key, uri in _receipts_of(record, folder)
         if uri not in there
@@ -57,11 +57,11 @@ def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
     except BitDanceError as error:
         return error.what
     if data is None:
-        return "the file is gone"
+        return "the file is missing"
     if len(data) != receipt.bytes:
-        return f"the file has {len(data)} bytes, and had {receipt.bytes} when it was stored"
+        return f"the file has {len(data)} bytes; it had {receipt.bytes} when it was stored"
     if hashlib.sha256(data).hexdigest() != receipt.sha256:
-        return "the file was changed since it was stored: another sha256"
+        return "the file has changed since it was stored: its sha256 differs"
     try:
         picture = validate_image(data)
     except OutputError as error:
@@ -69,7 +69,8 @@ def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
     found = (picture.media_type, picture.width, picture.height)
     if found != (receipt.media_type, receipt.width, receipt.height):
         return (
-            f"the file is {found}, its receipt says {receipt.media_type}, {receipt.width}, {receipt.height}"
+            f"the file is {found}, but its receipt says {receipt.media_type}, "
+            f"{receipt.width}, {receipt.height}"
         )
     return ""
 

@@ -142,8 +142,8 @@ class BitDanceBaseOperator(BaseOperator):
         :raises ValueError: It is not such an event.
         """
         reason = reason_of(event)
-        why = "the time has come" if reason is Reason.DEADLINE else reason
-        self.log.info("Back from the triggerer: %s, %s ended", why, event.get("ended"))
+        why = "deadline reached" if reason is Reason.DEADLINE else reason
+        self.log.info("Resumed after the deferral: %s, %s predictions ended", why, event.get("ended"))
         return self._run(context, resumed=True)
 
     def on_kill(self) -> None:
@@ -342,10 +342,13 @@ class BitDanceBaseOperator(BaseOperator):
             until = min(until, max(not_before, resume_at))
         seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
-            rest = "The account takes no more now: resting for at most %.0f s, %d to buy. In flight: %s"
+            rest = (
+                "Rate limited by WaveSpeed: deferring for up to %.0f s with %d images "
+                "left to submit. In flight: %s"
+            )
             self.log.info(rest, seconds, waiting.to_buy, in_flight)
         else:
-            self.log.info("Waiting in the triggerer for at most %.0f s: %s", seconds, in_flight)
+            self.log.info("Waiting in the triggerer for up to %.0f s: %s", seconds, in_flight)
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,

@@ -120,7 +120,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
         check_whole("max_failures", max_failures, 0, 10_000, "images")
         if max_failures is not None and on_item_failure != "tolerate":
-            raise InputError('max_failures is given without on_item_failure="tolerate"')
+            raise InputError(
+                'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
+            )
         self.items = items
         self.output_path = output_path
         self.prompt = prompt
@@ -217,7 +219,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
         failed = ItemsFailedError(
             f"{len(failures)} of {len(finished.planned)} images failed: {shorten(shown, 1000)}{more}",
-            fix=f"The others are stored; {manifest} names each",
+            fix=f"The others are stored; see {manifest} for each image",
         )
         retry_helps = any(error.retry_helps for error in failures.values())
         raise failed if retry_helps else failed.with_verdict(retry=False)

@@ -109,8 +109,9 @@ def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     if records.is_exclusive():
         return
     log.warning(
-        "%s cannot create a file exclusively: two workers at one job could both write, and both buy. "
-        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path",
+        "%s cannot create a file exclusively, so two workers on one job could both write "
+        "and both buy. Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk "
+        "for records_path",
         records.uri,
     )
 
@@ -135,10 +136,12 @@ def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, 
         return journal
     if resumed:
         raise RecordUnreadableError(
-            f"The journal of this task is not at {journal.uri}",
-            allowed="an output_path and a records_path that render alike in every try, on a store that every "
-            "worker sees",
-            fix="The prediction named in the first part of this log stays collectable for 7 days",
+            f"There is no journal of this task at {journal.uri}",
+            allowed=(
+                "output_path and records_path that render the same in every try, on "
+                "a store that every worker can access"
+            ),
+            fix="The prediction named earlier in this log stays collectable for 7 days",
         )
     first_try = owner.job.generation - retries + 1
     if owner.try_number > first_try:

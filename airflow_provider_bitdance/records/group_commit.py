@@ -67,7 +67,11 @@ class GroupCommit:
             await asyncio.to_thread(self._journal.append, self._now(), *events)
         except BaseException as error:
             # The others learn of it, too; one that is cancelled here must not look cancelled there.
-            told = error if isinstance(error, Exception) else StorageError("The journal's writer was stopped")
+            told = (
+                error
+                if isinstance(error, Exception)
+                else StorageError("Writing to the journal was interrupted")
+            )
             for waiting in together:
                 waiting.error = told
             raise

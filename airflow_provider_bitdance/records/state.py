@@ -235,7 +235,7 @@ def _apply(state: JobState, entry: Entry, images: dict[str, ImageState]) -> tupl
         else:
             for key in event.keys if isinstance(event, Intended) else (event.key,):
                 if key not in images:
-                    raise _broken(entry, f"speaks of an image {key!r} that was not planned")
+                    raise _broken(entry, f"names an image {key!r} that was not planned")
                 before = images[key]
                 images[key] = _apply_to_image(before, entry, event)
                 spent += images[key].spent - before.spent
@@ -264,9 +264,9 @@ def _add_notes(images: dict[str, ImageState], notes: Iterable[Note]) -> int:
         before = images.get(note.key)
         if before is None:
             raise RecordUnreadableError(
-                f"The note of prediction {note.prediction_id} beside the journal {note.owner.job.folder} "
-                f"speaks of an image {note.key!r} that was not planned",
-                fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
+                f"The note of prediction {note.prediction_id} beside the journal "
+                f"{note.owner.job.folder} names an image {note.key!r} that was not planned",
+                fix="Keep the folder. To buy again what is not stored, move the whole folder away",
             )
         if note not in before.notes:
             images[note.key] = replace(before, notes=(*before.notes, note))
@@ -309,5 +309,5 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:
     return RecordUnreadableError(
         f"Entry {entry.number} of the journal {entry.writer.job.folder} {how}",
-        fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
+        fix="Keep the folder. To buy again what is not stored, move the whole folder away",
     )

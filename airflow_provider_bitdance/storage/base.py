@@ -105,11 +105,14 @@ def _fix(error: Exception, *, is_local: bool) -> str:
     if is_local and isinstance(error, FileNotFoundError | PermissionError):
         return "Let the workers' user read and write there, or choose another path"
     if isinstance(error, FileNotFoundError):
-        return "Create the bucket, or correct the path; this package makes folders and no buckets"
+        return "Create the bucket, or correct the path; this package creates folders but no buckets"
     if isinstance(error, PermissionError):
-        return "Check the credentials, and that they may read, write and delete below this path"
+        return "Check the credentials, which must be able to read, write and delete below this path"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "Make room"
+        return "Free some space on the disk"
     if isinstance(error, TypeError):
-        return "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older ones cannot create exclusively"
-    return "Check that every worker reaches this store and may write there"
+        return (
+            "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older versions cannot "
+            "create a file exclusively"
+        )
+    return "Check that every worker can reach this store and write there"

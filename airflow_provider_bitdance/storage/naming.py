@@ -101,8 +101,8 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
         "it has a control character": _CONTROL.search(path),
         "it has no folder": not folder.strip("/"),
         # Found here and not by the store, which would refuse such a name when the image is paid for.
-        "its file has no name": name and not stem,
-        "its file has a too long name": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
+        "it has no file name": name and not stem,
+        "its file name is too long": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
     }
     wrong = f"output_path is {shorten(repr(text))}"
     allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
@@ -111,6 +111,6 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
             raise InputError(f"{wrong}: {fault}", allowed=allowed)
     if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
         # What a template renders for nothing; the key of a row may be that.
-        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
+        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Check its template")
     folder = f"{scheme}://{folder.rstrip('/')}"
     return Destination(folder, stem, extension, named=True) if name else Destination(folder, default_stem)

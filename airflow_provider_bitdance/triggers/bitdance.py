@@ -100,13 +100,13 @@ class BitDanceTrigger(BaseTrigger):
         except Exception as error:
             # Whatever it is, a connection that only workers see among it: the worker looks for itself.
             what = error if isinstance(error, BitDanceError) else type(error).__name__
-            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), what)
+            self.log.warning("Polling %d predictions failed: %s", len(self.pending), what)
             return Reason.UNREACHABLE, 0
 
     async def on_kill(self) -> None:
         """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,
         or a new try that waits for the same predictions, has taken over (apache/airflow#73454, #72100)."""
-        self.log.info("No longer waiting; collectable for 7 days: %s", some_of(self.pending))
+        self.log.info("Stopped waiting. Collectable for 7 days: %s", some_of(self.pending))
 
 
 def some_of(ids: Collection[str]) -> str:

@@ -161,7 +161,7 @@ class AsyncClient:
             if response.next_request is not None:
                 return str(response.next_request.url)
             if response.status_code != 200:
-                raise OutputError(f"The output's host answered with {response.status_code}")
+                raise OutputError(f"The output's host responded with status {response.status_code}")
             too_large = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
             if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
                 raise too_large

@@ -120,9 +120,9 @@ class ImageRequest(BaseModel):
         if not (text := value.strip()):
             raise ValueError("is blank")
         if text == "None":
-            raise ValueError("is what a template renders for nothing")
+            raise ValueError("is what a template renders for a missing value")
         if any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError("holds a lone surrogate, which UTF-8 cannot carry")
+            raise ValueError("contains a lone surrogate, which UTF-8 cannot encode")
         return text
 
     @field_validator("size", mode="before")
@@ -140,7 +140,7 @@ class ImageRequest(BaseModel):
     @classmethod
     def _seed(cls, value: object) -> object:
         if isinstance(value, bool):
-            raise ValueError("is a truth value, not a number")
+            raise ValueError("is a boolean, not a number")
         return value
 
     @field_validator("model")

@@ -158,7 +158,7 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.Predic
     text = redact(prediction.error, prompt=prompt) or "no reason given"
     what = f"Prediction {prediction.id} ended as {prediction.status!r} (code {prediction.code}): {text}"
     if prediction.status in {"cancelled", "canceled", "deleted"}:
-        return exceptions.PredictionGoneError(what, fix="Clear the task to buy the image anew")
+        return exceptions.PredictionGoneError(what, fix="Clear the task to buy the image again")
     if prediction.code == 1200 or _says(_FLAGGED, prediction.error, prompt):
         return exceptions.ModerationError(what, fix="Change the prompt")
     if prediction.code == 1407:
@@ -196,7 +196,7 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
     """
     said = envelope.get("message") if isinstance(envelope, dict) else None
     message = redact(said, prompt=call.prompt)
-    what = f"{call.method} {call.path} was answered with {status}" + (f": {message}" if message else "")
+    what = f"{call.method} {call.path} got status {status}" + (f": {message}" if message else "")
     if status == 429:
         return exceptions.RateLimitError(
             what,
@@ -205,13 +205,15 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
         )
     if status in {401, 403}:
         return exceptions.AuthenticationError(
-            what, status=status, fix="Check the API key in the connection; a key works after the first top-up"
+            what,
+            status=status,
+            fix=("Check the API key in the connection; a key works only after the first top-up"),
         )
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
     if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return exceptions.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404:
-        return exceptions.NotFoundError(what, status=status, fix="Check the connection's host, and the model")
+        return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
     if 400 <= status < 500 and status != 408:
         return exceptions.RequestRefusedError(what, status=status, fix="Change the request")
     return exceptions.ServerError(what, status=status, paid=Paid.POSSIBLY if call.buys else Paid.NO)
@@ -226,7 +228,7 @@ def _says(pattern: re.Pattern[str], message: object, prompt: str) -> bool:
 def _garbled(call: Call[Any], why: str) -> exceptions.GarbledResponseError:
     return exceptions.GarbledResponseError(
         f"The response to {call.method} {call.path} {why}",
-        fix="Check the connection's host: a proxy may have answered",
+        fix="Check the connection's host: the response may come from a proxy",
         paid=Paid.POSSIBLY if call.buys else Paid.NO,
     )
 

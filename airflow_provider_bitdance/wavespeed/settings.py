@@ -34,9 +34,9 @@ class ClientSettings:
         key = (api_key or "").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
-                "The API key is missing or is no key",
-                allowed="the key from the WaveSpeed dashboard, one word of ASCII letters, digits and signs",
-                fix="Put it into the password field of the connection",
+                "The API key is missing or malformed",
+                allowed=("the key from the WaveSpeed dashboard, one word of printable ASCII characters"),
+                fix="Enter it in the password field of the connection",
             )
         self.api_key = key
         self.base_url = urls.base_url(base_url, allow_http=allow_http)
