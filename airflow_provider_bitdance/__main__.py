@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, print what it found, and return its exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    # As the commands of Airflow do that read connections: without it only environment variables are asked.
+    # As the commands of Airflow do that read connections: without it Airflow reads only environment
+    # variables.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     # Airflow logs to the standard output as soon as it is imported, and that is for the result.
     with contextlib.redirect_stdout(sys.stderr):
@@ -112,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     records = commands.add_parser("records", help="inspect the records", epilog=EXIT_CODES)
-    looks = records.add_subparsers(required=True, metavar="COMMAND")
-    show = _command(looks, "show", _show, "what each job requested, bought and stored")
+    actions = records.add_subparsers(required=True, metavar="COMMAND")
+    show = _command(actions, "show", _show, "what each job requested, bought and stored")
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
-    _command(looks, "verify", _verify, "read every stored image and compare it with its receipt")
+    _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
     check = _command(
         commands,
         "reconcile",

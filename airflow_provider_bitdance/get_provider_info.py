@@ -68,8 +68,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 """The connection's extra fields, as the form shows them and the hook reads them."""
 
-# The port is shown, though the address may hold it: without one, the test button of Airflow 3.3.1 and 3.3.2
-# takes the connection for another one and answers "Bad Request" (apache/airflow#73298).
+# The port is shown, though the host may contain it: without one, the test button of Airflow 3.3.1 and 3.3.2
+# takes the connection for another one and responds "Bad Request" (apache/airflow#73298).
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "login"],
     "relabeling": {"host": "API address", "password": "API key"},

@@ -47,7 +47,7 @@ class ManifestRow(BaseModel):
         a retry sees to it.
     :param error: Why it failed, in short.
     :param variant_of: The key of the item's row, where the row has several variants.
-    :param uri: Where the image lies. This field and the rest are those of a single operator's result, empty
+    :param uri: Where the image is. This field and the rest are those of a single operator's result, empty
         where the image is not stored.
     """
 
@@ -80,7 +80,7 @@ class ManifestRow(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
     def as_dict(self) -> dict[str, Scalar]:
-        """Return the row as it stands in the file: our columns, then the free ones."""
+        """Return the row as the file has it: our columns, then the free ones."""
         ours = {name: getattr(self, name) for name in type(self).model_fields}
         return ours | self.columns
 

@@ -1,4 +1,4 @@
-"""Columns: the values that a row may hold beside what is asked. They go into prompts and the manifest."""
+"""Columns: the values that a row may hold beside the request. They go into prompts and the manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from airflow_provider_bitdance.redaction import shorten
 
-ASKED = ("key", "prompt", "size", "seed")
+REQUESTED = ("key", "prompt", "size", "seed")
 """The columns of a row that say what to make."""
 
 RESULT_COLUMNS = frozenset(
@@ -33,7 +33,7 @@ def column_name(name: object) -> str:
     if not isinstance(name, str) or not name.strip() or _has_surrogate(name):
         raise _fault(name, "has an unusable name")
     alike = name.strip().casefold()
-    if alike in ASKED:
+    if alike in REQUESTED:
         raise _fault(name, f"is not read; if it is meant as {alike!r}, write the name exactly so")
     if alike in ("width", "height"):
         raise _fault(name, 'is not read; write a size, such as "1280*720"')

@@ -42,12 +42,13 @@ def check_key(key: object, *, suffix: str) -> str:
 
 
 def derived_key(request: ImageRequest) -> str:
-    """Return the key of a row that gives none: the same request has the same key, wherever its row stands.
+    """Return the key of a row that gives none: the same request has the same key, whatever the position of
+    its row.
 
     Only the request counts and no free column: an image is found again when a column is added or a row's
     "updated_at" moves, and a changed request never replaces the image of the old one.
     """
-    asked = json.dumps(request.identity(), sort_keys=True)
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    requested = json.dumps(request.identity(), sort_keys=True)
+    digest = hashlib.sha256(requested.encode()).hexdigest()[:12]
     words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
     return f"{words}-{digest}" if words else digest

@@ -41,7 +41,7 @@ class PromptTemplate:
         self.columns = tuple(dict.fromkeys(self._parts[1::2]))
 
     def fill(self, values: Mapping[str, Scalar]) -> str:
-        """Return the prompt. What is filled in is not looked at for braces.
+        """Return the prompt. Braces in what is filled in have no effect.
 
         :param values: At least the columns that the template uses.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.batch.columns import ASKED, Scalar, column_name, scalar
+from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, scalar
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.readers import Row
 from airflow_provider_bitdance.batch.template import PromptTemplate
@@ -31,7 +31,7 @@ class Item:
     """One image of a batch.
 
     :param key: Its name, and that of its file without the extension.
-    :param request: What is asked, the seed as the user gave it.
+    :param request: What is requested, the seed as the user gave it.
     :param columns: The row's free columns.
     :param row: Where a person finds the row: its place in the list or its line in the file, from 1.
     :param variant_of: The row's key, where the row has several variants.
@@ -139,7 +139,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
         return _Checked(row.number, faults=[fault], allowed=[_ROWS_ALLOWED])
     checked = _Checked(row.number)
     for name, cell in value.items():
-        if name not in ASKED:
+        if name not in REQUESTED:
             try:
                 checked.columns[column_name(name)] = scalar(name, cell)
             except ValueError as error:

@@ -1,4 +1,4 @@
-"""``@task.bitdance``: a function says what to make, and it is asked once.
+"""``@task.bitdance``: a function returns what to make, and it is called once.
 
 Its return is written into the job's plan. A resume after a deferral, a retry and a take-over go on with the
 plan and do not call the function: it may be slow, and say something else by now. The plan also says whether
@@ -54,7 +54,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
     of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
 
-    Not to ask for the cost before: :meth:`estimate` cannot know what the function will return.
+    It cannot report its cost in advance: :meth:`estimate` cannot know what the function will return.
 
     .. code-block:: python
 
@@ -126,7 +126,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         return f"{self.python_callable.__name__}()"
 
     def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
-        """Ask the function where there is no plan; where there is one, that is what holds."""
+        """Call the function if there is no plan; a plan that exists is followed."""
         if journal.state.images:
             self.is_batch = journal.state.is_batch
             if not resumed:
@@ -181,20 +181,20 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
     def _request(self) -> ImageRequest:
         """Return the one request: its own fields go before the options."""
-        asked = {"prompt": self.items} if isinstance(self.items, str) else self.items
-        if unknown := [str(name) for name in asked if name not in IN_A_REQUEST]:
+        fields = {"prompt": self.items} if isinstance(self.items, str) else self.items
+        if unknown := [str(name) for name in fields if name not in IN_A_REQUEST]:
             raise InputError(
                 f"{self._name} returned a request with {shorten(', '.join(unknown))}",
                 allowed=", ".join(IN_A_REQUEST),
                 fix="Return a list if you want keys and free columns",
             )
-        has_size = asked.get("size") is not None
+        has_size = fields.get("size") is not None
         return ImageRequest.of(
-            prompt=asked.get("prompt"),
-            size=asked["size"] if has_size else self.size,
+            prompt=fields.get("prompt"),
+            size=fields["size"] if has_size else self.size,
             width=None if has_size else self.width,
             height=None if has_size else self.height,
-            seed=self.seed if asked.get("seed") is None else asked["seed"],
+            seed=self.seed if fields.get("seed") is None else fields["seed"],
             model=self.model,
         )
 

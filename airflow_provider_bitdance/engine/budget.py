@@ -62,9 +62,9 @@ async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
 
 
 async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
-    """Return the price of each model and size that is asked for: the assumed one, or the API's.
+    """Return the price of each model and size that is requested: the assumed one, or the API's.
 
-    Assumed is that of BitDance-14B only; what another model costs, the API has to say.
+    A price is assumed for BitDance-14B only; that of another model comes from the API.
     """
     kinds = {(item.request.model, item.request.size): item.request for item in wanted}
     found = {}

@@ -71,7 +71,7 @@ class DestinationLock:
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
 
-        It has not if another task has stored or submitted the same request: then the journal says so.
+        It does not if another task has stored or submitted the same request: then the journal says so.
 
         :raises HeldError: Another task makes the same image.
         :raises InputError: Another task makes, or has just made, a different image there.
@@ -118,9 +118,9 @@ class DestinationLock:
             await context.write(adoption(command.adopt, image.plan.key, holder))
 
     async def freed(self) -> list[str]:
-        """Return the images, by key, that another task holds no more, or has stored: try them again.
+        """Return the images, by key, that another task has released or stored: try them again.
 
-        Free but for one listing, or one read for each of a few images.
+        Costs one listing, or one read for each of a few images.
         """
         context, now = self._context, self._context.clock.time()
         plans = {key: context.journal.state.images[key].plan for key in self.held}
@@ -178,7 +178,7 @@ class DestinationLock:
     async def _stop(self, holder: _Holder) -> None:
         """Claim the journal of a holder whose lease has ended, once for all images that it holds.
 
-        Not if it has moved its deadline on since its journal was read: then the caller decides anew.
+        Not if the holder has extended its deadline since its journal was read: then the caller decides again.
         """
         async with holder.turn:
             if holder.is_stopped:

@@ -1,4 +1,4 @@
-"""Store: downloads what is completed, checks it, and writes file, receipt and journal, in this order.
+"""Download: fetches what is completed, checks it, and writes file, receipt and journal, in this order.
 
 So a receipt means that the file is there, and the journal's "stored" that both are. Each step may be done
 again by a later try; none of them costs money.
@@ -54,7 +54,7 @@ def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
 
 
 def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
-    """Return the error that the journal has of an image that this try may not buy anew."""
+    """Return the error that the journal has of an image that this try may not buy again."""
     error = _ERRORS[image.failure or Failure.FAILED](
         image.reason, fix="Clear the task to buy the image again"
     )
@@ -66,15 +66,15 @@ def recorded_error(context: JobContext, image: ImageState) -> PredictionError | 
 async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
     """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
 
-    :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
-    :raises OutputError: The picture could not be had; it is paid for, and collectable where a retry helps.
+    :raises PredictionError: The prediction ended without an image, or with one that may not be kept.
+    :raises OutputError: The image could not be fetched; it is paid for, and collectable if a retry helps.
     """
     try:
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            picture = await _fetch(context, prediction)
-            receipt = await asyncio.to_thread(_keep, context, image, prediction, picture)
+            valid = await _fetch(context, prediction)
+            receipt = await asyncio.to_thread(_keep, context, image, prediction, valid)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
@@ -133,7 +133,7 @@ async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
 
 
 async def _fetch_once(context: JobContext, url: str) -> ValidImage:
-    # In memory up to the size of a large picture, beyond that on disk: a bound, not a habit.
+    # In memory up to the size of a large image, beyond that on disk: a bound, not a habit.
     with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
         try:
             async with asyncio.timeout(DOWNLOAD_SECONDS):
@@ -155,21 +155,21 @@ def _raise_if_expired(context: JobContext, prediction: Prediction, error: Output
     ) from error
 
 
-def _keep(context: JobContext, image: ImageState, prediction: Prediction, picture: ValidImage) -> Receipt:
+def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage) -> Receipt:
     """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first.
 
-    A process that slept through a clear must not put its old picture, or receipt, over the new one: so it
-    looks at its journal before each. A sleep within the write itself cannot be excluded; the receipt's size
-    and hash tell then that the file is not its own.
+    A process that slept through a clear must not put its old image, or receipt, over the new one, so it
+    checks its journal before each. A sleep within the write itself cannot be excluded; then the size and hash
+    of the receipt show that the file is not its own.
     """
     destination = context.destination_of(image.plan)
-    file = destination.file_name(picture.media_type)
+    file = destination.file_name(valid.media_type)
     replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != prediction.id:
         context.receipts.withdraw(destination)
-    context.images.replace(file, picture.data)
+    context.images.replace(file, valid.data)
     receipt = Receipt(
         uri=uri_of(context.images, file),
         file=file,
@@ -178,13 +178,13 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, pictur
         seed_asked=image.plan.seed_asked,
         prompt_asked=image.plan.prompt_asked,
         fingerprint=image.plan.fingerprint,
-        width=picture.width,
-        height=picture.height,
-        size_differs=f"{picture.width}*{picture.height}" != image.plan.request.size,
-        media_type=picture.media_type,
-        bytes=len(picture.data),
-        sha256=picture.sha256,
-        sha256_received=picture.sha256,
+        width=valid.width,
+        height=valid.height,
+        size_differs=f"{valid.width}*{valid.height}" != image.plan.request.size,
+        media_type=valid.media_type,
+        bytes=len(valid.data),
+        sha256=valid.sha256,
+        sha256_received=valid.sha256,
         nsfw=prediction.is_nsfw,
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,

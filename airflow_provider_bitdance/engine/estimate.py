@@ -46,7 +46,7 @@ class Estimate:
 async def estimate(
     client: AsyncClient, records: Folder, images: Folder, policy: Policy, wanted: list[Wanted]
 ) -> Estimate:
-    """Look at what is there, and count what is missing.
+    """Check what is there, and count what is missing.
 
     :param records: The records path.
     :param images: The output folder.

@@ -35,7 +35,7 @@ NOTHING_FOUND = "The account's history shows no such prediction"
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
-    Prompt and seed must both be there: the seed is what tells two images of one prompt apart.
+    Prompt and seed must both be there: only the seed distinguishes two images of one prompt.
     """
     echoed = prediction.input or {}
     if "prompt" not in echoed or "seed" not in echoed:
@@ -95,10 +95,12 @@ async def _search(
     """Carry out what one search of the history can decide, the last intent first: it has the fewest
     predictions that can be its own."""
     history = await _unclaimed(context, journal, intents)
-    asked = {image.plan.key for image in intents}
+    searched = {image.plan.key for image in intents}
     pauses = []
     for image in sorted(intents, key=lambda image: image.intended_at, reverse=True):
-        underway = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in asked]
+        underway = [
+            other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched
+        ]
         known = {other.prediction_id for other in journal.state.images.values()}
         command = decide_intent(
             IntentFacts(

@@ -65,9 +65,9 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log(context, decided)
-    settled = [decision.event for decision in decided if decision.event is not None]
+    no_purchase = [decision.event for decision in decided if decision.event is not None]
     await check_plan(context, [decision.image for decision in decided if decision.event is None])
-    if len(settled) < len(wanted):
+    if len(no_purchase) < len(wanted):
         await _prepare_to_buy(context)
     return [
         Planned(
@@ -75,7 +75,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
             is_batch=context.policy.is_batch,
             images=tuple(decision.image for decision in decided),
         ),
-        *settled,
+        *no_purchase,
     ]
 
 
@@ -137,7 +137,7 @@ async def _decide(
 def _refused(
     context: JobContext, item: Wanted, image: PlannedImage, receipt: Receipt | None, why: Refusal
 ) -> Decision:
-    """Refuse the whole plan, or write down that one image of a batch is not to be had."""
+    """Refuse the whole plan, or write down that one image of a batch is not available."""
     if why is Refusal.EXISTS or receipt is None:
         raise InputError(
             f"There is already an image at {shorten(item.destination.identity, 200)}",
@@ -153,7 +153,7 @@ def _refused(
 
 
 def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImage:
-    """Fix what is asked; the seed is drawn here, for the API does not tell the one that it uses."""
+    """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
         request = request.model_copy(update={"seed": context.draw_seed()})

@@ -12,9 +12,9 @@ PAUSE_SHARE = 0.1
 
 
 class Progress:
-    """Tells how far a job of several images is.
+    """Logs how far a job of several images is.
 
-    :param bench: The job.
+    :param context: The job.
     """
 
     def __init__(self, context: JobContext) -> None:

@@ -117,7 +117,8 @@ def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
 
 
 def _check_losses(context: JobContext, image: ImageState) -> None:
-    """A try may be several processes, with deferrals between: together they lose no more than one may."""
+    """A try may be several processes, with deferrals between: together they may lose only as many as one
+    may."""
     lost = len(image.unanswered)
     if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:
         raise LostResponseError(f"The responses to {lost} purchases of this image were lost: {image.reason}")
@@ -152,7 +153,8 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
 
 
 async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> None:
-    """Tell the process that has taken over what was bought without it: this one slept through the change."""
+    """Leave a note of what was bought for the process that has taken over: this one slept through the
+    change."""
     with contextlib.suppress(RecordError):
         await asyncio.to_thread(
             context.journal.note,
@@ -166,7 +168,7 @@ async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> 
 async def _submit(
     context: JobContext, image: ImageState, limiter: RateLimiter
 ) -> tuple[Record | Postpone | Resolve | Fail, Prediction | BitDanceError | None]:
-    """Send the POST until it is answered, as long as every earlier one certainly created nothing.
+    """Send the POST until there is a response, as long as every earlier one certainly created nothing.
 
     :return: What follows, and the prediction or the error that it follows from.
     """
@@ -206,7 +208,7 @@ async def _submit(
 async def _wait_for_turn(
     context: JobContext, limiter: RateLimiter, refusal: BitDanceError | None
 ) -> tuple[Postpone | Fail, BitDanceError | None] | None:
-    """Wait until a submission may be sent; or return why none is to be sent any more.
+    """Wait until a submission may be sent; or return why nothing more is sent.
 
     :param refusal: How the last submission of this image was refused.
     """
@@ -217,7 +219,7 @@ async def _wait_for_turn(
         if context.coordination.killed.is_set():
             break
     try:
-        # A paused process may wake up after another has taken over: look before spending.
+        # A paused process may wake up after another has taken over: check before spending.
         await asyncio.to_thread(context.journal.check_unchanged)
     except RecordError as error:
         return Fail(), error

@@ -48,8 +48,8 @@ class Waiting:
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param deadline: Unix time until which this try waits.
-    :param now: Unix time of the last look.
-    :param enough: So many of them have to end; 0 where only the time has to come.
+    :param now: Unix time of the last poll.
+    :param enough: How many of them have to end; 0 if only a time is waited for.
     :param resume_at: Unix time at which there is likely something to do; no later than `now` if not known.
     :param to_buy: Images that are still to be bought.
     """
@@ -63,9 +63,10 @@ class Waiting:
 
     @property
     def watched(self) -> dict[str, float]:
-        """The predictions to look at meanwhile.
+        """The predictions to poll meanwhile.
 
-        Where it is known when there is something to do, the one that this hangs on: it may be quicker.
+        If it is known when there will be something to do: the one prediction that this depends on, because it
+        may be quicker.
         """
         if self.resume_at <= self.now or not self.enough:
             return self.pending

@@ -1,4 +1,4 @@
-"""Advance: the one way into a job. Folds the journal and does only what is missing."""
+"""Run: the one way into a job. Folds the journal and does only what is missing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CLAIM_TRIES = 5
 async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
     """Move every image of the job forward.
 
-    :param bench: Handles, with the journal loaded.
-    :param wanted: What the user asks for now; where the job has a plan, only compared with it for the log.
+    :param context: Handles, with the journal loaded.
+    :param wanted: What the user requests now; if the job has a plan, it is only compared with it for the log.
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
     _warn_if_changed(context, wanted)
@@ -54,8 +54,8 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
 async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
     """Say in the journal that a task is over that has images to buy, where Airflow will not run it again.
 
-    Else other tasks would take it for one at work, and leave it its addresses until its deadline. One with a
-    paid image in flight keeps them until then: the image is to have its place.
+    Otherwise other tasks would consider it at work, and leave it its destinations until its deadline. A task
+    with a paid image in flight keeps them until then, so that the image can be stored.
     """
     state, ours = context.journal.state, context.journal.owner
     is_bought = bool(state.having(Status.INTENDED, Status.SUBMITTED))
@@ -70,7 +70,7 @@ async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
 async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
     """Become the job's owner, with the plan where there is none, and the first intent.
 
-    :return: Whether there are intents of another process, whose answers nobody has seen.
+    :return: Whether there are intents of another process, whose responses nobody has seen.
     """
     for _ in range(CLAIM_TRIES):
         state = context.journal.state
@@ -95,7 +95,7 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         try:
             await context.claim(deadline, *events)
         except FencedError:
-            # Somebody wrote between our look and our claim: look again, then claim what is left.
+            # Somebody wrote between our read and our claim: read again, then claim what is left.
             await asyncio.to_thread(context.journal.load)
         else:
             return left_open
@@ -146,5 +146,5 @@ def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
 
     Not one that the user named: its destination has to be reserved first.
     """
-    settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-    return next((item.key for item in wanted if item.key not in settled and not item.destination.named), None)
+    done = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
+    return next((item.key for item in wanted if item.key not in done and not item.destination.named), None)

@@ -33,7 +33,7 @@ _GENERATION = re.compile(r"/generation=(\d+)/")
 async def take_over_earlier(context: JobContext) -> Journal | None:
     """Return the journal of the task's last generation that got as far as a plan, and stop its processes.
 
-    A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
+    A clear starts a new generation. What the cleared one has bought and not stored is still collectable.
     """
     if context.journal.owner.try_number == 1:
         return None  # nothing was cleared yet
@@ -118,6 +118,6 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
 
 
 def job_name(job: Job) -> str:
-    """Name a job as a person would look for it in Airflow."""
+    """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
     return f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}"

@@ -56,7 +56,7 @@ class BitDanceHook(BaseHook):
         def balance() -> float:
             return BitDanceHook().get_balance()
 
-    :param bitdance_conn_id: The connection: its password is the API key, its host the API's address
+    :param bitdance_conn_id: The connection: its password is the API key, its host the API's URL
         (default https://api.wavespeed.ai), its extra as :class:`ConnectionExtra` says.
     :param transport: An httpx transport instead of the network; for tests.
     """
@@ -116,7 +116,7 @@ class BitDanceHook(BaseHook):
     def new_async_client(self, *, is_reader: bool = False) -> AsyncClient:
         """Return an async client. Read ``settings`` before there is an event loop: reading them blocks.
 
-        :param is_reader: It only looks at predictions.
+        :param is_reader: It only polls predictions.
         """
         return AsyncClient(self.settings, transport=self._transport, is_reader=is_reader)
 
@@ -167,7 +167,7 @@ class BitDanceHook(BaseHook):
             return client.submit(request)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
-        """Look at a prediction. Free.
+        """Poll a prediction once. Free.
 
         :param prediction_id: As :meth:`submit` returned it.
         """
@@ -189,9 +189,9 @@ class BitDanceHook(BaseHook):
         """Buy one image, about $0.01 at each call, and wait for it. Its output URL expires after 7 days.
 
         :param timeout: Seconds to wait.
-        :param poll_interval: Seconds from the submission to the first look, and the shortest pause.
-        :raises PredictionError: It ended without a picture.
-        :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
+        :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
+        :raises PredictionError: It ended without an image.
+        :raises PredictionTimeoutError: It is not done yet, or polling failed; the error names its id.
         """
         # Read before the image is bought: a bad number costs nothing.
         schedule, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)

@@ -66,7 +66,8 @@ def read_file(uri: str) -> bytes:
 
 
 def records_path(of_operator: object, of_connection: str) -> str:
-    """Return where the records lie, as the operator, the connection or the settings say; else an empty text.
+    """Return where the records are, as the operator, the connection or the settings say; else an empty
+    string.
 
     :raises InputError: It is not an absolute path or a URI.
     """
@@ -111,7 +112,7 @@ def find_records(given: str, conn_id: str) -> Folder:
 
 
 def _check_connection(conn_id: str, uri: str) -> None:
-    """Look for the connection that a URI names: without it, Amazon's hook would quietly go on with
+    """Check the connection that a URI names: without it, Amazon's hook would quietly go on with
     whatever credentials the worker has."""
     try:
         BaseHook.get_connection(conn_id)

@@ -75,7 +75,7 @@ def show_stored(operator: Any, uri: str, folder: Folder) -> None:
 
     :param operator: The task, as it runs.
     :param uri: Of the file.
-    :param folder: In which it lies.
+    :param folder: The folder of the file.
     """
     operator.link_targets[StoredLink.name] = stored_page(uri, folder.endpoint)
 

@@ -55,7 +55,7 @@ def reconcile(
     include_running: bool = False,
     nsfw: Nsfw = "fail",
 ) -> Report:
-    """Settle the records against the account, store what was left behind, and report. Buys nothing. Blocks.
+    """Compare the records with the account, store what was left behind, and report. Buys nothing. Blocks.
 
     Call it from a task's main thread, or from a program: connections are resolved here.
 

@@ -15,7 +15,7 @@ __all__ = ["job_as_json", "name_of", "shown_findings", "shown_jobs", "shown_repo
 
 
 def name_of(job: Job) -> str:
-    """Name a job as a person would look for it in Airflow."""
+    """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
     return f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}"
 
@@ -111,7 +111,7 @@ def shown_report(report: Report) -> str:
     ]
     lines += _indented(_open_lines(report))
     lines += ["", "Possibly paid:", *_indented(_possibly_paid_lines(report))]
-    lines += ["", "Predictions of the account that are in no record:", *_indented(_stranger_lines(report))]
+    lines += ["", "Predictions of the account that are in no record:", *_indented(_untracked_lines(report))]
     lines += ["", "Cost by Dag and day (UTC):", *_cost_lines(report)]
     return "\n".join([*lines, *_finding_lines(report.findings)])
 
@@ -140,7 +140,7 @@ def _possibly_paid_lines(report: Report) -> Iterator[str]:
         yield f"    {shorten(loss.reason, 300)}"
 
 
-def _stranger_lines(report: Report) -> Iterator[str]:
+def _untracked_lines(report: Report) -> Iterator[str]:
     for item in report.untracked:
         prompt = f": {item.prompt}" if item.prompt else ""
         age = f"{item.age_days:.1f} days" if item.age_days >= 1 else f"{item.age_days * 24:.0f} h"

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a person has to look at.
+    """Something that needs a person's attention.
 
     :param uri: Where.
     """
@@ -106,13 +106,13 @@ class JobRecord:
 
     @property
     def models(self) -> set[str]:
-        """The models that the job's images are asked of."""
+        """The models that the job's images are requested from."""
         return {image.plan.request.model for image in self.state.images.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt, and where it lies."""
+    """A receipt, and its URI."""
 
     uri: str
     receipt: Receipt
@@ -120,7 +120,7 @@ class StoredReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that lies below one records path, jobs by Dag, task, map index and time."""
+    """All that is below one records path, jobs by Dag, task, map index and time."""
 
     uri: str
     jobs: tuple[JobRecord, ...]
@@ -148,7 +148,7 @@ class Records:
         return list(found.values())
 
     def has_later(self, record: JobRecord) -> bool:
-        """Say whether the task was cleared since this job, and has planned anew."""
+        """Say whether the task was cleared since this job, and has planned again."""
         others = (other for other in self.jobs if other.job.same_task(record.job))
         return any(other.state.planned_at > record.state.planned_at for other in others)
 

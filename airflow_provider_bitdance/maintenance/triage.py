@@ -1,4 +1,4 @@
-"""Outlook: what is to be done for images that are bought, or about to be, and not stored. Pure."""
+"""Triage: what is to be done for images that are bought, or about to be, and not stored. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Triage:
 def triage(records: Records, *, api_host: str, now: float, include_running: bool) -> list[Triage]:
     """Return what is to be done, for each job that has open images.
 
-    :param api_host: Host of the API that is asked.
+    :param api_host: Host of the API in use.
     :param now: Unix time.
     :param include_running: Collect also what a task may still wait for.
     """
@@ -72,5 +72,5 @@ def _is_over(records: Records, record: JobRecord, now: float) -> bool:
 
 
 def _is_of(api_host: str, image: ImageState) -> bool:
-    asked = image.plan.request.model_copy(update={"seed": image.plan.seed_asked})
-    return asked.fingerprint(api_host) == image.plan.fingerprint
+    requested = image.plan.request.model_copy(update={"seed": image.plan.seed_asked})
+    return requested.fingerprint(api_host) == image.plan.fingerprint

@@ -57,13 +57,13 @@ class BitDanceBaseOperator(BaseOperator):
     :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
     :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
         the same predictions.
-    :param poll_interval: Seconds; the shortest pause between two looks at an image, which grows to 15. The
-        first look comes after 2 at the earliest. In a batch, an image that is likely to be ready is looked at
+    :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
+        first poll comes after 2 at the earliest. In a batch, an image that is likely to be ready is polled
         after as little as a tenth of it.
-    :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request is
-        bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
+    :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request
+        is bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.
-    :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
+    :param nsfw: What to do with an image that is flagged as not safe for work; it is paid for in any case.
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
     :param on_lost_response: What to do if the response to a purchase was lost and the account's history
@@ -73,9 +73,9 @@ class BitDanceBaseOperator(BaseOperator):
         what is possibly paid. More is refused before the first purchase. Default: no limit.
     :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot
         pay for.
-    :param retry_failed: Whether a retry buys an image anew whose prediction failed. WaveSpeed refunds failed
+    :param retry_failed: Whether a retry buys an image again whose prediction failed. WaveSpeed refunds failed
         predictions. What was refused or moderated is never bought again by a retry.
-    :param records_path: Where journal and receipts lie. Default: the connection's, else ``[bitdance]
+    :param records_path: Where journal and receipts are stored. Default: the connection's, else ``[bitdance]
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
@@ -130,7 +130,7 @@ class BitDanceBaseOperator(BaseOperator):
         """Make what is wanted, or go on where the last try stopped.
 
         :raises AirflowFailException: No retry helps.
-        :raises AirflowSkipException: The picture is flagged, and ``nsfw="skip"``.
+        :raises AirflowSkipException: The image is flagged, and ``nsfw="skip"``.
         :raises BitDanceError: A retry may help; the error says whether an image may be paid for.
         """
         return self._run(context, resumed=False)
@@ -213,7 +213,7 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     def _extra(self, result: Any) -> dict[str, Any]:
-        """Return what an asset event tells of the result: small, and without prompts."""
+        """Return what an asset event says of the result: small, and without prompts."""
         return dict(result)
 
     def _run(self, context: Context, *, resumed: bool) -> Any:
@@ -234,7 +234,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
-        Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
+        Airflow's filesystems and, on 3.1, its connections are not available elsewhere."""
         from airflow_provider_bitdance.engine import JobContext, Waiting
         from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook

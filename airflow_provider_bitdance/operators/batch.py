@@ -36,8 +36,8 @@ FAILURES_SHOWN = 5
 class BitDanceBatchOperator(BitDanceBaseOperator):
     """Makes many images in one task, each bought once, and a manifest of them. About $0.01 an image.
 
-    A retry buys only what is missing. An image lies at ``output_path/<key>`` with the extension of its real
-    format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
+    A retry buys only what is missing. An image is stored at ``output_path/<key>`` with the extension of its
+    real format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
     otherwise. Set ``retries=2``.
 
     Not for one image: :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`.
@@ -240,7 +240,7 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
 
 
 def _write_contact_sheets(finished: Finished, images: Folder) -> None:
-    """Show all variants of a row in one picture, for a person to choose from, unless it is there already."""
+    """Show all variants of a row in one image, for a person to choose from, unless it is there already."""
     from airflow_provider_bitdance.batch import CONTACT_SHEET
     from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
 
@@ -253,8 +253,8 @@ def _write_contact_sheets(finished: Finished, images: Folder) -> None:
         name = f"{row}{CONTACT_SHEET}.jpg"
         if not found or comment_of(images.read(name) or b"") == comment:
             continue
-        pictures = (
+        variant_files = (
             (f"{file}\nseed {result['seed']}", images.read(file) or b"")
             for file, result in zip(files, found, strict=True)
         )
-        images.replace(name, contact_sheet(pictures, comment=comment))
+        images.replace(name, contact_sheet(variant_files, comment=comment))

@@ -1,4 +1,4 @@
-"""From Airflow's context to what the engine needs: who we are, and where records and images lie."""
+"""From Airflow's context to what the engine needs: who we are, and where records and images are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def this_owner(context: Context) -> Owner:
 
 
 def run_start(context: Context) -> float:
-    """Return the Unix time at which the Dag run began; when a finished one is cleared, it begins anew."""
+    """Return the Unix time at which the Dag run began; a finished one that is cleared begins again."""
     start = getattr(context.get("dag_run"), "start_date", None)
     return start.timestamp() if start is not None else math.inf
 
@@ -86,7 +86,7 @@ def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str
 
 
 def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
-    """Tell Airflow's hook lineage, and so OpenLineage, what the task has made: one output a task.
+    """Report to Airflow's hook lineage, and so to OpenLineage, what the task has made: one output a task.
 
     :param uri: Of the image, or of the manifest. The connection's id is information and no part of it.
     """

@@ -25,9 +25,9 @@ def read_record(kind: type[R], data: bytes, *, newest: int, uri: str) -> R:
     :param kind: What it should be.
     :param data: Its bytes.
     :param newest: The newest format that this version of the package knows.
-    :param uri: Where it lies, for the error.
+    :param uri: Its URI, for the error.
     :raises RecordNewerError: A newer version wrote it.
-    :raises RecordUnreadableError: It is damaged. A person has to look: it may stand for money.
+    :raises RecordUnreadableError: It is damaged. A person has to check it: it may stand for money.
     """
     try:
         found = json.loads(data)

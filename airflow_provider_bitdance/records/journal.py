@@ -38,11 +38,11 @@ class Journal:
 
     @property
     def uri(self) -> str:
-        """Where the journal lies."""
+        """The URI of the journal."""
         return uri_of(self._folder, self.job.folder)
 
     def load(self) -> JobState:
-        """Read what has been written since the last look, and return the state.
+        """Read what has been written since the last read, and return the state.
 
         :raises RecordUnreadableError: A record is damaged or of a newer format. Nothing is overwritten.
         :raises StorageError: The store failed.
@@ -112,7 +112,7 @@ class Journal:
     def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
 
-        Changes nothing, so many threads may ask while one writes.
+        Changes nothing, so many threads may check while one writes.
 
         :raises FencedError: One has.
         """

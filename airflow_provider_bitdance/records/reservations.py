@@ -25,7 +25,7 @@ class Reservation(BaseModel):
     """One job's hold on a destination.
 
     :param key: The image's name within that job.
-    :param fingerprint: Identity of what that job asks for.
+    :param fingerprint: Identity of what that job requests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class Reservations:
         try:
             self._folder.create(self._name(destination, reservation.number), data)
         except FileExistsError:
-            # A store's client may repeat a write whose answer it lost: then this one is ours.
+            # A store's client may repeat a write whose response it lost: then this one is ours.
             return self._folder.read(self._name(destination, reservation.number)) == data
         return True
 

@@ -147,13 +147,13 @@ NEXT: dict[tuple[Status, str], Status] = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,  # reused: there was nothing to buy
     (Status.PLANNED, "adopted"): Status.SUBMITTED,
-    (Status.PLANNED, "failed"): Status.FAILED,  # what is stored there is not to be had, and not bought again
+    (Status.PLANNED, "failed"): Status.FAILED,  # the stored image is not available, and not bought again
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,
     (Status.SUBMITTED, "stored"): Status.STORED,
     (Status.SUBMITTED, "failed"): Status.FAILED,
-    # A next try buys anew what failed without our fault, unless another task has it by then.
+    # A next try buys again what failed without our fault, unless another task has it by then.
     (Status.FAILED, "intended"): Status.INTENDED,
     (Status.FAILED, "adopted"): Status.SUBMITTED,
     (Status.FAILED, "stored"): Status.STORED,

@@ -97,7 +97,7 @@ def translate_errors(action: str, uri: str, name: str) -> Iterator[None]:
         raise StorageError(
             f"Could not {action} {uri}/{name}: {type(error).__name__}: {redact(error)}",
             fix=_fix(error, is_local=uri.startswith("file://")),
-        ) from (None if isinstance(error, OSError) else error)  # what the system says is told above
+        ) from (None if isinstance(error, OSError) else error)  # the message above has what the system says
 
 
 def _fix(error: Exception, *, is_local: bool) -> str:

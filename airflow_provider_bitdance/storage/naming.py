@@ -1,4 +1,4 @@
-"""Names: how ids become file names, and where an image lies. Pure; no path is looked at."""
+"""Names: how ids become file names, and where an image goes. Pure; no path is opened."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LONGEST_STEM = 240
 def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
     """Return a file name that every store takes: as it is, or made plain, with a hash of what it was.
 
-    The hash keeps two ids apart that look alike once their colons, slashes and accents are gone.
+    The hash distinguishes two ids that differ only in colons, slashes and accents.
 
-    :param parts: What ``text`` was joined from by dots, where a dot within them could make two look alike.
+    :param parts: What ``text`` was joined from by dots, if dots within them could give two of them the same name.
     """
     plain = _DISLIKED.sub("-", text)
     if (
@@ -46,7 +46,8 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where an image goes. Its extension is known only when its format is, so it is not part of the destination.
+    """Where an image goes. Its extension is known only when its format is, so the destination does not
+    include it.
 
     :param folder: The output folder, as the user wrote it, without a slash at its end.
     :param stem: The file's name without extension.

@@ -1,4 +1,4 @@
-"""What a client is built from: the key, the address, the time-out. Checked before anything is sent."""
+"""What a client is built from: the key, the URL, the time-out. Checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClientSettings:
 
     @property
     def identity(self) -> tuple[str, str, float]:
-        """What makes two clients the same: address, hash of the key, time-out."""
+        """What makes two clients the same: URL, hash of the key, time-out."""
         return self.base_url, hashlib.sha256(self.api_key.encode()).hexdigest(), self.timeout
 
     @property

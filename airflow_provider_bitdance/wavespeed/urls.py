@@ -1,4 +1,4 @@
-"""Which hosts this package talks to: the API's base URL, and the addresses an output may come from.
+"""Which hosts this package talks to: the API's base URL, and the hosts that an output may come from.
 
 An output URL is server data, so it is not trusted: https only, a public address at every redirect. Private
 addresses are allowed only where the API itself is on one (the local service, a company's gateway).
@@ -60,7 +60,7 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
 
 
 def host_of(url: str) -> str:
-    """Return ``host`` or ``host:port`` of the API: the part of its address that is a request's identity."""
+    """Return ``host`` or ``host:port`` of the API: the part of its URL that is a request's identity."""
     return urlsplit(url).netloc
 
 

@@ -359,7 +359,7 @@ def test_no_redirect_of_the_api_is_followed(kind: str, status: int) -> None:
 
 @pytest.mark.parametrize("key", ["", "   ", None, "two words", "schlüssel", "line\nbreak", "tab\tkey"])
 def test_what_is_no_key_is_refused_without_being_shown(key: Any) -> None:
-    with pytest.raises(exceptions.InputError, match="API key is missing or is no key") as caught:
+    with pytest.raises(exceptions.InputError, match="API key is missing or malformed") as caught:
         ClientSettings(key)
     with pytest.raises(exceptions.InputError) as of_another_one:
         ClientSettings("another\tone")

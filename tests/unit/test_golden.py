@@ -461,7 +461,7 @@ def test_a_record_of_a_newer_version_stops_a_task_and_nothing_is_bought_or_writt
         said = json.loads(folder.read(name) or b"")
         folder.replace(name, json.dumps(said | {"of_a_newer_version": 1}).encode())
     before = dict(world.disk)
-    with pytest.raises(RecordNewerError, match="does not know what it says at of_a_newer_version"):
+    with pytest.raises(RecordNewerError, match="does not understand of_a_newer_version"):
         go_on(world, of, address=COVER)
     assert world.api.posts == []
     assert {path: world.disk.get(path) for path in before} == before

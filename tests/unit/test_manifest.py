@@ -155,7 +155,7 @@ def test_an_empty_manifest_has_no_rows_and_all_our_columns(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("uri", ["manifest.jsonl", "/data/manifest.csv", "/data/manifest", "", "None"])
 def test_what_is_no_address_of_a_manifest_is_refused(uri: str) -> None:
-    with pytest.raises(InputError, match="is not the address of a manifest"):
+    with pytest.raises(InputError, match="is not the URI of a manifest"):
         read_manifest(uri)
 
 

@@ -298,8 +298,8 @@ REFUSED = [
     (b"A teapot", "of type bytes"),
     ({"A teapot"}, "of type set"),
     (endless(), "of type generator"),
-    ([], r"draw\(\) returned nothing to do: it is empty"),
-    ({}, "it is empty"),
+    ([], r"draw\(\) returned nothing to make: the value is empty"),
+    ({}, "the value is empty"),
     ("", "prompt is blank"),
     ({"seed": 7}, "prompt is NoneType"),
     ({"prompt": "A teapot", "key": "p-0"}, "a request with key. Allowed: prompt, size, seed. Return a list"),
@@ -324,7 +324,7 @@ def test_what_cannot_be_made_fails_the_task_without_a_retry(
     ("returned", "option", "value", "said"),
     [
         *(
-            ("A teapot", option, value, f"returned one request, for which there is no {option}")
+            ("A teapot", option, value, f"returned one request, which does not allow {option}")
             for option, value in {
                 "prompt": "A {style} teapot",
                 "variants": 2,
@@ -334,8 +334,8 @@ def test_what_cannot_be_made_fails_the_task_without_a_retry(
                 "manifest_format": "parquet",
             }.items()
         ),
-        (["A teapot"], "width", 256, "returned a list, for which there is no width"),
-        (["A teapot"], "height", 256, "returned a list, for which there is no height"),
+        (["A teapot"], "width", 256, "returned a list, which does not allow width"),
+        (["A teapot"], "height", 256, "returned a list, which does not allow height"),
         ("A teapot", "output_path", "cover", "not an absolute path"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_receipt_whose_file_is_not_as_it_was_is_not_reused(
     else:
         images.replace("cover.png", PICTURE[:-1] + (b"" if change == "cut" else b"!"))
     assert reused(planning(world)) == []
-    assert "is gone or was changed" in caplog.text
+    assert "is missing or has changed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
     (image,) = office.reconcile().open_images
 
     assert image.outcome is CollectStatus.LEFT
-    assert "history cannot be read" in image.detail
+    assert "history could not be read" in image.detail
     assert the_image(office).outcome is CollectStatus.NOT_CREATED
 
 

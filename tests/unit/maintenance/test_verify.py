@@ -61,7 +61,7 @@ def replace_in_receipt(office: Office, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (remove, "the file is gone"),
+        (remove, "the file is missing"),
         (shorten, "bytes, and had"),
         (change, "another sha256"),
         (lie_about_the_size, "its receipt says image/png, 13, 12"),
