@@ -1,6 +1,6 @@
 """Once a day: store what was paid for and left behind, and compare the records with the bill.
 
-A task looks after its own images: when its worker dies, the retry goes on where it stopped. Where no retry
+A task takes care of its own images: when its worker dies, the retry goes on where it stopped. Where no retry
 comes, because none was left or because the Dag run was deleted, an image is paid for and not stored, and
 WaveSpeed deletes it after 7 days. This Dag collects such images in time. It buys nothing.
 
