@@ -68,7 +68,7 @@ class Verdict(StrEnum):
 
     BOUGHT = "bought"
     NOT_CREATED = "not created"
-    UNKNOWN = "unknown"
+    UNKNOWN = "cannot be determined"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import read_connection
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
-from airflow_provider_bitdance.operators import runtime
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.records.state import NEXT
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to, load_dags
@@ -220,7 +220,7 @@ def test_settings_are_known_and_taken(block: Block, monkeypatch: pytest.MonkeyPa
             known = option in ours.get(section, {}).get("options", {}) or conf.has_option(section, option)
             assert known, f"[{section}] {option}"
         if "records_path" in parser[section]:
-            assert runtime.records_path(None, "") == parser[section]["records_path"]
+            assert object_storage.records_path(None, "") == parser[section]["records_path"]
 
 
 @of("text")

@@ -96,7 +96,7 @@ def test_what_is_no_list_is_refused(rows: object) -> None:
 
 
 def test_no_items_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing to do"):
+    with pytest.raises(InputError, match="nothing to make"):
         checked_items([])
 
 
@@ -139,7 +139,7 @@ BAD_ROWS: list[tuple[object, str]] = [
     (None, "is of type NoneType"),
     (["a cat"], "is of type list"),
     ("", "prompt is blank"),
-    ("None", "template renders for nothing"),
+    ("None", "template renders for a missing value"),
     ("a \ud800", "lone surrogate"),
     ({}, "has no prompt; it has no columns"),
     ({"promt": "a cat"}, "has no prompt; it has promt"),
@@ -330,13 +330,13 @@ def test_a_template_that_would_leave_out_a_rows_own_prompt_is_refused() -> None:
 def test_a_prompt_that_is_not_used_and_a_column_that_is_missing_are_found_at_once() -> None:
     (finding,) = findings([{"prompt": "a cat"}], prompt="A {style} poster")
     assert "has its own prompt" in finding
-    assert "has nothing for {style}" in finding
+    assert "has no value for {style}" in finding
 
 
 @pytest.mark.parametrize("row", [{"product": "tea"}, {"product": "tea", "style": None}])
 def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has(row: dict[str, object]) -> None:
     assert findings([row], prompt="A {style} poster of {product}") == [
-        "row 1: has nothing for {style} of the prompt; it has product"
+        "row 1: has no value for {style} in the prompt; it has product"
     ]
 
 

@@ -371,7 +371,7 @@ def test_a_wrong_option_is_refused_when_the_dag_is_parsed(output: Path) -> None:
 
 
 def test_a_prompt_file_is_refused_and_not_bought_as_a_prompt(output: Path) -> None:
-    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="task of a function reads no"):
+    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="does not read"):
         returning([{"key": "a"}], output, prompt="poster.prompt")
 
 
@@ -381,7 +381,7 @@ def test_an_output_path_is_required() -> None:
 
 
 def test_what_a_function_will_return_cannot_be_estimated(local: LocalService, output: Path) -> None:
-    with pytest.raises(exceptions.InputError, match=r"What draw\(\) will return is not known"):
+    with pytest.raises(exceptions.InputError, match=r"What draw\(\) returns is not known"):
         returning("A teapot", output).estimate(context())
 
 

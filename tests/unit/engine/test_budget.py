@@ -97,7 +97,7 @@ def test_what_is_there_already_costs_nothing_of_the_budget(world: World) -> None
 def test_what_is_possibly_paid_counts(world: World) -> None:
     world.api.on_post = [world.api.lose_answer]
     with pytest.raises(
-        BudgetError, match=r"spent \$0\.01, another image costs about \$0\.01, and .* \$0\.015"
+        BudgetError, match=r"spent, \$0\.01; another image costs about \$0\.01, and .* \$0\.015"
     ):
         go(world, max_cost_usd=0.015)
     assert world.api.billed == 1
@@ -107,7 +107,7 @@ def test_what_failed_counts_for_it_may_not_be_refunded(world: World) -> None:
     world.api.next_changes = {"status": "failed", "code": 5000}
     with pytest.raises(PredictionFailedError):
         go(world, max_cost_usd=0.01)
-    with pytest.raises(BudgetError, match="Raise max_cost_usd; a cleared task starts to count anew"):
+    with pytest.raises(BudgetError, match="Raise max_cost_usd, or clear the task, which restarts the count"):
         go(world, max_cost_usd=0.01, try_number=2)
     assert world.api.billed == 1
     world.api.next_changes = {}

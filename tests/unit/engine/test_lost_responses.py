@@ -346,7 +346,7 @@ def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status:
     process = left_open(world)
     world.api.on_history = [refusal(status)]
     assert settled(world, process) == ["lost"]
-    assert f"answered with {status}" in world.events[-1]["reason"]
+    assert f"got status {status}" in world.events[-1]["reason"]
 
 
 def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:

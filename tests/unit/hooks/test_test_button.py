@@ -83,8 +83,8 @@ def test_a_missing_key_is_told_before_anything_is_sent(service: LocalService, co
     assert (ok, message) == (
         False,
         "Connection 'bitdance_test': The API key is missing or malformed. Allowed: the key from the "
-        "WaveSpeed dashboard, one word of ASCII letters, digits and signs. Put it into the password field of "
-        "the connection.",
+        "WaveSpeed dashboard, one word of printable ASCII characters. Enter it in the password field of the "
+        "connection.",
     )
     assert service.requests() == []
 
@@ -159,7 +159,7 @@ def test_another_service_at_the_address_is_told(
 def test_a_path_that_is_wrong_is_told(service: LocalService, connect: Connect) -> None:
     ok, message = connect(host=f"{service.url}/elsewhere").test_connection()
     assert not ok
-    assert "not the address of a WaveSpeed API" in message
+    assert "not the URL of a WaveSpeed API" in message
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(
     image = the_image(office)
 
     assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
-    assert "cleared since" in image.detail
+    assert "cleared and planned again since" in image.detail
     assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
 
 
@@ -384,7 +384,7 @@ def test_a_prediction_that_this_account_does_not_know_is_not_written_off(office:
     image = the_image(office)
 
     assert image.outcome is CollectStatus.LEFT
-    assert "this account does not know" in image.detail
+    assert "this account does not have" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
     office.api.made["pred-1"] = bought
     assert the_image(office).outcome is CollectStatus.STORED

@@ -404,11 +404,11 @@ def test_what_is_reused_and_what_is_replaced_is_told_in_sums(
         batch(output, items=items).execute(context(run_id="another"))
 
     told = {record.getMessage(): record.levelname for record in caplog.records}
-    assert told["7 of 8 images are there or bought already; nothing is paid for them"] == "INFO"
+    assert told["7 of 8 images are already stored or bought; nothing is paid for them"] == "INFO"
     assert (
         told["1 of 8 images were made for different requests; buying new images to replace them"] == "WARNING"
     )
-    assert not [message for message in told if "was made by run" in message]
+    assert not [message for message in told if "Reusing" in message]
 
 
 def test_a_contact_sheet_with_fewer_variants_is_made_anew(local: LocalService, output: Path) -> None:

@@ -482,7 +482,7 @@ def test_where_it_is_known_when_the_images_end_it_is_back_then_and_looks_at_the_
     ("enough", "resume_at", "said"),
     [
         (0, 1046.0, "up to 42 s"),
-        (0, 1000.0, f"at most {SHORTEST_DEFERRAL:.0f} s"),
+        (0, 1000.0, f"up to {SHORTEST_DEFERRAL:.0f} s"),
         (1, 1000.0, "up to 600 s"),
         (1, 1100.0, "up to 96 s"),
     ],
