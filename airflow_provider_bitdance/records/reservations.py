@@ -47,13 +47,15 @@ class Reservations:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def last(self, destination: Destination, *, known: int = 0) -> Reservation | None:
+    def last(self, destination: Destination, *, known: int = 0, after: int = 0) -> Reservation | None:
         """Return the reservation that holds a destination, or the last that did.
 
         :param known: Number of a reservation that is known to be there: the search begins at it.
+        :param after: Number of a reservation that was read already: only later ones are searched for.
         """
         found = None
         number = known if known and self._folder.size(self._name(destination, known)) is not None else 1
+        number = after + 1 if after else number
         while (data := self._folder.read(self._name(destination, number))) is not None:
             uri = uri_of(self._folder, self._name(destination, number))
             found = read_record(Reservation, data, newest=FORMAT, uri=uri)

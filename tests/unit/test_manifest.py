@@ -161,7 +161,7 @@ def test_what_is_no_address_of_a_manifest_is_refused(uri: str) -> None:
 
 def test_a_manifest_that_is_not_there_is_missed(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"There is no manifest at .*\. Pass result[\"manifest\"\] of a batch"
+        InputError, match=r"There is no manifest at .*\. Pass result\[\"manifest\"\] of a batch"
     ):
         read_manifest(f"{tmp_path}/manifest.jsonl")
 
