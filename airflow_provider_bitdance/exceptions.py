@@ -18,8 +18,8 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     ├── UnconfirmedPurchaseError    no retry · possibly      a lost response, and on_lost_response="fail"
     ├── TransportError                                       no usable response arrived
     │   ├── NotSentError            retry    · not paid      no connection, so the request never left
-    │   ├── LostResponseError         retry    · possibly      sent, but the response was lost
-    │   └── GarbledResponseError      retry    · possibly      a response that is not the API's
+    │   ├── LostResponseError       retry    · possibly      sent, but the response was lost
+    │   └── GarbledResponseError    retry    · possibly      a response that is not the API's
     ├── PredictionError                                      the prediction ended without an image
     │   ├── PredictionFailedError   retry    · refunded by WaveSpeed, so counted as not paid
     │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
@@ -36,7 +36,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
         ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
         │   └── RecordNewerError    retry    · possibly      written by a newer version of this package
         ├── StorageError            retry    · not paid      the store could not be read or written
-        ├── DestinationBusyError        retry    · not paid      another task is making the same image
+        ├── DestinationBusyError    retry    · not paid      another task is making the same image
         └── FencedError             retry    · not paid      another process has taken over this job
 
 ``paid`` of a GET is always ``NO``; what the table says of "possibly" holds for a submission.

@@ -98,7 +98,7 @@ class BitDanceHook(BaseHook):
 
     @property
     def settings(self) -> ClientSettings:
-        """Key and address, read from the connection once. Blocks on first use.
+        """Key and URL, read from the connection once. Blocks on first use.
 
         :raises InputError: A field of the connection cannot be used.
         """

@@ -21,9 +21,9 @@ def name_of(job: Job) -> str:
 
 
 def job_as_json(record: JobRecord, uris: dict[str, str]) -> dict[str, Any]:
-    """Return one job as plain JSON: what was asked, bought, stored, possibly paid.
+    """Return one job as plain JSON: what was requested, bought, stored, possibly paid.
 
-    :param uris: Where the images lie, by their receipts.
+    :param uris: Where the images are, by their receipts.
     """
     return {
         "job": record.job.model_dump(),
@@ -56,9 +56,9 @@ def _image_as_json(image: ImageState, uris: dict[str, str]) -> dict[str, Any]:
 
 
 def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
-    """Show jobs: what was asked, bought, stored, possibly paid.
+    """Show jobs: what was requested, bought, stored, possibly paid.
 
-    :param jobs: Those of ``records`` that are asked for.
+    :param jobs: Those of ``records`` to show.
     """
     uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
     lines = [f"{records.uri}: {_count(len(jobs), 'job')}"]

@@ -50,7 +50,7 @@ class OpenImage:
     :param prompt: At most 80 characters of it.
     :param prediction_id: Empty where the response to the purchase never came.
     :param days_left: Days for which WaveSpeed still keeps the output.
-    :param detail: Where the image lies, or why it is not stored.
+    :param detail: Where the image is, or why it is not stored.
     """
 
     job: Job

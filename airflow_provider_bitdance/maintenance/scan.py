@@ -85,7 +85,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One journal: where the job stands, and all that it bought on the way there.
+    """One journal: how far the job is, and all that it bought on the way there.
 
     :param last_try: Number of the last try of the job's own task.
     :param predictions: Every prediction id that the journal names.

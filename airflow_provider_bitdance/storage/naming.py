@@ -29,7 +29,8 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
 
     The hash distinguishes two ids that differ only in colons, slashes and accents.
 
-    :param parts: What ``text`` was joined from by dots, if dots within them could give two of them the same name.
+    :param parts: What ``text`` was joined from by dots, if dots within them could give two of them the same
+        name.
     """
     plain = _DISLIKED.sub("-", text)
     if (
