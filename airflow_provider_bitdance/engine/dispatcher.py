@@ -27,7 +27,7 @@ from airflow_provider_bitdance.exceptions import (
     PredictionTimeoutError,
     TaskKilledError,
 )
-from airflow_provider_bitdance.polling.policy.poller import Poller
+from airflow_provider_bitdance.polling.poller import Poller
 from airflow_provider_bitdance.records import JobState, Status
 from airflow_provider_bitdance.records.events import Claimed, Rested
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -82,16 +82,18 @@ class Dispatcher:
         :param left_open: Another process left intents without a response.
         :raises FencedError: Another process has taken over the job.
         """
-        state = self._context.journal.state
         try:
             async with asyncio.TaskGroup() as group:
-                for image in state.having(Status.SUBMITTED):
+                for image in self._context.journal.state.having(Status.SUBMITTED):
                     self._start_waiting(group, image.plan.key)
                 if left_open:
                     await self._resolve_intents(group)
+                # Only now: what became of the intents is in the state that the journal has by now.
                 self._left.extend(
                     image.plan.key
-                    for image in state.having(Status.INTENDED, Status.PLANNED, Status.FAILED)
+                    for image in self._context.journal.state.having(
+                        Status.INTENDED, Status.PLANNED, Status.FAILED
+                    )
                     if image.status is not Status.FAILED or may_be_bought_anew(self._context, image)
                 )
                 await self._dispatch(group)

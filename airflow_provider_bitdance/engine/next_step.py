@@ -83,7 +83,8 @@ def next_step(facts: JobFacts) -> NextStep:
     may_hand_over = not facts.is_stopped and not facts.purchases and facts.now < facts.deadline
     if may_hand_over and (step := hand_over(facts)):
         return step
-    moments = [facts.deadline, math.inf]
+    # While a purchase is under way its end comes first, whatever the deadline.
+    moments = [math.inf if facts.purchases else facts.deadline, math.inf]
     if can_buy_later:
         moments.append(facts.now + facts.wait)
     if may_hand_over:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from airflow_provider_bitdance.exceptions import NsfwError
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
+from airflow_provider_bitdance.polling.policy import PollPolicy
 
 IfExists = Literal["reuse", "regenerate", "fail"]
 

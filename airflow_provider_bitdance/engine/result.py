@@ -124,7 +124,7 @@ def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
     if step is None or not (waiting or dispatcher.to_buy):
         return None
     if not dispatcher.to_buy:
-        return Waiting(pending, state.deadline, now, len(pending), step.until)
+        return Waiting(pending, state.deadline, now, len(pending), step.until if step.until > now else 0.0)
     if len(pending) < dispatcher.in_flight:  # something has ended since this was decided
         return Waiting(pending, state.deadline, now, 0, now, dispatcher.to_buy)
     return Waiting(pending, state.deadline, now, step.enough, step.until, dispatcher.to_buy)

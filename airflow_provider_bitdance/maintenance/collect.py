@@ -15,7 +15,7 @@ from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.triage import bought_as
-from airflow_provider_bitdance.polling.policy.poller import Poller, wait_for
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import ImageState, Status
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 

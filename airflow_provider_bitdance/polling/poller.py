@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError, NotFoundError, RateLimitError
-from airflow_provider_bitdance.polling.policy.latency import AT_ONCE, TELLING, Latencies
-from airflow_provider_bitdance.polling.policy.policy import MINUTE, PollPolicy
-from airflow_provider_bitdance.polling.policy.scheduler import PollScheduler
+from airflow_provider_bitdance.polling.latency import AT_ONCE, TELLING, Latencies
+from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy
+from airflow_provider_bitdance.polling.scheduler import PollScheduler
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 

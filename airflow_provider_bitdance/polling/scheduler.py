@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.polling.policy.latency import Latencies, Poll
-from airflow_provider_bitdance.polling.policy.policy import MINUTE, PollPolicy
+from airflow_provider_bitdance.polling.latency import Latencies, Poll
+from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy
 
 SOONER = 1.6
 """One of several has pauses so many times as short as one alone. One alone is polled, whatever others show,

@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError
-from airflow_provider_bitdance.polling.policy.policy import DEFAULT_POLL_INTERVAL
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL
 
 __all__ = ["BitDanceTrigger", "Reason", "some_of"]
 

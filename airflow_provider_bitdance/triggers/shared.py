@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
-from airflow_provider_bitdance.polling.policy.poller import Poller, wait_for
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, prepare_tls
 
 __all__ = ["shared_poller", "wait_for"]

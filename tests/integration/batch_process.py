@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
-
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
+from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.naming import parse_destination

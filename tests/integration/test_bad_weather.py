@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import labels
+from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.naming import parse_destination

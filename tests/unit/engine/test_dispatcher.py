@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow_provider_bitdance.polling.policy.latency import TELLING
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
@@ -24,6 +23,7 @@ from airflow_provider_bitdance.exceptions import (
     RequestRefusedError,
     TaskKilledError,
 )
+from airflow_provider_bitdance.polling.latency import TELLING
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import World, a_job, a_wanted, envelope, refusal, run
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow_provider_bitdance.polling.policy.poller import Poller, wait_for
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.exceptions import PredictionTimeoutError, RateLimitError
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import START, Crash, FakePrediction, World, a_wanted, envelope, refusal, run
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from airflow_provider_bitdance.polling.policy.latency import TELLING, Latencies, Poll
+
+from airflow_provider_bitdance.polling.latency import TELLING, Latencies, Poll
 
 
 def after_polls(*polls: tuple[float, bool | None]) -> Latencies:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_provider_bitdance.polling.policy import PollPolicy
 
 ages = st.floats(0, 100_000)
 draws = st.floats(0, 1)

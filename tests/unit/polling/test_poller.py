@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
-from airflow_provider_bitdance.polling.policy.poller import Poller, wait_for
 
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
@@ -21,6 +19,8 @@ from airflow_provider_bitdance.exceptions import (
     RateLimitError,
     ServerError,
 )
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
 

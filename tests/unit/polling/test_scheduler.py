@@ -8,11 +8,12 @@ import statistics
 from itertools import pairwise
 
 import pytest
-from airflow_provider_bitdance.polling.policy.latency import Latencies
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
-from airflow_provider_bitdance.polling.policy.scheduler import PollScheduler
 from hypothesis import given
 from hypothesis import strategies as st
+
+from airflow_provider_bitdance.polling.latency import Latencies
+from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.polling.scheduler import PollScheduler
 
 
 class Field:

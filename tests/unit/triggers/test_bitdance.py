@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from airflow_provider_bitdance.polling.policy.policy import PollPolicy
 
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
 from tests.builders import API_KEY, connection_to, trigger_again
 from tests.unit.support import FakeClock
