@@ -10,6 +10,7 @@ here.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -33,6 +34,10 @@ from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination
 
 __all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
+
+
+CHECK_PAUSE, CHECK_SHARE = 1.0, 0.05
+"""Seconds between two checks of what other tasks have stored; or this part of the time waited so far."""
 
 
 class HeldError(Exception):
@@ -61,11 +66,14 @@ class DestinationLock:
 
     :param context: The job, with its journal claimed.
     :ivar held: Images that another task makes, by key, each with the Unix time at which its lease ends.
+    :ivar next_check: Unix time of the next look at what these tasks have stored.
     """
 
     def __init__(self, context: JobContext) -> None:
         self.held: dict[str, float] = {}
+        self.next_check = math.inf
         self._context = context
+        self._waits_since = math.inf
         self._holders: dict[str, _Holder] = {}
         self._tried: set[str] = set()
 
@@ -141,6 +149,8 @@ class DestinationLock:
         ]
         for key in free:
             del self.held[key]
+        now = context.clock.time()
+        self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
 
     def _read(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
@@ -237,6 +247,10 @@ class DestinationLock:
         return None
 
     def _hold(self, image: ImageState, until: float) -> HeldError:
+        now = self._context.clock.time()
+        if not self.held:
+            self._waits_since = now
+            self.next_check = now + CHECK_PAUSE
         self.held[image.plan.key] = until
         return HeldError(until)
 

@@ -78,5 +78,5 @@ class Failures:
                 self._context.log.warning(
                     "%s. Buying nothing more; storing what is already bought first", what
                 )
-        self._limiter.close()
+        self._limiter.is_closed = True
         self._changed.set()

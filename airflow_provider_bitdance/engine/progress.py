@@ -25,7 +25,7 @@ class Progress:
         self._stored = self._failed = self._in_flight = 0
         self._explained = ""
 
-    def tell(
+    def report(
         self,
         *,
         stored: int | None = None,

@@ -58,8 +58,7 @@ class BitDanceBaseOperator(BaseOperator):
     :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
         the same predictions.
     :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
-        first poll comes after 2 at the earliest. In a batch, an image that is likely to be ready is polled
-        after as little as a tenth of it.
+        first poll comes after 2 at the earliest. In a batch the pauses may be as short as a tenth of it.
     :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request
         is bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.

@@ -40,8 +40,8 @@ class BitDanceTrigger(BaseTrigger):
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param deadline: Unix time of the last poll. Wall-clock, so that it outlives a triggerer.
     :param not_before: Unix time before which no event is sent.
-    :param poll_interval: Seconds; the shortest pause between two polls of one prediction. Of several, one
-        that is likely to be ready is polled after as little as a tenth of it.
+    :param poll_interval: Seconds; the shortest pause between two polls of one prediction. Of several, the
+        pauses may be as short as a tenth of it.
     :param enough: How many have to end; all by default. With 0 it does not poll and waits for ``not_before``.
     """
 

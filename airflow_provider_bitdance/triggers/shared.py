@@ -1,7 +1,7 @@
 """One client and one poller for all triggers of an account in a triggerer.
 
 A client costs tens of milliseconds of a loop that a thousand triggers share, and each has connections of its
-own. A poller that has all predictions polls a few of them to know about the others. Both live as long as
+own. A poller that knows all predictions polls a few of them to know about the others. Both live as long as
 a trigger uses them. Imports the client, so it is imported in a thread (:mod:`.bitdance`).
 """
 
@@ -65,8 +65,8 @@ async def shared_poller(conn_id: str, *, poll_interval: float, clock: Clock) -> 
     shared = of_loop.pollers.get(key)
     if shared is None:
         client = hook.new_async_client(is_reader=True)
-        schedule = PollPolicy(interval=poll_interval)
-        shared = of_loop.pollers[key] = _Shared(client, Poller(client, schedule=schedule, clock=clock))
+        policy = PollPolicy(interval=poll_interval)
+        shared = of_loop.pollers[key] = _Shared(client, Poller(client, policy=policy, clock=clock))
     shared.users += 1
     try:
         yield shared.poller

@@ -1,4 +1,4 @@
-"""Every block of README.md and docs/, and every example in a docstring, is run, or read by what really reads it.
+"""Every block of the repository's pages, and every example in a docstring, is run, or read by what really reads it.
 
 A block that no rule knows fails.
 
@@ -49,6 +49,7 @@ from tests.integration.test_dag_test import run_of
 FOLLOWED = {
     ("docs/testing.md", ""): "tests/packaging/test_user_dag_test.py",
     ("README.md", "Your first image"): "tests/docs/test_first_image.py",
+    ("ARCHITECTURE.md", "The rooms"): "tests/docs/test_architecture.py",
 }
 """Pages and sections that another test follows to the letter, command by command."""
 DRAWINGS = ("<records path>/\n", "000001   claimed ")
