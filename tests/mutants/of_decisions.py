@@ -251,11 +251,7 @@ INTENT = mutations_of(
         "if ours and is_last:",
         "a proven purchase is adopted 10 s late",
     ),
-    (
-        "if doubtful and not ours and (is_last or not facts.underway):",
-        "if doubtful and (is_last or not facts.underway):",
-        "a proven purchase is bought again for another's sake",
-    ),
+    # Not `not ours`: a purchase of the same request that is under way is one that is under way.
     (
         "if doubtful and not ours and (is_last or not facts.underway):",
         "if doubtful and not ours:",

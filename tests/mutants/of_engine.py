@@ -193,8 +193,8 @@ DOWNLOAD = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "    number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)\n",
-        "    number = 0\n",
+        "check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)",
+        "0",
         "another task's picture is overwritten",
         "unit/engine/test_destination_lock.py",
     ),

@@ -34,7 +34,11 @@ RECONCILE = mutations_of(
     ("unknown_to(records.predictions,", "unknown_to(set(),", "our own predictions are called untracked"),
     ("for loss in record.losses if loss.intended_at >= start]", "for loss in record.losses]", "old losses"),
     ("oldest=now - KEPT_SECONDS", "oldest=0.0", "a loss older than the history is taken for not created"),
-    ("findings=(*records.findings, *account.findings)", "findings=records.findings", "a missing bill is hidden"),
+    (
+        "findings=(*records.findings, *account.findings)",
+        "findings=records.findings",
+        "a missing bill is hidden",
+    ),
     (
         "records if self.dry_run else read_records(self.records)",
         "records",
@@ -113,7 +117,11 @@ ACCOUNT = mutations_of(
         "a refund by another name is a charge",
     ),
     ("        if error.retry_helps:\n            raise\n", "", "a moment's failure hides the bill"),
-    ("        if error.retry_helps:\n            raise\n", "        raise\n", "without the bill nothing is told"),
+    (
+        "        if error.retry_helps:\n            raise\n",
+        "        raise\n",
+        "without the bill nothing is told",
+    ),
     ("    while new := {", "    if new := {", "a long bill is not read to its end"),
 )
 
@@ -153,7 +161,11 @@ COSTS = mutations_of(
         "a clock that is behind hides the lost purchase: taken for not created",
     ),
     ("found = loss.prediction_id or next(", "found = next(", "a noted purchase is taken for unknown"),
-    ("        left = [item for item in left if item.id != found]\n", "", "one prediction explains two losses"),
+    (
+        "        left = [item for item in left if item.id != found]\n",
+        "",
+        "one prediction explains two losses",
+    ),
     (
         "loss.intended_at >= oldest and Proof.NONE",
         "Proof.NONE",

@@ -6,12 +6,12 @@ from tests.mutants.mutations import mutations_of
 
 PURCHASE = mutations_of(
     "engine/purchase.py",
-    "unit/engine/test_purchase.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
+    "unit/engine/test_purchase.py",
     (
         "                await context.write(NotCreated(key=key, reason=str(postponed)))\n",
         "",
         "a postponed image counts as bought",
-        "unit/engine/test_handoff.py unit/engine/test_purchase.py unit/engine/test_dispatcher.py",
+        "unit/engine/test_purchase.py unit/engine/test_handoff.py unit/engine/test_dispatcher.py",
     ),
     (
         "raise _judged(lost, context.journal.state.images[key]) if lost else postponed",
@@ -54,7 +54,11 @@ PURCHASE = mutations_of(
         "two tasks at one destination each buy",
         "unit/engine/test_destination_lock.py",
     ),
-    ("Paid.POSSIBLY if image.unconfirmed else Paid.NO", "Paid.POSSIBLY", "an error says paid where it is not"),
+    (
+        "Paid.POSSIBLY if image.unconfirmed else Paid.NO",
+        "Paid.POSSIBLY",
+        "an error says paid where it is not",
+    ),
     ("Paid.POSSIBLY if image.unconfirmed else Paid.NO", "Paid.NO", "an error says free where it may be paid"),
     (
         "if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:",
@@ -223,7 +227,7 @@ LOST_RESPONSES = mutations_of(
 
 ACCOUNT_HISTORY = mutations_of(
     "engine/account_history.py",
-    "unit/engine/test_lost_responses.py",
+    "unit/engine/test_account_history.py unit/engine/test_lost_responses.py",
     ("moment + self.skew - CLOCK_MARGIN", "moment - self.skew - CLOCK_MARGIN", "an API whose clock is fast"),
     ("moment + self.skew - CLOCK_MARGIN", "moment + self.skew", "a second's rounding hides a purchase"),
     (
@@ -272,7 +276,11 @@ BUDGET = mutations_of(
     ),
     ("if other.status is not Status.INTENDED)", ")", "a purchase counts twice while its intent is written"),
     ("state.spent_usd + starting,", "state.spent_usd,", "two purchases at once each take the last cent"),
-    ("if limit is not None and so_far + cost > limit", "if limit is not None and so_far > limit", "one too many"),
+    (
+        "if limit is not None and so_far + cost > limit",
+        "if limit is not None and so_far > limit",
+        "one too many",
+    ),
     ("so_far + cost > limit + ROUNDING", "so_far + cost > limit", "ten times a cent is more than a dime"),
     ("if limit is not None and cost > limit + ROUNDING:", "if False:", "a plan beyond the budget is begun"),
     ("if to_buy and context.policy.check_balance:", "if to_buy:", "each plan asks for the balance"),

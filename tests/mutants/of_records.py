@@ -28,7 +28,11 @@ STATE = mutations_of(
         "len(self.unanswered) + len(open_intent)",
         "an open intent and its note are counted as two purchases",
     ),
-    ("return (self.purchases + self.unconfirmed) *", "return self.purchases *", "what is possibly paid is free"),
+    (
+        "return (self.purchases + self.unconfirmed) *",
+        "return self.purchases *",
+        "what is possibly paid is free",
+    ),
     ("return (self.purchases + self.unconfirmed) *", "return self.unconfirmed *", "what is bought is free"),
     (
         "return bool(self.images) and all(",
@@ -81,11 +85,15 @@ STATE = mutations_of(
     ),
     ("state = replace(state, deadline=event.deadline)", "pass", "a lease never ends, or has ended at once"),
     (
-        "            if images:\n                raise _broken(entry, \"plans a second time\")\n",
+        '            if images:\n                raise _broken(entry, "plans a second time")\n',
         "",
         "a second plan changes the first",
     ),
-    ("is_batch=is_batch, planned_at=state.time)", "is_batch=is_batch)", "nobody knows which plan is the last"),
+    (
+        "is_batch=is_batch, planned_at=state.time)",
+        "is_batch=is_batch)",
+        "nobody knows which plan is the last",
+    ),
     ("intent=image.intent + 1", "intent=image.intent", "two lost purchases are counted as one"),
     (
         "bought_by=None,\n",
@@ -181,7 +189,11 @@ RECEIPTS = mutations_of(
     "records/receipts.py",
     "unit/records/test_receipts.py",
     ("0.0 if reused else self.estimated_cost_usd", "self.estimated_cost_usd", "a reused image costs money"),
-    ('"possibly_paid": possibly_paid,', '"possibly_paid": self.possibly_paid,', "another task's doubt is ours"),
+    (
+        '"possibly_paid": possibly_paid,',
+        '"possibly_paid": self.possibly_paid,',
+        "another task's doubt is ours",
+    ),
     ('"seed": self.request.seed', '"seed": self.seed_asked', "the result does not say the real seed"),
     (
         '{"sha256_received": fields["sha256"], **fields}',

@@ -17,7 +17,7 @@ from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
-from tests.unit.support import START, a_job, a_request, a_wanted, run
+from tests.unit.support import START, a_job, a_request, a_wanted, envelope, run
 
 SINCE = datetime.fromtimestamp(START, UTC)
 
@@ -160,6 +160,25 @@ def test_a_bill_of_many_pages_is_read_to_its_end_and_top_ups_are_left_out() -> N
     found = run(read_bill(office.api.client(), SINCE))
 
     assert sorted(record.prediction_id for record in found) == sorted(f"p{number}" for number in range(50))
+
+
+def test_the_bill_is_asked_for_from_an_hour_before_on_for_clocks_differ() -> None:
+    office = Office()
+    office.api.lines = [Line("deduct", 0.01, START - minutes * 60, f"p{minutes}") for minutes in (90, 50, 0)]
+
+    found = run(read_bill(office.api.client(), SINCE))
+
+    assert [record.prediction_id for record in found] == ["p0", "p50"]
+
+
+def test_lines_of_the_bill_without_an_id_of_their_own_are_told_apart() -> None:
+    office = Office()
+    lines = [{"billing_type": "deduct", "price": 0.01, "prediction": {"uuid": name}} for name in "ab"]
+    office.api.refuse_bill = envelope({"page": 1, "items": lines})
+
+    found = run(read_bill(office.api.client(), SINCE))
+
+    assert [record.prediction_id for record in found] == ["a", "b"]
 
 
 def test_a_history_of_many_pages_is_read_to_its_end() -> None:

@@ -230,6 +230,35 @@ def test_a_failure_keeps_its_kind_and_reason_until_the_image_is_bought_anew() ->
     assert (anew.images["image"].failure, anew.images["image"].prediction_id) == (None, "pred-2")
 
 
+def test_a_failure_is_over_when_the_prediction_of_another_job_is_adopted() -> None:
+    adopted = after(EVENTS["adopted"], state=at_status(Status.FAILED)).images["image"]
+    assert (adopted.failure, adopted.prediction_id) == (None, "pred-2")
+
+
+def test_an_image_that_is_bought_here_after_it_was_another_job_s_is_not_that_job_s_any_more() -> None:
+    adopted = after(CLAIM, PLAN, EVENTS["adopted"], EVENTS["failed"])
+    assert adopted.images["image"].bought_by == a_job(generation=1)
+    anew = after(EVENTS["intended"], EVENTS["submitted"], state=adopted)
+    assert anew.images["image"].bought_by is None
+
+
+@pytest.mark.parametrize("status", Status)
+def test_there_is_work_until_each_image_is_stored_or_has_failed(status: Status) -> None:
+    assert at_status(status).has_work == (status not in (Status.STORED, Status.FAILED))
+
+
+def test_a_job_without_a_plan_is_not_stored() -> None:
+    assert not after(CLAIM).is_stored
+
+
+@pytest.mark.parametrize(
+    ("try_number", "generation", "has_more"), [(1, 0, False), (1, 1, True), (2, 1, False)]
+)
+def test_a_task_has_a_try_left_for_each_retry(try_number: int, generation: int, has_more: bool) -> None:
+    owner = a_writer(job=a_job(generation=generation), try_number=try_number)
+    assert owner.has_tries_left is has_more
+
+
 def test_one_intent_may_speak_of_several_images_and_changes_no_other() -> None:
     plan = Planned(output=OUTPUT, images=(a_plan("a"), a_plan("b"), a_plan("c")))
     state = after(CLAIM, plan, Intended(keys=("a", "c")))
