@@ -210,7 +210,7 @@ RECEIPTS = mutations_of(
 
 RESERVATIONS = mutations_of(
     "records/reservations.py",
-    "unit/engine/test_destination_lock.py",
+    "unit/records/test_reservations.py",
     (
         "return self._folder.read(self._name(address, reservation.number)) == data",
         "return True",

@@ -218,6 +218,21 @@ def test_a_purchase_whose_intent_was_written_a_moment_ago_counts_once(world: Wor
     check_purchase(context, context.journal.state.images["b"])
 
 
+@pytest.mark.parametrize("cents", range(1, 30))
+def test_so_many_times_a_cent_are_so_many_cents(world: World, cents: int) -> None:
+    context = world.context(max_cost_usd=cents / 100)
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    context.journal.state = replace(context.journal.state, spent=(cents - 1) * 10_000)
+    check_purchase(context, context.journal.state.images["image"])
+
+
+def test_what_was_lost_before_a_clear_does_not_keep_the_cleared_task_from_buying(world: World) -> None:
+    context = world.context(on_lost_response="fail")
+    plan = a_plan().model_copy(update={"possibly_paid": 1})
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(plan,)))
+    check_purchase(context, context.journal.state.images["image"])
+
+
 def test_a_purchase_that_is_done_counts_once(world: World) -> None:
     context = world.context(max_cost_usd=0.02)
     plan = Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b")))

@@ -209,6 +209,21 @@ def test_what_another_task_of_the_run_has_bought_is_not_in_doubt_whatever_it_wro
     assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
 
 
+def test_what_a_replaced_process_of_another_task_notes_is_not_ours_whatever_it_noted_before(
+    world: World,
+) -> None:
+    world.api.echo = "history"
+    sibling = world.context(job=a_job(map_index=3))
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    sibling.journal.note(world.clock.now, key="image", prediction_id="pred-9", intent=1)
+    world.clock.now += 3600
+    process = left_open(world)
+    sibling.journal.note(world.clock.now, key="image", prediction_id=world.api.create(SENT).id, intent=2)
+    run(resolve_intents(process, process.journal))
+    image = process.journal.state.images["image"]
+    assert (image.status, image.prediction_id) == (Status.PLANNED, "")
+
+
 def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: World) -> None:
     world.api.echo = "history"
     process = left_open(world, "a", "b")
@@ -363,7 +378,7 @@ def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status:
 def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
     process = left_open(world)
     world.api.create(SENT)
-    world.api.on_look = [refusal(404)]
+    world.api.on_look = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
     assert settled(world, process) == ["lost"]
 
 

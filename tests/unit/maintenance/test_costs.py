@@ -112,6 +112,12 @@ def test_what_others_bought_with_the_account_is_outside_and_only_since_then() ->
     assert (by_day, unattributed.predictions, unattributed.real_usd) == ((), 2, 0.25)
 
 
+def test_a_charge_of_others_without_a_time_is_outside() -> None:
+    line = a_line("x", 0.5).model_copy(update={"created_at": None})
+
+    assert costs([], [line], SINCE)[1].real_usd == 0.5
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50), st.booleans()), max_size=30))
 def test_no_charge_is_lost_between_the_dags_and_the_outside(lines: list[tuple[bool, int, bool]]) -> None:
     bill = [
@@ -196,6 +202,13 @@ def test_a_prediction_so_young_that_its_answer_may_be_on_its_way_is_no_stranger(
     old, young = a_prediction("old"), a_prediction("young", after=250)
 
     assert unknown_to({"known"}, [a_prediction("known"), old, young], START + 300) == [old]
+
+
+def test_a_prediction_without_a_time_is_unknown_and_may_be_any_loss() -> None:
+    timeless = Prediction(id="a")
+
+    assert unknown_to(set(), [timeless], START + 300) == [timeless]
+    assert fates([a_loss()], [timeless]) == [(Verdict.UNKNOWN, "")]
 
 
 # Possibly paid
