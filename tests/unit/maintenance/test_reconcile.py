@@ -487,6 +487,19 @@ def test_what_was_made_before_the_time_that_was_asked_for_is_not_called_untracke
     assert [item.prediction_id for item in office.reconcile().untracked] == ["pred-2"]
 
 
+def test_what_became_of_a_loss_is_not_known_when_the_history_goes_back_no_further() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(timeout=60)
+    del office.api.made["pred-1"]  # as the account does after 7 days
+    office.wait(days=8)
+    since = datetime.fromtimestamp(office.clock.now - 10 * DAY, UTC)
+
+    (loss,) = office.reconcile(since=since).possibly_paid
+
+    assert loss.verdict is Verdict.UNKNOWN
+
+
 def test_the_history_is_read_of_each_model_that_the_records_speak_of() -> None:
     office = Office()
     other = a_wanted()

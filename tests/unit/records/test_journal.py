@@ -119,6 +119,22 @@ def test_a_newer_claim_is_seen_behind_an_entry_that_another_thread_of_ours_has_w
         before.check_unchanged()
 
 
+@pytest.mark.parametrize("prompt_asked", [None, "as the user asked"])
+def test_a_plan_keeps_the_prompt_as_asked_where_another_one_is_sent(
+    disk: Disk, prompt_asked: str | None
+) -> None:
+    plan = a_plan().model_copy(update={"prompt_asked": prompt_asked})
+    a_journal(disk).claim(DEADLINE, START, Planned(output=OUTPUT, images=(plan,)))
+    assert a_journal(disk).state.images["image"].plan.prompt_asked == prompt_asked
+
+
+@pytest.mark.parametrize("run_id", ["2026/11/28", "../../other/run-1", "run-1/cover"])
+def test_a_run_id_with_slashes_leads_to_no_other_jobs_folder(run_id: str) -> None:
+    parts = a_job(run_id=run_id).folder.split("/")
+    assert [*parts[:2], *parts[3:]] == ["jobs", "covers", "cover", "map=-1", "generation=0"]
+    assert parts[2] not in ("..", "run-1")
+
+
 def test_an_id_from_the_api_does_not_choose_where_its_note_lies(disk: Disk) -> None:
     ours = a_journal(disk)
     ours.claim(DEADLINE, START, PLAN, INTENT)
