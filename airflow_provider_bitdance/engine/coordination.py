@@ -15,6 +15,8 @@ class Coordination:
     :ivar killed: Set when Airflow has told the task to stop.
     :ivar starting: Keys of images whose intent is about to be written; the budget counts them.
     :ivar resolving: Held while the account's history is searched, so that no two intents take one prediction.
+    :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
+        destination, and that is of the same request.
     :ivar doubted: Ids of predictions that already stand for a lost purchase each.
     """
 
@@ -22,3 +24,4 @@ class Coordination:
     starting: set[str] = field(default_factory=set)
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
     doubted: set[str] = field(default_factory=set)
+    reserved: dict[str, int] = field(default_factory=dict)

@@ -163,11 +163,11 @@ class DestinationFacts:
 
 def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | TakeOver | Refuse:
     """Decide whose destination it is: a reservation is a lease that ends with its job's deadline."""
-    held, holder = facts.held, facts.holder
+    held, holder, receipt = facts.held, facts.holder, facts.receipt
+    if receipt is not None and receipt.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse":
+        return Reuse(receipt)
     if held is None or held.writer.job.same_task(facts.job):
         return Mine()
-    if facts.is_same and facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint:
-        return Reuse(facts.receipt)
     if holder is None or held.key not in holder.images:
         return Mine()
     theirs = holder.images[held.key]

@@ -10,6 +10,7 @@ here.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -26,13 +27,17 @@ from airflow_provider_bitdance.engine.decisions import (
 )
 from airflow_provider_bitdance.engine.takeover import adoption, claim_journal, job_name
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.records import ImageState, Job, Journal, Stored
+from airflow_provider_bitdance.records import ImageState, Job, JobState, Journal, Status, Stored
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination
 
 __all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
+
+
+CHECK_PAUSE, CHECK_SHARE = 1.0, 0.05
+"""Seconds between two checks of what other tasks have stored; or this part of the time waited so far."""
 
 
 class HeldError(Exception):
@@ -61,12 +66,16 @@ class DestinationLock:
 
     :param context: The job, with its journal claimed.
     :ivar held: Images that another task makes, by key, each with the Unix time at which its lease ends.
+    :ivar next_check: Unix time of the next look at what these tasks have stored.
     """
 
     def __init__(self, context: JobContext) -> None:
         self.held: dict[str, float] = {}
+        self.next_check = math.inf
         self._context = context
+        self._waits_since = math.inf
         self._holders: dict[str, _Holder] = {}
+        self._tried: set[str] = set()
 
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
@@ -77,20 +86,18 @@ class DestinationLock:
         :raises InputError: Another task makes, or has just made, a different image there.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
+        if (moment := self._known_lease(image)) is not None:
+            raise self._hold(image, moment)
         while True:
-            receipt = await asyncio.to_thread(context.receipts.find, destination)
-            held = await asyncio.to_thread(
-                context.reservations.last, destination, known=receipt.reservation if receipt else 0
-            )
+            held, receipt = await asyncio.to_thread(self._read, image)
             if held is not None and held.writer.job == context.journal.job:
                 return True
             command = await self._decide(image, held, receipt)
             if isinstance(command, Reuse):
-                await context.write(await self._reuse(image, command.receipt))
+                await context.write(self._reuse(image, command.receipt))
                 return False
             if isinstance(command, WaitUntil):
-                self.held[image.plan.key] = command.moment
-                raise HeldError(command.moment)
+                raise self._hold(image, command.moment)
             if isinstance(command, Refuse):
                 assert held is not None
                 raise _refusal(context, image, held.writer.job, command)
@@ -98,6 +105,8 @@ class DestinationLock:
                 await self._take_over_purchase(held.writer.job, image, command)
             mine = self._reservation(image, held.number + 1 if held else 1)
             taken = await asyncio.to_thread(context.reservations.take, destination, mine)
+            if taken:
+                context.coordination.reserved[image.plan.key] = mine.number
             if taken or command.adopt is not None:
                 return command.adopt is None
 
@@ -136,40 +145,63 @@ class DestinationLock:
         ]
         for key in free:
             del self.held[key]
+        now = context.clock.time()
+        self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
+
+    def _read(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
+        """Return the last reservation of a destination, and the receipt there, if its file is intact.
+
+        The reservation is not read if the receipt alone decides: that is half the reads of a batch.
+        """
+        context, destination = self._context, self._context.destination_of(image.plan)
+        receipt = context.receipts.find(destination)
+        known = receipt.reservation if receipt is not None else 0
+        if receipt is not None:
+            by_size = len(context.journal.state.images) > MANY
+            receipt = receipt if context.is_intact(receipt, by_size=by_size) else None
+        if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
+            return None, receipt
+        return context.reservations.last(destination, known=known), receipt
 
     async def _decide(
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None
     ) -> Mine | WaitUntil | Reuse | Refuse:
-        """Fetch the facts, and take over the holder if that is decided."""
-        context = self._context
-        if receipt is not None and not await asyncio.to_thread(self._is_intact, receipt):
-            receipt = None
+        """Read the holder's journal, once for all its images, and take it over if that is decided."""
         holder = None
-        if held is not None and not held.writer.job.same_task(context.journal.job):
+        if held is not None and not held.writer.job.same_task(self._context.journal.job):
             holder = self._holder_of(held.writer.job)
             async with holder.turn:
                 if not holder.is_loaded:
                     await asyncio.to_thread(holder.journal.load)
                     holder.is_loaded = True
         while True:
-            command = decide_destination(
-                DestinationFacts(
-                    job=context.journal.job,
-                    fingerprint=image.plan.fingerprint,
-                    policy=context.policy,
-                    now=context.clock.time(),
-                    run_started_at=context.run_started_at,
-                    held=held,
-                    holder=holder.journal.state if holder is not None else None,
-                    is_stopped=holder is not None and holder.is_stopped,
-                    receipt=receipt,
-                )
-            )
+            command = decide_destination(self._facts(image, receipt=receipt, held=held, holder=holder))
             if not isinstance(command, TakeOver):
                 return command
             assert holder is not None
             await self._stop(holder)
+
+    def _facts(
+        self,
+        image: ImageState,
+        *,
+        receipt: Receipt | None,
+        held: Reservation | None = None,
+        holder: _Holder | None = None,
+    ) -> DestinationFacts:
+        context = self._context
+        return DestinationFacts(
+            job=context.journal.job,
+            fingerprint=image.plan.fingerprint,
+            policy=context.policy,
+            now=context.clock.time(),
+            run_started_at=context.run_started_at,
+            held=held,
+            holder=holder.journal.state if holder is not None else None,
+            is_stopped=holder is not None and holder.is_stopped,
+            receipt=receipt,
+        )
 
     async def _stop(self, holder: _Holder) -> None:
         """Claim the journal of a holder whose lease has ended, once for all images that it holds.
@@ -191,11 +223,34 @@ class DestinationLock:
             self._holders[job.folder] = _Holder(journal)
         return self._holders[job.folder]
 
-    def _is_intact(self, receipt: Receipt) -> bool:
-        context = self._context
-        return context.is_intact(receipt, by_size=len(context.journal.state.images) > MANY)
+    def _known_lease(self, image: ImageState) -> float | None:
+        """Return when the lease of a known holder ends that was buying this very image when it was read.
 
-    async def _reuse(self, image: ImageState, receipt: Receipt) -> Stored:
+        Only at the first try: then its reservation need not be read. A reservation comes before an intent.
+        """
+        context, key = self._context, image.plan.key
+        if key in self._tried or context.policy.if_exists != "reuse":
+            return None
+        self._tried.add(key)
+        wanted = context.destination_of(image.plan), image.plan.fingerprint
+        for holder in self._holders.values():
+            state = holder.journal.state
+            if not holder.is_stopped and context.clock.time() < state.deadline:
+                bought = state.having(Status.INTENDED, Status.SUBMITTED)
+                theirs = ((_destination_in(state, other), other.plan.fingerprint) for other in bought)
+                if wanted in theirs:
+                    return state.deadline
+        return None
+
+    def _hold(self, image: ImageState, until: float) -> HeldError:
+        now = self._context.clock.time()
+        if not self.held:
+            self._waits_since = now
+            self.next_check = now + CHECK_PAUSE
+        self.held[image.plan.key] = until
+        return HeldError(until)
+
+    def _reuse(self, image: ImageState, receipt: Receipt) -> Stored:
         """Return the event that takes the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
@@ -222,10 +277,19 @@ def check_destination_is_ours(context: JobContext, image: ImageState, *, known: 
     """
     if not image.plan.named:
         return 0
-    held = context.reservations.last(context.destination_of(image.plan), known=known)
+    reserved, key = context.coordination.reserved, image.plan.key
+    destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
+    held = context.reservations.last(destination, known=known, after=seen)
     if held is not None and held.fingerprint != image.plan.fingerprint:
         raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
-    return held.number if held else 0
+    if held is not None:
+        reserved[key] = held.number
+    return reserved.get(key, 0)
+
+
+def _destination_in(state: JobState, image: ImageState) -> Destination:
+    plan = image.plan
+    return Destination(state.output, plan.stem, plan.extension, plan.named)
 
 
 def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:

@@ -37,7 +37,7 @@ ABOUT_ONE_IMAGE = (
 class Failures:
     """Keeps why images failed. One stops the others only where the policy says so.
 
-    :param pace: Of the job's purchases: closed where nothing more is bought.
+    :param limiter: Of the job's purchases: closed where nothing more is bought.
     :param changed: Set where nothing more is bought.
     :ivar by_key: Why an image is not stored.
     :ivar stopped: Why nothing more is bought.
@@ -74,5 +74,5 @@ class Failures:
             if self._limiter.in_flight or self._limiter.started:
                 what = error.what if isinstance(error, BitDanceError) else type(error).__name__
                 self._context.log.warning("%s. What is bought already is stored first", what)
-        self._limiter.close()
+        self._limiter.is_closed = True
         self._changed.set()

@@ -1,100 +1,64 @@
-"""When a worker is given back though its job is not done. Only decides; the pump acts.
+"""When a task gives its worker back though its job is not done. Pure: facts in, a command out.
 
-There are two cases. Only waiting is left: the job is handed over to the trigger. Or there is more to buy and
-the account takes nothing for long: a rest.
+There are two rules. Only waiting has been left for ``defer_after``; or there is more to buy, and the account
+takes nothing for longer than a deferral costs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
-from airflow_provider_bitdance.polling.scheduler import PollScheduler
+if TYPE_CHECKING:
+    from airflow_provider_bitdance.engine.next_step import JobFacts
 
-__all__ = ["Rest", "Rests"]
+__all__ = ["HandOver", "hand_over", "hand_over_at"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """There is more to buy, and nothing to do for a while.
+class HandOver:
+    """Give the worker back; a trigger waits.
 
     :param until: Unix time at which there may be something to do; that of the decision where it is not known.
     :param enough: So many predictions have to end first; 0 where it is a matter of time only.
-    :param in_flight: So many were in flight when this was decided.
     """
 
     until: float
     enough: int
-    in_flight: int
 
 
-class Rests:
-    """Decides when the worker of one job is given back.
+def hand_over_at(facts: JobFacts) -> float:
+    """Return the Unix time at which a job in which nothing moves gives its worker back; infinite if never."""
+    is_full = facts.wait == math.inf and not facts.has_failed
+    is_waiting = facts.in_flight or facts.held
+    if facts.defer_after is None or not is_waiting or (facts.left and not is_full):
+        return math.inf
+    return facts.idle_since + max(facts.defer_after, facts.break_even if facts.left else 0.0)
 
-    :param pace: What the account admits.
-    :param looks: What is known of when predictions end.
+
+def hand_over(facts: JobFacts) -> HandOver | None:
+    """Decide whether to give the worker back now, where no purchase is under way and it is not too late."""
+    if facts.defer_after is None or (facts.left and facts.has_failed):
+        return None
+    if facts.held and not facts.left:
+        return _hand_over_held(facts)
+    end, enough = (facts.first_end, 1) if facts.left else (facts.last_end, facts.in_flight)
+    if facts.left and facts.wait < math.inf:
+        end, enough = facts.now + facts.wait, 0
+    # An end that is near is not worth a deferral by time: the trigger polls from now on.
+    is_far = end is not None and end - facts.now >= facts.break_even
+    until = end if end is not None and is_far else facts.now
+    is_blocked = facts.left > 0 and is_far and until < facts.deadline
+    return HandOver(until, enough) if is_blocked or facts.now >= hand_over_at(facts) else None
+
+
+def _hand_over_held(facts: JobFacts) -> HandOver | None:
+    """Decide it if other tasks make all that is left: wait as long again, or until the lease ends.
+
+    What is in flight itself is polled when the job comes back.
     """
-
-    def __init__(self, context: JobContext, limiter: RateLimiter, looks: PollScheduler) -> None:
-        self._context = context
-        self._limiter = limiter
-        self._looks = looks
-        self._moved_at = context.clock.time()
-
-    def move(self) -> None:
-        """Take note that something moved."""
-        self._moved_at = self._context.clock.time()
-
-    def rest(self, wait: float) -> Rest | None:
-        """Decide whether to give the worker back though there is more to buy and no purchase is under way.
-
-        :param wait: Seconds until the next purchase may begin; infinite where one in flight has to end first.
-        """
-        now, deadline = self._context.clock.time(), self._context.journal.state.deadline
-        in_flight, enough = self._limiter.in_flight, 0
-        if self._context.policy.defer_after is None:
-            return None
-        if wait == math.inf:
-            if in_flight and self.until_idle() <= 0:
-                return Rest(now, 1, in_flight) if now < deadline else None
-            wait, enough = (self._looks.first_end() or now) - now, 1
-        is_worth_it = wait >= self._context.policy.break_even and now + wait < deadline
-        return Rest(now + wait, enough, in_flight) if is_worth_it else None
-
-    def rest_for_holders(self, held: Mapping[str, float]) -> Rest | None:
-        """Decide whether to give the worker back, if other tasks make all that is left of this job.
-
-        :param held: By key, the Unix time at which the other task's lease ends.
-        """
-        now, defer_after = self._context.clock.time(), self._context.policy.defer_after
-        waited = now - self._moved_at
-        if defer_after is None or waited < defer_after:
-            return None
-        until = min(min(held.values()), now + max(waited, self._context.policy.break_even))
-        return Rest(until, 0, 0) if until < self._context.journal.state.deadline else None
-
-    def until_idle(self) -> float:
-        """Return the seconds until nothing has moved for so long that a trigger had better wait."""
-        return self._moved_at + self._shortest() - self._context.clock.time()
-
-    def hand_over_at(self, started: float) -> float:
-        """Return the Unix time at which the trigger goes on, where only waiting is left.
-
-        :param started: Unix time since which only waiting is left.
-        """
-        if self.is_long(self._looks.last_end() or 0.0):
-            return 0.0
-        defer_after = self._context.policy.defer_after
-        return math.inf if defer_after is None else started + defer_after
-
-    def is_long(self, until: float) -> bool:
-        """Say whether it is worth a deferral to wait until a Unix time."""
-        return until - self._context.clock.time() > self._shortest()
-
-    def _shortest(self) -> float:
-        """Return the seconds of waiting that are worth a deferral."""
-        policy = self._context.policy
-        return math.inf if policy.defer_after is None else max(policy.defer_after, policy.break_even)
+    waited = facts.now - facts.idle_since
+    until = min(facts.lease_end, facts.now + max(waited, facts.break_even))
+    is_due = facts.now >= hand_over_at(facts) and until < facts.deadline
+    return HandOver(until, 0) if is_due else None

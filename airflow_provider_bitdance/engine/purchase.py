@@ -236,7 +236,7 @@ async def _post(
         prediction = await context.client.submit(image.plan.request)
     except RateLimitError as error:
         now = context.clock.time()
-        limiter.refused(sent_at=sent_at, now=now, asked=error.retry_after, draw=random.random())
+        limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())
         return error
     except BitDanceError as error:
         limiter.lost(now=context.clock.time())

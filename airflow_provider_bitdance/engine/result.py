@@ -120,15 +120,14 @@ def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
     state, now, failed = context.journal.state, context.clock.time(), dispatcher.failures.by_key
     waiting = [image for image in state.having(Status.SUBMITTED) if image.plan.key not in failed]
     pending = {image.prediction_id: round(image.submitted_at, 1) for image in waiting}
-    if dispatcher.rest is not None:
-        if len(pending) < dispatcher.rest.in_flight:  # something has ended since the rest was decided
-            return Waiting(pending, state.deadline, now, 0, now, dispatcher.to_buy)
-        return Waiting(
-            pending, state.deadline, now, dispatcher.rest.enough, dispatcher.rest.until, dispatcher.to_buy
-        )
-    if waiting and context.policy.defer_after is not None and now < state.deadline:
-        return Waiting(pending, state.deadline, now, len(pending), dispatcher.known_end(waiting))
-    return None
+    step = dispatcher.hand_over
+    if step is None or not (waiting or dispatcher.to_buy):
+        return None
+    if not dispatcher.to_buy:
+        return Waiting(pending, state.deadline, now, len(pending), step.until if step.until > now else 0.0)
+    if len(pending) < dispatcher.in_flight:  # something has ended since this was decided
+        return Waiting(pending, state.deadline, now, 0, now, dispatcher.to_buy)
+    return Waiting(pending, state.deadline, now, step.enough, step.until, dispatcher.to_buy)
 
 
 def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> BitDanceError:
@@ -140,7 +139,7 @@ def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> 
     is_late = context.clock.time() >= context.journal.state.deadline
     what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
     return PredictionTimeoutError(
-        f"{what}: prediction {image.prediction_id}{dispatcher.trouble}",
+        f"{what}: prediction {image.prediction_id}{dispatcher.outage}",
         fix="Its output stays collectable for 7 days",
     )
 

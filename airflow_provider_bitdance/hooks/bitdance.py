@@ -24,7 +24,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -194,10 +194,10 @@ class BitDanceHook(BaseHook):
         :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
         """
         # Read before the image is bought: a bad number costs nothing.
-        schedule, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
+        policy, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         with self.get_conn() as client:
-            prediction = _poll_until_ended(client, prediction, schedule, timeout)
+            prediction = _poll_until_ended(client, prediction, policy, timeout)
         if not prediction.is_completed:
             raise failure_of(prediction, prompt=prompt)
         return prediction
@@ -258,7 +258,7 @@ class BitDanceHook(BaseHook):
 
 
 def _poll_until_ended(
-    client: Client, prediction: Prediction, schedule: PollPolicy, timeout: float
+    client: Client, prediction: Prediction, policy: PollPolicy, timeout: float
 ) -> Prediction:
     """Return the prediction when it has ended.
 
@@ -272,7 +272,7 @@ def _poll_until_ended(
         age = time.monotonic() - start
         if age >= timeout:
             raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
-        pause = schedule.pause(age=age, draw=0.5, failures=failures, asked=retry_after)
+        pause = policy.pause(age=age, draw=0.5, failures=failures, requested=retry_after)
         time.sleep(min(pause, timeout - age))
         try:
             prediction = client.get_prediction(prediction.id)
@@ -281,8 +281,8 @@ def _poll_until_ended(
             failures += 1
             retry_after = error.retry_after if isinstance(error, RateLimitError) else None
             # The API may not know a prediction yet that it has just created.
-            is_too_new = isinstance(error, NotFoundError) and age < schedule.not_found_grace
-            if failures >= schedule.failures or not (error.retry_helps or is_too_new):
+            is_too_new = isinstance(error, NotFoundError) and age < MINUTE
+            if failures >= policy.failures or not (error.retry_helps or is_too_new):
                 what = f"Polling prediction {prediction.id} failed: {error.what}"
                 raise _NotWaitedForError(what) from error
     return prediction

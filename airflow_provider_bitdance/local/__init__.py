@@ -17,15 +17,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_bitdance.local.options import Options
     from airflow_provider_bitdance.local.server import LocalService, running_service
-    from airflow_provider_bitdance.local.service import Options
 
 __all__ = ["LocalService", "Options", "running_service"]
 
-_HOMES = {"LocalService": "server", "Options": "service", "running_service": "server"}
+_MODULES = {"LocalService": "server", "Options": "options", "running_service": "server"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from airflow_provider_bitdance.local import faults, latency, limits, manual
+from airflow_provider_bitdance.local import latency, limits, manual
+from airflow_provider_bitdance.local.database import StateError
 from airflow_provider_bitdance.local.inputs import PictureFormat
-from airflow_provider_bitdance.local.options import WEEK, Options
-from airflow_provider_bitdance.local.state_file import DamagedStateError
+from airflow_provider_bitdance.local.options import Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,24 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as bad:
         parser.error(f"argument --pictures: {bad}")
     try:
-        plan = faults.parse_plan(Path(given.faults).read_bytes()) if given.faults else []
-    except (OSError, ValueError) as bad:
-        parser.error(f"argument --faults: {bad}")
-    try:
         from airflow_provider_bitdance.local.server import LocalService
     except ImportError as missing:
         print(f"{missing}. pip install 'airflow-provider-bitdance[local]'", file=sys.stderr)
         return 1
     try:
-        local = LocalService(options, host=given.host, port=given.port)
-    except (OSError, DamagedStateError) as bad:
+        local = LocalService(options, port=given.port)
+    except StateError as bad:
         parser.error(f"argument --state: {bad}")
-    except ValueError as bad:
-        parser.error(f"argument --host: {bad}")
-    # A state that goes on has the rules already, and how often each applied.
-    if not local.service.restored:
-        for rule in plan:
-            local.service.faults.add(rule)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -56,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         local.start()
     except OSError as bad:
         reason = os.strerror(bad.errno) if bad.errno else bad
-        print(f"cannot listen on {given.host}:{given.port}: {reason}", file=sys.stderr)
+        print(f"cannot listen on 127.0.0.1:{given.port}: {reason}", file=sys.stderr)
         return 1
     print(f"Local BitDance service on {local.url} (key: {local.api_key})", flush=True)
     ended.wait()
@@ -81,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
 def _add_address(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("address").add_argument
     add("--port", type=_port, default=0, metavar="N", help="to listen on; 0, the default, takes a free one")
-    add("--host", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)")
     add("--api-key", default=Options().api_key, metavar="KEY", help="the key to accept (default: local-key)")
 
 
@@ -90,57 +79,46 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     add(
         "--latency", type=_latency, default="2", metavar="S", help="seconds they take, see below (default: 2)"
     )
-    add("--format", choices=get_args(PictureFormat), default="png", help="of the files (default: png)")
+    add(
+        "--format",
+        dest="picture_format",
+        choices=get_args(PictureFormat),
+        default="png",
+        help="of the files (default: png)",
+    )
     add(
         "--pictures",
         choices=("drawn", "fast"),
         default="drawn",
         help="fast: one colour and no text, for load; PNG only (default: drawn)",
     )
-    add("--output-ttl", type=_amount, default=WEEK, metavar="S", help="how long they stay (default: 7 days)")
 
 
 def _add_account(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("account").add_argument
-    add("--balance", type=_amount, default=100.0, metavar="USD", help="credit at the start (default: 100)")
-    add("--refund-after", type=_amount, default=0.0, metavar="S", help="from failure to refund (default: 0)")
+    add(
+        "--balance",
+        dest="balance_usd",
+        type=_amount,
+        default=100.0,
+        metavar="USD",
+        help="credit at the start (default: 100)",
+    )
     add("--tier", choices=get_args(limits.Tier), help="published limits, see below (default: none)")
-    add("--tier-table", choices=get_args(limits.TierTable), default="newer", help="(default: newer)")
     add("--requests-per-minute", type=_count, metavar="N", help="instead of the tier's")
     add("--max-in-flight", type=_count, metavar="N", help="instead of the tier's")
     add("--above-limit", choices=get_args(limits.AboveLimit), default="refuse", help="(default: refuse)")
-    add("--retry-after", action="store_true", help="send Retry-After with the refusals of the limits")
 
 
 def _add_memory(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("chance, faults and memory").add_argument
+    add = parser.add_argument_group("chance and memory").add_argument
     add("--seed", type=int, default=0, metavar="N", help="of all that is left to chance (default: 0)")
-    add("--faults", metavar="FILE", help="JSON list of fault rules to start with")
     add("--state", type=Path, metavar="FILE", help="keep the state there, and start from it")
     add("--echo-inputs", action="store_true", help="show inputs in results and history (the API does not)")
-    add("--clock-skew", type=float, default=0.0, metavar="S", help="how far the service's clock is ahead")
 
 
 def _options(given: argparse.Namespace) -> Options:
-    return Options(
-        api_key=given.api_key,
-        latency=given.latency,
-        balance_usd=given.balance,
-        picture_format=given.format,
-        pictures=given.pictures,
-        output_ttl=given.output_ttl,
-        echo_inputs=given.echo_inputs,
-        seed=given.seed,
-        tier=given.tier,
-        tier_table=given.tier_table,
-        requests_per_minute=given.requests_per_minute,
-        max_in_flight=given.max_in_flight,
-        above_limit=given.above_limit,
-        retry_after=given.retry_after,
-        refund_after=given.refund_after,
-        clock_skew=given.clock_skew,
-        state=given.state,
-    )
+    return Options(**{name: value for name, value in vars(given).items() if name != "port"})
 
 
 def _port(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The local service over HTTP: the door before the routes of ``api.py``, ``outputs.py`` and ``admin.py``.
+"""The local service over HTTP: what happens to every request before its route in ``api.py`` or ``admin.py``.
 
 Three kinds of paths: ``/api/v3`` asks for the key as WaveSpeed does, ``/outputs`` asks for none as its CDN
 does, and ``/admin`` is ours: no key, and not in the event log.
@@ -18,41 +18,33 @@ from airflow_provider_bitdance.local.admin import Admin
 from airflow_provider_bitdance.local.api import Api
 from airflow_provider_bitdance.local.inputs import Refused
 from airflow_provider_bitdance.local.openapi import ADMIN, API, DescribedApp
-from airflow_provider_bitdance.local.outputs import Outputs
+from airflow_provider_bitdance.local.responses import error
 from airflow_provider_bitdance.local.service import Event, Service
-from airflow_provider_bitdance.local.webhooks import Webhooks
-from airflow_provider_bitdance.local.wire import error
 
 
-def create_app(service: Service, webhooks: Webhooks, *, base_url: str) -> ASGIApp:
-    """Build the ASGI application.
-
-    :param service: the state.
-    :param webhooks: what the server sends.
-    :param base_url: where clients reach it, for the URLs in answers.
-    """
+def create_app(service: Service, *, base_url: str) -> ASGIApp:
+    """Build the ASGI application; ``base_url`` is where clients reach it, for the URLs in responses."""
     app = DescribedApp()
-    Outputs(service).add_to(app)
-    Admin(service, webhooks).add_to(app)
+    Admin(service).add_to(app)
     Api(service, base_url).add_to(app)
 
     async def refused(_: Request, reason: Exception) -> Response:
         assert isinstance(reason, Refused)
-        return error(reason.status, reason.message, retry_after=reason.retry_after)
+        return error(reason.status, reason.message)
 
     async def no_route(_: Request, reason: Exception) -> Response:
         assert isinstance(reason, HTTPException)
-        answer = error(reason.status_code, reason.detail)
-        answer.headers.update(reason.headers or {})
-        return answer
+        response = error(reason.status_code, reason.detail)
+        response.headers.update(reason.headers or {})
+        return response
 
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(HTTPException, no_route)
-    return _Door(app, service)
+    return _Middleware(app, service)
 
 
-class _Door:
-    """Writes the event log, asks for the key, and dates every answer, before any routing."""
+class _Middleware:
+    """Writes the event log, checks the key, and dates every response."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app = app
@@ -82,5 +74,5 @@ class _Door:
 
 @lru_cache(maxsize=1)
 def _date(now: int) -> bytes:
-    """Write a time as HTTP does. The service's clock dates its answers too, not the computer's."""
+    """Write a time as HTTP does. The service's clock dates its responses too, not the computer's."""
     return formatdate(now, usegmt=True).encode()

@@ -118,11 +118,8 @@ def find(model_id: str) -> Model:
     return MODELS[model_id]
 
 
-def optimized(asked: OptimizerInputs) -> str:
-    """Write the prompt optimizer's output: a stand-in without a language model, the same for the same inputs.
-
-    :param asked: its inputs.
-    """
-    subject = asked.text.strip() or "the picture given"
-    motion = ", slow camera movement" if asked.mode == "video" else ""
-    return f"{subject}, {STYLE_WORDS[asked.style]}{motion}"
+def optimized(inputs: OptimizerInputs) -> str:
+    """Write the prompt optimizer's output: a stand-in without a language model, the same each time."""
+    subject = inputs.text.strip() or "the picture given"
+    motion = ", slow camera movement" if inputs.mode == "video" else ""
+    return f"{subject}, {STYLE_WORDS[inputs.style]}{motion}"

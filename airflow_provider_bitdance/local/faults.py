@@ -1,10 +1,10 @@
-"""Faults on demand: the kinds of rules, and their check. ``plan.py`` says which rule meets a request.
+"""Faults on demand: the kinds of rules, and their check. ``fault_plan.py`` says which rule meets a request.
 
 A rule names a point (``on``) and a kind. It applies to the next matching request, ``times`` times, or for
 ever when ``times`` is null; with a ``probability`` below 1 the dice decide at each match. The first rule in
-the plan that applies wins. A submit may meet two rules, for they do not exclude each other: one that shapes
-the prediction (a :class:`Shape`) and one that spoils the answer (a :class:`Spoiler`). To add a kind, write
-its class, add it to ``AnyRule``, and say in ``spoiled.py`` what it does.
+the plan that applies wins. A submit may meet two rules, for they do not exclude each other: one that decides
+about the prediction (a :class:`PredictionFault`) and one that spoils the response (a :class:`ResponseFault`).
+To add a kind, write its class, add it to ``AnyRule``, and say in ``faulty_responses.py`` what it does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-ApiPoint = Literal["submit", "result", "history", "delete", "balance", "price", "models", "billing", "usage"]
-AnswerPoint = Literal[ApiPoint, "output"]
-Point = Literal[AnswerPoint, "webhook"]
+ApiPoint = Literal["submit", "result", "history", "delete", "balance", "price", "models", "billing"]
+Point = Literal[ApiPoint, "output"]
 
-WITH_PROMPT: Final = frozenset({"submit", "result", "output", "webhook"})
+WITH_PROMPT: Final = frozenset({"submit", "result", "output"})
 """Points whose requests belong to one prediction."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -41,20 +40,19 @@ class Rule(BaseModel):
         return self
 
 
-class Shape(Rule):
+class PredictionFault(Rule):
     """A rule that decides at submit how the prediction will go."""
 
     on: Literal["submit"]
 
 
-class Spoiler(Rule):
-    """A rule that spoils one answer."""
+class ResponseFault(Rule):
+    """A rule that spoils one response."""
 
 
-class AnySpoiler(Spoiler):
-    """A spoiler for any answer, which on submit comes before or after the task is made and charged."""
+class AnyResponseFault(ResponseFault):
+    """A fault of any response, which on submit comes before or after the task is made and charged."""
 
-    on: AnswerPoint
     after_create: bool = False
 
     @model_validator(mode="after")
@@ -64,7 +62,7 @@ class AnySpoiler(Spoiler):
         return self
 
 
-class Failed(Shape):
+class Failed(PredictionFault):
     """The prediction fails when its time is up, and its charge is refunded.
 
     {prompt} in the error stands for the prompt, which moderation (code 1200) may quote.
@@ -75,26 +73,26 @@ class Failed(Shape):
     error: str = "Task execution failed"
 
 
-class NeverFinish(Shape):
+class NeverFinish(PredictionFault):
     """The prediction stays in processing."""
 
     kind: Literal["never_finish"]
 
 
-class Nsfw(Shape):
+class Nsfw(PredictionFault):
     """The prediction completes with has_nsfw_contents [true]."""
 
     kind: Literal["nsfw"]
 
 
-class Latency(Shape):
+class Latency(PredictionFault):
     """The prediction takes so many seconds."""
 
     kind: Literal["latency"]
     seconds: Seconds
 
 
-class Status(AnySpoiler):
+class Status(AnyResponseFault):
     """An HTTP error: JSON envelope, a gateway's HTML page, or an empty body."""
 
     kind: Literal["status"]
@@ -104,29 +102,28 @@ class Status(AnySpoiler):
     retry_after: str | int | None = None
 
 
-class Reset(AnySpoiler):
+class Reset(AnyResponseFault):
     """The connection is reset without a response."""
 
     kind: Literal["reset"]
 
 
-class Slow(AnySpoiler):
-    """The right answer, so many seconds late. On submit the task is made first."""
+class Slow(AnyResponseFault):
+    """The right response, so many seconds late. On submit the task is made first."""
 
     kind: Literal["slow"]
     seconds: Seconds
     after_create: bool = True
 
 
-class Drip(Spoiler):
-    """The right answer, a few bytes at a time over so many seconds. On submit the task is made first."""
+class Drip(ResponseFault):
+    """The right response, a few bytes at a time over so many seconds. On submit the task is made first."""
 
     kind: Literal["drip"]
-    on: AnswerPoint
     seconds: Seconds
 
 
-class Redirect(AnySpoiler):
+class Redirect(AnyResponseFault):
     """A redirect to any address."""
 
     kind: Literal["redirect"]
@@ -134,14 +131,14 @@ class Redirect(AnySpoiler):
     status: Literal[301, 302, 303, 307, 308] = 302
 
 
-class TruncatedJson(Spoiler):
+class TruncatedJson(ResponseFault):
     """HTTP 200 with the first half of the right JSON. On submit the task is made."""
 
     kind: Literal["truncated_json"]
     on: ApiPoint
 
 
-class Envelope(AnySpoiler):
+class Envelope(AnyResponseFault):
     """HTTP 200 around an envelope whose code is not 200."""
 
     kind: Literal["envelope"]
@@ -150,14 +147,14 @@ class Envelope(AnySpoiler):
     message: str = "Internal server error"
 
 
-class NoId(Spoiler):
+class NoId(ResponseFault):
     """HTTP 200 without the prediction's id and urls. The task is made."""
 
     kind: Literal["no_id"]
     on: Literal["submit"]
 
 
-class UnknownStatus(Spoiler):
+class UnknownStatus(ResponseFault):
     """The prediction is shown in a status that the client has not heard of."""
 
     kind: Literal["unknown_status"]
@@ -165,36 +162,36 @@ class UnknownStatus(Spoiler):
     status: str = "queued"
 
 
-class NullOutputs(Spoiler):
+class NullOutputs(ResponseFault):
     """A completed prediction is shown with outputs null. Other reads are left alone and not counted."""
 
     kind: Literal["null_outputs"]
     on: Literal["result"]
 
 
-class NotFound(Spoiler):
-    """The first reads of each prediction answer 404, as right after a submit."""
+class NotFound(ResponseFault):
+    """The first reads of each prediction get a 404, as right after a submit."""
 
     kind: Literal["not_found"]
     on: Literal["result"]
     reads: PositiveInt = 1
 
 
-class Truncated(Spoiler):
+class Truncated(ResponseFault):
     """Half of the picture under the whole one's Content-Length; then the connection closes."""
 
     kind: Literal["truncated"]
     on: Literal["output"]
 
 
-class NotWhole(Spoiler):
+class NotWhole(ResponseFault):
     """Half of the picture under a Content-Length that fits."""
 
     kind: Literal["not_whole"]
     on: Literal["output"]
 
 
-class WrongType(Spoiler):
+class WrongType(ResponseFault):
     """An HTML page with HTTP 200 where the picture should be."""
 
     kind: Literal["wrong_type"]
@@ -202,7 +199,7 @@ class WrongType(Spoiler):
     media_type: Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+-]+$")] = "text/html"
 
 
-class Oversized(Spoiler):
+class Oversized(ResponseFault):
     """A PNG signature and then zeros, up to so many bytes, with or without a Content-Length."""
 
     kind: Literal["oversized"]
@@ -211,25 +208,11 @@ class Oversized(Spoiler):
     declared: bool = False
 
 
-class Bomb(Spoiler):
+class Bomb(ResponseFault):
     """A small PNG whose header says 30000x30000."""
 
     kind: Literal["bomb"]
     on: Literal["output"]
-
-
-class Drop(Spoiler):
-    """The webhook is never sent."""
-
-    kind: Literal["drop"]
-    on: Literal["webhook"]
-
-
-class Twice(Spoiler):
-    """The webhook is sent twice."""
-
-    kind: Literal["twice"]
-    on: Literal["webhook"]
 
 
 AnyRule = (
@@ -253,12 +236,9 @@ AnyRule = (
     | WrongType
     | Oversized
     | Bomb
-    | Drop
-    | Twice
 )
 
 _RULE: TypeAdapter[AnyRule] = TypeAdapter(Annotated[AnyRule, Field(discriminator="kind")])
-_RULES: TypeAdapter[list[AnyRule]] = TypeAdapter(list[Annotated[AnyRule, Field(discriminator="kind")]])
 
 
 def parse(rule: object) -> AnyRule:
@@ -270,22 +250,10 @@ def parse(rule: object) -> AnyRule:
     try:
         return _RULE.validate_python(rule)
     except ValidationError as bad:
-        raise ValueError(_told(bad)) from None
+        raise ValueError(_in_a_line(bad)) from None
 
 
-def parse_plan(text: str | bytes) -> list[AnyRule]:
-    """Check a plan: a JSON list of rules.
-
-    :param text: the JSON text.
-    :raises ValueError: names what is wrong, and in which rule.
-    """
-    try:
-        return _RULES.validate_json(text)
-    except ValidationError as bad:
-        raise ValueError(_told(bad)) from None
-
-
-def _told(bad: ValidationError) -> str:
+def _in_a_line(bad: ValidationError) -> str:
     """Say in a line what pydantic says in many, such as ``slow.seconds: Field required``."""
     errors = bad.errors(include_url=False, include_input=False)
     return "; ".join(

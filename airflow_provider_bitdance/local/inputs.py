@@ -6,8 +6,9 @@ know are dropped in silence, which is what the official command line client repo
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,10 +17,8 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
-USAGE_DAYS: Final = 31
 RECRAFT_SIZES: Final = {
     "1:1": (1024, 1024),
     "16:9": (1344, 768),
@@ -33,18 +32,16 @@ PictureFormat = Literal["png", "jpeg", "webp"]
 
 
 class Refused(Exception):
-    """A request that the API answers with an error envelope.
+    """A request that the API refuses with an error envelope.
 
     :param status: HTTP status, and the envelope's code.
     :param message: the envelope's message.
-    :param retry_after: seconds for a Retry-After header; None for no header.
     """
 
-    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.retry_after = retry_after
 
 
 def _seconds(moment: object) -> object:
@@ -85,7 +82,7 @@ class Body(BaseModel):
 
 
 class ImageInputs(Body):
-    """What the inputs of all text-to-image models share: a prompt, and a width and a height in pixels.
+    """What the inputs of all text-to-image models share: a prompt, and two sides in pixels.
 
     Each model's inputs have ``size`` as W*H and ``seed`` too, as a parameter or not: -1 is any seed.
     """
@@ -99,18 +96,8 @@ class ImageInputs(Body):
             raise ValueError("must not be blank")
         return prompt
 
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return self.sides()[0]
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return self.sides()[1]
-
     def sides(self) -> tuple[int, int]:
-        """Tell width and height in pixels."""
+        """Return width and height in pixels."""
         raise NotImplementedError
 
 
@@ -130,7 +117,7 @@ class SizedInputs(ImageInputs):
         return size
 
     def sides(self) -> tuple[int, int]:
-        """Tell width and height in pixels."""
+        """Return width and height in pixels."""
         return _sides(self.size)
 
 
@@ -167,15 +154,15 @@ class RecraftInputs(ImageInputs):
     @property
     def size(self) -> str:
         """W*H."""
-        return f"{self.width}*{self.height}"
+        return "{}*{}".format(*self.sides())
 
     def sides(self) -> tuple[int, int]:
-        """Tell width and height in pixels."""
+        """Return width and height in pixels."""
         return RECRAFT_SIZES[self.image_size]
 
 
 class OptimizerInputs(Body):
-    """Inputs of the prompt optimizer, which answers with a text and not with a picture."""
+    """Inputs of the prompt optimizer, whose output is a text and not a picture."""
 
     size: ClassVar[str] = ""
     seed: ClassVar[int] = -1
@@ -220,10 +207,7 @@ class PriceQuery(Body):
 
 
 class BillingQuery(Body):
-    """Which charges and refunds to list.
-
-    The records here name no key, so a query by ``access_key_uuid`` finds none.
-    """
+    """Which charges and refunds to list."""
 
     page: Page = 1
     page_size: PageSize = 10
@@ -232,25 +216,26 @@ class BillingQuery(Body):
     end_time: BillingMoment | None = None
     model_uuid: str | None = None
     prediction_uuids: list[str] | None = None
-    access_key_uuid: str | None = None
-    sort: Literal["created_at ASC", "created_at DESC"] = "created_at DESC"
-
-
-class UsageQuery(Body):
-    """Which days to add up."""
-
-    start_time: Moment
-    end_time: Moment
-    model_uuid: str | None = None
-
-    @model_validator(mode="after")
-    def _within_31_days(self) -> Self:
-        if not 0 <= self.end_time - self.start_time <= USAGE_DAYS * 24 * 3600:
-            raise ValueError(f"end_time must be at most {USAGE_DAYS} days after start_time")
-        return self
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+def decoded(body: bytes) -> object:
+    """Decode a request's body, whatever its content type.
+
+    :param body: the bytes.
+    :raises Refused: HTTP 400 when it is no JSON, or holds half a character (``\\ud800``), which no response
+        could repeat.
+    """
+    try:
+        text = body.decode()
+        value = json.loads(text, parse_float=_number)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise Refused(400, "Request body must be JSON") from None
+    return value
 
 
 def checked(kind: type[AnyBody], body: object) -> AnyBody:
@@ -266,7 +251,7 @@ def checked(kind: type[AnyBody], body: object) -> AnyBody:
         return kind.model_validate(body)
     except ValidationError as bad:
         first = bad.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "range"
+        field = ".".join(str(part) for part in first["loc"])
         raise Refused(
             400, f"Invalid parameter {field}: {first['msg'].removeprefix('Value error, ')}"
         ) from bad
@@ -279,3 +264,9 @@ def _sides(size: str) -> tuple[int, int]:
     if len(size) > 9:
         return 0, 0
     return int(width), int(height)
+
+
+def _number(text: str) -> float | int:
+    """Read 7.0 as 7, for JSON Schema does not distinguish them."""
+    number = float(text)
+    return int(number) if number.is_integer() else number

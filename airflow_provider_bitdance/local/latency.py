@@ -29,10 +29,7 @@ class Latency:
     ranges: tuple[Range, ...]
 
     def draw(self, chance: random.Random) -> float:
-        """Draw a number of seconds.
-
-        :param chance: the dice.
-        """
+        """Draw a number of seconds."""
         drawn = self.ranges[-1]
         if len(self.ranges) > 1:
             left = chance.random() * 100

@@ -1,7 +1,7 @@
-"""What follows from the submissions: money, slots of the limits, and counts of what ended.
+"""The account's money: what each prediction cost, what was refunded, and the bill.
 
-A submission settles when it ends and when it is refunded. Heaps hold what is still to come, so that a look
-costs nothing when nothing happened. Not locked; the service does that.
+A failure is refunded when the prediction ends. Deleted predictions stay in the ledger: who deletes a
+prediction has paid for it all the same. Not locked; the service does that.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
-from airflow_provider_bitdance.local import books
-from airflow_provider_bitdance.local.inputs import Refused
-from airflow_provider_bitdance.local.limits import Gate, window_end
-from airflow_provider_bitdance.local.options import Options
+from airflow_provider_bitdance.local.inputs import BillingQuery
 from airflow_provider_bitdance.local.prediction import Prediction
 
 
@@ -24,8 +22,7 @@ class Bill:
     """What the service was asked for and what it charged.
 
     ``billed`` are the charges that stand: submitted without refunded. ``refused`` are the HTTP 429 of the
-    limits. The peaks are the most tasks that ever held a slot at once, and that ever started in one minute
-    of the clock.
+    limits.
     """
 
     submitted: int
@@ -37,103 +34,102 @@ class Bill:
     cost_usd: float
     balance_usd: float
     refused: int
-    peak_in_flight: int
-    peak_per_minute: int
 
 
-class Timeline:
-    """Predictions in the order in which something will happen to them."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of the billing records: a charge or a refund.
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Prediction]] = []
-        self._added = 0
+    :param billing_type: ``deduct`` or ``refund``.
+    :param created_at: seconds since the epoch.
+    :param prediction: what it is for.
+    """
 
-    def add(self, at: float, prediction: Prediction) -> None:
-        """Add a prediction.
-
-        :param at: when it happens; infinity for never.
-        :param prediction: to whom.
-        """
-        if at < math.inf:
-            self._added += 1
-            heapq.heappush(self._heap, (at, self._added, prediction))
-
-    def until(self, now: float) -> Iterator[Prediction]:
-        """Take out those to whom it happened by now."""
-        while self._heap and self._heap[0][0] <= now:
-            yield heapq.heappop(self._heap)[2]
+    billing_type: Literal["deduct", "refund"]
+    created_at: float
+    prediction: Prediction
 
 
 class Ledger:
-    """All predictions ever submitted, deleted ones too, in that order; their slots, and what they cost.
+    """All predictions ever submitted, in that order, and what they cost.
 
-    :param options: of the service.
+    :param credit: USD at the start.
+    :param refused: submissions that the limits have refused so far.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.gate = Gate(options.limits())
+    def __init__(self, credit: float, *, refused: int) -> None:
         self.predictions: dict[str, Prediction] = {}
-        self.refused = 0
-        self._options = options
-        self._credit = Decimal(str(options.balance_usd))
+        self.refused = refused
+        self._credit = Decimal(str(credit))
         self._spent = Decimal(0)
-        self._completed = self._failed = self._refunded = 0
-        self._unfinished = Timeline()
-        self._refunds = Timeline()
-
-    def admit(self, now: float) -> float:
-        """Tell when a task that comes now starts.
-
-        :raises Refused: HTTP 429 above the limits, unless tasks queue there.
-        """
-        if self._options.above_limit == "queue":
-            return self.gate.first_start(now)
-        exceeded = self.gate.exceeded(now)
-        if exceeded:
-            self.refused += 1
-            wait = math.ceil(window_end(now) - now) if self._options.retry_after else None
-            raise Refused(429, exceeded, retry_after=wait)
-        return now
+        self._completed = self._failed = 0
+        # Those that will end, the next one first, so that a bill costs nothing when nothing ended.
+        self._unfinished: list[tuple[float, int, Prediction]] = []
 
     def enter(self, prediction: Prediction) -> None:
-        """Charge for a new prediction and give it its slot."""
+        """Charge for a new prediction."""
         self.predictions[prediction.id] = prediction
         self._spent += prediction.price
-        self.gate.take(prediction.admitted_at, prediction.due_at)
-        self._unfinished.add(prediction.due_at, prediction)
-        self._refunds.add(books.refunded_at(prediction, self._options.refund_after), prediction)
+        if prediction.due_at < math.inf:
+            # The number decides between those that end together; predictions have no order.
+            heapq.heappush(self._unfinished, (prediction.due_at, len(self.predictions), prediction))
 
     def balance(self, now: float) -> Decimal:
-        """Tell the credit left, in USD."""
-        self._look(now)
+        """Return the credit left, in USD."""
+        self._settle(now)
         return self._credit - self._spent
 
     def bill(self, now: float) -> Bill:
         """Count what was asked for and what it cost."""
-        self._look(now)
-        submitted = len(self.predictions)
+        balance, submitted = self.balance(now), len(self.predictions)
         return Bill(
             submitted=submitted,
-            billed=submitted - self._refunded,
-            refunded=self._refunded,
+            billed=submitted - self._failed,
+            refunded=self._failed,
             completed=self._completed,
             failed=self._failed,
             in_flight=submitted - self._completed - self._failed,
             cost_usd=float(self._spent),
-            balance_usd=float(self._credit - self._spent),
+            balance_usd=float(balance),
             refused=self.refused,
-            peak_in_flight=self.gate.peak_in_flight,
-            peak_per_minute=self.gate.peak_per_minute,
         )
 
-    def _look(self, now: float) -> None:
-        """Take in what happened since the last look."""
-        self.gate.look(now)
-        for prediction in self._unfinished.until(now):
+    def records(self, query: BillingQuery, now: float) -> tuple[list[Record], bool]:
+        """List one page of charges and refunds, newest first.
+
+        :param query: which records.
+        :param now: what is refunded later is not recorded yet.
+        :return: the page, and whether there are more.
+        """
+        found = [record for record in self._all_records(now) if _matches(record, query)]
+        # Stable: of what happened at the same moment, the later submission comes first.
+        found.sort(key=lambda record: record.created_at)
+        found.reverse()
+        first = (query.page - 1) * query.page_size
+        return found[first : first + query.page_size], len(found) > first + query.page_size
+
+    def _settle(self, now: float) -> None:
+        """Count what has ended since the last time, and refund the failures."""
+        while self._unfinished and self._unfinished[0][0] <= now:
+            prediction = heapq.heappop(self._unfinished)[2]
             if prediction.failure is None:
                 self._completed += 1
             else:
                 self._failed += 1
-        for prediction in self._refunds.until(now):
-            self._refunded += 1
-            self._spent -= prediction.price
+                self._spent -= prediction.price
+
+    def _all_records(self, now: float) -> Iterator[Record]:
+        for prediction in self.predictions.values():
+            yield Record("deduct", prediction.created_at, prediction)
+            if prediction.failure and prediction.due_at <= now:
+                yield Record("refund", prediction.due_at, prediction)
+
+
+def _matches(record: Record, query: BillingQuery) -> bool:
+    return (
+        query.billing_type in (None, record.billing_type)
+        and query.model_uuid in (None, record.prediction.model)
+        and (query.prediction_uuids is None or record.prediction.id in query.prediction_uuids)
+        and (query.start_time is None or record.created_at >= query.start_time)
+        and (query.end_time is None or record.created_at <= query.end_time)
+    )

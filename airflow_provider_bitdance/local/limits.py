@@ -1,15 +1,14 @@
 """What an account may do at once: tasks in flight, and tasks a minute in fixed windows on the clock.
 
-Pure: moments are passed in, in the order in which tasks come. WaveSpeed publishes two tables of tiers that
-disagree, and says that a task above the limit waits, while clients report HTTP 429; so both tables and both
-behaviours are here. The published rate counts images; here every task counts as one.
+Pure: moments are passed in, in the order in which tasks come. WaveSpeed says that a task above the limit
+waits, while clients report HTTP 429; so both behaviours are here. The published rate counts images; here
+every task counts as one.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,7 +17,6 @@ WINDOW: Final = 60.0
 """Seconds. A window starts with each full minute of the clock."""
 
 Tier = Literal["bronze", "silver", "gold", "ultra"]
-TierTable = Literal["newer", "older"]
 AboveLimit = Literal["refuse", "queue"]
 
 IN_FLIGHT_MESSAGE: Final = "You have reached your concurrency limit"
@@ -33,42 +31,30 @@ class Limits:
     in_flight: int | None = None
 
 
-TABLES: Final[Mapping[TierTable, Mapping[Tier, Limits]]] = {
-    "newer": {
-        "bronze": Limits(2, 2),
-        "silver": Limits(500, 300),
-        "gold": Limits(3000, 3000),
-        "ultra": Limits(5000, 10_000),
-    },
-    "older": {
-        "bronze": Limits(10, 3),
-        "silver": Limits(500, 100),
-        "gold": Limits(3000, 2000),
-        "ultra": Limits(5000, 5000),
-    },
+TIERS: Final[Mapping[Tier, Limits]] = {
+    "bronze": Limits(2, 2),
+    "silver": Limits(500, 300),
+    "gold": Limits(3000, 3000),
+    "ultra": Limits(5000, 10_000),
 }
-"""Both stored versions of https://wavespeed.ai/docs/account-levels; which is newer is inferred."""
+"""From https://wavespeed.ai/docs/account-levels. Another stored version of that page has other numbers, such
+as 10 and 3 for bronze; these are taken to be the newer ones."""
 
 
-def of(
-    tier: Tier | None, table: TierTable, *, per_minute: int | None = None, in_flight: int | None = None
-) -> Limits:
+def of(tier: Tier | None, *, per_minute: int | None = None, in_flight: int | None = None) -> Limits:
     """Find the limits of an account.
 
     :param tier: None is without limits.
-    :param table: which of the two published tables.
     :param per_minute: goes before the tier's.
     :param in_flight: goes before the tier's.
-    :raises ValueError: for a tier or a table that does not exist, or a number below 1.
+    :raises ValueError: for a tier that does not exist, or a number below 1.
     """
-    if table not in TABLES:
-        raise ValueError(f"tier table {table!r} is unknown; allowed: {', '.join(TABLES)}")
-    if tier is not None and tier not in TABLES[table]:
-        raise ValueError(f"tier {tier!r} is unknown; allowed: {', '.join(TABLES[table])}")
+    if tier is not None and tier not in TIERS:
+        raise ValueError(f"tier {tier!r} is unknown; allowed: {', '.join(TIERS)}")
     for name, number in (("requests a minute", per_minute), ("tasks in flight", in_flight)):
         if number is not None and number < 1:
             raise ValueError(f"{number} {name} would admit nothing; allowed: 1 and more")
-    published = TABLES[table][tier] if tier else Limits()
+    published = TIERS[tier] if tier else Limits()
     return Limits(per_minute or published.per_minute, in_flight or published.in_flight)
 
 
@@ -77,37 +63,26 @@ class Gate:
 
     A task takes its slot when it starts and gives it back when it ends. Tasks start in the order in which
     they came.
-
-    :param limits: of the account.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.peak_in_flight = 0
-        self.peak_per_minute = 0
         self._ends: list[float] = []
         self._last_start = -math.inf
         self._window = -math.inf
         self._in_window = 0
-        # What each start led to, for the peaks: a queued task starts after it was let in.
-        self._starts: deque[tuple[float, int, int]] = deque()
 
     def exceeded(self, now: float) -> str | None:
-        """Name the limit that a task starting at this moment would exceed.
-
-        :param now: the moment.
-        :return: the message of the API, or None when it may start.
-        """
+        """Return the API's message about the limit that a task starting now would exceed, if any."""
         self._free(now)
         if not self._has_slot():
             return IN_FLIGHT_MESSAGE
         return None if self._has_room(now) else RATE_MESSAGE
 
     def first_start(self, now: float) -> float:
-        """Tell the first moment at which both limits admit a task that comes now and waits its turn.
+        """Return the first moment at which both limits admit a task that comes now and waits its turn.
 
-        :param now: the moment.
-        :return: infinity behind tasks that never end.
+        It is infinity behind tasks that never end.
         """
         start = max(now, self._last_start)
         while start < math.inf:
@@ -121,11 +96,7 @@ class Gate:
         return start
 
     def take(self, start: float, end: float) -> None:
-        """Take a slot.
-
-        :param start: when the task starts.
-        :param end: when it ends; infinity for never.
-        """
+        """Take a slot from start to end; infinity is never."""
         self._last_start = max(self._last_start, start)
         if start == math.inf:
             return
@@ -134,17 +105,6 @@ class Gate:
         window = start // WINDOW
         self._in_window = self._in_window + 1 if window == self._window else 1
         self._window = window
-        self._starts.append((start, len(self._ends), self._in_window))
-
-    def look(self, now: float) -> None:
-        """Bring the peaks up to date.
-
-        :param now: tasks that start later do not count yet.
-        """
-        while self._starts and self._starts[0][0] <= now:
-            _, in_flight, in_window = self._starts.popleft()
-            self.peak_in_flight = max(self.peak_in_flight, in_flight)
-            self.peak_per_minute = max(self.peak_per_minute, in_window)
 
     def _free(self, now: float) -> None:
         while self._ends and self._ends[0] <= now:
@@ -159,5 +119,5 @@ class Gate:
 
 
 def window_end(now: float) -> float:
-    """Tell when the window of a moment ends."""
+    """Return when the window of a moment ends."""
     return (now // WINDOW + 1) * WINDOW

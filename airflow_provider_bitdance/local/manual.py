@@ -1,4 +1,4 @@
-"""What ``python -m airflow_provider_bitdance.local --help`` tells besides the options.
+"""What ``python -m airflow_provider_bitdance.local --help`` says besides the options.
 
 Models, tiers and fault kinds are listed from the code, so that the manual cannot fall behind it.
 """
@@ -17,10 +17,10 @@ WIDTH: Final = 100
 ABOUT: Final = """\
 A local service that speaks the WaveSpeed v3 API: images without a key, a network or a bill.
 
-It answers the calls that a text-to-image client makes, draws a picture for every prompt (the
-picture shows its prompt, size and seed), keeps a bill in play money, and goes wrong when it is
-asked to. It listens on this computer only and calls nobody but webhooks on this computer.
-Stop it with Ctrl-C. Without --state it remembers nothing.
+It serves the requests that a text-to-image client makes, draws a picture for every prompt (the
+picture shows its prompt, size and seed), keeps a bill in play money, and fails on demand. It
+listens on this computer only and calls nobody. Stop it with Ctrl-C. Without --state it remembers
+nothing.
 """
 
 _FIRST_STEPS: Final = """\
@@ -35,29 +35,25 @@ first steps:
 
 _API: Final = """\
 the API, under /api/v3, with the key as bearer token:
-  POST /MODEL                      submit; charged at once. ?webhook=URL tells URL when it ended
+  POST /MODEL                      submit; charged at once
   GET  /predictions/ID/result      status and output URLs; also /predictions/ID
   POST /predictions                history of 7 days: page, page_size, model, status, created_*
   POST /predictions/delete         delete: ids; one also as DELETE /predictions/ID
   GET  /models                     the models and their parameters
-  POST /model/price                price: model_id, inputs; in the older form /model/pricing
+  POST /model/price                price: model_id, inputs
   GET  /balance                    credit left
   POST /billings/search            charges and refunds: page, page_size, billing_type, ...
-  POST /user/usage_stats           cost by model and day: start_time, end_time, model_uuid
-  GET  /webhook/secret             what webhooks are signed with
   GET  /outputs/ID/1.EXT           the picture (not under /api/v3; no key)
   GET  /openapi.json               all of this as OpenAPI (not under /api/v3; no key)
 """
 
 _ADMIN: Final = """\
 ours, under /admin, without a key:
-  GET  /bill          submitted, billed, refunded, refused, completed, failed, in flight, peaks; USD
-  GET  /predictions   each with its prompt, real seed, status and downloads
+  GET  /bill          submitted, billed, refunded, refused, completed, failed, in flight; USD
+  GET  /predictions   each with its prompt, real seed and status
   GET  /requests      every request but those to /admin: method, path, time, status
-  GET  /webhooks      each webhook, and what became of it
-  GET  /faults        the fault rules, and how often each applied
-  POST /faults        add a rule        DELETE /faults   forget all rules
-  POST /reset         forget everything
+  POST /faults        add a fault rule
+  POST /reset         forget everything, fault rules too
 """
 
 _LATENCY: Final = """\
@@ -71,47 +67,40 @@ latency:
 
 _LIMITS: Final = """\
 limits:
-  There are none unless asked for. WaveSpeed publishes two tables of tiers that disagree. Numbers
-  given go before a tier's. The rate is counted in windows that begin with each minute of the clock;
-  every task counts as one. Above a limit a submit is refused with HTTP 429 and costs nothing, or,
-  with --above-limit queue, it is accepted and charged and stays "created" until both limits admit
-  it, first come, first served. A prediction that never ends keeps its place in flight for ever,
-  and a deleted one until its end.
+  There are none by default. --tier sets the published ones, and numbers go before a tier's. The
+  rate is counted in windows that begin with each minute of the clock; every task counts as one.
+  Above a limit a submit is refused with HTTP 429 and costs nothing, or, with --above-limit queue,
+  it is accepted and charged and stays "created" until both limits admit it, first come, first
+  served. A prediction that never ends keeps its place in flight for ever, and a deleted one until
+  its end.
 
     --tier bronze --above-limit queue
-    --max-in-flight 3 --requests-per-minute 10 --retry-after
+    --max-in-flight 3 --requests-per-minute 10
 """
 
 _MONEY: Final = """\
 money:
-  A submit is charged at once, a failure refunded at once or --refund-after seconds later. Without
-  enough credit a submit is refused with HTTP 400, as WaveSpeed does.
+  A submit is charged at once, a failure refunded at once. Without enough credit a submit is
+  refused with HTTP 400, as WaveSpeed does.
 """
 
 _STATE: Final = """\
 state:
-  With --state FILE every change is written before it is answered, and a service that is killed and
-  started again with the same options goes on where it was: predictions, money, limits, fault rules
-  and how often each applied. Rules of --faults count when FILE is new. The list of requests is not
-  kept, nor are webhooks that were on their way. One service a file; POST /admin/reset empties it.
+  With --state FILE, an SQLite database, every change is committed before its response is sent. A
+  service that is killed and started again with the same options goes on where it was:
+  predictions, money, limits, fault rules and how often each applied. The list of requests is not
+  kept. One service a file; POST /admin/reset empties it.
 
-    --state /tmp/bitdance.jsonl --port 8700
-"""
-
-_WEBHOOKS: Final = """\
-webhooks:
-  http and https to loopback addresses only. Signed as WaveSpeed signs: webhook-signature is "v3,"
-  and the hex HMAC-SHA256 of "{webhook-id}.{webhook-timestamp}." and the body. The key is the
-  secret without whsec_. A failed delivery is repeated up to three times.
+    --state /tmp/bitdance.sqlite --port 8700
 """
 
 _FAULTS: Final = """\
 faults:
-  A rule is a JSON object. "on" says where, "kind" says what, "times" how often (null: for ever),
-  "match" for which prompts (a part of them; null: all), "probability" in what share of the matching
-  requests (default: 1). The first rule that applies wins. On submit one rule that shapes the
-  prediction and one that spoils the answer may apply together. There, "after_create" says whether
-  the task is made and charged before the answer is spoiled.
+  A rule is a JSON object for POST /admin/faults. "on" says where, "kind" says what, "times" how
+  often (null: for ever), "match" for which prompts (a part of them; null: all), "probability" in
+  what share of the matching requests (default: 1). The first rule that applies wins. On submit one
+  rule that decides about the prediction and one that spoils the response may apply together.
+  There, "after_create" says whether the task is made and charged before the response is spoiled.
 
     {"on": "submit", "kind": "reset", "after_create": true, "times": 1}
     {"on": "submit", "kind": "latency", "seconds": 30, "match": "lighthouse"}
@@ -130,7 +119,6 @@ def text() -> str:
         _LIMITS + "\n" + "\n".join(_tiers()) + "\n",
         _MONEY,
         _STATE,
-        _WEBHOOKS,
         _FAULTS,
         "\n".join(_kinds()),
     )
@@ -138,16 +126,15 @@ def text() -> str:
 
 
 def _models() -> Iterator[str]:
-    yield "models, USD per task, and the parameters that are heeded:"
+    yield "models, USD per task, and the parameters that count:"
     for model in MODELS.values():
         yield f"  {model.id}  ${model.price}  {', '.join(model.inputs.model_fields)}"
 
 
 def _tiers() -> Iterator[str]:
-    yield f"    {'tasks a minute / in flight':28}" + "".join(f"{table:>15}" for table in limits.TABLES)
-    for tier in get_args(limits.Tier):
-        figures = (f"{table[tier].per_minute} / {table[tier].in_flight}" for table in limits.TABLES.values())
-        yield f"    {tier:28}" + "".join(f"{figure:>15}" for figure in figures)
+    yield "    tier      tasks a minute    in flight"
+    for name, tier in limits.TIERS.items():
+        yield f"    {name:10}{tier.per_minute:14}{tier.in_flight:13}"
 
 
 def _kinds() -> Iterator[str]:

@@ -1,21 +1,21 @@
 """The service's description of itself, at ``/openapi.json``.
 
-Every route says here what it takes and answers. Answers are described by the types that ``answers.py``
-returns, bodies by the classes that check them; nothing is described twice. FastAPI does not check the bodies
-itself, for its messages are not the API's.
+Every route says here what it takes and what it responds. Responses are described by the types that
+``responses.py`` returns, bodies by the classes that check them; nothing is described twice. FastAPI does not
+check the bodies itself, for its messages are not the API's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 from starlette.responses import JSONResponse, Response
 
-from airflow_provider_bitdance.local import shapes
+from airflow_provider_bitdance.local import schemas
 
 API: Final = "/api/v3"
 ADMIN: Final = "/admin"
@@ -42,52 +42,49 @@ class DescribedApp(FastAPI):
         method: str,
         path: str,
         endpoint: Callable[..., Any],
+        response: Any = None,
         *,
-        summary: str,
-        answer: object = None,
-        content: tuple[str, ...] = (),
+        files: tuple[str, ...] = (),
         body: Any = None,
         status: int = 200,
         refuses: tuple[int, ...] = (),
     ) -> None:
         """Add a route.
 
-        :param method: HTTP method.
-        :param path: with its parameters in braces.
-        :param endpoint: answers with a ready response.
-        :param summary: one line on what it does.
-        :param answer: type of the JSON answer; None for one that is no JSON.
-        :param content: media types of a response that is no JSON.
+        :param endpoint: returns a ready response; its docstring is the summary.
+        :param response: type of the JSON response, for API paths that of its ``data``; None for no JSON.
+        :param files: media types of a response that is a file.
         :param body: type of the JSON body; None for none.
-        :param status: HTTP status of a good answer.
-        :param refuses: HTTP statuses of error envelopes; 401 is understood for API paths.
+        :param status: HTTP status of a good response.
+        :param refuses: HTTP statuses of error envelopes, besides 400 for a body and 401 for API paths.
         """
-        of_api = path.startswith(API)
+        is_api = path.startswith(API)
+        errors = (*((401,) if is_api else ()), *((400,) if body is not None else ()), *refuses)
         responses: dict[int | str, dict[str, Any]] = {
-            code: {"model": shapes.Error, "description": HTTPStatus(code).phrase}
-            for code in ((401, *refuses) if of_api else refuses)
+            code: {"model": schemas.Error, "description": HTTPStatus(code).phrase} for code in errors
         }
-        if answer is not None:
-            responses[status] = {"model": answer, "description": "Done"}
-        if content:
-            file = {"schema": {"type": "string", "format": "binary"}}
-            responses[status] = {"content": dict.fromkeys(content, file), "description": "Done"}
-        extra: dict[str, Any] = {"security": [{"key": []}]} if of_api else {}
-        if body is not None:
-            json_body = {"application/json": {"schema": self._schema(body)}}
-            extra["requestBody"] = {"required": True, "content": json_body}
+        if response is not None or files:
+            responses[status] = _good_response(response, files, in_envelope=is_api)
         self.add_api_route(
             path,
             endpoint,
             methods=[method],
-            summary=summary,
+            summary=(endpoint.__doc__ or "").removesuffix("."),
+            description="",  # FastAPI takes the docstring for it, too.
             status_code=status,
             responses=responses,
-            openapi_extra=extra,
-            response_class=JSONResponse if answer else Response,
-            # The answers are built, not validated, and cost nothing on the way out.
-            response_model=None,
+            openapi_extra=self._request(body, is_api=is_api),
+            response_class=JSONResponse if response is not None else Response,
+            response_model=None,  # responses are built, not validated
         )
+
+    def _request(self, body: Any, *, is_api: bool) -> dict[str, Any]:
+        """Describe what a request brings: the key, and a JSON body."""
+        extra: dict[str, Any] = {"security": [{"key": []}]} if is_api else {}
+        if body is not None:
+            json_body = {"application/json": {"schema": self._schema(body)}}
+            extra["requestBody"] = {"required": True, "content": json_body}
+        return extra
 
     def openapi(self) -> dict[str, Any]:
         """Make the description, once."""
@@ -110,7 +107,15 @@ class DescribedApp(FastAPI):
         return schema
 
 
+def _good_response(response: Any, files: tuple[str, ...], *, in_envelope: bool) -> dict[str, Any]:
+    if files:
+        file = {"schema": {"type": "string", "format": "binary"}}
+        return {"content": dict.fromkeys(files, file), "description": "Done"}
+    model = cast("Any", schemas.Envelope)[response] if in_envelope else response
+    return {"model": model, "description": "Done"}
+
+
 def _drop_validation(responses: dict[str, Any]) -> None:
-    """Take out FastAPI's own 422, which no route here answers with."""
+    """Take out FastAPI's own 422, which no route here sends."""
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]

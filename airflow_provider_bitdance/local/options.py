@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from airflow_provider_bitdance.local import latency, limits
 from airflow_provider_bitdance.local.inputs import PictureFormat
-
-WEEK: Final = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +21,13 @@ class Options:
     :param picture_format: what the outputs are, unless the inputs name a format.
     :param pictures: ``drawn`` shows prompt, size and seed; ``fast`` is one colour without text, for load,
         and always PNG.
-    :param output_ttl: seconds after completion for which an output can be downloaded.
     :param echo_inputs: whether results and history items carry the inputs. The documented API does not do so.
     :param seed: of latencies, of the seeds drawn for requests that ask for -1, and of faults by probability.
     :param tier: the account's limits, as published; None is without limits.
-    :param tier_table: which of the two published tables, which disagree.
     :param requests_per_minute: tasks a minute, in windows on the clock; goes before the tier's.
     :param max_in_flight: tasks in flight at once; goes before the tier's.
-    :param above_limit: ``refuse`` answers HTTP 429 and charges nothing; ``queue`` accepts and charges, and
-        the task stays ``created`` until both limits admit it.
-    :param retry_after: whether such a 429 carries Retry-After: seconds to the end of the minute.
-    :param refund_after: seconds from a failure to its refund. WaveSpeed says within 3 hours.
-    :param clock_skew: seconds by which the service's clock is ahead of the caller's.
+    :param above_limit: ``refuse`` responds with HTTP 429 and charges nothing; ``queue`` accepts and charges,
+        and the task stays ``created`` until both limits admit it.
     :param state: a file that the service writes its state to and starts from. One service a file.
     """
 
@@ -43,17 +36,12 @@ class Options:
     balance_usd: float = 100.0
     picture_format: PictureFormat = "png"
     pictures: Literal["drawn", "fast"] = "drawn"
-    output_ttl: float = WEEK
     echo_inputs: bool = False
     seed: int = 0
     tier: limits.Tier | None = None
-    tier_table: limits.TierTable = "newer"
     requests_per_minute: int | None = None
     max_in_flight: int | None = None
     above_limit: limits.AboveLimit = "refuse"
-    retry_after: bool = False
-    refund_after: float = 0.0
-    clock_skew: float = 0.0
     state: Path | None = None
 
     def __post_init__(self) -> None:
@@ -67,9 +55,4 @@ class Options:
 
     def limits(self) -> limits.Limits:
         """Find the account's limits."""
-        return limits.of(
-            self.tier,
-            self.tier_table,
-            per_minute=self.requests_per_minute,
-            in_flight=self.max_in_flight,
-        )
+        return limits.of(self.tier, per_minute=self.requests_per_minute, in_flight=self.max_in_flight)

@@ -1,4 +1,4 @@
-"""One task as the service knows it. Its status follows from the clock at the moment somebody looks."""
+"""One task as the service knows it. Its status follows from the clock at the moment of the request."""
 
 from __future__ import annotations
 
@@ -18,19 +18,16 @@ class Prediction:
 
     :param id: drawn at random; all else is drawn from the service's seed.
     :param model: model id.
-    :param inputs: as they were asked for.
+    :param inputs: as they were requested.
     :param seed: the seed that was really used.
     :param price: USD charged at submit.
     :param picture_format: of the output.
     :param created_at: when it was submitted, in seconds since the epoch, as all moments here.
     :param admitted_at: when it took its slot: at once, or when a queue let it in.
     :param due_at: when it ends; infinity for never.
-    :param shape: the fault rule that decided how it will go.
-    :param webhook: where to tell that it ended.
-    :param reads: how often its result was asked for.
-    :param downloads: how often its whole picture was handed out.
+    :param fault: the rule that decided how it will go.
+    :param reads: how often its result was requested.
     :param deleted: whether the client deleted it.
-    :param told: whether its webhook was handed out.
     """
 
     id: str
@@ -42,25 +39,22 @@ class Prediction:
     created_at: float
     admitted_at: float
     due_at: float
-    shape: faults.Shape | None = None
-    webhook: str | None = None
+    fault: faults.PredictionFault | None = None
     reads: int = 0
-    downloads: int = 0
     deleted: bool = False
-    told: bool = False
 
     @property
     def failure(self) -> faults.Failed | None:
         """How it will fail; None when it will not."""
-        return self.shape if isinstance(self.shape, faults.Failed) else None
+        return self.fault if isinstance(self.fault, faults.Failed) else None
 
     @property
     def nsfw(self) -> bool:
         """Whether its picture will be flagged."""
-        return isinstance(self.shape, faults.Nsfw)
+        return isinstance(self.fault, faults.Nsfw)
 
     def status(self, now: float) -> Status:
-        """Tell the status at a moment."""
+        """Return the status at a moment."""
         if now < self.admitted_at:
             return "created"
         if now >= self.due_at:

@@ -14,11 +14,14 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from airflow_provider_bitdance.local import answers, faults, shapes
+from airflow_provider_bitdance.local import faults, responses, schemas
 from airflow_provider_bitdance.local.app import create_app
-from airflow_provider_bitdance.local.service import Bill, Event, Options, Prediction, Service
-from airflow_provider_bitdance.local.webhooks import Delivery, Webhooks, is_loopback
+from airflow_provider_bitdance.local.ledger import Bill
+from airflow_provider_bitdance.local.options import Options
+from airflow_provider_bitdance.local.service import Event, Service
 
+HOST: Final = "127.0.0.1"
+"""Only this computer reaches it, for the admin paths ask for no key."""
 START_SECONDS: Final = 30.0
 GRACE_SECONDS = 2
 """What a request that is under way gets when the service stops."""
@@ -28,7 +31,6 @@ class LocalService:
     """A local WaveSpeed-compatible service. Not for anything but tests and demos: its bill is play money.
 
     :param options: how it behaves.
-    :param host: a loopback address. Others are refused, for the admin paths ask for no key.
     :param port: 0 takes a free one.
     :param clock: seconds since the epoch. Give one that you move by hand, and latency needs no waiting.
     """
@@ -37,22 +39,18 @@ class LocalService:
         self,
         options: Options | None = None,
         *,
-        host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.host = _loopback(host)
         self.port = port
-        options = options or Options()
-        self.service = Service(options, clock=lambda: clock() + options.clock_skew)
-        self._webhooks = Webhooks(self.service, self._webhook)
+        self.service = Service(options or Options(), clock=clock)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         """Where it listens, without a slash at the end. The API is under ``/api/v3``."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     @property
     def api_key(self) -> str:
@@ -65,18 +63,16 @@ class LocalService:
         return json.dumps({"conn_type": "bitdance", "host": self.url, "password": self.api_key})
 
     def start(self) -> None:
-        """Listen. Returns when requests are answered.
+        """Listen. Returns when it accepts requests.
 
         :raises OSError: when the port is taken.
         """
-        listener = socket.create_server(
-            (self.host, self.port), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        )
-        # asyncio sets it only where a socket names its protocol; without it every answer takes 40 ms.
+        listener = socket.create_server((HOST, self.port))
+        # asyncio sets it only where a socket names its protocol; without it every response takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         stopping = asyncio.Event()
-        server = self._server = _Server(self._config(stopping), stopping, self._webhooks)
+        server = self._server = _Server(self._config(stopping), stopping)
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name=f"bitdance-local-{self.port}", daemon=True
         )
@@ -99,17 +95,14 @@ class LocalService:
         """Count what was asked for and what it cost."""
         return self.service.bill()
 
-    def predictions(self) -> list[shapes.AdminPrediction]:
+    def predictions(self) -> list[schemas.AdminPrediction]:
         """List all predictions with prompt and real seed, oldest first, as ``GET /admin/predictions``."""
-        return answers.admin_predictions(self.service)
+        now = self.service.clock()
+        return [responses.admin_prediction(task, now) for task in self.service.predictions()]
 
     def requests(self) -> list[Event]:
         """List the requests that came in, oldest first, without those to ``/admin``."""
         return list(self.service.log)
-
-    def webhooks(self) -> list[Delivery]:
-        """List the webhooks, oldest first, and what became of them."""
-        return list(self._webhooks.deliveries)
 
     def add_fault(self, **rule: object) -> None:
         """Add a fault rule, such as ``add_fault(on="result", kind="status", status=503, times=2)``.
@@ -120,16 +113,12 @@ class LocalService:
         self.service.faults.add(faults.parse(rule))
 
     def reset(self) -> None:
-        """Forget everything: predictions, bill, faults, log, webhooks."""
-        self._webhooks.forget()
+        """Forget everything: predictions, bill, faults, log."""
         self.service.reset()
-
-    def _webhook(self, prediction: Prediction) -> shapes.WebhookBody:
-        return answers.webhook(prediction, self.service.clock(), base_url=self.url)
 
     def _config(self, stopping: asyncio.Event) -> uvicorn.Config:
         return uvicorn.Config(
-            create_app(self.service, self._webhooks, base_url=self.url),
+            create_app(self.service, base_url=self.url),
             http=_protocol(stopping),
             ws="none",
             loop="asyncio",
@@ -150,7 +139,6 @@ class LocalService:
 def running_service(
     options: Options | None = None,
     *,
-    host: str = "127.0.0.1",
     port: int = 0,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[LocalService]:
@@ -167,11 +155,10 @@ def running_service(
             assert local.bill().billed == 1
 
     :param options: how it behaves.
-    :param host: a loopback address.
     :param port: 0 takes a free one.
     :param clock: seconds since the epoch.
     """
-    local = LocalService(options, host=host, port=port, clock=clock)
+    local = LocalService(options, port=port, clock=clock)
     local.start()
     try:
         yield local
@@ -179,24 +166,12 @@ def running_service(
         local.stop()
 
 
-def _loopback(host: str) -> str:
-    if not is_loopback(host):
-        raise ValueError(f"host {host!r} is not a loopback address; the local service listens on those only")
-    return "127.0.0.1" if host == "localhost" else host
-
-
 class _Server(uvicorn.Server):
-    """Sends webhooks when they are due, and stops at once: whoever reads or answers slowly is cut off."""
+    """Stops at once: whoever reads or sends slowly is cut off."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, webhooks: Webhooks) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self.stopping = stopping
-        self.webhooks = webhooks
-
-    async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times a second, and send webhooks."""
-        self.webhooks.send_due()
-        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""
@@ -207,7 +182,7 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(stopping: asyncio.Event) -> type[asyncio.Protocol]:
-    """Give uvicorn's protocol class a way for spoiled answers to reach the connection."""
+    """Give uvicorn's protocol class a way for faulty responses to reach the connection."""
     # httptools is quicker and comes with uvicorn[standard]; h11 comes with every uvicorn.
     try:
         base = importlib.import_module("uvicorn.protocols.http.httptools_impl").HttpToolsProtocol

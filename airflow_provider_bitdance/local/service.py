@@ -1,13 +1,12 @@
 """The state of the local service: predictions, money, limits and the event log. No HTTP here.
 
-Nothing runs in the background. How long a prediction takes, and when a queue lets it in, is settled when it
-is submitted; what its status is, and what was refunded, follows from the clock at the moment somebody looks.
-So a test that moves its own clock needs no sleep.
+Nothing runs in the background. How long a prediction takes, and when a queue lets it in, is decided when it
+is submitted; its status, and what was refunded, follow from the clock at the moment of a request. So a test
+that moves its own clock needs no sleep.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 import threading
@@ -20,7 +19,9 @@ from decimal import Decimal
 from itertools import islice
 from typing import Final
 
-from airflow_provider_bitdance.local import books, catalogue, faults, latency
+from airflow_provider_bitdance.local import catalogue, faults, latency
+from airflow_provider_bitdance.local.database import Database
+from airflow_provider_bitdance.local.fault_plan import FaultPlan
 from airflow_provider_bitdance.local.inputs import (
     BillingQuery,
     FluxDevInputs,
@@ -29,17 +30,15 @@ from airflow_provider_bitdance.local.inputs import (
     OptimizerInputs,
     PictureFormat,
     Refused,
-    UsageQuery,
 )
-from airflow_provider_bitdance.local.ledger import Bill, Ledger, Timeline
-from airflow_provider_bitdance.local.options import WEEK, Options
-from airflow_provider_bitdance.local.plan import FaultPlan
+from airflow_provider_bitdance.local.ledger import Bill, Ledger, Record
+from airflow_provider_bitdance.local.limits import Gate
+from airflow_provider_bitdance.local.options import Options
 from airflow_provider_bitdance.local.prediction import Prediction
-from airflow_provider_bitdance.local.state_file import StateEvent, StateFile, from_prediction, to_prediction
-
-__all__ = ["Bill", "Event", "Options", "Prediction", "Service"]
 
 LOG_LENGTH: Final = 100_000
+WEEK: Final = 7 * 24 * 3600.0
+"""Seconds for which the API shows a prediction and its output."""
 
 
 @dataclass(slots=True)
@@ -61,7 +60,7 @@ class Service:
 
     :param options: how it behaves. With ``state`` it starts from that file; the event log is not kept there.
     :param clock: seconds since the epoch. Tests give one that they move by hand.
-    :raises DamagedStateError: when the state file cannot be replayed.
+    :raises StateError: when the state file cannot be used.
     """
 
     def __init__(self, options: Options, *, clock: Callable[[], float] = time.time) -> None:
@@ -70,47 +69,31 @@ class Service:
         # Requests come on the server's thread, downloads on its pool, and tests look from their own.
         self._lock = threading.RLock()
         self._latency = latency.of(options.latency)
-        self._file = StateFile(options.state) if options.state else None
-        self.restored = False
-        self._forget()
-        if self._file:
-            self._restore(self._file)
-
-    @property
-    def webhook_secret(self) -> str:
-        """What webhooks are signed with: another one for each key."""
-        return f"whsec_{hashlib.sha256(self.options.api_key.encode()).hexdigest()[:32]}"
+        self._database = Database(options.state)
+        self._load()
 
     def reset(self) -> None:
         """Forget everything: predictions, bill, faults, log."""
         with self._lock:
-            if self._file:
-                self._file.clear()
-            self._forget()
+            self._database.clear()
+            self._load()
 
-    def submit(
-        self, model: str, inputs: Inputs, shape: faults.Shape | None = None, *, webhook: str | None = None
-    ) -> Prediction:
+    def submit(self, model: str, inputs: Inputs, fault: faults.PredictionFault | None = None) -> Prediction:
         """Make a prediction and charge for it.
 
         :param model: model id.
         :param inputs: checked inputs of that model.
-        :param shape: the rule that decides how it will go.
-        :param webhook: where to tell that it ended.
+        :param fault: the rule that decides how it will go.
         :raises Refused: unknown model, above the limits, or not enough credit. Nothing is charged then.
         """
         price = catalogue.find(model).price
         with self._lock:
             now = self.clock()
-            try:
-                admitted_at = self._ledger.admit(now)
-            except Refused:
-                self._note({"event": "refused"})
-                raise
+            admitted_at = self._admit(now)
             if self._ledger.balance(now) < price:
                 raise Refused(400, "Insufficient credits. Please top up your account to continue.")
-            takes, seed = self._draw(shape)
-            task = Prediction(
+            seconds, seed = self._draw(fault)
+            prediction = Prediction(
                 id=uuid.uuid4().hex,
                 model=model,
                 inputs=inputs,
@@ -119,22 +102,21 @@ class Service:
                 picture_format=self._format(inputs),
                 created_at=now,
                 admitted_at=admitted_at,
-                due_at=admitted_at + takes,
-                shape=shape,
-                webhook=webhook,
+                due_at=admitted_at + seconds,
+                fault=fault,
             )
-            if self._file:
-                self._file.append(from_prediction(task))
-            self._enter(task)
-            return task
+            # First the database: what cannot be written is not charged, and what was answered is written.
+            self._database.add_prediction(prediction)
+            self._enter(prediction)
+            return prediction
 
     def find(self, prediction_id: str) -> Prediction:
         """Look up a prediction.
 
         :raises Refused: HTTP 404 when there is none, or when it is older than seven days.
         """
-        prediction = self._predictions.get(prediction_id)
-        if prediction is None or self.clock() - prediction.created_at > WEEK:
+        prediction = self._ledger.predictions.get(prediction_id)
+        if prediction is None or prediction.deleted or self.clock() - prediction.created_at > WEEK:
             raise Refused(404, "Prediction not found")
         return prediction
 
@@ -143,24 +125,18 @@ class Service:
 
         :raises Refused: HTTP 404 when there is no such file, not yet or no more.
         """
-        prediction, now = self.find(prediction_id), self.clock()
-        ready = prediction.status(now) == "completed" and now - prediction.due_at <= self.options.output_ttl
+        prediction = self.find(prediction_id)
         is_picture = not isinstance(prediction.inputs, OptimizerInputs)
-        if not (ready and is_picture and name == f"1.{prediction.picture_format}"):
+        is_ready = prediction.status(self.clock()) == "completed"
+        if not (is_ready and is_picture and name == f"1.{prediction.picture_format}"):
             raise Refused(404, "File not found")
         return prediction
 
     def count_read(self, prediction: Prediction) -> None:
-        """Count that a result was asked for."""
+        """Count that a result was requested."""
         with self._lock:
-            self._note({"event": "read", "id": prediction.id})
+            self._database.count_read(prediction.id)
             prediction.reads += 1
-
-    def count_download(self, prediction: Prediction) -> None:
-        """Count that a whole picture was handed out."""
-        with self._lock:
-            self._note({"event": "download", "id": prediction.id})
-            prediction.downloads += 1
 
     def history(self, query: HistoryQuery) -> list[Prediction]:
         """List one page of predictions, newest first, of the past seven days."""
@@ -169,36 +145,21 @@ class Service:
             return list(islice(self._matching(query, self.clock()), first, first + query.page_size))
 
     def delete(self, ids: list[str]) -> int:
-        """Delete predictions; unknown ids are ignored.
+        """Delete predictions and return how many there were; unknown ids are ignored.
 
         A running one is charged all the same and holds its slot until it would have ended, for the real
-        service does not promise that deleting stops it. Its webhook is not sent.
+        service does not promise that deleting stops it.
         """
         with self._lock:
-            found = [
-                prediction_id for prediction_id in dict.fromkeys(ids) if prediction_id in self._predictions
-            ]
-            if found:
-                self._note({"event": "delete", "ids": found})
-            for prediction_id in found:
-                self._predictions.pop(prediction_id).deleted = True
+            known = (self._ledger.predictions.get(each) for each in dict.fromkeys(ids))
+            found = [prediction for prediction in known if prediction and not prediction.deleted]
+            self._database.delete_predictions([prediction.id for prediction in found])
+            for prediction in found:
+                prediction.deleted = True
             return len(found)
 
-    def webhooks_due(self, now: float) -> list[Prediction]:
-        """Hand out the predictions that ended and named a webhook, each once, and deleted ones never.
-
-        :param now: the moment.
-        """
-        with self._lock:
-            due = [task for task in self._webhooks.until(now) if not (task.deleted or task.told)]
-            if due:
-                self._note({"event": "told", "ids": [task.id for task in due]})
-            for task in due:
-                task.told = True
-            return due
-
     def balance(self) -> Decimal:
-        """Tell the credit left, in USD."""
+        """Return the credit left, in USD."""
         with self._lock:
             return self._ledger.balance(self.clock())
 
@@ -207,92 +168,65 @@ class Service:
         with self._lock:
             return self._ledger.bill(self.clock())
 
-    def billing(self, query: BillingQuery) -> tuple[list[books.Record], bool]:
-        """List one page of charges and refunds, and tell whether there are more."""
+    def billing(self, query: BillingQuery) -> tuple[list[Record], bool]:
+        """List one page of charges and refunds, and say whether there are more."""
         with self._lock:
-            tasks, after = self._ledger.predictions.values(), self.options.refund_after
-            return books.billing(tasks, query, self.clock(), refund_after=after)
-
-    def usage(self, query: UsageQuery) -> books.Usage:
-        """Add up a span of time by model and by day."""
-        with self._lock:
-            tasks, after = self._ledger.predictions.values(), self.options.refund_after
-            return books.usage(tasks, query, self.clock(), refund_after=after)
+            return self._ledger.records(query, self.clock())
 
     def predictions(self) -> list[Prediction]:
         """List all predictions that were not deleted, oldest first."""
         with self._lock:
-            return list(self._predictions.values())
+            return [each for each in self._ledger.predictions.values() if not each.deleted]
 
-    def _draw(self, shape: faults.Shape | None) -> tuple[float, int]:
+    def _load(self) -> None:
+        stored = self._database.load()
+        self.faults = FaultPlan(self._database, stored.rules, seed=self.options.seed)
+        self.log: deque[Event] = deque(maxlen=LOG_LENGTH)
+        self._gate = Gate(self.options.limits())
+        self._ledger = Ledger(self.options.balance_usd, refused=stored.refused)
+        for prediction in stored.predictions:
+            self._enter(prediction)
+
+    def _enter(self, prediction: Prediction) -> None:
+        self._ledger.enter(prediction)
+        self._gate.take(prediction.admitted_at, prediction.due_at)
+
+    def _admit(self, now: float) -> float:
+        """Return when a task that comes now starts.
+
+        :raises Refused: HTTP 429 above the limits, unless tasks queue there.
+        """
+        if self.options.above_limit == "queue":
+            return self._gate.first_start(now)
+        exceeded = self._gate.exceeded(now)
+        if exceeded:
+            self._database.add_refusal()
+            self._ledger.refused += 1
+            raise Refused(429, exceeded)
+        return now
+
+    def _draw(self, fault: faults.PredictionFault | None) -> tuple[float, int]:
         """Draw latency and seed; they follow from the service's seed and the submission's number."""
         chance = random.Random(f"{self.options.seed}:{len(self._ledger.predictions) + 1}")
-        takes, seed = self._latency.draw(chance), chance.randrange(2**31)
-        if isinstance(shape, faults.Latency):
-            takes = shape.seconds
-        elif isinstance(shape, faults.NeverFinish):
-            takes = math.inf
-        return takes, seed
+        seconds, seed = self._latency.draw(chance), chance.randrange(2**31)
+        if isinstance(fault, faults.Latency):
+            seconds = fault.seconds
+        elif isinstance(fault, faults.NeverFinish):
+            seconds = math.inf
+        return seconds, seed
 
     def _format(self, inputs: Inputs) -> PictureFormat:
         if self.options.pictures == "drawn" and isinstance(inputs, FluxDevInputs):
             return inputs.output_format
         return self.options.picture_format
 
-    def _enter(self, prediction: Prediction) -> None:
-        """Take in a new prediction, live and on replay."""
-        self._ledger.enter(prediction)
-        self._predictions[prediction.id] = prediction
-        if prediction.webhook:
-            self._webhooks.add(prediction.due_at, prediction)
-
     def _matching(self, query: HistoryQuery, now: float) -> Iterator[Prediction]:
         oldest = max(now - WEEK, query.created_after or -math.inf)
         newest = math.inf if query.created_before is None else query.created_before
-        for prediction in reversed(self._predictions.values()):
+        for prediction in reversed(self._ledger.predictions.values()):
             if prediction.created_at < oldest:
                 return
-            if prediction.created_at > newest or query.model not in (None, prediction.model):
+            if prediction.deleted or prediction.created_at > newest:
                 continue
-            if query.status in (None, prediction.status(now)):
+            if query.model in (None, prediction.model) and query.status in (None, prediction.status(now)):
                 yield prediction
-
-    def _forget(self) -> None:
-        self.faults = FaultPlan(self.options.seed, self._note)
-        self.log: deque[Event] = deque(maxlen=LOG_LENGTH)
-        self._predictions: dict[str, Prediction] = {}
-        self._ledger = Ledger(self.options)
-        self._webhooks = Timeline()
-
-    def _note(self, event: StateEvent) -> None:
-        """Write a change to the state file, before it is made and answered."""
-        if self._file:
-            self._file.append(event)
-
-    def _restore(self, file: StateFile) -> None:
-        for number, event in file.events():
-            try:
-                self._replay(event)
-            except (ValueError, LookupError, TypeError) as bad:
-                raise file.damaged(number, f"the event {event['event']!r} cannot be replayed") from bad
-            self.restored = True
-
-    def _replay(self, event: StateEvent) -> None:
-        tasks = self._ledger.predictions
-        match event["event"]:
-            case "submit":
-                self._enter(to_prediction(event))
-            case "read":
-                tasks[event["id"]].reads += 1
-            case "download":
-                tasks[event["id"]].downloads += 1
-            case "delete":
-                for prediction_id in event["ids"]:
-                    self._predictions.pop(prediction_id).deleted = True
-            case "told":
-                for prediction_id in event["ids"]:
-                    tasks[prediction_id].told = True
-            case "refused":
-                self._ledger.refused += 1
-            case _:
-                self.faults.replay(event)

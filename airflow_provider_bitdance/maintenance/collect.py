@@ -69,7 +69,7 @@ async def _ended(context: JobContext) -> list[tuple[ImageState, Prediction]]:
     """Return the images whose predictions have ended."""
     bought = context.journal.state.having(Status.SUBMITTED)
     ended = await wait_for(
-        Poller(context.client, schedule=context.policy.poll, clock=context.clock),
+        Poller(context.client, policy=context.policy.poll, clock=context.clock),
         {image.prediction_id: image.submitted_at for image in bought},
         until=context.clock.time() + PATIENCE,
     )

@@ -57,9 +57,8 @@ class BitDanceBaseOperator(BaseOperator):
     :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
     :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
         the same predictions.
-    :param poll_interval: Seconds; the shortest pause between two looks at an image, which grows to 15. The
-        first look comes after 2 at the earliest. In a batch, an image that is likely to be ready is looked at
-        after as little as a tenth of it.
+    :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
+        first poll comes after 2 at the earliest. In a batch the pauses may be as short as a tenth of it.
     :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
         bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.

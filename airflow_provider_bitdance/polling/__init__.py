@@ -1,1 +1,1 @@
-"""Polling: when the API is asked whether predictions have ended, and who asks. Reads only."""
+"""When and how predictions are polled until they end. Polling only reads, and is free."""

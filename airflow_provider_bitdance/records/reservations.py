@@ -47,13 +47,15 @@ class Reservations:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def last(self, address: Destination, *, known: int = 0) -> Reservation | None:
+    def last(self, address: Destination, *, known: int = 0, after: int = 0) -> Reservation | None:
         """Return the reservation that holds an address, or the last that did.
 
         :param known: Number of a reservation that is known to be there: the search begins at it.
+        :param after: Number of a reservation that was read already: only later ones are looked for.
         """
         found = None
         number = known if known and self._folder.size(self._name(address, known)) is not None else 1
+        number = after + 1 if after else number
         while (data := self._folder.read(self._name(address, number))) is not None:
             uri = uri_of(self._folder, self._name(address, number))
             found = read_record(Reservation, data, newest=FORMAT, uri=uri)

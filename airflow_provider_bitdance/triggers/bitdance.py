@@ -25,7 +25,7 @@ IDS_SHOWN = 5
 
 
 class Reason(StrEnum):
-    """Why a trigger fired. The operator looks for itself, so this is for the log."""
+    """Why a trigger fired. The operator polls for itself, so this is for the log."""
 
     READY = "ready"
     RESTED = "rested"
@@ -34,15 +34,15 @@ class Reason(StrEnum):
 
 
 class BitDanceTrigger(BaseTrigger):
-    """Looks at predictions until enough have ended, the deadline has come, or looking fails too often. Free.
+    """Polls predictions until enough have ended, the deadline has come, or polling fails too often. Free.
 
     :param bitdance_conn_id: The connection.
     :param pending: Prediction ids, each with the Unix time of its submission.
-    :param deadline: Unix time of the last look. Wall-clock, so that it outlives a triggerer.
+    :param deadline: Unix time of the last poll. Wall-clock, so that it outlives a triggerer.
     :param not_before: Unix time before which no event is sent.
-    :param poll_interval: Seconds; the shortest pause between two looks at one prediction. Of several, one
-        that is likely to be ready is looked at after as little as a tenth of it.
-    :param enough: So many have to end; all by default. With 0 it does not look and waits for ``not_before``.
+    :param poll_interval: Seconds; the shortest pause between two polls of one prediction. Of several, the
+        pauses may be as short as a tenth of it.
+    :param enough: So many have to end; all by default. With 0 it polls nothing and waits for ``not_before``.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class BitDanceTrigger(BaseTrigger):
         """Wait, and fire one event: a reason and two counts."""
         clock = Clock()
         reason, ended = await self._wait(clock) if self.enough else (Reason.RESTED, 0)
-        # The last look comes a moment early; an early event would only be deferred again.
+        # The last poll comes a moment early; an early event would only be deferred again.
         earliest = max(self.not_before, self.deadline) if reason is Reason.DEADLINE else self.not_before
         await clock.sleep(max(0.0, earliest - clock.time()))
         event = {"reason": reason.value, "ended": ended, "pending": len(self.pending) - ended}
@@ -98,9 +98,9 @@ class BitDanceTrigger(BaseTrigger):
                 ended = await shared.wait_for(poller, self.pending, until=self.deadline, enough=self.enough)
             return Reason.READY if len(ended) >= self.enough else Reason.DEADLINE, len(ended)
         except Exception as error:
-            # Whatever it is, a connection that only workers see among it: the worker looks for itself.
+            # Whatever it is, a connection that only workers see among it: the worker polls for itself.
             what = error if isinstance(error, BitDanceError) else type(error).__name__
-            self.log.warning("Looking at %d predictions failed: %s", len(self.pending), what)
+            self.log.warning("Polling %d predictions failed: %s", len(self.pending), what)
             return Reason.UNREACHABLE, 0
 
     async def on_kill(self) -> None:

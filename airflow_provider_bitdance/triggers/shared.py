@@ -1,7 +1,7 @@
-"""One client and one lookout for all triggers of an account in a triggerer.
+"""One client and one poller for all triggers of an account in a triggerer.
 
 A client costs tens of milliseconds of a loop that a thousand triggers share, and each has connections of its
-own. A lookout that sees all predictions looks at a few of them to know about the others. Both live as long as
+own. A poller that knows all predictions polls a few of them to know about the others. Both live as long as
 a trigger uses them. Imports the client, so it is imported in a thread (:mod:`.bitdance`).
 """
 
@@ -45,7 +45,7 @@ class _OfLoop:
     """What the triggers of one event loop share."""
 
     connections: dict[str, _Connection] = field(default_factory=dict)
-    lookouts: dict[tuple[Hashable, float], _Shared] = field(default_factory=dict)
+    pollers: dict[tuple[Hashable, float], _Shared] = field(default_factory=dict)
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
@@ -53,27 +53,27 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionar
 
 @asynccontextmanager
 async def shared_poller(conn_id: str, *, poll_interval: float, clock: Clock) -> AsyncIterator[Poller]:
-    """Yield the lookout of a connection's account; the last one to leave closes its client.
+    """Yield the poller of a connection's account; the last one to leave closes its client.
 
     :param conn_id: The connection.
-    :param poll_interval: Seconds; triggers with another one have a lookout of their own.
+    :param poll_interval: Seconds; triggers with another one have a poller of their own.
     :raises BitDanceError: The connection cannot be used.
     """
     of_loop = _loops.setdefault(asyncio.get_running_loop(), _OfLoop())
     hook = await _read(of_loop.connections.setdefault(conn_id, _Connection()), conn_id)
     key = (hook.settings.identity, poll_interval)
-    shared = of_loop.lookouts.get(key)
+    shared = of_loop.pollers.get(key)
     if shared is None:
         client = hook.new_async_client(is_reader=True)
-        schedule = PollPolicy(interval=poll_interval)
-        shared = of_loop.lookouts[key] = _Shared(client, Poller(client, schedule=schedule, clock=clock))
+        policy = PollPolicy(interval=poll_interval)
+        shared = of_loop.pollers[key] = _Shared(client, Poller(client, policy=policy, clock=clock))
     shared.users += 1
     try:
         yield shared.poller
     finally:
         shared.users -= 1
         if not shared.users:
-            del of_loop.lookouts[key]
+            del of_loop.pollers[key]
             with suppress(Exception):  # what was seen counts
                 await shared.client.aclose()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from airflow_provider_bitdance.maintenance.scan import read_records
 from tests.chaos.scene import Run, Scene
-from tests.chaos.stage import API_KEY, ServiceProcess
+from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess
 
 Act = Callable[[Scene], None]
 SECOND = "second triggerer"
@@ -30,6 +30,29 @@ def killed(*points: str, worker: int = 2, deferred: int = 0, images: int = 1, na
         scene.check_killed(runs, points)
 
     return act
+
+
+def the_same_batch_twice(scene: Scene) -> None:
+    """The second waits for what the first makes, and ends with it."""
+    first, second = scene.ask_twice(BATCH)
+    scene.finish()
+    late = scene.ended_at(second) - scene.ended_at(first)
+    assert late <= 5, f"the second ended {late:.1f} s after the first"
+    reads = scene.files_read(second)
+    assert reads <= 2 * BATCH, f"the second read {reads} files"
+    reused = scene.result(second)["reused"]
+    assert 0 < reused <= BATCH, f"the second reused {reused}"
+    assert f"{BATCH}/{BATCH} stored" in scene.log(second)
+
+
+def the_same_batch_twice_and_the_first_dies(scene: Scene) -> None:
+    """The second waits until the first one's lease ends, adopts what it has bought, and stores it."""
+    first, second = scene.ask_twice(BATCH, kill_first_at=["all submitted"], timeout=30, in_flight=BATCH)
+    state = scene.airflow.wait_for_run(first.dag_id, first.run_id, timeout=PATIENCE)
+    assert state == "failed", f"the first ended as {state}"
+    scene.finish([second])
+    scene.check_killed([first], ["all submitted"])
+    assert scene.result(second)["stored"] == BATCH
 
 
 def clear_while_deferred(runs: int = 3, images: int = 1) -> Act:

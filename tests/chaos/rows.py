@@ -23,6 +23,8 @@ from tests.chaos.acts import (
     service_dies,
     service_dies_within_a_batch,
     task_sleeps,
+    the_same_batch_twice,
+    the_same_batch_twice_and_the_first_dies,
     triggerer_ends,
     triggerer_sleeps,
 )
@@ -85,6 +87,7 @@ SHOWN = "the account's history shows inputs"
 SENT = "request sent, answer not read"
 IN_BATCH = f"a batch of {BATCH} in the worker"
 BATCH_DEFERRED = f"a batch of {BATCH}, deferred when half of it is stored"
+TWICE = f"two batches of the same {BATCH} items, each in a Dag of its own"
 UNREAD = "8 answers not read"
 
 ROWS = [
@@ -135,6 +138,13 @@ ROWS = [
         killed(UNREAD, worker=1, images=BATCH),
         f"{IN_BATCH}; the history shows no inputs",
         lost=8,
+    ),
+    Row("batch: the same items twice at once", the_same_batch_twice, TWICE, latency=3.0),
+    Row(
+        "batch: the same items twice, the first killed",
+        the_same_batch_twice_and_the_first_dies,
+        f"{TWICE}; the first has no retries, and a timeout of 30 s",
+        latency=3.0,
     ),
     Row("batch: clear while deferred", clear_while_deferred(1, BATCH), BATCH_DEFERRED, latency=12.0),
     Row(

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,8 @@ from demo.http_json import RestError, send
 from demo.real_airflow import RealAirflow
 from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, until
 
-DAG_ID, BATCH_DAG_ID, TASK_ID = "mortal", "mortal_batch", "image"
+DAG_ID, BATCH_DAG_ID, ONCE_DAG_ID, TASK_ID = "mortal", "mortal_batch", "mortal_batch_once", "image"
+"""Of one image, of a batch, and of a batch that Airflow never retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,12 @@ class Run:
 
     run_id: str
     prompts: tuple[str, ...]
+    is_tried_once: bool = False
 
     @property
     def dag_id(self) -> str:
+        if self.is_tried_once:
+            return ONCE_DAG_ID
         return DAG_ID if len(self.prompts) == 1 else BATCH_DAG_ID
 
 
@@ -142,6 +147,21 @@ class Scene:
             )
         return started
 
+    def ask_twice(self, images: int, *, kill_first_at: Sequence[str] = (), **params: Any) -> tuple[Run, Run]:
+        """Start two batches of the same items, each of a Dag of its own; the first has no retry.
+
+        :param kill_first_at: Where the first is to be killed; the second starts when it is dead.
+        """
+        prompts = tuple(f"image {number} of: {self.name}" for number in range(1, images + 1))
+        first = Run(f"{self.folder.name}-first", prompts, is_tried_once=True)
+        second = Run(f"{self.folder.name}-second", prompts)
+        self.runs += [first, second]
+        self.start(first, kill_at=list(kill_first_at), **params)
+        if kill_first_at:
+            self.until(lambda: self._are_killed([first], kill_first_at), "the first to be killed")
+        self.start(second, **params)
+        return first, second
+
     def start(self, run: Run, **params: Any) -> None:
         """Start a run, also one that was deleted."""
         common = {
@@ -173,6 +193,9 @@ class Scene:
         for run in self.runs if runs is None else runs:
             state = self.airflow.wait_for_run(run.dag_id, run.run_id, timeout=PATIENCE)
             assert state == "success", f"{run.run_id} ended as {state}: {self._why(run)}"
+
+    def _are_killed(self, runs: Iterable[Run], points: Sequence[str]) -> bool:
+        return all((self.folder / "killed" / run.run_id / point).exists() for run in runs for point in points)
 
     def check_killed(self, runs: Iterable[Run], points: Iterable[str]) -> None:
         """Make sure that the faults which the row is about have happened."""
@@ -209,6 +232,19 @@ class Scene:
             return [result]
         return [json.loads(line) for line in _path_of(result["manifest"]).read_text().splitlines()]
 
+    def ended_at(self, run: Run) -> float:
+        """Return the Unix time at which a run's task ended."""
+        return datetime.fromisoformat(self.task(run)["end_date"]).timestamp()
+
+    def files_read(self, run: Run) -> int:
+        """Return how many records a run's task has read in its last process."""
+        return int((self.folder / "killed" / run.run_id / "files read").read_text())
+
+    def log(self, run: Run) -> str:
+        """Return what a run's task has logged, in all its tries."""
+        files = self.airflow.task_log_files(run.dag_id, run.run_id, TASK_ID)
+        return "".join(file.read_text(errors="replace") for file in files)
+
     def bill(self) -> dict[str, Any]:
         bill: dict[str, Any] = send("GET", f"{self.service.url}/admin/bill")
         return bill
@@ -226,7 +262,7 @@ class Scene:
         receipts = [stored.receipt for stored in records.receipts]
         right = {receipt.request.prompt for receipt in receipts if shows_its_request(receipt)}
         tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
-        results = {run: self.result(run) for run in tasks}
+        results = {run: self.result(run) for run, task in tasks.items() if task["state"] == "success"}
         wrong = sum(not shows_its_request(receipt) for receipt in receipts)
         wrong += sum(
             not _is_of(prompt, image, receipts)
@@ -236,9 +272,10 @@ class Scene:
         reported = sum(int(result["possibly_paid"]) for result in results.values())
         in_journals = _possibly_paid(records)
         assert reported == in_journals, f"results say {reported} possibly paid, journals {in_journals}"
+        prompts = {prompt for run in self.runs for prompt in run.prompts}
         return Outcome(
-            asked=sum(len(run.prompts) for run in self.runs),
-            stored=sum(prompt in right for run in self.runs for prompt in run.prompts),
+            asked=len(prompts),
+            stored=len(prompts & right),
             billed=int(self.bill()["billed"]),
             possibly_paid=in_journals,
             wrong=wrong,

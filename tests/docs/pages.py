@@ -1,4 +1,4 @@
-"""README.md, docs/ and docstrings as blocks: what is fenced or indented, where, and in which language."""
+"""Pages of the repository and docstrings as blocks: what is fenced or indented, where, in which language."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import airflow_provider_bitdance
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(airflow_provider_bitdance.__file__).parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+FOR_DEVELOPERS = [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", *FOR_DEVELOPERS, *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 @dataclass(frozen=True, slots=True)

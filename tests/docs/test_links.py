@@ -1,4 +1,4 @@
-"""Every link within README.md and docs/ leads to a file that is there, and to a heading that it has."""
+"""Every link within the repository's pages leads to a file that is there, and to a heading that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every block of README.md and docs/, and every example in a docstring, is run, or read by what really reads it.
+"""Every block of the repository's pages, and every example in a docstring, is run, or read by what really reads it.
 
 A block that no rule knows fails.
 
@@ -38,7 +38,7 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import read_connection
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
-from airflow_provider_bitdance.operators import runtime
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.records.state import NEXT
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to, load_dags
@@ -49,6 +49,7 @@ from tests.integration.test_dag_test import run_of
 FOLLOWED = {
     ("docs/testing.md", ""): "tests/packaging/test_user_dag_test.py",
     ("README.md", "Your first image"): "tests/docs/test_first_image.py",
+    ("ARCHITECTURE.md", "The rooms"): "tests/docs/test_architecture.py",
 }
 """Pages and sections that another test follows to the letter, command by command."""
 DRAWINGS = ("<records path>/\n", "000001   claimed ")
@@ -220,7 +221,7 @@ def test_settings_are_known_and_taken(block: Block, monkeypatch: pytest.MonkeyPa
             known = option in ours.get(section, {}).get("options", {}) or conf.has_option(section, option)
             assert known, f"[{section}] {option}"
         if "records_path" in parser[section]:
-            assert runtime.records_path(None, "") == parser[section]["records_path"]
+            assert object_storage.records_path(None, "") == parser[section]["records_path"]
 
 
 @of("text")

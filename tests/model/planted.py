@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import JobContext, Wanted, dispatcher, lost_responses, run_job
+from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, next_step, run_job
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
 from airflow_provider_bitdance.records import journal as journal_module
@@ -88,7 +88,7 @@ def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
         context.journal.state = replace(context.journal.state, images=images)
         return await run_job(context, wanted)
 
-    patch.setattr(world, "advance", advance_anew)
+    patch.setattr(world, "run_job", advance_anew)
 
 
 def the_receipt_is_written_before_the_file(patch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def the_receipt_is_written_before_the_file(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(Receipts, "write", write_early)
         return await run_job(replace(context, images=late), wanted)
 
-    patch.setattr(world, "advance", advance_with_late_files)
+    patch.setattr(world, "run_job", advance_with_late_files)
 
 
 class _LateFiles:
@@ -167,7 +167,7 @@ def a_reader_leaves_out_what_the_last_entry_says(patch: pytest.MonkeyPatch) -> N
 
 
 def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatcher, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
+    patch.setattr(next_step, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
 
 
 SILENT = "charges are silent"

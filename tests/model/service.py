@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message
 from airflow_provider_bitdance.local.app import create_app
 from airflow_provider_bitdance.local.options import Options
 from airflow_provider_bitdance.local.service import Service
-from airflow_provider_bitdance.local.webhooks import Webhooks
 from tests.unit.support import API_KEY, API_URL
 
 LATENCY = "60%:1-8,30%:20-60,10%:650-660"
@@ -29,11 +28,7 @@ def service_with(*, echo: bool) -> tuple[Service, ASGIApp]:
     service = Service(
         Options(api_key=API_KEY, latency=LATENCY, echo_inputs=echo, pictures="fast", balance_usd=1e6)
     )
-
-    def no_webhook(_: object) -> Any:
-        raise AssertionError("nobody asked for a webhook")
-
-    return service, create_app(service, Webhooks(service, no_webhook), base_url=API_URL)
+    return service, create_app(service, base_url=API_URL)
 
 
 class InProcess(httpx.AsyncBaseTransport):

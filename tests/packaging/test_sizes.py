@@ -22,12 +22,7 @@ ALLOWED_FOR_NOW = {
     "_buy_all": "engine: 13 branches",
     "_claim": "engine: 13 branches",
     "_keep": "engine: 42 lines",
-    "add": "local: 51 lines",
-    "add_to": "local: 44 lines",
     "contact_sheet": "engine: 41 lines",
-    "fold": "journal: 15 branches",
-    "main": "local: 44 lines",
-    "spoiled": "local: 13 branches",
 }
 """Functions, by name, that are above a limit still. To be empty in the end."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef

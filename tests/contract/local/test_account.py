@@ -1,4 +1,4 @@
-"""Prices, credit, the bill, the books."""
+"""Prices, credit, the bill, the billing records."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ def test_the_bill_adds_up(caller: Caller) -> None:
     caller.local.add_fault(on="submit", kind="never_finish", match="endless")
     for prompt in ("good", "good", "bad", "endless"):
         caller.submit(prompt)
-    seen = {"refused": 0, "peak_in_flight": 4, "peak_per_minute": 4}
     assert caller.http.get("/admin/bill").json() == {
         **{"submitted": 4, "billed": 4, "refunded": 0, "completed": 0, "failed": 0, "in_flight": 4},
-        **{"cost_usd": 0.04, "balance_usd": 99.96, **seen},
+        **{"cost_usd": 0.04, "balance_usd": 99.96, "refused": 0},
     }
     caller.clock.move(1_000)
     assert caller.http.get("/admin/bill").json() == {
         **{"submitted": 4, "billed": 3, "refunded": 1, "completed": 2, "failed": 1, "in_flight": 1},
-        **{"cost_usd": 0.03, "balance_usd": 99.97, **seen},
+        **{"cost_usd": 0.03, "balance_usd": 99.97, "refused": 0},
     }
     assert caller.http.get("/api/v3/balance").json()["data"] == {"balance": 99.97}
 
@@ -48,13 +47,6 @@ def test_without_credit_a_submit_is_refused_as_a_400_that_names_credits(clock: C
         assert caller.local.bill().balance_usd == 0
 
 
-def test_the_legacy_price_is_the_same_in_its_older_form(caller: Caller) -> None:
-    answer = caller.http.post("/api/v3/model/pricing", json={"model_id": MODEL, "inputs": {}})
-    assert answer.json()["data"] == {"model_id": MODEL, "unit_price": 0.01, "currency": "USD"}
-    assert caller.http.post("/api/v3/model/pricing", json={"model_id": "none"}).status_code == 404
-    assert caller.http.post("/api/v3/model/pricing", json={}).status_code == 400
-
-
 def test_billing_records_tell_charges_and_refunds_by_prediction(caller: Caller) -> None:
     caller.local.add_fault(on="submit", kind="failed", match="bad")
     good, bad = caller.submit("good"), caller.submit("bad")
@@ -65,37 +57,15 @@ def test_billing_records_tell_charges_and_refunds_by_prediction(caller: Caller) 
     assert found["items"][0]["order"] == found["items"][1]["order"] != found["items"][2]["order"]
     assert found["items"][0]["prediction"]["status"] == "failed"
     assert (found["page"], found["has_more"]) == (1, False)
+    assert len({item["uuid"] for item in found["items"]}) == 3
     first = caller.http.post("/api/v3/billings/search", json={"page": 1, "page_size": 1}).json()["data"]
-    assert (first["has_more"], first["items"]) == (True, found["items"][:1])
-
-
-def test_usage_adds_up_by_model_and_by_day(caller: Caller) -> None:
-    caller.submit()
-    caller.clock.move(24 * 3600)
-    caller.submit()
-    span = {"start_time": "2026-05-28T00:00:00Z", "end_time": "2026-05-30T00:00:00Z"}
-    used = caller.http.post("/api/v3/user/usage_stats", json=span).json()["data"]
-    (model,) = used["per_model_usage"]
-    assert (model["model_uuid"], model["total_cost"], model["total_count"]) == (MODEL, 0.02, 2)
-    assert [(day["date"], day["amount"], day["count"]) for day in used["daily_usage"]] == [
-        ("2026-05-28", 0.01, 1),
-        ("2026-05-29", 0.01, 1),
-    ]
-    assert used["daily_usage"][0]["models"] == [{"model_uuid": MODEL, "amount": 0.01, "count": 1}]
-    assert used["summary"] == {"total_cost": 0.02, "total_requests": 2, "success_requests": 1}
-
-
-def test_usage_of_more_than_31_days_is_refused(caller: Caller) -> None:
-    span = {"start_time": "2026-05-01T00:00:00Z", "end_time": "2026-06-02T00:00:00Z"}
-    answer = caller.http.post("/api/v3/user/usage_stats", json=span)
-    assert (answer.status_code, "31 days" in answer.json()["message"]) == (400, True)
+    assert (first["has_more"], first["items"]) == (True, found["items"][:1]), "uuids stay"
 
 
 def test_above_the_limits_a_submit_is_refused_with_429_and_free(clock: Clock) -> None:
-    with calling(Options(latency=4, max_in_flight=1, retry_after=True), clock) as caller:
+    with calling(Options(latency=4, max_in_flight=1), clock) as caller:
         caller.submit()
         answer = caller.ask()
         assert (answer.status_code, answer.json()["code"]) == (429, 429)
         assert answer.json()["message"] == "You have reached your concurrency limit"
-        assert 0 < int(answer.headers["retry-after"]) <= 60
         assert (caller.local.bill().billed, caller.local.bill().refused) == (1, 1)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -32,12 +30,10 @@ def test_help_names_every_option_path_and_fault() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--host", "0.0.0.0"),
         ("--port", "70000"),
         ("--latency", "12-1"),
         ("--latency", "nan"),
         ("--format", "gif"),
-        ("--faults", "/nonexistent"),
     ],
 )
 def test_a_bad_argument_is_refused_by_name(arguments: tuple[str, str]) -> None:
@@ -54,16 +50,15 @@ def test_a_taken_port_is_told_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps([{"on": "submit", "kind": "failed", "match": "bad"}]))
-    arguments = ("--latency", "0", "--api-key", "k", "--format", "jpeg", "--faults", str(plan))
+def test_the_command_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    arguments = ("--latency", "0", "--api-key", "k", "--format", "jpeg")
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             (url,) = re.findall(r"http://127\.0\.0\.1:\d+", line)
             with httpx.Client(base_url=url, headers={"Authorization": "Bearer k"}) as http:
+                http.post("/admin/faults", json={"on": "submit", "kind": "failed", "match": "bad"})
                 for prompt in ("good", "bad"):
                     assert http.post(SUBMIT, json={"prompt": prompt}).status_code == 200
                 bill = http.get("/admin/bill").json()

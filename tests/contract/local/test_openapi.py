@@ -17,28 +17,24 @@ from airflow_provider_bitdance.local.catalogue import MODELS
 from tests.contract.local.caller import SUBMIT, get
 
 # Some data that fits its schema is refused all the same, for JSON Schema has no words for it: the sides of a
-# size, the host of a webhook, a span of time, a key of a rule that only some points have.
-MAY_REFUSE = {"/admin/faults", "/api/v3/user/usage_stats", *(f"/api/v3/{model}" for model in MODELS)}
+# size, a key of a rule that only some points have.
+MAY_REFUSE = {"/admin/faults", *(f"/api/v3/{model}" for model in MODELS)}
 
 PATHS = {
     "/outputs/{prediction_id}/{name}": {"get"},
     "/admin/bill": {"get"},
     "/admin/predictions": {"get"},
     "/admin/requests": {"get"},
-    "/admin/webhooks": {"get"},
-    "/admin/faults": {"get", "post", "delete"},
+    "/admin/faults": {"post"},
     "/admin/reset": {"post"},
     "/api/v3/predictions/{prediction_id}/result": {"get"},
     "/api/v3/predictions/{prediction_id}": {"get", "delete"},
     "/api/v3/predictions": {"post"},
     "/api/v3/predictions/delete": {"post"},
     "/api/v3/balance": {"get"},
-    "/api/v3/webhook/secret": {"get"},
     "/api/v3/billings/search": {"post"},
-    "/api/v3/user/usage_stats": {"post"},
     "/api/v3/models": {"get"},
     "/api/v3/model/price": {"post"},
-    "/api/v3/model/pricing": {"post"},
     **{f"/api/v3/{model}": {"post"} for model in MODELS},
 }
 
@@ -119,7 +115,7 @@ def test_the_service_keeps_to_its_description_of_predictions_that_exist(
     assert ask("GET", "/api/v3/predictions/{prediction_id}/result", path_parameters=one).status_code == 200
     picture = ask("GET", "/outputs/{prediction_id}/{name}", path_parameters={**one, "name": "1.png"})
     assert picture.status_code == (200 if has_picture else 404)
-    for path in ("/admin/predictions", "/admin/requests", "/admin/faults"):
+    for path in ("/admin/predictions", "/admin/requests"):
         assert ask("GET", path).json() != []
     for path in ("/api/v3/predictions", "/api/v3/billings/search"):
         assert ask("POST", path, body={"page": 1, "page_size": 1}).json()["data"]["items"] != []

@@ -26,6 +26,7 @@ from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, 
 from airflow_provider_bitdance.records import Intended, Journal, Status, Stored, Submitted
 from airflow_provider_bitdance.records.events import Claimed
 from airflow_provider_bitdance.records.receipts import Receipts
+from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.wavespeed import client as api_client
 
 Hook = Callable[..., None]
@@ -126,6 +127,16 @@ class Killer:
 
         transport.handle_async_request = handle
 
+    def on_all_submitted(self) -> None:
+        """Kill after the entry with which every image of a batch is bought."""
+
+        def look(journal: Journal, *_: Any) -> None:
+            images = journal.state.images.values()
+            if images and all(image.prediction_id for image in images):
+                self.kill()
+
+        wrap(Journal, "_append", after=look)
+
     def in_download(self) -> None:
         original = api_client.AsyncClient.download
         killer = self
@@ -174,6 +185,7 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
     "receipt written, not settled": lambda killer: killer.on_entry(
         lambda kinds: Stored in kinds, written=False
     ),
+    "all submitted": Killer.on_all_submitted,
     **{f"{share} % stored": partial(Killer.on_share_stored, percent=share) for share in (10, 50, 90)},
 }
 """Points within the package. "event received" and "settled, XCom not pushed" are `Mortal`'s own."""
@@ -183,11 +195,13 @@ class Mortal:
     """An operator whose connection, deferral and death are the Dag run's."""
 
     defer_timeout = 0.0
+    reads = 0
 
     def execute(self, context: Context) -> Any:
         killer = self._prepare(context)
         result = super().execute(context)
         killer.at("settled, XCom not pushed")
+        self._write_reads(context)
         return result
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -203,12 +217,32 @@ class Mortal:
             options["timeout"] = timedelta(seconds=self.defer_timeout)
         super().defer(**options)
 
+    def _count_reads(self) -> None:
+        """Count the files that this process reads, whoever asks for them."""
+        original = LocalFolder.read
+        self.reads = 0
+
+        def read(folder: LocalFolder, name: str) -> bytes | None:
+            data = original(folder, name)
+            self.reads += data is not None
+            return data
+
+        LocalFolder.read = read  # type: ignore[method-assign]
+
+    def _write_reads(self, context: Context) -> None:
+        markers = Path(context["params"]["markers"], context["run_id"])
+        markers.mkdir(parents=True, exist_ok=True)
+        (markers / "files read").write_text(str(self.reads))
+
     def _prepare(self, context: Context) -> Killer:
         params = context["params"]
         self.bitdance_conn_id = params["conn_id"]
         self.deferrable, self.defer_after = params["deferrable"], 0.0
         first = context["ti"].try_number == 1
         self.defer_timeout = params["defer_timeout"] if first else 0.0
+        self.timeout = params["timeout"]
+        self.max_in_flight = params["in_flight"]
+        self._count_reads()
         killer = Killer(Path(params["markers"], context["run_id"]), params["kill_at"])
         killer.lurk()
         return killer
@@ -222,9 +256,10 @@ class MortalBatch(Mortal, BitDanceBatchOperator):
     pass
 
 
-for dag_id, operator, wanted in (
-    ("mortal", MortalImage, {"prompt": "{{ params.prompts[0] }}"}),
-    ("mortal_batch", MortalBatch, {"items": "{{ params.prompts }}", "max_in_flight": IN_FLIGHT}),
+for dag_id, operator, wanted, retries in (
+    ("mortal", MortalImage, {"prompt": "{{ params.prompts[0] }}"}, 3),
+    ("mortal_batch", MortalBatch, {"items": "{{ params.prompts }}"}, 3),
+    ("mortal_batch_once", MortalBatch, {"items": "{{ params.prompts }}"}, 0),
 ):
     with DAG(
         dag_id,
@@ -235,10 +270,12 @@ for dag_id, operator, wanted in (
             "conn_id": Param("bitdance_default"),
             "deferrable": Param(False),
             "defer_timeout": Param(0),
+            "timeout": Param(600),
+            "in_flight": Param(IN_FLIGHT),
             "kill_at": Param([]),
             "markers": Param("/nowhere"),
         },
-        default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
+        default_args={"retries": retries, "retry_delay": timedelta(seconds=1)},
         render_template_as_native_obj=True,  # a list stays one
         max_active_runs=64,
         max_active_tasks=64,

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
-from airflow_provider_bitdance.engine.dispatcher import MAX_UNANSWERED
+from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     ModerationError,
@@ -23,6 +23,7 @@ from airflow_provider_bitdance.exceptions import (
     RequestRefusedError,
     TaskKilledError,
 )
+from airflow_provider_bitdance.polling.latency import TELLING
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import World, a_job, a_wanted, envelope, refusal, run
 
@@ -448,7 +449,7 @@ def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest
     world.api.on_look = [httpx.ConnectError("Connection refused") for _ in range(9)]
     with caplog.at_level(logging.INFO), pytest.raises(PredictionTimeoutError) as late:
         run(run_job(world.context(timeout=20.0), [a_wanted()]))
-    assert "; the last look failed: No connection to the API for GET" in str(late.value)
+    assert "; the last poll failed: No connection to the API for GET" in str(late.value)
     assert caplog.text.count("It cannot be asked whether images are ready") == 1
 
 
@@ -465,12 +466,12 @@ def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.Log
 def test_what_failed_last_is_what_the_error_names(world: World) -> None:
     world.api.latency = 9999
     world.api.on_look = [httpx.ConnectError("reset"), *[refusal(429)] * 9]
-    with pytest.raises(PredictionTimeoutError, match=r"the last look failed: .* was answered with 429"):
+    with pytest.raises(PredictionTimeoutError, match=r"the last poll failed: .* was answered with 429"):
         run(run_job(world.context(timeout=20.0), [a_wanted()]))
 
 
 def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.api.on_look = [refusal(503), refusal(503), refusal(503)]
+    world.api.on_look = [refusal(503) for _ in range(TELLING)]
     with caplog.at_level(logging.INFO):
         go(world, 1)
     assert caplog.text.count("It cannot be asked whether images are ready") == 1

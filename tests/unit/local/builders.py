@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from airflow_provider_bitdance.local import faults
 from airflow_provider_bitdance.local.catalogue import MODELS
+from airflow_provider_bitdance.local.options import Options
 from airflow_provider_bitdance.local.prediction import Prediction
-from airflow_provider_bitdance.local.service import Options, Service
+from airflow_provider_bitdance.local.service import Service
 
 BITDANCE = "wavespeed-ai/bitdance-14b/text-to-image"
 FLUX = "wavespeed-ai/flux-dev"
@@ -20,12 +21,10 @@ class Account:
         self.now = now
         self.service = Service(options or Options(), clock=lambda: self.now)
 
-    def submit(
-        self, prompt: str = "a lighthouse", model: str = BITDANCE, webhook: str | None = None
-    ) -> Prediction:
+    def submit(self, prompt: str = "a lighthouse", model: str = BITDANCE) -> Prediction:
         inputs = MODELS[model].inputs.model_validate({"prompt": prompt})
-        shape = self.service.faults.shape(prompt)
-        return self.service.submit(model, inputs, shape, webhook=webhook)
+        fault = self.service.faults.for_prediction(prompt)
+        return self.service.submit(model, inputs, fault)
 
     def move(self, seconds: float) -> None:
         self.now += seconds

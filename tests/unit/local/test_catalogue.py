@@ -50,7 +50,7 @@ def test_inputs_tell_size_and_seed_whatever_the_model_calls_them(
     inputs = checked(MODELS[model].inputs, {"prompt": "a lighthouse", **asked})
     assert (inputs.prompt, inputs.size, inputs.seed) == ("a lighthouse", size, seed)
     assert not isinstance(inputs, OptimizerInputs)
-    assert (inputs.width, inputs.height) == sides
+    assert inputs.sides() == sides
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from airflow_provider_bitdance.local.limits import (
     Gate,
     Limits,
     Tier,
-    TierTable,
     of,
     window_end,
 )
@@ -23,36 +22,31 @@ from airflow_provider_bitdance.local.options import Options
 
 
 @pytest.mark.parametrize(
-    ("tier", "table", "per_minute", "in_flight"),
+    ("tier", "per_minute", "in_flight"),
     [
-        (None, "newer", None, None),
-        ("bronze", "newer", 2, 2),
-        ("silver", "newer", 500, 300),
-        ("gold", "newer", 3000, 3000),
-        ("ultra", "newer", 5000, 10_000),
-        ("bronze", "older", 10, 3),
-        ("silver", "older", 500, 100),
-        ("gold", "older", 3000, 2000),
-        ("ultra", "older", 5000, 5000),
+        (None, None, None),
+        ("bronze", 2, 2),
+        ("silver", 500, 300),
+        ("gold", 3000, 3000),
+        ("ultra", 5000, 10_000),
     ],
 )
 def test_a_tier_has_the_published_limits(
-    tier: Tier | None, table: TierTable, per_minute: int | None, in_flight: int | None
+    tier: Tier | None, per_minute: int | None, in_flight: int | None
 ) -> None:
-    assert Options(tier=tier, tier_table=table).limits() == Limits(per_minute, in_flight)
+    assert Options(tier=tier).limits() == Limits(per_minute, in_flight)
 
 
 def test_numbers_go_before_those_of_the_tier() -> None:
-    assert of("bronze", "older", per_minute=7) == Limits(7, 3)
-    assert of("bronze", "older", in_flight=1) == Limits(10, 1)
-    assert of(None, "newer", per_minute=4, in_flight=5) == Limits(4, 5)
+    assert of("bronze", per_minute=7) == Limits(7, 2)
+    assert of("bronze", in_flight=1) == Limits(2, 1)
+    assert of(None, per_minute=4, in_flight=5) == Limits(4, 5)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"tier": "platinum"},
-        {"tier": "gold", "tier_table": "newest"},
         {"requests_per_minute": 0},
         {"max_in_flight": -1},
     ],
@@ -88,8 +82,6 @@ def test_without_limits_all_start_at_once() -> None:
         assert gate.exceeded(5.0) is None
         assert gate.first_start(5.0) == 5.0
         gate.take(5.0, math.inf)
-    gate.look(5.0)
-    assert (gate.peak_in_flight, gate.peak_per_minute) == (1_000, 1_000)
 
 
 def test_behind_a_task_that_never_ends_the_queue_waits_for_ever() -> None:
@@ -98,19 +90,6 @@ def test_behind_a_task_that_never_ends_the_queue_waits_for_ever() -> None:
     assert gate.first_start(1.0) == math.inf
     gate.take(math.inf, math.inf)
     assert gate.first_start(2.0) == math.inf
-    gate.look(1e12)
-    assert gate.peak_in_flight == 1
-
-
-def test_peaks_count_tasks_when_they_start_and_not_when_they_queue() -> None:
-    gate = Gate(Limits(in_flight=1))
-    for _ in range(3):
-        start = gate.first_start(0.0)
-        gate.take(start, start + 10)
-    gate.look(5.0)
-    assert (gate.peak_in_flight, gate.peak_per_minute) == (1, 1)
-    gate.look(20.0)
-    assert (gate.peak_in_flight, gate.peak_per_minute) == (1, 3)
 
 
 # Whole and half seconds make ties, which are the hard cases.
@@ -176,24 +155,3 @@ def test_refusing_keeps_both_limits_and_refuses_nothing_else(
         if admitted:
             gate.take(now, now + takes)
             taken.append((now, now, now + takes))
-
-
-@given(SOME_LIMITS, ARRIVALS)
-def test_the_peaks_are_the_highest_counts_there_were(
-    limits: Limits, arrivals: list[tuple[float, float]]
-) -> None:
-    gate, now, queued = Gate(limits), 1_000.0, []
-    for after, takes in arrivals:
-        now += after
-        start = gate.first_start(now)
-        # A task of no length holds its slot at the moment of its start.
-        end = start + max(takes, 0.001)
-        gate.take(start, end)
-        queued.append((start, end))
-    gate.look(math.inf)
-    assert gate.peak_in_flight == max(
-        sum(start <= at < end for start, end in queued[: number + 1]) for number, (at, _) in enumerate(queued)
-    )
-    assert gate.peak_per_minute == max(
-        sum(start // WINDOW == at // WINDOW for start, _ in queued) for at, _ in queued
-    )

@@ -1,4 +1,4 @@
-"""The service's state without HTTP: money, limits, formats, webhooks. The clock is moved by hand."""
+"""The service's state without HTTP: money, limits, formats. The clock is moved by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import pytest
 
 from airflow_provider_bitdance.local.inputs import Refused
-from airflow_provider_bitdance.local.service import Options
+from airflow_provider_bitdance.local.options import Options
 from tests.unit.local.builders import BITDANCE, FLUX, FULL_MINUTE, Account
 
 
@@ -29,23 +29,23 @@ def test_a_refusal_by_the_limits_charges_nothing_and_is_counted() -> None:
     account.submit()
     refusal = _refusal(account)
     assert (refusal.status, refusal.message) == (429, "You have reached your concurrency limit")
-    assert refusal.retry_after is None
     assert _counts(account, "submitted", "refused", "balance_usd") == (2, 1, 99.98)
     account.move(10)
     account.submit()
-    assert _counts(account, "submitted", "refused", "peak_in_flight") == (3, 1, 2)
+    assert _counts(account, "submitted", "refused") == (3, 1)
 
 
-def test_a_refusal_by_the_rate_may_say_when_the_minute_ends() -> None:
-    account = Account(Options(requests_per_minute=3, retry_after=True), now=FULL_MINUTE + 12.5)
+def test_a_refusal_by_the_rate_holds_until_the_minute_ends() -> None:
+    account = Account(Options(requests_per_minute=3), now=FULL_MINUTE + 12.5)
     for _ in range(3):
         account.submit()
     refusal = _refusal(account)
     assert (refusal.status, refusal.message) == (429, "You have reached your rate limit")
-    assert refusal.retry_after == 48
-    account.move(refusal.retry_after)
+    account.move(47.4)
+    assert _refusal(account).status == 429
+    account.move(0.1)
     account.submit()
-    assert _counts(account, "submitted", "refused", "peak_per_minute") == (4, 1, 3)
+    assert _counts(account, "submitted", "refused") == (4, 2)
 
 
 def test_a_refusal_for_want_of_credit_takes_no_slot() -> None:
@@ -59,7 +59,7 @@ def test_a_queued_task_is_charged_at_once_and_waits_as_created() -> None:
     tasks = [account.submit(f"prompt {number}") for number in range(4)]
     assert [task.admitted_at - FULL_MINUTE for task in tasks] == [0, 0, 60, 60]
     assert [task.due_at - FULL_MINUTE for task in tasks] == [10, 10, 70, 70]
-    assert _counts(account, "cost_usd", "in_flight", "peak_in_flight") == (0.04, 4, 2)
+    assert _counts(account, "cost_usd", "in_flight") == (0.04, 4)
     seen = []
     for seconds in (0, 1, 9, 49.9, 0.2, 1, 8.9):
         account.move(seconds)
@@ -85,18 +85,17 @@ def test_the_tier_is_of_no_account_by_default() -> None:
     account = Account(Options(latency=10))
     for _ in range(50):
         account.submit()
-    assert _counts(account, "refused", "peak_in_flight", "peak_per_minute") == (0, 50, 50)
+    assert _counts(account, "refused", "in_flight") == (0, 50)
 
 
-@pytest.mark.parametrize("refund_after", [0.0, 600.0])
-def test_a_failure_is_refunded_when_it_is_due(refund_after: float) -> None:
-    account = Account(Options(latency=5, refund_after=refund_after))
+def test_a_failure_is_refunded_when_it_is_due() -> None:
+    account = Account(Options(latency=5))
     account.rule(on="submit", kind="failed", match="bad")
     account.submit("good")
     account.submit("bad")
     names = ("billed", "refunded", "completed", "failed", "cost_usd", "balance_usd")
     assert _counts(account, *names) == (2, 0, 0, 0, 0.02, 99.98)
-    account.move(5 + refund_after - 0.1)
+    account.move(4.9)
     assert _counts(account, "billed", "refunded") == (2, 0)
     account.move(0.1)
     assert _counts(account, *names) == (1, 1, 1, 1, 0.01, 99.99)
@@ -132,28 +131,6 @@ def test_fast_pictures_are_png_only() -> None:
         Options(pictures="fast", picture_format="jpeg")
 
 
-def test_each_webhook_is_handed_out_once_when_its_task_ended() -> None:
-    account = Account(Options(latency=5))
-    account.rule(on="submit", kind="failed", match="bad")
-    account.rule(on="submit", kind="never_finish", match="endless")
-    url = "http://127.0.0.1:9/hook"
-    good, bad, deleted = (account.submit(prompt, webhook=url) for prompt in ("good", "bad", "deleted"))
-    account.submit("endless", webhook=url)
-    account.submit("no webhook")
-    account.service.delete([deleted.id])
-    assert account.service.webhooks_due(account.now) == []
-    account.move(5)
-    assert account.service.webhooks_due(account.now) == [good, bad]
-    account.move(1e6)
-    assert account.service.webhooks_due(account.now) == []
-
-
-def test_the_webhook_secret_is_that_of_the_key() -> None:
-    secrets = [Account(Options(api_key=key)).service.webhook_secret for key in ("a", "a", "b")]
-    assert secrets[0] == secrets[1] != secrets[2]
-    assert all(len(secret) == 38 and secret.startswith("whsec_") for secret in secrets)
-
-
 def test_a_reset_forgets_limits_money_and_rules() -> None:
     account = Account(Options(max_in_flight=1, latency=10, balance_usd=0.01))
     account.rule(on="submit", kind="never_finish")
@@ -161,5 +138,5 @@ def test_a_reset_forgets_limits_money_and_rules() -> None:
     assert _refusal(account).status == 429
     account.service.reset()
     account.submit()
-    assert _counts(account, "submitted", "refused", "peak_in_flight") == (1, 0, 1)
+    assert _counts(account, "submitted", "refused") == (1, 0)
     assert account.service.faults.all() == []

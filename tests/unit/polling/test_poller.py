@@ -1,7 +1,9 @@
-"""Looking at predictions until they end."""
+"""Polling predictions until they end."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 from collections.abc import Callable
 
@@ -44,11 +46,11 @@ def watching(
     """Watch from now on for so many seconds; without ``pending``, one prediction that is made now."""
     if pending is None:
         pending = {api.create({}).id: api.clock.now}
-    schedule = PollPolicy(**poll)  # type: ignore[arg-type]
+    policy = PollPolicy(**poll)  # type: ignore[arg-type]
     until = api.clock.now + seconds
 
     async def wait() -> dict[str, Prediction]:
-        poller = Poller(api.client(), schedule=schedule, clock=api.clock)
+        poller = Poller(api.client(), policy=policy, clock=api.clock)
         return await wait_for(poller, pending, until=until)
 
     return run(wait())
@@ -173,15 +175,15 @@ def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
 ) -> None:
     async def scene() -> dict[str, Prediction]:
         poller = Poller(api.client(), clock=clock)
-        first = poller.watch(is_single=True)
+        first = poller.subscribe(is_single=True)
 
         def too_late(_: httpx.Request) -> httpx.Response:
-            first.close()
+            poller.close(first)
             return refusal(404)
 
         api.on_look = [too_late, refusal(404)]
         made = api.create({})
-        first.add(made.id, clock.now - 61)
+        poller.add(first, made.id, clock.now - 61)
         await clock.sleep(5)
         return await wait_for(poller, {made.id: clock.now - 66}, until=clock.now + 60)
 
@@ -193,13 +195,13 @@ def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAP
     async def scene() -> dict[str, Prediction]:
         poller = Poller(api.client(), clock=clock)
         api.on_look = [refusal(429, Retry_After="86400")]
-        first = poller.watch()
-        first.add(api.create({}).id, clock.now)
+        first = poller.subscribe()
+        poller.add(first, api.create({}).id, clock.now)
         await clock.sleep(65)
         try:
             return await wait_for(poller, {api.create({}).id: clock.now}, until=clock.now + 120)
         finally:
-            first.close()
+            poller.close(first)
 
     assert len(run(scene())) == 1
     assert clock.now < START + 180
@@ -270,3 +272,79 @@ def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
 def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:
     assert watching(api, {}) == {}
     assert api.looks == []
+
+
+def test_no_more_than_sixteen_polls_are_under_way_even_at_the_deadline(
+    api: FakeAPI, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.latency = 9999
+    client = api.client()
+    answer, under_way, most = client.get_prediction, 0, 0
+
+    async def counted(prediction_id: str) -> Prediction:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await clock.sleep(0.01)
+        try:
+            return await answer(prediction_id)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(client, "get_prediction", counted)
+    pending = {api.create({}).id: clock.now for _ in range(60)}
+    clock.now += 100
+
+    assert run(wait_for(Poller(client, clock=clock), pending, until=clock.now + 3)) == {}
+    assert most == 16
+
+
+def test_at_the_deadline_everything_is_polled_whatever_the_others_show(
+    api: FakeAPI, clock: FakeClock
+) -> None:
+    pending = {api.create({}).id: clock.now for _ in range(40)}
+    for made in api.made.values():
+        made.created += 3
+    assert len(watching(api, pending, seconds=6.5)) == 40
+
+
+def test_one_prediction_is_polled_once_for_all_that_wait_for_it(api: FakeAPI, clock: FakeClock) -> None:
+    made = api.create({})
+
+    async def both() -> list[dict[str, Prediction]]:
+        poller = Poller(api.client(), clock=clock)
+        waits = (wait_for(poller, {made.id: START}, until=START + 60) for _ in range(2))
+        return await asyncio.gather(*waits)
+
+    first, second = run(both())
+    assert first[made.id] is second[made.id]
+    assert look_ages(api) == [2, 3]
+
+
+def test_outages_one_after_another_are_told_once_a_minute(
+    api: FakeAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.latency = 20
+    pending = {api.create({}).id: START for _ in range(20)}
+    alive = envelope({"id": "pred-1", "status": "processing"})
+    api.on_look = [*(refusal(503) for _ in range(4)), alive] * 5
+    with caplog.at_level(logging.INFO):
+        assert len(watching(api, pending)) == 20
+    assert api.on_look == []
+    assert api.clock.now < START + 60
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("cannot be asked" in line for line in told) == 1
+    assert sum("answers again" in line for line in told) == 1
+
+
+def test_an_unexpected_error_reaches_whoever_waits(
+    api: FakeAPI, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = api.client()
+
+    async def broken(_: str) -> Prediction:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(client, "get_prediction", broken)
+    with pytest.raises(RuntimeError, match="nobody thought"):
+        run(wait_for(Poller(client, clock=clock), {"pred-1": START}, until=START + 60))

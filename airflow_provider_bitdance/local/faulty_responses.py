@@ -1,7 +1,7 @@
-"""Spoiled answers: what a :class:`~.faults.Spoiler` does on the wire.
+"""Faulty responses: what a :class:`~.faults.ResponseFault` does on the wire.
 
 Some of them break HTTP itself, so they need the connection. ``server.py`` puts its transport into the
-request's state under ``transport``, and into ``stopping`` an event that ends long answers when the service
+request's state under ``transport``, and into ``stopping`` an event that ends long responses when the service
 stops.
 """
 
@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_bitdance.local import faults
-from airflow_provider_bitdance.local.wire import error
+from airflow_provider_bitdance.local.responses import error
 
 PAGE: Final = b"<!doctype html><html><head><title>Bad gateway</title></head><body>nginx</body></html>"
 DRIP_SECONDS: Final = 0.05
@@ -39,11 +39,11 @@ MESSAGES: Final = {
 }
 
 
-def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
-    """Make the spoiled answer.
+def faulty(rule: faults.ResponseFault, whole: Callable[[], Response]) -> Response:
+    """Make the faulty response.
 
     :param rule: what goes wrong.
-    :param whole: makes the right answer; called only where some of it is used.
+    :param whole: makes the right response; called only where some of it is used.
     """
     match rule:
         case faults.Status():
@@ -60,7 +60,32 @@ def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
             return JSONResponse({"code": rule.code, "message": rule.message, "data": None})
         case faults.NotFound():
             return error(404, "Prediction not found")
-        case faults.TruncatedJson() | faults.NotWhole():
+        case faults.TruncatedJson():
+            return _half(whole())
+        case faults.NoId() | faults.UnknownStatus() | faults.NullOutputs():
+            return JSONResponse(_altered(rule, json.loads(bytes(whole().body))))
+        case _:
+            return _faulty_file(rule, whole)
+
+
+def _altered(
+    rule: faults.NoId | faults.UnknownStatus | faults.NullOutputs, response: dict[str, dict[str, object]]
+) -> dict[str, object]:
+    """Change the data of a right response."""
+    data = response["data"]
+    match rule:
+        case faults.NoId():
+            data = {key: value for key, value in data.items() if key not in ("id", "urls")}
+        case faults.UnknownStatus():
+            data = {**data, "status": rule.status, "outputs": []}
+        case faults.NullOutputs():
+            data = {**data, "outputs": None}
+    return {**response, "data": data}
+
+
+def _faulty_file(rule: faults.ResponseFault, whole: Callable[[], Response]) -> Response:
+    match rule:
+        case faults.NotWhole():
             return _half(whole())
         case faults.Truncated():
             return _Truncated(whole())
@@ -71,22 +96,7 @@ def spoiled(rule: faults.Spoiler, whole: Callable[[], Response]) -> Response:
         case faults.Bomb():
             return Response(bomb(), media_type="image/png")
         case _:
-            return JSONResponse(altered(rule, json.loads(bytes(whole().body))))
-
-
-def altered(rule: faults.Spoiler, answer: dict[str, dict[str, object]]) -> dict[str, object]:
-    """Change the data of a right answer."""
-    data = answer["data"]
-    match rule:
-        case faults.NoId():
-            data = {key: value for key, value in data.items() if key not in ("id", "urls")}
-        case faults.UnknownStatus():
-            data = {**data, "status": rule.status, "outputs": []}
-        case faults.NullOutputs():
-            data = {**data, "outputs": None}
-        case _:
             raise NotImplementedError(rule.kind)
-    return {**answer, "data": data}
 
 
 def bomb() -> bytes:
@@ -101,14 +111,14 @@ def bomb() -> bytes:
 
 def _status(rule: faults.Status) -> Response:
     if rule.body == "html":
-        answer = Response(PAGE, rule.status, media_type="text/html")
+        response = Response(PAGE, rule.status, media_type="text/html")
     elif rule.body == "empty":
-        answer = Response(status_code=rule.status)
+        response = Response(status_code=rule.status)
     else:
-        answer = error(rule.status, rule.message or MESSAGES.get(rule.status, "Error"))
+        response = error(rule.status, rule.message or MESSAGES.get(rule.status, "Error"))
     if rule.retry_after is not None:
-        answer.headers["retry-after"] = str(rule.retry_after)
-    return answer
+        response.headers["retry-after"] = str(rule.retry_after)
+    return response
 
 
 def _half(whole: Response) -> Response:
@@ -146,7 +156,7 @@ class _Truncated(Response):
 
 
 class _Delayed(Response):
-    """Sends the right answer late."""
+    """Sends the right response late."""
 
     def __init__(self, seconds: float, whole: Callable[[], Response]) -> None:
         super().__init__()
@@ -155,13 +165,13 @@ class _Delayed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if await stopped_within(self.seconds, scope):
-            # The answer that was still to come, and its charge, never come.
+            # The response that was still to come, and its charge, never come.
             return await _abort(scope, receive)
         await self.whole()(scope, receive, send)
 
 
 class _Dripping(Response):
-    """Sends the right answer a few bytes at a time."""
+    """Sends the right response a few bytes at a time."""
 
     def __init__(self, seconds: float, whole: Response) -> None:
         super().__init__()
@@ -220,6 +230,6 @@ async def _abort(scope: Scope, receive: Receive) -> None:
 
 
 async def _gone(receive: Receive) -> None:
-    """Wait until uvicorn knows that the connection is gone; else it would answer 500 or complain."""
+    """Wait until uvicorn knows that the connection is gone; else it would send a 500 or complain."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,6 +1,6 @@
-"""The shapes of the API's answers. ``answers.py`` fills them in, and ``openapi.py`` describes them.
+"""The API's response bodies. ``responses.py`` fills them in, and ``openapi.py`` describes them.
 
-They are WaveSpeed's, as its documentation and its official clients show them. A key that only some answers
+They are WaveSpeed's, as its documentation and its official clients show them. A key that only some responses
 carry is ``NotRequired``.
 """
 
@@ -16,7 +16,7 @@ Inputs = dict[str, object]
 
 
 class Envelope(TypedDict, Generic[AnyData]):
-    """What every API answer is wrapped in."""
+    """What every API response is wrapped in."""
 
     code: int
     message: str
@@ -60,22 +60,6 @@ class Prediction(TypedDict):
     input: NotRequired[Inputs]
 
 
-class WebhookBody(TypedDict):
-    """What a webhook brings: a prediction that ended, without an envelope."""
-
-    id: str
-    model: str
-    input: Inputs
-    outputs: NotRequired[list[str]]
-    urls: Urls
-    has_nsfw_contents: list[bool]
-    status: Literal["completed", "failed"]
-    created_at: str
-    error: str
-    executionTime: int
-    timings: Timings
-
-
 class History(TypedDict):
     """A page of predictions."""
 
@@ -109,20 +93,6 @@ class Price(TypedDict):
     price: float
     discounted_price: float
     currency: str
-
-
-class LegacyPrice(TypedDict):
-    """A quote in its older form."""
-
-    model_id: str
-    unit_price: float
-    currency: str
-
-
-class Secret(TypedDict):
-    """The secret that webhooks are signed with."""
-
-    secret: str
 
 
 # The key that says in which order a form shows the fields is no Python name.
@@ -195,50 +165,6 @@ class Billings(TypedDict):
     items: list[Billing]
 
 
-class ModelUsage(TypedDict):
-    """What one model cost, in USD."""
-
-    model_uuid: str
-    model_type: str
-    unit_price: float
-    total_cost: float
-    total_count: int
-    last_used_date: str
-
-
-class DailyModelUsage(TypedDict):
-    """What one model cost on one day, in USD."""
-
-    model_uuid: str
-    amount: float
-    count: int
-
-
-class DailyUsage(TypedDict):
-    """What one day cost, in USD."""
-
-    date: str
-    amount: float
-    count: int
-    models: list[DailyModelUsage]
-
-
-class UsageSummary(TypedDict):
-    """What a span cost, in USD."""
-
-    total_cost: float
-    total_requests: int
-    success_requests: int
-
-
-class Usage(TypedDict):
-    """What was used in a span."""
-
-    per_model_usage: list[ModelUsage]
-    daily_usage: list[DailyUsage]
-    summary: UsageSummary
-
-
 class AdminPrediction(TypedDict):
     """A prediction with what the API keeps to itself."""
 
@@ -251,18 +177,3 @@ class AdminPrediction(TypedDict):
     status: str
     created_at: str
     completed_at: str | None
-    downloads: int
-
-
-class AdminWebhook(TypedDict):
-    """What became of a webhook."""
-
-    id: str
-    url: str
-    status: Literal["pending", "delivered", "failed", "dropped"]
-    attempts: int
-    answer: int | str | None
-
-
-# Each kind of rule has keys of its own; ``on``, ``kind`` and the two counts are in all of them.
-AdminFault = dict[str, object]

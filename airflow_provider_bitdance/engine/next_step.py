@@ -1,0 +1,105 @@
+"""What a job does next: buy one more image, wait, give its worker back, or stop. Pure: facts to a command."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from airflow_provider_bitdance.engine.handoff import HandOver, hand_over, hand_over_at
+
+__all__ = ["MAX_UNANSWERED", "JobFacts", "NextStep", "Stop", "Submit", "WaitUntil", "next_step"]
+
+MAX_UNANSWERED = 8
+"""Submissions without a recorded response at any time: so many a kill can lose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """All that the next step depends on; moments are Unix times.
+
+    :param left: Images to be bought that no purchase has begun for.
+    :param purchases: Purchases under way.
+    :param in_flight: Predictions that have not ended.
+    :param wait: Seconds until the rate limiter admits one more; infinite where one in flight has to end.
+    :param first_end: When the oldest prediction in flight may end; ``None`` where that is not known.
+    :param last_end: The same of the newest.
+    :param idle_since: Since when nothing has moved; where nothing is left to buy, since then.
+    :param defer_after: Seconds to wait in the worker; ``None`` waits to the end.
+    :param break_even: Seconds of waiting that are worth a deferral.
+    :param is_stopped: Nothing more is bought, and what is in flight is waited for in this process.
+    :param is_over: Not even that: the job is another process's, or Airflow ends this one.
+    :param has_failed: A purchase of this process failed: the next process would begin with it, and so each
+        that follows.
+    :param held: Images that other tasks make at the same destinations.
+    :param lease_end: When the first of these tasks' leases ends; infinite without one.
+    :param next_check: When it is seen next what these tasks have stored; infinite without one.
+    """
+
+    now: float
+    left: int
+    purchases: int
+    in_flight: int
+    wait: float
+    first_end: float | None
+    last_end: float | None
+    idle_since: float
+    deadline: float
+    defer_after: float | None
+    break_even: float
+    is_stopped: bool = False
+    is_over: bool = False
+    has_failed: bool = False
+    held: int = 0
+    lease_end: float = math.inf
+    next_check: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHolders:
+    """See what other tasks have stored that this job wants, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Begin the purchase of one more image."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Wait until something moves, and no longer than to a moment; infinite where only the first counts."""
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Wait no longer: all is done, or the time is over."""
+
+
+NextStep = Submit | CheckHolders | WaitUntil | HandOver | Stop
+
+
+def next_step(facts: JobFacts) -> NextStep:
+    """Decide what a job does next."""
+    left, held = (0, 0) if facts.is_stopped else (facts.left, facts.held)
+    if facts.is_over or not (left or held or facts.purchases or facts.in_flight):
+        return Stop()
+    may_begin = left > 0 and facts.purchases < MAX_UNANSWERED
+    if may_begin and facts.wait <= 0:
+        return Submit()
+    if held and facts.now >= facts.next_check:
+        return CheckHolders()
+    can_buy_later = may_begin and facts.wait < math.inf
+    if facts.now >= facts.deadline and not facts.purchases and not can_buy_later:
+        return Stop()
+    # A job that is stopped ends in this process: one that came back would begin to buy again.
+    may_hand_over = not facts.is_stopped and not facts.purchases and facts.now < facts.deadline
+    if may_hand_over and (step := hand_over(facts)):
+        return step
+    moments = (
+        facts.deadline,
+        facts.next_check if held else math.inf,
+        facts.now + facts.wait if can_buy_later else math.inf,
+        hand_over_at(facts) if may_hand_over else math.inf,
+    )
+    return WaitUntil(min((moment for moment in moments if moment > facts.now), default=math.inf))

@@ -1,0 +1,77 @@
+"""What polled predictions tell of the others of their kind."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from airflow_provider_bitdance.polling.latency import TELLING, Latencies, Poll
+
+
+def after_polls(*polls: tuple[float, bool | None]) -> Latencies:
+    kind = Latencies()
+    kind.polls.extend(Poll(age, found_end) for age, found_end in polls)
+    return kind
+
+
+def learned(latencies: list[float]) -> float:
+    kind = Latencies()
+    for latency in latencies:
+        kind.learn(latency, growth=0.1)
+    assert kind.expected is not None
+    return kind.expected
+
+
+def test_before_the_first_end_nothing_is_expected() -> None:
+    assert Latencies().expected is None
+
+
+def test_what_is_expected_moves_to_where_a_fifth_has_ended() -> None:
+    chance = random.Random(1)
+    latencies = [chance.uniform(50, 100) for _ in range(2000)]
+    expected = learned(latencies)
+    assert 0.05 < sum(latency < expected for latency in latencies) / 2000 < 0.45
+
+
+def test_slower_and_slower_ones_are_followed() -> None:
+    assert learned([5.0] * 10 + [20.0] * 100) == pytest.approx(20, rel=0.1)
+
+
+def test_one_much_quicker_than_expected_says_that_things_have_changed() -> None:
+    assert learned([120.0] * 20 + [10.0]) == 10.0
+
+
+def test_a_few_polls_without_an_end_make_others_of_that_age_wait_for_a_gap() -> None:
+    kind = after_polls(*[(10.0, False)] * TELLING)
+    assert kind.quiet_until(10.1, width=1.0, gap=0.5) == 10.5
+    assert kind.quiet_until(10.6, width=1.0, gap=0.5) == 0.0
+
+
+def test_too_few_polls_make_nobody_wait() -> None:
+    assert after_polls(*[(10.0, False)] * (TELLING - 1)).quiet_until(10.1, width=1.0, gap=0.5) == 0.0
+
+
+def test_one_of_the_last_few_that_found_an_end_makes_nobody_wait() -> None:
+    kind = after_polls(*[(10.0, False)] * TELLING, (10.0, True))
+    assert kind.quiet_until(10.1, width=1.0, gap=0.5) == 0.0
+
+
+@pytest.mark.parametrize(("ends", "under_way"), [(1, TELLING), (2, 2 * TELLING), (TELLING, TELLING**2)])
+def test_the_more_of_the_last_few_found_an_end_the_more_are_polled_at_once(ends: int, under_way: int) -> None:
+    found = [(10.0, number < ends) for number in range(TELLING)]
+    assert after_polls(*found, *[(10.0, None)] * (under_way - 1)).quiet_until(10.1, width=1, gap=0.5) == 0.0
+    assert after_polls(*found, *[(10.0, None)] * under_way).quiet_until(10.1, width=1, gap=0.5) == 10.5
+
+
+def test_polls_under_way_count_before_anything_is_known() -> None:
+    assert after_polls(*[(10.0, None)] * TELLING).quiet_until(10.1, width=1.0, gap=0.5) == 10.5
+
+
+def test_polls_at_another_age_make_nobody_wait() -> None:
+    assert after_polls(*[(10.0, False)] * TELLING).quiet_until(12.0, width=1.0, gap=0.5) == 0.0
+
+
+def test_an_end_long_before_is_forgotten_for_the_last_few_polls() -> None:
+    kind = after_polls((10.0, True), *[(10.0, False)] * TELLING)
+    assert kind.quiet_until(10.1, width=1.0, gap=0.5) == 10.5
