@@ -81,13 +81,13 @@ DESTINATION = mutations_of(
         "a task waits for its own earlier generation",
     ),
     (
-        "if facts.is_same and facts.receipt is not None and",
-        "if facts.receipt is not None and",
-        "an image that stood there before is taken for the holder's, or in spite of regenerate",
+        'receipt.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse":',
+        "receipt.fingerprint == facts.fingerprint:",
+        'if_exists="regenerate" takes what another task has stored',
     ),
     (
-        "facts.receipt is not None and facts.receipt.fingerprint == facts.fingerprint",
-        "facts.receipt is not None",
+        "receipt is not None and receipt.fingerprint == facts.fingerprint and facts",
+        "receipt is not None and facts",
         "the picture of another request is the result",
     ),
     (

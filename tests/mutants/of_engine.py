@@ -7,7 +7,7 @@ from tests.mutants.mutations import mutations_of
 DESTINATION_LOCK = mutations_of(
     "engine/destination_lock.py",
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
-    ("self.held[image.plan.key] = command.moment", "pass", "a task forgets what it waits for"),
+    ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     ("held.number + 1 if held else 1", "1", "a destination is never taken over"),
     ("return command.adopt is None", "return True", "what was adopted is bought, too"),
     ("if taken or command.adopt is not None:", "if True:", "the slower of two tasks buys, too"),
@@ -22,8 +22,8 @@ DESTINATION_LOCK = mutations_of(
         "a task waits though the image is there",
     ),
     (
-        "if receipt is not None and not await asyncio.to_thread(self._is_intact, receipt):",
-        "if False:",
+        "receipt = receipt if context.is_intact(receipt, by_size=by_size) else None",
+        "pass",
         "an image whose file is gone is the result",
     ),
     (
@@ -36,7 +36,23 @@ DESTINATION_LOCK = mutations_of(
         "if True:",
         "a task that has moved its deadline on is stopped",
     ),
-    ("by_size=len(context.journal.state.images) > MANY", "by_size=True", "a changed file is the result"),
+    ("by_size = len(context.journal.state.images) > MANY", "by_size = True", "a changed file is the result"),
+    (
+        'if key in self._tried or context.policy.if_exists != "reuse":',
+        "if key in self._tried:",
+        'if_exists="regenerate" waits for the image of another task',
+    ),
+    (
+        "if not holder.is_stopped and context.clock.time() < state.deadline:",
+        "if True:",
+        "a task waits for one whose lease has ended",
+    ),
+    (
+        "if wanted in theirs:",
+        "if wanted[0] in {place for place, _ in theirs}:",
+        "a task waits for an image of another request",
+    ),
+    ("known=known, after=seen)", "known=known, after=seen + 1)", "another task's reservation is overlooked"),
     ("        context.check_nsfw(receipt)\n", "", "a flagged picture of another task is the result"),
     ("receipt=uri, reused=True)", "receipt=uri)", "another task's image is said to cost money here"),
     ("run_started_at=context.run_started_at,", "run_started_at=0.0,", "a cleared run is refused"),
@@ -51,7 +67,7 @@ DESTINATION_LOCK = mutations_of(
         "another task's picture is overwritten",
     ),
     (
-        "return held.number if held else 0",
+        "return reserved.get(key, 0)",
         "return 0",
         "a receipt does not say under which reservation its image was made",
     ),
