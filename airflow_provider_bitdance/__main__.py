@@ -1,6 +1,6 @@
 """The command line: ``records show``, ``records verify``, ``reconcile``. Nothing here buys.
 
-Exit codes: 0, all is well; 1, something needs a look; 2, it could not be run.
+Exit codes: 0, all is well; 1, something needs attention; 2, the command could not run.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from airflow_provider_bitdance.exceptions import BitDanceError
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
 ABOUT = """\
-Looks after the records of images that were bought: what lies there, whether it is whole, and whether it
-agrees with the account. Nothing here buys anything."""
-EXIT_CODES = "exit codes: 0 all is well, 1 something needs a look, 2 it could not be run"
+Inspects the records of the images that were bought: which there are, whether they are complete, and
+whether they agree with the account. Nothing here buys anything."""
+EXIT_CODES = "exit codes: 0 all is well, 1 something needs attention, 2 the command could not run"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a command found, for people and for programs."""
 
-    needs_a_look: bool
+    needs_attention: bool
     text: str
     as_json: dict[str, Any]
 
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, print what it found, and return its exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    # As the commands of Airflow do that read connections: without it only environment variables are asked.
+    # As the commands of Airflow do that read connections: without it Airflow reads only environment
+    # variables.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     # Airflow logs to the standard output as soon as it is imported, and that is for the result.
     with contextlib.redirect_stdout(sys.stderr):
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return NOT_RUN
     shown = json.dumps(result.as_json, indent=1, ensure_ascii=False) if given.json else result.text
     sys.stdout.write(f"{shown}\n")
-    return FINDINGS if result.needs_a_look else FINE
+    return FINDINGS if result.needs_attention else FINE
 
 
 def _show(given: argparse.Namespace) -> Result:
@@ -103,7 +104,7 @@ def _reconcile(given: argparse.Namespace) -> Result:
         include_running=given.all,
         nsfw=given.nsfw,
     )
-    return Result(report.needs_a_look, render.shown_report(report), report.as_json())
+    return Result(report.needs_attention, render.shown_report(report), report.as_json())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,32 +112,37 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m airflow_provider_bitdance", description=ABOUT, epilog=EXIT_CODES
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    records = commands.add_parser("records", help="look at the records", epilog=EXIT_CODES)
-    looks = records.add_subparsers(required=True, metavar="COMMAND")
-    show = _command(looks, "show", _show, "what each job asked, bought and stored")
+    records = commands.add_parser("records", help="inspect the records", epilog=EXIT_CODES)
+    actions = records.add_subparsers(required=True, metavar="COMMAND")
+    show = _command(actions, "show", _show, "what each job requested, bought and stored")
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
-    _command(looks, "verify", _verify, "read every stored image and compare it with its receipt")
-    check = _command(commands, "reconcile", _reconcile, "settle the records against the account")
+    _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
+    check = _command(
+        commands,
+        "reconcile",
+        _reconcile,
+        "compare the records with the account, and store what was left behind",
+    )
     check.add_argument(
-        "--dry-run", action="store_true", help="change nothing, and say what would be collected"
+        "--dry-run", action="store_true", help="change nothing; report what would be collected"
     )
     check.add_argument(
         "--all",
         action="store_true",
-        help="collect also for jobs that may still run; it stops their processes",
+        help="also collect for jobs that may still be running; stops their processes",
     )
     check.add_argument(
         "--since",
         type=_moment,
         metavar="DATE",
-        help="compare from this ISO date on, UTC (default: 7 days ago)",
+        help="start of the comparison, an ISO date in UTC (default: 7 days ago)",
     )
     check.add_argument(
         "--nsfw",
         choices=("fail", "allow"),
         default="fail",
-        help="whether flagged pictures are recorded as failed (default) or stored",
+        help="whether flagged images are recorded as failed (default) or stored",
     )
     return parser
 
@@ -152,7 +158,7 @@ def _command(
         "--records-path",
         default="",
         metavar="PATH",
-        help="where the records lie (default: the connection's, else that of the settings)",
+        help=("where the records are (default: the records path of the connection, else of the settings)"),
     )
     parser.add_argument(
         "--conn-id",

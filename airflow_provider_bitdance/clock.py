@@ -22,7 +22,7 @@ class Clock:
         await asyncio.sleep(seconds)
 
     async def wait_for(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait until something happens, but no longer than so many seconds."""
+        """Wait until something happens, but at most this many seconds."""
         waiters: set[asyncio.Future[Any]] = {asyncio.ensure_future(event.wait())}
         if seconds < math.inf:
             waiters.add(asyncio.ensure_future(self.sleep(seconds)))

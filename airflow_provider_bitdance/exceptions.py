@@ -1,4 +1,4 @@
-"""Every error of this package, and the two questions each one answers.
+"""Every error of this package, and what each one says about retries and money.
 
 *Does a retry help?* (``retry_helps``) and *may an image be paid for?* (``paid``). Operators turn an error
 that no retry can mend into ``AirflowFailException``; nothing in the package decides by message text.
@@ -7,7 +7,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
 
     BitDanceError
     ├── InputError                  no retry · not paid      also a ValueError
-    ├── APIError                                             the API answered, and said no
+    ├── APIError                                             the API responded, and refused
     │   ├── AuthenticationError     no retry · not paid      401, 403
     │   ├── InsufficientCreditError no retry · not paid      400 "Insufficient credits"
     │   ├── RequestRefusedError     no retry · not paid      400 and every other 4xx
@@ -16,27 +16,27 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   └── ServerError             retry    · possibly      5xx, redirects, unknown envelope codes
     ├── BudgetError                 no retry · not paid      more than max_cost_usd, or than the balance
     ├── UnconfirmedPurchaseError    no retry · possibly      a lost response, and on_lost_response="fail"
-    ├── TransportError                                       no usable answer arrived
+    ├── TransportError                                       no usable response arrived
     │   ├── NotSentError            retry    · not paid      no connection, so the request never left
-    │   ├── LostResponseError         retry    · possibly      sent, but the response was lost
-    │   └── GarbledResponseError      retry    · possibly      a response that is not the API's
-    ├── PredictionError                                      the prediction ended without a picture
+    │   ├── LostResponseError       retry    · possibly      sent, but the response was lost
+    │   └── GarbledResponseError    retry    · possibly      a response that is not the API's
+    ├── PredictionError                                      the prediction ended without an image
     │   ├── PredictionFailedError   retry    · refunded by WaveSpeed, so counted as not paid
     │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
     │   ├── ModerationError         no retry · possibly      content moderation
-    │   │   └── NsfwError           no retry · paid          the picture itself is flagged
+    │   │   └── NsfwError           no retry · paid          the image itself is flagged
     │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
     ├── ItemsFailedError            retry    · possibly      some images of a batch failed
-    ├── PredictionTimeoutError      retry    · paid          a retry looks again and buys nothing
+    ├── PredictionTimeoutError      retry    · paid          a retry polls again and buys nothing
     ├── TaskKilledError             retry    · not paid      Airflow stopped the task
     ├── OutputError                 retry    · paid          the download failed or is not a whole image
-    │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private address
+    │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private IP address
     │   └── OutputExpiredError      no retry · paid          older than WaveSpeed's 7 days
     └── RecordError                                          the journal or a receipt
         ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
         │   └── RecordNewerError    retry    · possibly      written by a newer version of this package
         ├── StorageError            retry    · not paid      the store could not be read or written
-        ├── DestinationBusyError        retry    · not paid      another task is about to buy the same image
+        ├── DestinationBusyError    retry    · not paid      another task is making the same image
         └── FencedError             retry    · not paid      another process has taken over this job
 
 ``paid`` of a GET is always ``NO``; what the table says of "possibly" holds for a submission.
@@ -125,7 +125,9 @@ class BitDanceError(Exception):
     def __setattr__(self, name: str, value: object) -> None:
         # Python itself sets dunder attributes, such as the traceback.
         if not name.startswith("__") and (name in self.__dict__ or hasattr(type(self), name)):
-            raise AttributeError(f"{name} is set: errors are immutable, with_verdict() returns a copy")
+            raise AttributeError(
+                f"{name} is already set: errors are immutable, with_verdict() returns a copy"
+            )
         super().__setattr__(name, value)
 
     def with_verdict(
@@ -174,7 +176,7 @@ class InputError(BitDanceError, ValueError):
 
 
 class APIError(BitDanceError):
-    """The API answered, and the answer is an error.
+    """The API responded with an error.
 
     :param what: What was wrong.
     :param status: The HTTP status, or the envelope's code where that is the one that says no.
@@ -212,7 +214,7 @@ class NotFoundError(APIError):
 class RateLimitError(APIError):
     """Too many requests or too many tasks in flight (429): no task was created.
 
-    :param retry_after: Seconds that the API asks to wait; ``None`` when it does not say.
+    :param retry_after: Seconds to wait, as the API requests; ``None`` if it does not say.
     """
 
     retry_helps = True
@@ -225,7 +227,7 @@ class RateLimitError(APIError):
 
 
 class ServerError(APIError):
-    """The API failed (5xx), redirected, or answered with a code that its documentation does not name."""
+    """The API failed (5xx), redirected, or responded with a code that its documentation does not name."""
 
     retry_helps = True
     default_paid = Paid.POSSIBLY
@@ -236,13 +238,13 @@ class BudgetError(BitDanceError):
 
 
 class UnconfirmedPurchaseError(BitDanceError):
-    """An response was lost, nothing proves what became of it, and the user wants to decide."""
+    """A response was lost, nothing proves what became of it, and the user wants to decide."""
 
     default_paid = Paid.POSSIBLY
 
 
 class TransportError(BitDanceError):
-    """No usable answer arrived."""
+    """No usable response arrived."""
 
     retry_helps = True
 
@@ -252,7 +254,7 @@ class NotSentError(TransportError):
 
 
 class LostResponseError(TransportError):
-    """The request was sent, at least in part, and no answer was read."""
+    """The request was sent, at least in part, and no response was read."""
 
     default_paid = Paid.POSSIBLY
 
@@ -264,14 +266,14 @@ class GarbledResponseError(TransportError):
 
 
 class PredictionError(BitDanceError):
-    """The prediction ended without a picture."""
+    """The prediction ended without an image."""
 
 
 class PredictionFailedError(PredictionError):
     """The service failed at it. WaveSpeed refunds failed predictions within 3 hours (refund policy)."""
 
     retry_helps = True
-    retry_in_words = "A retry buys the image anew; WaveSpeed refunds failed predictions."
+    retry_in_words = "A retry buys the image again; WaveSpeed refunds failed predictions."
 
 
 class PredictionRefusedError(PredictionError):
@@ -287,7 +289,7 @@ class ModerationError(PredictionError):
 
 
 class NsfwError(ModerationError):
-    """The picture is flagged as not safe for work, and the policy is not to keep it."""
+    """The image is flagged as not safe for work, and the policy is not to keep it."""
 
     default_paid = Paid.YES
 
@@ -299,11 +301,11 @@ class PredictionGoneError(PredictionError):
 
 
 class ItemsFailedError(BitDanceError):
-    """Some images of a batch failed; the others are stored. No retry helps where it helps none of them."""
+    """Some images of a batch failed; the others are stored. A retry helps if it helps any of them."""
 
     retry_helps = True
     default_paid = Paid.POSSIBLY
-    retry_in_words = "A retry asks only for what is missing."
+    retry_in_words = "A retry buys only what is missing."
 
 
 class PredictionTimeoutError(BitDanceError):
@@ -311,7 +313,7 @@ class PredictionTimeoutError(BitDanceError):
 
     retry_helps = True
     default_paid = Paid.YES
-    retry_in_words = "A retry looks at the same prediction again and buys nothing."
+    retry_in_words = "A retry polls the same prediction again and buys nothing."
 
 
 class OutputError(BitDanceError):
@@ -323,7 +325,7 @@ class OutputError(BitDanceError):
 
 
 class OutputRefusedError(OutputError):
-    """The output is not safe to take: too large, a decompression bomb, a forbidden address."""
+    """The output is not safe to take: too large, a decompression bomb, a forbidden IP address."""
 
     retry_helps = False
     retry_in_words = ""
@@ -350,7 +352,7 @@ class RecordNewerError(RecordUnreadableError):
     """A record is whole, and this version does not know what it says."""
 
     retry_helps = True
-    retry_in_words = "A retry helps where it runs on a worker that is upgraded."
+    retry_in_words = "A retry helps if it runs on an upgraded worker."
 
 
 class StorageError(RecordError):
@@ -360,23 +362,23 @@ class StorageError(RecordError):
 
 
 class DestinationBusyError(RecordError):
-    """Another task is about to buy the same image for the same address, and has not said that it did."""
+    """Another task is making the same image at the same destination, and has not stored it yet."""
 
     retry_helps = True
 
 
 class TaskKilledError(BitDanceError):
-    """Airflow told the task to stop. What is bought is in the journal."""
+    """Airflow stopped the task. What is bought is in the journal."""
 
     retry_helps = True
-    retry_in_words = "A retry, or a clear, waits for what is bought and buys only the rest."
+    retry_in_words = "A retry, or a clear, waits for what is already bought and buys only the rest."
 
 
 class FencedError(RecordError):
     """Another process of the same job has claimed the journal; this one must do nothing more."""
 
     retry_helps = True
-    retry_in_words = "A retry reads the journal and goes on from there."
+    retry_in_words = "A retry reads the journal and continues from there."
 
 
 def _sentence(text: str) -> str:

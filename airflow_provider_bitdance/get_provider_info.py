@@ -14,17 +14,22 @@ MAX_IN_FLIGHT = 1_000
 """What is in flight goes to the trigger, whose arguments Airflow keeps in its database: 48 bytes each."""
 MAX_REQUESTS_PER_MINUTE = 10_000
 
-_EACH_TASK = "It holds for each task: to limit all of them, use an Airflow pool that includes deferred tasks."
+_EACH_TASK = (
+    "The limit holds for each task: to limit all of them together, use an "
+    "Airflow pool that includes deferred tasks."
+)
 
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "max_in_flight": {
-        "label": "Images in flight, at most",
-        "description": "Default for a batch's max_in_flight. Empty: what the account takes, found by "
-        f"trying. {_EACH_TASK}",
+        "label": "Maximum images in flight",
+        "description": (
+            "Default for a batch's max_in_flight. Empty: the batch finds out "
+            f"how many the account accepts. {_EACH_TASK}"
+        ),
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT},
     },
     "requests_per_minute": {
-        "label": "Submissions a minute, at most",
+        "label": "Maximum submissions per minute",
         "description": f"Default for a batch's requests_per_minute. Empty: no limit. {_EACH_TASK}",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_REQUESTS_PER_MINUTE},
     },
@@ -40,14 +45,19 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "timeout": {
         "label": "HTTP time-out (seconds)",
-        "description": "For one request to the API; how long a task waits for its image is the operator's "
-        "timeout. Default: 60.",
+        "description": (
+            "For one request to the API; how long a task waits for its image "
+            "is set by the operator's timeout. Default: 60."
+        ),
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
     },
     "records_path": {
         "label": "Records path",
-        "description": "Where the journal and the receipts lie, such as s3://conn_id@bucket/records. "
-        "Default: .bitdance in each output folder. Every worker must see it.",
+        "description": (
+            "Where the journal and the receipts are stored, such as "
+            "s3://conn_id@bucket/records. Default: .bitdance in each output "
+            "folder. Every worker must be able to access it."
+        ),
         "schema": {"type": ["string", "null"]},
     },
     "allow_http": {
@@ -58,8 +68,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 """The connection's extra fields, as the form shows them and the hook reads them."""
 
-# The port is shown, though the address may hold it: without one, the test button of Airflow 3.3.1 and 3.3.2
-# takes the connection for another one and answers "Bad Request" (apache/airflow#73298).
+# The port is shown, though the host may contain it: without one, the test button of Airflow 3.3.1 and 3.3.2
+# takes the connection for another one and responds "Bad Request" (apache/airflow#73298).
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "login"],
     "relabeling": {"host": "API address", "password": "API key"},
@@ -76,8 +86,11 @@ SETTINGS: dict[str, Any] = {
         "description": "Settings of airflow-provider-bitdance.",
         "options": {
             "records_path": {
-                "description": "Where the journal and the receipts lie where neither the operator nor the "
-                "connection says so. Empty: .bitdance in each output folder.",
+                "description": (
+                    "Where the journal and the receipts are stored if neither "
+                    "the operator nor the connection sets a path. Empty: "
+                    ".bitdance in each output folder."
+                ),
                 "version_added": "0.1.0",
                 "type": "string",
                 "example": "s3://conn_id@bucket/bitdance-records",

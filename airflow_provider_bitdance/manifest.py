@@ -47,7 +47,7 @@ class ManifestRow(BaseModel):
         a retry sees to it.
     :param error: Why it failed, in short.
     :param variant_of: The key of the item's row, where the row has several variants.
-    :param uri: Where the image lies. This field and the rest are those of a single operator's result, empty
+    :param uri: Where the image is. This field and the rest are those of a single operator's result, empty
         where the image is not stored.
     """
 
@@ -80,7 +80,7 @@ class ManifestRow(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
     def as_dict(self) -> dict[str, Scalar]:
-        """Return the row as it stands in the file: our columns, then the free ones."""
+        """Return the row as the file has it: our columns, then the free ones."""
         ours = {name: getattr(self, name) for name in type(self).model_fields}
         return ours | self.columns
 
@@ -146,13 +146,13 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     folder, _, name = str(uri).rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):
         raise InputError(
-            f"{shorten(repr(uri), 200)} is not the address of a manifest",
+            f"{shorten(repr(uri), 200)} is not the URI of a manifest",
             allowed='an absolute path or a URI that ends in .jsonl or .parquet, such as result["manifest"]',
         )
     data = open_folder(folder).read(name)
     if data is None:
         raise InputError(
-            f"There is no manifest at {shorten(uri, 200)}", fix='Give result["manifest"] of a batch'
+            f"There is no manifest at {shorten(uri, 200)}", fix='Pass result["manifest"] of a batch'
         )
     try:
         return _from_parquet(data, uri) if name.endswith(".parquet") else _from_lines(data)
@@ -221,7 +221,9 @@ def _array(pyarrow: Any, name: str, values: list[Scalar]) -> pyarrow.Array:
 
 
 def _no_manifest(uri: str, why: str) -> InputError:
-    return InputError(f"{shorten(uri, 200)} is not a manifest: {shorten(why)}")
+    return InputError(
+        f"{shorten(uri, 200)} is not a manifest: {shorten(why)}", fix='Pass result["manifest"] of a batch'
+    )
 
 
 def _first(error: ValidationError) -> str:

@@ -26,8 +26,8 @@ def redact(message: object, *, prompt: str = "") -> str:
     :param message: The API's text; moderation messages may quote the whole prompt back.
     :param prompt: The prompt of the request, where it is known.
     """
-    text, asked = (" ".join(_URL.sub("[url]", part).split()) for part in (str(message or ""), prompt))
-    return shorten(_cut_quotes(text[:_API_TEXT_READ], asked), _API_TEXT_SHOWN)
+    text, sent = (" ".join(_URL.sub("[url]", part).split()) for part in (str(message or ""), prompt))
+    return shorten(_cut_quotes(text[:_API_TEXT_READ], sent), _API_TEXT_SHOWN)
 
 
 def _cut_quotes(text: str, prompt: str) -> str:

@@ -1,20 +1,20 @@
 """A person approves before money is spent, and chooses before anything is published.
 
-1. ``estimate`` asks the operator what it would do: how many images it would buy and what they cost. That
+1. ``estimate`` calculates what the operator would do: how many images it would buy and what they cost. That
    costs nothing.
-2. ``approve`` shows this to a person and waits. With "Reject", or with no answer for a day, the tasks after
+2. ``approve`` shows this to a person and waits. With "Reject", or with no decision for a day, the tasks after
    it are skipped and nothing is bought.
 3. ``posters`` makes four variants of one poster, with different seeds, for about $0.04, and a contact sheet:
-   one picture that shows all four.
+   one image that shows all four.
 4. ``choose`` shows the contact sheet and waits for a person's choice, as long as it takes: the posters are
    stored and do not run away. Then ``publish`` copies the chosen one.
 
-Waiting for a person takes no worker. Answer in Airflow's UI, under "Required Actions". Trigger the Dag again
+Waiting for a person takes no worker. Decide in Airflow's UI, under "Required Actions". Trigger the Dag again
 with the same name and prompt: the four posters are there, nothing is to buy.
 
 Posters go to ``BITDANCE_OUTPUT_PATH``, an environment variable, or to /tmp/bitdance-images. The UI shows the
 sheet where that folder has a web address: set ``BITDANCE_WEB_ADDRESS`` to it. In any case the question says
-where the sheet lies.
+where the sheet is.
 
 ``retries=2`` because Airflow's default is none, and then a killed worker leaves paid images uncollected until
 somebody clears the task. A retry buys only what is missing.

@@ -5,7 +5,7 @@ have new names, since a name is made from Dag, task and run, so three more are b
 nothing is bought, for the same request at the same place is there already.
 
 The folder is ``BITDANCE_OUTPUT_PATH``, an environment variable, or /tmp/bitdance-images. It may be any
-address that Airflow's ObjectStoragePath takes, such as ``s3://my_connection@bucket/images``, and every worker
+URI that Airflow's ObjectStoragePath takes, such as ``s3://my_connection@bucket/images``, and every worker
 must see it.
 
 ``retries=2`` because Airflow's default is none, and then a killed worker leaves a paid image uncollected

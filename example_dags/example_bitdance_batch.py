@@ -1,14 +1,14 @@
-"""A table's rows become images, and the images' addresses go back into the table.
+"""A table's rows become images, and the images' URIs go back into the table.
 
-Each run takes the products that have no image yet, and writes the images' addresses into their rows. So a
+Each run takes the products that have no image yet, and writes the images' URIs into their rows. So a
 second run buys images of new products only, about $0.01 each; where there are none, it is skipped. The table
 is in SQLite here, with three products to begin with; any database will do. A product whose image failed is
-tolerated: it stays without an address, and the next run tries again. Two environment variables,
-``BITDANCE_OUTPUT_PATH`` and ``BITDANCE_DATABASE``, say where images and table lie; without them it is
+tolerated: it stays without a URI, and the next run tries again. Two environment variables,
+``BITDANCE_OUTPUT_PATH`` and ``BITDANCE_DATABASE``, say where images and table are; without them it is
 /tmp/bitdance-images.
 
 There are two Dags, for two sizes of tables. In the first, all products are one batch, one task however many
-they are, up to 10,000. Its result is small: the address of a manifest, a file with one row a product, which
+they are, up to 10,000. Its result is small: the URI of a manifest, a file with one row a product, which
 ``read_manifest`` reads. The second cuts the products into chunks. Each chunk is a batch of its own and is
 written back as soon as it is done: several workers share the work, and a chunk that fails holds up no other.
 
@@ -65,7 +65,7 @@ def images_of(products: Any) -> Any:
 
 @task
 def write_back(result: Any) -> None:
-    """Write the addresses of the images that are stored into the table."""
+    """Write the URIs of the images that are stored into the table."""
     from airflow_provider_bitdance.manifest import read_manifest
 
     rows = [row for row in read_manifest(result["manifest"]) if row.status == "stored"]

@@ -1,17 +1,17 @@
-"""One subject a day in three shapes, and a web page that is built as soon as the pictures are there.
+"""One subject a day in three shapes, and a web page that is built as soon as the images are there.
 
 The first Dag runs every day. Its prompt is the text of a file beside it, ``example_bitdance_daily.prompt``,
-which may be edited without touching the Dag. Airflow fills in what stands in double braces: ``{{ ds }}`` is
-the day of the run, ``{{ params.subject }}`` may be changed when the Dag is triggered by hand. What stands in
-single braces comes from the item: the three pictures of a day differ in size and framing, and are made in one
+which may be edited without touching the Dag. Airflow fills in what is in double braces: ``{{ ds }}`` is
+the day of the run, ``{{ params.subject }}`` may be changed when the Dag is triggered by hand. What is in
+single braces comes from the item: the three images of a day differ in size and framing, and are made in one
 task, for about $0.03.
 
 That task updates an asset. The second Dag is scheduled on the asset and not on the clock, so it runs when
-there are new pictures, however long they took. The asset's event says where their manifest lies, and the page
+there are new images, however long they took. The asset's event says where their manifest is, and the page
 is made from that. No Dag knows more of the other than the asset's name.
 
-Pictures and page go to ``BITDANCE_OUTPUT_PATH``, an environment variable, or to /tmp/bitdance-images. A day's
-pictures are named by the day. Clear a day or backfill a month twice: what is there already, with the same
+Images and page go to ``BITDANCE_OUTPUT_PATH``, an environment variable, or to /tmp/bitdance-images. A day's
+images are named by the day. Clear a day or backfill a month twice: what is there already, with the same
 prompt, is not bought again.
 
 ``retries=2`` because Airflow's default is none, and then a killed worker leaves paid images uncollected until
@@ -42,7 +42,7 @@ PICTURES = Asset("example_bitdance_daily_pictures")
     default_args={"retries": 2},
 )
 def example_bitdance_daily() -> None:
-    """Make today's pictures."""
+    """Make today's images."""
     BitDanceBatchOperator(
         task_id="pictures",
         prompt="example_bitdance_daily.prompt",
@@ -64,7 +64,7 @@ def example_bitdance_daily() -> None:
     default_args={"retries": 2},
 )
 def example_bitdance_daily_page() -> None:
-    """Show the newest pictures on a page."""
+    """Show the newest images on a page."""
 
     @task(inlets=[PICTURES])
     def page(inlet_events: Any = None) -> str:

@@ -1,6 +1,6 @@
 """Once a day: store what was paid for and left behind, and compare the records with the bill.
 
-A task looks after its own images: when its worker dies, the retry goes on where it stopped. Where no retry
+A task takes care of its own images: when its worker dies, the retry goes on where it stopped. Where no retry
 comes, because none was left or because the Dag run was deleted, an image is paid for and not stored, and
 WaveSpeed deletes it after 7 days. This Dag collects such images in time. It buys nothing.
 
@@ -42,7 +42,7 @@ def example_bitdance_maintenance() -> None:
 
         report = reconcile(conn_id="bitdance_default")
         log.info("%s", shown_report(report))
-        if report.needs_a_look:
+        if report.needs_attention:
             raise RuntimeError(
                 "An image is paid for and could not be stored, or a record is damaged: see above"
             )

@@ -1,4 +1,4 @@
-"""Columns: the values that a row may hold beside what is asked. They go into prompts and the manifest."""
+"""Columns: the values that a row may hold beside the request. They go into prompts and the manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from airflow_provider_bitdance.redaction import shorten
 
-ASKED = ("key", "prompt", "size", "seed")
+REQUESTED = ("key", "prompt", "size", "seed")
 """The columns of a row that say what to make."""
 
 RESULT_COLUMNS = frozenset(
@@ -31,10 +31,10 @@ def column_name(name: object) -> str:
     :raises ValueError: Names the column and says what is wrong with its name.
     """
     if not isinstance(name, str) or not name.strip() or _has_surrogate(name):
-        raise _fault(name, "has no name that can be used")
+        raise _fault(name, "has an unusable name")
     alike = name.strip().casefold()
-    if alike in ASKED:
-        raise _fault(name, f"is not called {alike!r}, though it looks alike")
+    if alike in REQUESTED:
+        raise _fault(name, f"is not read; if it is meant as {alike!r}, write the name exactly so")
     if alike in ("width", "height"):
         raise _fault(name, 'is not read; write a size, such as "1280*720"')
     if alike in RESULT_COLUMNS:
@@ -49,7 +49,7 @@ def scalar(name: object, value: object) -> Scalar:
     """
     if isinstance(value, str):
         if _has_surrogate(value):
-            raise _fault(name, "holds a lone surrogate, which UTF-8 cannot carry")
+            raise _fault(name, "contains a lone surrogate, which UTF-8 cannot encode")
         return value
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise _fault(name, f"is {value}, which is not a number")
@@ -60,7 +60,7 @@ def scalar(name: object, value: object) -> Scalar:
     if isinstance(value, Decimal | UUID):
         return str(value)
     kind = type(value).__name__
-    raise _fault(name, f"is of type {kind}; a column holds text, a number, true, false or nothing")
+    raise _fault(name, f"is of type {kind}; a column can hold text, a number, true, false or null")
 
 
 def _fault(name: object, wrong: str) -> ValueError:

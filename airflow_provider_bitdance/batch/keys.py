@@ -13,8 +13,8 @@ CONTACT_SHEET = "-contact-sheet"
 """What follows an item's key in the name of its contact sheet."""
 
 KEY_ALLOWED = (
-    'key: a file\'s name without extension, of letters, digits, ".", "_", "=" and "-", not "." first, '
-    "at most 100 characters, unlike any other also when case is ignored"
+    'key: a file name without extension, made of letters, digits, ".", "_", "=" and "-", '
+    'not starting with ".", at most 100 characters, unique even if case is ignored'
 )
 _WORDS_SHOWN = 40
 
@@ -33,19 +33,22 @@ def check_key(key: object, *, suffix: str) -> str:
     if safe_name(text + suffix) != text + suffix or text == "":
         raise ValueError("is not a safe file name")
     if extension := parse_destination(f"/keys/{text}", default_stem="").extension:
-        raise ValueError(f"ends in {extension}; leave that out, a file has the extension of its real format")
+        raise ValueError(
+            f"ends in {extension}; omit it, because a file gets the extension of its real format"
+        )
     if text.casefold().endswith(CONTACT_SHEET):
         raise ValueError(f"ends in {CONTACT_SHEET}, the name of a contact sheet")
     return text
 
 
 def derived_key(request: ImageRequest) -> str:
-    """Return the key of a row that gives none: the same request has the same key, wherever its row stands.
+    """Return the key of a row that gives none: the same request has the same key, whatever the position of
+    its row.
 
     Only the request counts and no free column: an image is found again when a column is added or a row's
     "updated_at" moves, and a changed request never replaces the image of the old one.
     """
-    asked = json.dumps(request.identity(), sort_keys=True)
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    requested = json.dumps(request.identity(), sort_keys=True)
+    digest = hashlib.sha256(requested.encode()).hexdigest()[:12]
     words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
     return f"{words}-{digest}" if words else digest

@@ -35,13 +35,13 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
     """Read a file of items. Blank lines are passed over.
 
     :param data: The whole file; text is UTF-8, with or without a byte order mark.
-    :param name: Its name or address: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
+    :param name: Its name or URI: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
     :raises InputError: It is none of these, or cannot be read at all.
     """
     suffix = name[name.rfind(".") :].lower()
     reader = _READERS.get(suffix)
     if reader is None:
-        raise _unreadable(name, "has no ending that tells its kind")
+        raise _unreadable(name, "has no extension that shows its format")
     try:
         return list(reader(data))
     except _UnreadableError as error:
@@ -57,7 +57,7 @@ def _csv_rows(data: bytes) -> Iterator[Row]:
     try:
         header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
-        raise _UnreadableError(f"has no header row that can be read: {error}") from None
+        raise _UnreadableError(f"has an unreadable header row: {error}") from None
     _check_header(header)
     while True:
         number = reader.line_num + 1
@@ -89,7 +89,7 @@ def _check_header(header: list[str]) -> None:
     if "" in header:
         raise _UnreadableError(f"has no name for column {header.index('') + 1}")
     if twice := [name for name, times in Counter(header).items() if times > 1]:
-        raise _UnreadableError(f"has two columns called {shorten(repr(twice[0]))}")
+        raise _UnreadableError(f"has two columns named {shorten(repr(twice[0]))}")
 
 
 def _jsonl_rows(data: bytes) -> Iterator[Row]:
@@ -114,7 +114,7 @@ def _jsonl_row(number: int, line: str) -> Row:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -135,7 +135,7 @@ def _parquet_rows(data: bytes) -> Iterator[Row]:
         _check_header(table.column_names)
         records = table.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _UnreadableError(f"is not a Parquet file that can be read: {shorten(str(error))}") from None
+        raise _UnreadableError(f"is not a readable Parquet file: {shorten(str(error))}") from None
     for number, record in enumerate(records, start=1):
         yield Row(number, record)
 

@@ -17,7 +17,7 @@ from airflow_provider_bitdance.redaction import shorten
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
 _CODE = re.compile(r"[.\[\]!:]")
-_ALLOWED = "{column}, the name of a column without . [ ] ! or :, and {{ or }} for a brace"
+_ALLOWED = "{column} with the name of a column, which has none of . [ ] ! :, and {{ or }} for a literal brace"
 
 
 class PromptTemplate:
@@ -41,7 +41,7 @@ class PromptTemplate:
         self.columns = tuple(dict.fromkeys(self._parts[1::2]))
 
     def fill(self, values: Mapping[str, Scalar]) -> str:
-        """Return the prompt. What is filled in is not looked at for braces.
+        """Return the prompt. Braces in what is filled in have no effect.
 
         :param values: At least the columns that the template uses.
         """
@@ -53,11 +53,11 @@ class PromptTemplate:
 def _column(part: str, text: str) -> str:
     name = part[1:-1].strip()
     if len(part) == 1:
-        wrong = f"a {part} has no partner"
+        wrong = f"a {part} is unmatched"
     elif not name:
         wrong = "there is no name between { and }"
     elif _CODE.search(name):
-        wrong = f"{shorten(part)} is more than a column's name"
+        wrong = f"{shorten(part)} is not just a column name"
     else:
         return name
     raise InputError(f"prompt is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)

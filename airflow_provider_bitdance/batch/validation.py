@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.batch.columns import ASKED, Scalar, column_name, scalar
+from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, scalar
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.readers import Row
 from airflow_provider_bitdance.batch.template import PromptTemplate
@@ -23,7 +23,7 @@ FINDINGS_SHOWN = 50
 
 _ANY_PROMPT = "any"
 _LINE_SHOWN = 400
-_ROWS_ALLOWED = "a list of prompts, or of objects with key, prompt, size, seed and columns of your own"
+_ROWS_ALLOWED = "a list of prompts, or of objects with key, prompt, size, seed and free columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Item:
     """One image of a batch.
 
     :param key: Its name, and that of its file without the extension.
-    :param request: What is asked, the seed as the user gave it.
+    :param request: What is requested, the seed as the user gave it.
     :param columns: The row's free columns.
     :param row: Where a person finds the row: its place in the list or its line in the file, from 1.
     :param variant_of: The row's key, where the row has several variants.
@@ -86,7 +86,7 @@ def _numbered(rows: object, variants: int, max_items: int) -> list[Row]:
     if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
         raise InputError(f"items is of type {type(rows).__name__}", allowed=_ROWS_ALLOWED)
     if not rows:
-        raise InputError("There is nothing to do: items is empty", allowed=_ROWS_ALLOWED)
+        raise InputError("There is nothing to make: items is empty", allowed=_ROWS_ALLOWED)
     if len(rows) * variants > max_items:
         times = f" times {variants} variants" if variants > 1 else ""
         raise InputError(
@@ -139,7 +139,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
         return _Checked(row.number, faults=[fault], allowed=[_ROWS_ALLOWED])
     checked = _Checked(row.number)
     for name, cell in value.items():
-        if name not in ASKED:
+        if name not in REQUESTED:
             try:
                 checked.columns[column_name(name)] = scalar(name, cell)
             except ValueError as error:
@@ -193,9 +193,9 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
     faults = []
     if own is not None and "prompt" not in template.columns:
         # Left out in silence, all rows would be bought with one and the same prompt.
-        faults.append("has a prompt of its own, and the operator's prompt does not use {prompt}")
+        faults.append("has its own prompt, but the operator's prompt does not use {prompt}")
     if missing := ", ".join(f"{{{name}}}" for name in template.columns if row.get(name) is None):
-        faults.append(f"has nothing for {shorten(missing)} of the prompt; it has {given}")
+        faults.append(f"has no value for {shorten(missing)} in the prompt; it has {given}")
     if faults:
         raise ValueError("; ".join(faults))
     return template.fill({name: scalar(name, row[name]) for name in template.columns})
@@ -208,9 +208,11 @@ def _find_duplicates(checked: list[_Checked]) -> None:
         if row.key is None or (other := first.setdefault(row.key.casefold(), row)) is row:
             continue
         if row.is_key_derived and other.is_key_derived:
-            row.faults.append(f"asks for the same image as row {other.number}; give each a key, or variants")
+            row.faults.append(
+                f"requests the same image as row {other.number}; give each row a key, or use variants"
+            )
         else:
-            row.faults.append(f"key {shorten(repr(row.key))} is that of row {other.number}")
+            row.faults.append(f"key {shorten(repr(row.key))} is already used by row {other.number}")
         row.allowed.append(KEY_ALLOWED)
 
 

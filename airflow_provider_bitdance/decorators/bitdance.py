@@ -1,4 +1,4 @@
-"""``@task.bitdance``: a function says what to make, and it is asked once.
+"""``@task.bitdance``: a function returns what to make, and it is called once.
 
 Its return is written into the job's plan. A resume after a deferral, a retry and a take-over go on with the
 plan and do not call the function: it may be slow, and say something else by now. The plan also says whether
@@ -54,7 +54,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
     of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
 
-    Not to ask for the cost before: :meth:`estimate` cannot know what the function will return.
+    It cannot report its cost in advance: :meth:`estimate` cannot know what the function will return.
 
     .. code-block:: python
 
@@ -101,8 +101,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         super().__init__(items=None, **kwargs)
         if isinstance(self.prompt, str) and self.prompt.endswith(".prompt"):
             raise InputError(
-                f"prompt is {self.prompt!r}: a task of a function reads no .prompt file",
-                fix="Read the file in the function, or give its items to a BitDanceBatchOperator",
+                f"prompt is {self.prompt!r}: @task.bitdance does not read .prompt files",
+                fix="Read the file in the function, or pass its items to a BitDanceBatchOperator",
             )
         self.width = width
         self.height = height
@@ -115,8 +115,10 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         :raises InputError: Always.
         """
         raise InputError(
-            f"What {self._name} will return is not known before the task runs",
-            fix="Let a @task return the items and give them to a BitDanceBatchOperator, which can estimate",
+            f"What {self._name} returns is not known before the task runs",
+            fix=(
+                "Return the items from a @task and pass them to a BitDanceBatchOperator, which can estimate"
+            ),
         )
 
     @property
@@ -124,11 +126,11 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         return f"{self.python_callable.__name__}()"
 
     def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
-        """Ask the function where there is no plan; where there is one, that is what holds."""
+        """Call the function if there is no plan; a plan that exists is followed."""
         if journal.state.images:
             self.is_batch = journal.state.is_batch
             if not resumed:
-                self.log.info("There is a plan by an earlier try; %s is not called again", self._name)
+                self.log.info("An earlier try has written the plan; %s is not called again", self._name)
             return []
         self.items = self._ask(context)
         self.is_batch = not isinstance(self.items, str | Mapping)
@@ -143,7 +145,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 f"{self._name} returned a value of type {type(returned).__name__}", allowed=RETURNS
             )
         if not isinstance(returned, str) and not returned:
-            raise InputError(f"{self._name} returned nothing to do: it is empty", allowed=RETURNS)
+            raise InputError(f"{self._name} returned nothing to make: the value is empty", allowed=RETURNS)
         return returned
 
     def _check_options(self) -> None:
@@ -151,26 +153,26 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         returned = "a list" if self.is_batch else "one request"
         if wrong := [name for name in self._given if name in (FOR_ONE if self.is_batch else FOR_A_LIST)]:
             raise InputError(
-                f"{self._name} returned {returned}, for which there is no {', '.join(wrong)}",
-                fix="Leave the option out" + (", or return a list" if not self.is_batch else ""),
+                f"{self._name} returned {returned}, which does not allow {', '.join(wrong)}",
+                fix="Omit the option" + (", or return a list" if not self.is_batch else ""),
             )
 
-    def _address(self, job: Job) -> Destination:
+    def _destination(self, job: Job) -> Destination:
         from airflow_provider_bitdance.operators import runtime
 
         return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
 
     def _output_folder(self, job: Job) -> str:
         # The same for one image and for a list: it leads to the journal, which says which of them it is.
-        return self._address(job).folder
+        return self._destination(job).folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
 
-        address = self._address(job)
+        destination = self._destination(job)
         if not self.is_batch:
-            return [Wanted(key="image", request=self._request(), destination=address)]
-        if address.named:
+            return [Wanted(key="image", request=self._request(), destination=destination)]
+        if destination.named:
             raise InputError(
                 f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",
                 allowed="a folder, with a slash at its end",
@@ -179,20 +181,20 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
     def _request(self) -> ImageRequest:
         """Return the one request: its own fields go before the options."""
-        asked = {"prompt": self.items} if isinstance(self.items, str) else self.items
-        if unknown := [str(name) for name in asked if name not in IN_A_REQUEST]:
+        fields = {"prompt": self.items} if isinstance(self.items, str) else self.items
+        if unknown := [str(name) for name in fields if name not in IN_A_REQUEST]:
             raise InputError(
                 f"{self._name} returned a request with {shorten(', '.join(unknown))}",
                 allowed=", ".join(IN_A_REQUEST),
-                fix="Return a list to give keys and columns of your own",
+                fix="Return a list if you want keys and free columns",
             )
-        has_size = asked.get("size") is not None
+        has_size = fields.get("size") is not None
         return ImageRequest.of(
-            prompt=asked.get("prompt"),
-            size=asked["size"] if has_size else self.size,
+            prompt=fields.get("prompt"),
+            size=fields["size"] if has_size else self.size,
             width=None if has_size else self.width,
             height=None if has_size else self.height,
-            seed=self.seed if asked.get("seed") is None else asked["seed"],
+            seed=self.seed if fields.get("seed") is None else fields["seed"],
             model=self.model,
         )
 

@@ -1,7 +1,7 @@
-"""The engine: carries a job's images from the plan to the store, from wherever the journal says they stand.
+"""The engine: carries a job's images from the plan to the store, from the state that the journal has of them.
 
 Async, and knows no Airflow: client, journal, folders and clock are passed in. First try, retry, resume after
-a deferral and take-over are one call of :func:`advance`.
+a deferral and take-over are one call of :func:`run_job`.
 """
 
 from airflow_provider_bitdance.engine.context import JobContext, Wanted

@@ -45,7 +45,7 @@ class History:
 async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: float) -> History:
     """Read the predictions of a model since a moment by our clock, page after page until one has nothing new.
 
-    Not until one is short: the API may give fewer than were asked for, and what is made meanwhile moves
+    Not until one is short: the API may return fewer than requested, and what is made meanwhile moves
     items to the next page.
 
     :raises BitDanceError: The history cannot be read.
@@ -72,7 +72,7 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:
     """Ask for the inputs of predictions that the history shows without; the API may echo them elsewhere.
 
-    If it does not echo the first one's, it is not asked for the others'.
+    If it does not echo the first one's, it is not asked again for the others.
     """
     completed: list[Prediction] = []
     echoes = True

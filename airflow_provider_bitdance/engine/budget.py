@@ -21,9 +21,12 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
     """
     if context.policy.on_lost_response == "fail" and image.unconfirmed:
         raise UnconfirmedPurchaseError(
-            f"The image may be bought already, and is not bought again: {image.reason}",
-            fix="Look into your WaveSpeed account; the log names what may be it. Then clear the task to buy "
-            'the image, or set on_lost_response="buy_again"',
+            f"The image may already be bought, so it is not bought again: {image.reason}",
+            fix=(
+                "Check the predictions that the log names in your WaveSpeed account. "
+                "Then clear the task to buy the image, or set "
+                'on_lost_response="buy_again"'
+            ),
         )
     state, limit = context.journal.state, context.policy.max_cost_usd
     begun = (state.images[key] for key in context.coordination.starting)
@@ -32,9 +35,9 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
     if limit is not None and so_far + cost > limit + ROUNDING:
         raise BudgetError(
-            f"This task has spent or possibly spent {usd(so_far)}, another image costs about {usd(cost)}, "
-            f"and max_cost_usd is {usd(limit)}",
-            fix="Raise max_cost_usd; a cleared task starts to count anew",
+            f"This task has spent, or may have spent, {usd(so_far)}; another image costs "
+            f"about {usd(cost)}, and max_cost_usd is {usd(limit)}",
+            fix="Raise max_cost_usd, or clear the task, which restarts the count",
         )
 
 
@@ -47,19 +50,21 @@ async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
     what = f"{len(to_buy)} image{'' if len(to_buy) == 1 else 's'} to buy cost about {usd(cost)}"
     limit = context.policy.max_cost_usd
     if limit is not None and cost > limit + ROUNDING:
-        raise BudgetError(f"{what}, and max_cost_usd is {usd(limit)}", fix="Raise it, or ask for less")
+        raise BudgetError(
+            f"{what}, but max_cost_usd is {usd(limit)}", fix="Raise max_cost_usd, or request fewer images"
+        )
     if to_buy and context.policy.check_balance:
         balance = (await context.client.send(protocol.get_balance())).balance
         if cost > balance + ROUNDING:
             raise BudgetError(
-                f"{what}, and the account's balance is {usd(balance)}", fix="Top up the WaveSpeed account"
+                f"{what}, but the account's balance is {usd(balance)}", fix="Top up the WaveSpeed account"
             )
 
 
 async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
-    """Return the price of each model and size that is asked for: the assumed one, or the API's.
+    """Return the price of each model and size that is requested: the assumed one, or the API's.
 
-    Assumed is that of BitDance-14B only; what another model costs, the API has to say.
+    A price is assumed for BitDance-14B only; that of another model comes from the API.
     """
     kinds = {(item.request.model, item.request.size): item.request for item in wanted}
     found = {}

@@ -26,9 +26,10 @@ from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
 
 FEW_IMAGES = 5
-"""Of so many each has its lines in the log."""
+"""Up to this many images, each has its own lines in the log."""
 MANY = 20
-"""Beyond so many images receipts are found by one listing, and files are compared by size, not by content."""
+"""Beyond this many images, receipts are found by one listing, and files are compared by size, not by
+content."""
 
 
 class Log(Protocol):
@@ -41,12 +42,12 @@ class Log(Protocol):
         """Say that something changed."""
 
     def warning(self, message: str, /, *args: Any) -> Any:
-        """Say that something needs a look."""
+        """Say that something needs attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One image as the user asks for it now.
+    """One image as the user requests it now.
 
     :param key: Its name within the job.
     :param columns: The free columns of a batch's item.
@@ -65,12 +66,12 @@ class JobContext:
     """The engine's handles.
 
     :param journal: Of this job, loaded.
-    :param records: The records path, where the journals, receipts and reservations lie.
+    :param records: The records path, where the journals, receipts and reservations are.
     :param images: The output folder.
     :param started_at: Unix time at which this process began with the job.
-    :param run_started_at: Unix time at which the Dag run began, or began anew when it was cleared.
+    :param run_started_at: Unix time at which the Dag run began, or was restarted when it was cleared.
     :param count: Takes metrics: a counter's name, and what is added.
-    :param coordination: What the job's coroutines tell each other.
+    :param coordination: What the job's coroutines share.
     """
 
     client: AsyncClient
@@ -102,8 +103,8 @@ class JobContext:
         """The reservations below the records path."""
         return Reservations(self.records)
 
-    def tell(self, message: str, *args: object) -> None:
-        """Log what happens to one image: of many, only the sum is told."""
+    def log_image(self, message: str, *args: object) -> None:
+        """Log what happens to one image: of many, only the totals are logged."""
         log = self.log.info if len(self.journal.state.images) <= FEW_IMAGES else self.log.debug
         log(message, *args)
 
@@ -124,18 +125,18 @@ class JobContext:
         return data is not None and hashlib.sha256(data).hexdigest() == receipt.sha256
 
     def check_nsfw(self, receipt: Receipt) -> None:
-        """Refuse a stored picture that is flagged, where the policy is not to have such.
+        """Refuse a stored image that is flagged, unless the policy allows it.
 
         :raises NsfwError: It is.
         """
         if receipt.nsfw and self.policy.nsfw != "allow":
             raise NsfwError(
-                f"{receipt.uri}, stored for the same request, is flagged as not safe for work",
+                f"The image {receipt.uri}, stored for the same request, is flagged as not safe for work",
                 fix='Change the prompt, or set nsfw="allow"',
             )
 
     async def claim(self, deadline: float, *events: Event) -> None:
-        """Become the job's writer, with an entry that holds these events, too."""
+        """Become the job's owner, with an entry that holds these events, too."""
         await asyncio.to_thread(self.journal.claim, deadline, self.clock.time(), *events)
         self._count(self.journal, events)
 

@@ -1,4 +1,4 @@
-"""Coordination: what the coroutines of one job tell each other. Of one process, and never on disk."""
+"""Coordination: what the coroutines of one job share. In one process, and never on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Coordination"]
 
 @dataclass(slots=True, eq=False)
 class Coordination:
-    """What the coroutines of one job tell each other.
+    """What the coroutines of one job share.
 
-    :ivar killed: Set when Airflow has told the task to stop.
+    :ivar killed: Set when Airflow stops the task.
     :ivar starting: Keys of images whose intent is about to be written; the budget counts them.
     :ivar resolving: Held while the account's history is searched, so that no two intents take one prediction.
     :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
         destination, and that is of the same request.
-    :ivar doubted: Ids of predictions that already stand for a lost purchase each.
+    :ivar doubted: Ids of predictions that are already counted, each as one lost purchase.
     """
 
     killed: asyncio.Event = field(default_factory=asyncio.Event)

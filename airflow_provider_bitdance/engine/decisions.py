@@ -73,8 +73,8 @@ class Refuse:
 class WantedFacts:
     """What is known of an image before the plan is written.
 
-    :param fingerprint: Identity of what is asked.
-    :param exists: There is an image at the destination; asked for ``if_exists="fail"`` only.
+    :param fingerprint: Identity of what is requested.
+    :param exists: There is an image at the destination; checked for ``if_exists="fail"`` only.
     :param receipt: Of the image there, if its file is as it was recorded.
     :param earlier: The image in the task's last generation that had a plan.
     """
@@ -136,8 +136,8 @@ class DestinationFacts:
     """What is known of a destination that the user named, which two tasks may want at once.
 
     :param job: Ours.
-    :param fingerprint: Identity of what our job asks for.
-    :param run_started_at: Unix time at which our Dag run began, or began anew when it was cleared.
+    :param fingerprint: Identity of what our job requests.
+    :param run_started_at: Unix time at which our Dag run began, or was restarted when it was cleared.
     :param held: The last reservation of the destination.
     :param holder: State of the job that made it; ``None`` if its journal is gone.
     :param is_stopped: This process has claimed that job's journal, so the job buys nothing more.
@@ -156,7 +156,7 @@ class DestinationFacts:
 
     @property
     def is_same(self) -> bool:
-        """Whether the holder asks for the same image, and this job may use it."""
+        """Whether the holder requests the same image, and this job may use it."""
         of_same = self.held is not None and self.held.fingerprint == self.fingerprint
         return of_same and self.policy.if_exists == "reuse"
 
@@ -172,7 +172,7 @@ def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | Ta
         return Mine()
     theirs = holder.images[held.key]
     if theirs.status is Status.STORED:
-        # With the same request its file is gone, or is another's by now: it is bought anew.
+        # With the same request its file is gone, or belongs to another task by now: it is bought again.
         return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()
     if facts.is_stopped:
         return _left_by_stopped_holder(theirs, is_same=facts.is_same)
@@ -224,7 +224,7 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Nothing was created, and this try sends it no more."""
+    """Nothing was created, and this try does not send it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ class NotCreated:
 
 @dataclass(frozen=True, slots=True)
 class SearchAgain:
-    """Too early to tell: search the history again after some seconds."""
+    """Too early to decide: search the history again after some seconds."""
 
     after: float
 
@@ -304,7 +304,7 @@ class IntentFacts:
     :param searches: How many searches there were before this one.
     :param underway: Purchases of this job under way, whose responses may still come.
     :param same_underway: One of them is of the same request.
-    :param doubted: Predictions that already stand for another lost purchase.
+    :param doubted: Predictions that are already counted as another lost purchase.
     """
 
     proofs: dict[str, Proof]

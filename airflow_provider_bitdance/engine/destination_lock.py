@@ -47,7 +47,7 @@ class HeldError(Exception):
     """
 
     def __init__(self, until: float) -> None:
-        super().__init__("Another task makes the same image")
+        super().__init__("Another task is making the same image")
         self.until = until
 
 
@@ -80,7 +80,7 @@ class DestinationLock:
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
 
-        It has not if another task has stored or submitted the same request: then the journal says so.
+        It does not if another task has stored or submitted the same request: then the journal says so.
 
         :raises HeldError: Another task makes the same image.
         :raises InputError: Another task makes, or has just made, a different image there.
@@ -115,17 +115,21 @@ class DestinationLock:
         context = self._context
         if command.leaves:
             context.log.info(
-                "Task %s has bought prediction %s; collectable for 7 days", job_name(holder), command.leaves
+                "Task %s bought prediction %s, which stays collectable for 7 days and is not used here",
+                job_name(holder),
+                command.leaves,
             )
         if command.adopt is not None:
             name, bought = job_name(holder), command.adopt.prediction_id
-            context.tell("Task %s has bought prediction %s for the same request", name, bought)
+            context.log_image(
+                "Adopting what task %s bought for the same request: prediction %s", name, bought
+            )
             await context.write(adoption(command.adopt, image.plan.key, holder))
 
     async def freed(self) -> list[str]:
-        """Return the images, by key, that another task holds no more, or has stored: try them again.
+        """Return the images, by key, that another task has released or stored: try them again.
 
-        Free but for one listing, or one read for each of a few images.
+        Costs one listing, or one read for each of a few images.
         """
         context, now = self._context, self._context.clock.time()
         plans = {key: context.journal.state.images[key].plan for key in self.held}
@@ -206,7 +210,7 @@ class DestinationLock:
     async def _stop(self, holder: _Holder) -> None:
         """Claim the journal of a holder whose lease has ended, once for all images that it holds.
 
-        Not if it has moved its deadline on since its journal was read: then the caller decides anew.
+        Not if the holder has extended its deadline since its journal was read: then the caller decides again.
         """
         async with holder.turn:
             if holder.is_stopped:
@@ -219,7 +223,7 @@ class DestinationLock:
     def _holder_of(self, job: Job) -> _Holder:
         context = self._context
         if job.folder not in self._holders:
-            journal = Journal(context.records, context.journal.writer, job=job)
+            journal = Journal(context.records, context.journal.owner, job=job)
             self._holders[job.folder] = _Holder(journal)
         return self._holders[job.folder]
 
@@ -254,7 +258,9 @@ class DestinationLock:
         """Return the event that takes the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
-        context.tell("%s was stored by another task meanwhile; reused, nothing is bought", receipt.uri)
+        context.log_image(
+            "Reusing %s, which another task has stored in the meantime; nothing is bought", receipt.uri
+        )
         uri = context.receipts.uri(context.destination_of(image.plan))
         return Stored(key=image.plan.key, receipt=uri, reused=True)
 
@@ -263,7 +269,7 @@ class DestinationLock:
         return Reservation(
             number=number,
             time=datetime.fromtimestamp(context.clock.time(), UTC),
-            writer=context.journal.writer,
+            writer=context.journal.owner,
             key=image.plan.key,
             fingerprint=image.plan.fingerprint,
         )
@@ -297,17 +303,19 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
     where = _shown(context.destination_of(image.plan))
     if command.why is Refusal.JUST_MADE:
         return InputError(
-            f"Task {theirs} has made another image at {where}, and task {ours} would replace it",
-            allowed="one image at one output_path in a Dag run",
-            fix="End the output_path with a slash: then each task, and each map index, has a file of its "
-            "own. Or put {{ ti.map_index }} into the file's name",
+            f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
+            allowed="one image for each output_path in a Dag run",
+            fix=(
+                "End output_path with a slash, so that each task and each map index gets "
+                "its own file, or put {{ ti.map_index }} into the file name"
+            ),
         )
     when = datetime.fromtimestamp(command.until, UTC)
     free = f". If that task is dead, the destination is free at {when:%Y-%m-%d %H:%M:%S} UTC"
     return InputError(
-        f"Task {theirs} is making another image at {where}, and so would task {ours}",
-        allowed="one task at a time for one output_path, or the same request from each",
-        fix="Give the tasks different output_paths, or let one Dag run after the other"
+        f"Task {theirs} is making a different image at {where}, where task {ours} would store its own",
+        allowed="one task at a time for an output_path, or the same request from each",
+        fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
 

@@ -116,7 +116,7 @@ class Dispatcher:
             self._poller.close(self._subscription)
         if isinstance(self.failures.stopped, FencedError):
             raise self.failures.stopped
-        self._progress.tell(last=True)
+        self._progress.report(last=True)
 
     @property
     def outage(self) -> str:
@@ -315,7 +315,7 @@ class Dispatcher:
                 self.failures.add(key, error.with_verdict(paid=paid))
             else:
                 self.failures.add(key, error)
-        self._progress.tell(
+        self._progress.report(
             stored=len(self.receipts), failed=len(self.failures.by_key), in_flight=self._limiter.in_flight
         )
 

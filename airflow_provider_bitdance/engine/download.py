@@ -1,4 +1,4 @@
-"""Store: downloads what is completed, checks it, and writes file, receipt and journal, in this order.
+"""Download: fetches what is completed, checks it, and writes file, receipt and journal, in this order.
 
 So a receipt means that the file is there, and the journal's "stored" that both are. Each step may be done
 again by a later try; none of them costs money.
@@ -49,13 +49,15 @@ _FAILURES = {error: failure for failure, error in _ERRORS.items()}
 
 def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
     """Say whether this try may buy an image whose prediction failed: in an earlier try, and not for good."""
-    is_of_this_try = image.failed_in_try == context.journal.writer.try_number
+    is_of_this_try = image.failed_in_try == context.journal.owner.try_number
     return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try
 
 
 def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
-    """Return the error that the journal has of an image that this try may not buy anew."""
-    error = _ERRORS[image.failure or Failure.FAILED](image.reason, fix="Clear the task to ask anew")
+    """Return the error that the journal has of an image that this try may not buy again."""
+    error = _ERRORS[image.failure or Failure.FAILED](
+        image.reason, fix="Clear the task to buy the image again"
+    )
     if image.failure is not Failure.FAILED or not context.policy.retry_failed:
         return error.with_verdict(retry=False)
     return error
@@ -64,28 +66,28 @@ def recorded_error(context: JobContext, image: ImageState) -> PredictionError | 
 async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
     """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
 
-    :raises PredictionError: The prediction ended without a picture, or with one not to be kept.
-    :raises OutputError: The picture could not be had; it is paid for, and collectable where a retry helps.
+    :raises PredictionError: The prediction ended without an image, or with one that may not be kept.
+    :raises OutputError: The image could not be fetched; it is paid for, and collectable if a retry helps.
     """
     try:
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            picture = await _fetch(context, prediction)
-            receipt = await asyncio.to_thread(_keep, context, image, prediction, picture)
+            valid = await _fetch(context, prediction)
+            receipt = await asyncio.to_thread(_keep, context, image, prediction, valid)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
-            words = "A retry does not buy it anew, because retry_failed is off."
+            words = "A retry does not buy it again, because retry_failed is off."
             raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
         raise
-    address = context.destination_of(image.plan)
+    destination = context.destination_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(context.journal.job)
     await context.write(
-        Stored(key=image.plan.key, receipt=context.receipts.uri(address), reused=not bought_here)
+        Stored(key=image.plan.key, receipt=context.receipts.uri(destination), reused=not bought_here)
     )
-    context.tell(
-        "Stored %d x %d pixels, %d bytes, %.1f s after it was bought: %s",
+    context.log_image(
+        "Stored %d x %d pixels, %d bytes, %.1f s after the purchase: %s",
         receipt.width,
         receipt.height,
         receipt.bytes,
@@ -100,7 +102,7 @@ def _check_ended_well(context: JobContext, image: ImageState, prediction: Predic
         raise failure_of(prediction, prompt=image.plan.request.prompt)
     if prediction.is_nsfw and context.policy.nsfw != "allow":
         raise NsfwError(
-            f"The picture of prediction {prediction.id} is flagged as not safe for work",
+            f"The image of prediction {prediction.id} is flagged as not safe for work",
             fix='Change the prompt, or set nsfw="allow" and clear the task to keep it',
         )
 
@@ -115,7 +117,7 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
 
 async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
     if not prediction.outputs:
-        raise OutputError(f"Prediction {prediction.id} is completed and has no output yet")
+        raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
     for pause in (*DOWNLOAD_PAUSES, None):
         try:
             return await _fetch_once(context, prediction.outputs[0])
@@ -125,13 +127,13 @@ async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
             if pause is None:
                 _raise_if_expired(context, prediction, error)
                 raise
-            context.log.info("%s Trying again in %.0f s", error, pause)
+            context.log.info("%s Retrying in %.0f s", error, pause)
         await context.clock.sleep(pause)
     raise AssertionError("unreachable: the last round returns or raises")
 
 
 async def _fetch_once(context: JobContext, url: str) -> ValidImage:
-    # In memory up to the size of a large picture, beyond that on disk: a bound, not a habit.
+    # In memory up to the size of a large image, beyond that on disk: a bound, not a habit.
     with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
         try:
             async with asyncio.timeout(DOWNLOAD_SECONDS):
@@ -149,25 +151,25 @@ def _raise_if_expired(context: JobContext, prediction: Prediction, error: Output
         return
     raise OutputExpiredError(
         f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
-        fix="Clear the task to buy the image anew",
+        fix="Clear the task to buy the image again",
     ) from error
 
 
-def _keep(context: JobContext, image: ImageState, prediction: Prediction, picture: ValidImage) -> Receipt:
+def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage) -> Receipt:
     """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first.
 
-    A process that slept through a clear must not put its old picture, or receipt, over the new one: so it
-    looks at its journal before each. A sleep within the write itself cannot be excluded; the receipt's size
-    and hash tell then that the file is not its own.
+    A process that slept through a clear must not put its old image, or receipt, over the new one, so it
+    checks its journal before each. A sleep within the write itself cannot be excluded; then the size and hash
+    of the receipt show that the file is not its own.
     """
-    address = context.destination_of(image.plan)
-    file = address.file_name(picture.media_type)
-    replaced = context.receipts.find(address)
+    destination = context.destination_of(image.plan)
+    file = destination.file_name(valid.media_type)
+    replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != prediction.id:
-        context.receipts.withdraw(address)
-    context.images.replace(file, picture.data)
+        context.receipts.withdraw(destination)
+    context.images.replace(file, valid.data)
     receipt = Receipt(
         uri=uri_of(context.images, file),
         file=file,
@@ -176,13 +178,13 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, pictur
         seed_asked=image.plan.seed_asked,
         prompt_asked=image.plan.prompt_asked,
         fingerprint=image.plan.fingerprint,
-        width=picture.width,
-        height=picture.height,
-        size_differs=f"{picture.width}*{picture.height}" != image.plan.request.size,
-        media_type=picture.media_type,
-        bytes=len(picture.data),
-        sha256=picture.sha256,
-        sha256_received=picture.sha256,
+        width=valid.width,
+        height=valid.height,
+        size_differs=f"{valid.width}*{valid.height}" != image.plan.request.size,
+        media_type=valid.media_type,
+        bytes=len(valid.data),
+        sha256=valid.sha256,
+        sha256_received=valid.sha256,
         nsfw=prediction.is_nsfw,
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,
@@ -190,11 +192,11 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, pictur
         reservation=number,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(context.clock.time(), UTC),
-        writer=context.journal.writer,
+        writer=context.journal.owner,
     )
     context.journal.check_unchanged()
     check_destination_is_ours(context, image, known=number)
-    context.receipts.write(address, receipt)
+    context.receipts.write(destination, receipt)
     if replaced is not None and replaced.file != file:
         context.images.remove(replaced.file)
     return receipt

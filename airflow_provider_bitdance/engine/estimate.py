@@ -39,14 +39,14 @@ class Estimate:
     def __str__(self) -> str:
         text = f"{self.reuse} reused, {self.buy} to buy, about {usd(self.cost_usd)}"
         if not self.is_within_budget:
-            text += f". Would be refused: max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
+            text += f"; would be refused, because max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
         return text
 
 
 async def estimate(
     client: AsyncClient, records: Folder, images: Folder, policy: Policy, wanted: list[Wanted]
 ) -> Estimate:
-    """Look at what is there, and count what is missing.
+    """Check what is there, and count what is missing.
 
     :param records: The records path.
     :param images: The output folder.

@@ -37,8 +37,8 @@ ABOUT_ONE_IMAGE = (
 class Failures:
     """Keeps why images failed. One stops the others only where the policy says so.
 
-    :param limiter: Of the job's purchases: closed where nothing more is bought.
-    :param changed: Set where nothing more is bought.
+    :param limiter: Of the job's purchases; closed when nothing more is bought.
+    :param changed: Set when nothing more is bought.
     :ivar by_key: Why an image is not stored.
     :ivar stopped: Why nothing more is bought.
     """
@@ -53,7 +53,8 @@ class Failures:
     def add(self, key: str, error: Exception) -> None:
         """Take note of an image that failed, and decide what that means to the others.
 
-        What nobody thought of stops the buying, too: to throw away what is under way would lose its answers.
+        An unexpected error stops the buying, too, and no more than that: to drop what is under way would lose
+        its responses.
         """
         if not isinstance(error, ABOUT_ONE_IMAGE):
             self.stop(error)
@@ -68,11 +69,14 @@ class Failures:
             self.stop(error)
 
     def stop(self, error: Exception) -> None:
-        """Buy nothing more. The first reason counts, but for one: that the job is another process's now."""
+        """Buy nothing more. The first reason counts, unless a later one says that another process has the job
+        now."""
         if self.stopped is None or isinstance(error, FencedError):
             self.stopped = error
             if self._limiter.in_flight or self._limiter.started:
                 what = error.what if isinstance(error, BitDanceError) else type(error).__name__
-                self._context.log.warning("%s. What is bought already is stored first", what)
+                self._context.log.warning(
+                    "%s. Buying nothing more; storing what is already bought first", what
+                )
         self._limiter.is_closed = True
         self._changed.set()

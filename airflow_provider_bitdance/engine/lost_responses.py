@@ -29,13 +29,13 @@ READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
 CLOCKS_MAY_DIFFER = 60.0
 """Seconds between the clocks of two workers, as far as it costs only reading a few more entries."""
-NOTHING_FOUND = "The account's history has no such prediction"
+NOTHING_FOUND = "The account's history shows no such prediction"
 
 
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
-    Prompt and seed must both be there: the seed is what tells two images of one prompt apart.
+    Prompt and seed must both be there: only the seed distinguishes two images of one prompt.
     """
     echoed = prediction.input or {}
     if "prompt" not in echoed or "seed" not in echoed:
@@ -95,10 +95,12 @@ async def _search(
     """Carry out what one search of the history can decide, the last intent first: it has the fewest
     predictions that can be its own."""
     history = await _unclaimed(context, journal, intents)
-    asked = {image.plan.key for image in intents}
+    searched = {image.plan.key for image in intents}
     pauses = []
     for image in sorted(intents, key=lambda image: image.intended_at, reverse=True):
-        underway = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in asked]
+        underway = [
+            other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched
+        ]
         known = {other.prediction_id for other in journal.state.images.values()}
         command = decide_intent(
             IntentFacts(
@@ -131,22 +133,28 @@ async def _carry_out(
         case decisions.Found((found, *more)):
             await context.write(Submitted(key=key, prediction_id=found, found=True), journal=journal)
             context.log.info(
-                "The response to a purchase was lost. The history proves prediction %s to be it", found
+                "The response to a purchase was lost. The account's history proves that "
+                "it created prediction %s",
+                found,
             )
             if more:
                 context.log.warning(
-                    "The history has the same request more than once; collectable: %s", ", ".join(more)
+                    "The account's history shows the same request more than once; also collectable: %s",
+                    ", ".join(more),
                 )
         case decisions.Lost(doubtful):
             # It can be one purchase only. The oldest is taken: a newer one may be that of an intent which
             # another purchase of this process has written since, and which the oldest cannot be.
             context.coordination.doubted.add(doubtful[0])
             count = len(doubtful)
-            reason = f"The API does not show whether it is among what was made then ({count} in the history)"
+            reason = (
+                f"The account's history shows {count} predictions from that time but "
+                "not their inputs, so none can be matched"
+            )
             await _give_up(context, journal, image, reason, doubtful)
         case _:
             await context.write(NotCreated(key=key, reason=NOTHING_FOUND), journal=journal)
-            context.log.info("The response to a purchase was lost. %s: nothing was bought", NOTHING_FOUND)
+            context.log.info("The response to a purchase was lost. %s, so nothing was bought", NOTHING_FOUND)
 
 
 async def _unclaimed(context: JobContext, journal: Journal, intents: list[ImageState]) -> History:
@@ -211,7 +219,7 @@ async def _give_up_unread(
     context: JobContext, journal: Journal, intents: list[ImageState], error: BitDanceError
 ) -> None:
     """Leave the intents open if a next try may read the history; else give them up."""
-    reason = f"The account's history cannot be read: {error.what}"
+    reason = f"The account's history could not be read: {error.what}"
     if error.retry_helps:
         raise LostResponseError(
             f"The response to a purchase was lost. {reason}", fix="The next try searches again before it buys"

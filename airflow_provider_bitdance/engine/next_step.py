@@ -97,7 +97,8 @@ def next_step(facts: JobFacts) -> NextStep:
     if may_hand_over and (step := hand_over(facts)):
         return step
     moments = (
-        facts.deadline,
+        # While a purchase is under way its end comes first, whatever the deadline.
+        math.inf if facts.purchases else facts.deadline,
         facts.next_check if held else math.inf,
         facts.now + facts.wait if can_buy_later else math.inf,
         hand_over_at(facts) if may_hand_over else math.inf,

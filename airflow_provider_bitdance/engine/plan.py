@@ -40,7 +40,7 @@ class Decision:
     """What is done about one image.
 
     :param event: What needs no purchase; without one it is bought.
-    :param standing: The receipt of the image that lies at its address.
+    :param standing: The receipt of the image at its destination.
     """
 
     image: PlannedImage
@@ -65,9 +65,9 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log(context, decided)
-    settled = [decision.event for decision in decided if decision.event is not None]
+    no_purchase = [decision.event for decision in decided if decision.event is not None]
     await check_plan(context, [decision.image for decision in decided if decision.event is None])
-    if len(settled) < len(wanted):
+    if len(no_purchase) < len(wanted):
         await _prepare_to_buy(context)
     return [
         Planned(
@@ -75,7 +75,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
             is_batch=context.policy.is_batch,
             images=tuple(decision.image for decision in decided),
         ),
-        *settled,
+        *no_purchase,
     ]
 
 
@@ -84,10 +84,11 @@ async def _prepare_to_buy(context: JobContext) -> None:
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if not context.journal.uri.startswith(f"{context.images.uri}/"):
         await asyncio.to_thread(check_writable, context.images)
-    if not context.journal.writer.has_tries_left:
+    if not context.journal.owner.has_tries_left:
         context.log.warning(
-            "This is the task's last try: if its worker dies, what it buys stays uncollected until the task "
-            "is cleared or reconcile runs. With retries=2 the next try collects it"
+            "This is the task's last try: if its worker dies, what it buys stays "
+            "uncollected until the task is cleared or reconcile runs. With retries=2, "
+            "the next try collects it"
         )
 
 
@@ -116,7 +117,7 @@ async def _decide(
             return Decision(image, stored, receipt)
         case Adopt(found):
             context.log.info(
-                "Prediction %s was bought before the task was cleared; waiting for it, nothing is bought",
+                "Waiting for prediction %s, bought before the task was cleared; nothing is bought",
                 found.prediction_id,
             )
             assert earlier is not None
@@ -126,8 +127,8 @@ async def _decide(
         case Buy(leaves):
             if leaves:
                 context.log.warning(
-                    "Prediction %s, bought before the task was cleared, goes on; "
-                    "it stays collectable for 7 days",
+                    "Prediction %s, bought before the task was cleared, is not used; it "
+                    "stays collectable for 7 days",
                     leaves,
                 )
             return Decision(image, None, facts.receipt)
@@ -136,10 +137,10 @@ async def _decide(
 def _refused(
     context: JobContext, item: Wanted, image: PlannedImage, receipt: Receipt | None, why: Refusal
 ) -> Decision:
-    """Refuse the whole plan, or write down that one image of a batch is not to be had."""
+    """Refuse the whole plan, or write down that one image of a batch is not available."""
     if why is Refusal.EXISTS or receipt is None:
         raise InputError(
-            f"There is an image at {shorten(item.destination.identity, 200)} already",
+            f"There is already an image at {shorten(item.destination.identity, 200)}",
             allowed='a free output_path, or if_exists="reuse" or "regenerate"',
         )
     try:
@@ -152,7 +153,7 @@ def _refused(
 
 
 def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImage:
-    """Fix what is asked; the seed is drawn here, for the API does not tell the one that it uses."""
+    """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
         request = request.model_copy(update={"seed": context.draw_seed()})
@@ -179,7 +180,7 @@ def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None)
     if receipt is None:
         return None
     if not context.is_intact(receipt, by_size=known is not None):
-        context.log.warning("%s is gone or was changed since it was stored", receipt.uri)
+        context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
         return None
     return receipt
 
@@ -197,16 +198,18 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
         for receipt in reused:
             _log_reuse(context, receipt)
         for receipt in replaced:
-            context.log.warning("%s shows another request; it is bought anew and replaced", receipt.uri)
+            context.log.warning(
+                "%s was made for a different request; buying a new image to replace it", receipt.uri
+            )
         return
     there = sum(found.event is not None for found in decided)
     if there:
         context.log.info(
-            "%d of %d images are there or bought already; nothing is paid for them", there, len(decided)
+            "%d of %d images are already stored or bought; nothing is paid for them", there, len(decided)
         )
     if replaced:
         context.log.warning(
-            "%d of %d images show another request; they are bought anew and replaced",
+            "%d of %d images were made for different requests; buying new images to replace them",
             len(replaced),
             len(decided),
         )
@@ -216,11 +219,11 @@ def _log_reuse(context: JobContext, receipt: Receipt) -> None:
     made = receipt.writer.job
     ours = context.journal.job
     if (made.dag_id, made.run_id) == (ours.dag_id, ours.run_id):
-        context.log.info("%s is there already; reused, nothing is bought", receipt.uri)
+        context.log.info("Reusing %s, which is already stored; nothing is bought", receipt.uri)
         return
     context.log.warning(
-        "%s was made by run %s of Dag %s for the same request; reused, nothing is bought. "
-        'Use if_exists="regenerate" to buy anew',
+        "Reusing %s, which run %s of Dag %s made for the same request; nothing is "
+        'bought. Use if_exists="regenerate" to buy it again',
         receipt.uri,
         made.run_id,
         made.dag_id,

@@ -27,17 +27,18 @@ class Policy:
 
     :param timeout: Seconds that one try waits for its predictions, after the last purchase.
     :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
-    :param break_even: Seconds that a rest in the triggerer takes at least; what is sooner is waited for here.
-    :param price_usd: Assumed price of one image; ``None`` asks the API.
+    :param break_even: The shortest time in seconds that a deferral takes; what comes sooner is waited for
+        here.
+    :param price_usd: Assumed price of one image; ``None`` uses the price from the API.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
     :param check_balance: Ask for the account's balance before the first purchase.
-    :param on_lost_response: What to do where an response was lost and the history proves nothing.
-    :param retry_failed: Whether a next try buys an image anew whose prediction failed.
+    :param on_lost_response: What to do if a response was lost and the history proves nothing.
+    :param retry_failed: Whether a next try buys an image again whose prediction failed.
     :param max_in_flight: Predictions in flight at once; ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions in any minute; ``None`` is without limit.
     :param is_batch: Failures of images, and what stops all, are returned and not raised.
     :param on_item_failure: What one failed image means to the others, and to the job.
-    :param max_failures: With ``"tolerate"``: so many, and no more.
+    :param max_failures: With ``"tolerate"``: the most failures that are tolerated.
     """
 
     timeout: float = 600.0

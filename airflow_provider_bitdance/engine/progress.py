@@ -12,20 +12,20 @@ PAUSE_SHARE = 0.1
 
 
 class Progress:
-    """Tells how far a job of several images is.
+    """Logs how far a job of several images is.
 
-    :param bench: The job.
+    :param context: The job.
     """
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
         self._total = len(context.journal.state.images)
         self._there_before = len(context.journal.state.having(Status.STORED))
-        self._started = self._told_at = context.clock.time()
+        self._started = self._logged_at = context.clock.time()
         self._stored = self._failed = self._in_flight = 0
         self._explained = ""
 
-    def tell(
+    def report(
         self,
         *,
         stored: int | None = None,
@@ -43,11 +43,11 @@ class Progress:
         self._in_flight = self._in_flight if in_flight is None else in_flight
         now = self._context.clock.time()
         pause = max(PAUSE_SECONDS, PAUSE_SHARE * (now - self._started))
-        if self._total < 2 or not (last or now >= self._told_at + pause):
+        if self._total < 2 or not (last or now >= self._logged_at + pause):
             return
         text = self._text(now)
         if text != self._explained:
-            self._explained, self._told_at = text, now
+            self._explained, self._logged_at = text, now
             self._context.log.info("%s", text)
 
     def _text(self, now: float) -> str:
@@ -62,7 +62,7 @@ class Progress:
         left = self._total - done - self._failed
         if self._stored and minutes > 0 and left:
             rate = self._stored / minutes
-            parts.append(f"{rate:.0f} a minute")
+            parts.append(f"{rate:.0f}/min")
             parts.append(f"about {_duration(left / rate * 60)} left")
         return ", ".join(parts)
 

@@ -53,7 +53,7 @@ class PostponedError(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The account takes nothing for {seconds:.0f} s")
+        super().__init__(f"The account accepts no submission for {seconds:.0f} s")
 
 
 async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: DestinationLock) -> None:
@@ -81,7 +81,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
                 # Postponed after a loss, each process would lose as many responses again.
                 raise _judged(lost, context.journal.state.images[key]) if lost else postponed
             case Resolve(), BitDanceError() as lost:
-                context.log.warning("%s. Searching the account's history for it", lost.what)
+                context.log.warning("%s. Searching the account's history for the prediction", lost.what)
                 await resolve_intents(context, context.journal, {key})  # others may be under way
                 if context.journal.state.images[key].status is Status.SUBMITTED:
                     return
@@ -117,10 +117,11 @@ def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
 
 
 def _check_losses(context: JobContext, image: ImageState) -> None:
-    """A try may be several processes, with deferrals between: together they lose no more than one may."""
+    """A try may be several processes, with deferrals between: together they may lose only as many as one
+    may."""
     lost = len(image.unanswered)
-    if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:
-        raise LostResponseError(f"{lost} responses to purchases of this image were lost: {image.reason}")
+    if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:
+        raise LostResponseError(f"The responses to {lost} purchases of this image were lost: {image.reason}")
 
 
 async def _record(context: JobContext, image: ImageState, prediction_id: str) -> None:
@@ -135,13 +136,13 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
                 await _leave_a_note(context, bought, image.intent)
             if pause is None or not isinstance(error, StorageError):
                 raise type(error)(
-                    f"Prediction {prediction_id} is bought and could not be recorded: {error.what}",
+                    f"Prediction {prediction_id} is bought but could not be recorded: {error.what}",
                     fix="It stays collectable by its id for 7 days",
                     paid=Paid.YES,
                 ) from error
-            context.log.warning("%s Trying again in %.0f s", error.what, pause)
+            context.log.warning("%s Retrying in %.0f s", error.what, pause)
         await context.clock.sleep(pause)
-    context.tell(
+    context.log_image(
         "Bought prediction %s, about $%.4g: %s, seed %s, %r",
         prediction_id,
         image.plan.estimated_cost_usd,
@@ -152,7 +153,8 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str) ->
 
 
 async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> None:
-    """Tell the process that has taken over what was bought without it: this one slept through the change."""
+    """Leave a note of what was bought for the process that has taken over: this one slept through the
+    change."""
     with contextlib.suppress(RecordError):
         await asyncio.to_thread(
             context.journal.note,
@@ -166,7 +168,7 @@ async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> 
 async def _submit(
     context: JobContext, image: ImageState, limiter: RateLimiter
 ) -> tuple[Record | Postpone | Resolve | Fail, Prediction | BitDanceError | None]:
-    """Send the POST until it is answered, as long as every earlier one certainly created nothing.
+    """Send the POST until there is a response, as long as every earlier one certainly created nothing.
 
     :return: What follows, and the prediction or the error that it follows from.
     """
@@ -197,7 +199,7 @@ async def _submit(
         if not isinstance(command, SendAgain):
             return command, response
         if refusal is not None and (not_sent or command.after > blocked_before):
-            context.log.info("%s. Trying again in %.0f s", refusal.what, command.after)
+            context.log.info("%s. Retrying in %.0f s", refusal.what, command.after)
         if not_sent:  # the limiter makes the others wait
             pause = command.after * random.uniform(0.8, 1.2)
             await context.clock.wait_for(context.coordination.killed, pause)
@@ -206,7 +208,7 @@ async def _submit(
 async def _wait_for_turn(
     context: JobContext, limiter: RateLimiter, refusal: BitDanceError | None
 ) -> tuple[Postpone | Fail, BitDanceError | None] | None:
-    """Wait until a submission may be sent; or return why none is to be sent any more.
+    """Wait until a submission may be sent; or return why nothing more is sent.
 
     :param refusal: How the last submission of this image was refused.
     """
@@ -217,7 +219,7 @@ async def _wait_for_turn(
         if context.coordination.killed.is_set():
             break
     try:
-        # A paused process may wake up after another has taken over: look before spending.
+        # A paused process may wake up after another has taken over: check before spending.
         await asyncio.to_thread(context.journal.check_unchanged)
     except RecordError as error:
         return Fail(), error

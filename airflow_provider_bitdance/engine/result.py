@@ -48,8 +48,8 @@ class Waiting:
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param deadline: Unix time until which this try waits.
-    :param now: Unix time of the last look.
-    :param enough: So many of them have to end; 0 where only the time has to come.
+    :param now: Unix time of the last poll.
+    :param enough: How many of them have to end; 0 if only a time is waited for.
     :param resume_at: Unix time at which there is likely something to do; no later than `now` if not known.
     :param to_buy: Images that are still to be bought.
     """
@@ -63,9 +63,10 @@ class Waiting:
 
     @property
     def watched(self) -> dict[str, float]:
-        """The predictions to look at meanwhile.
+        """The predictions to poll meanwhile.
 
-        Where it is known when there is something to do, the one that this hangs on: it may be quicker.
+        If it is known when there will be something to do: the one prediction that this depends on, because it
+        may be quicker.
         """
         if self.resume_at <= self.now or not self.enough:
             return self.pending
@@ -137,7 +138,7 @@ def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> 
     if image.status is Status.FAILED:
         return recorded_error(context, image)
     is_late = context.clock.time() >= context.journal.state.deadline
-    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Not waited for to its end"
+    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Waiting ended early"
     return PredictionTimeoutError(
         f"{what}: prediction {image.prediction_id}{dispatcher.outage}",
         fix="Its output stays collectable for 7 days",
@@ -150,7 +151,7 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
         bought = len(state.having(Status.SUBMITTED))
         missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)
         cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
-        also = f", {bought} more are bought" if bought else ""
+        also = f", {bought} more are bought but not stored" if bought else ""
         what = error.what.rstrip(".")
         return error.with_verdict(
             what=f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
@@ -185,17 +186,18 @@ async def _summaries(
 
 
 async def _receipt(context: JobContext, image: ImageState) -> Receipt:
-    address = context.destination_of(image.plan)
-    receipt = await asyncio.to_thread(context.receipts.find, address)
+    destination = context.destination_of(image.plan)
+    receipt = await asyncio.to_thread(context.receipts.find, destination)
     if receipt is None:
         raise RecordUnreadableError(
-            f"The image {address.identity} was stored and its receipt {image.receipt} is gone",
-            fix="Clear the task to have it made anew",
+            f"The image {destination.identity} was stored, but its receipt {image.receipt} is missing",
+            fix="Clear the task to make the image again",
         )
     if receipt.fingerprint != image.plan.fingerprint:
         raise RecordUnreadableError(
-            f"The image {address.identity} was stored, and then replaced with another request by run "
-            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id}",
-            fix="Give the tasks different output_paths, or clear the task to have its image made anew",
+            f"The image {destination.identity} was stored, then run "
+            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id} replaced it "
+            "with a different request",
+            fix="Give the tasks different output_paths, or clear the task to make its image again",
         )
     return receipt

@@ -1,4 +1,4 @@
-"""Advance: the one way into a job. Folds the journal and does only what is missing."""
+"""Run: the one way into a job. Folds the journal and does only what is missing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CLAIM_TRIES = 5
 async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
     """Move every image of the job forward.
 
-    :param bench: Handles, with the journal loaded.
-    :param wanted: What the user asks for now; where the job has a plan, only compared with it for the log.
+    :param context: Handles, with the journal loaded.
+    :param wanted: What the user requests now; if the job has a plan, it is only compared with it for the log.
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
     _warn_if_changed(context, wanted)
@@ -54,12 +54,12 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
 async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
     """Say in the journal that a task is over that has images to buy, where Airflow will not run it again.
 
-    Else other tasks would take it for one at work, and leave it its addresses until its deadline. One with a
-    paid image in flight keeps them until then: the image is to have its place.
+    Otherwise other tasks would consider it at work, and leave it its destinations until its deadline. A task
+    with a paid image in flight keeps them until then, so that the image can be stored.
     """
-    state, ours = context.journal.state, context.journal.writer
+    state, ours = context.journal.state, context.journal.owner
     is_bought = bool(state.having(Status.INTENDED, Status.SUBMITTED))
-    is_ours = state.writer is not None and state.writer.token == ours.token
+    is_ours = state.owner is not None and state.owner.token == ours.token
     comes_back = ours.has_tries_left and any(error.retry_helps for error in errors)
     if state.has_work and is_ours and not is_bought and not comes_back:
         # What ended the task is what the user has to see.
@@ -68,16 +68,16 @@ async def _release(context: JobContext, errors: list[BitDanceError]) -> None:
 
 
 async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
-    """Become the job's writer, with the plan where there is none, and the first intent.
+    """Become the job's owner, with the plan where there is none, and the first intent.
 
-    :return: Whether there are intents of another process, whose answers nobody has seen.
+    :return: Whether there are intents of another process, whose responses nobody has seen.
     """
     for _ in range(CLAIM_TRIES):
         state = context.journal.state
         _check_not_replaced(context)
         now = context.clock.time()
         deadline = now + context.policy.timeout
-        ours, last = context.journal.writer, state.writer
+        ours, last = context.journal.owner, state.owner
         if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
             deadline = state.deadline or deadline  # a resume after a deferral is the same try
         if state.images and (last is None or last.try_number != ours.try_number):
@@ -95,11 +95,11 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         try:
             await context.claim(deadline, *events)
         except FencedError:
-            # Somebody wrote between our look and our claim: look again, then claim what is left.
+            # Somebody wrote between our read and our claim: read again, then claim what is left.
             await asyncio.to_thread(context.journal.load)
         else:
             return left_open
-    raise FencedError(f"Too many processes want the job {context.journal.uri}")
+    raise FencedError(f"Too many processes are trying to claim the job {context.journal.uri}")
 
 
 def _raise_if_failed_for_good(context: JobContext) -> None:
@@ -114,8 +114,8 @@ def _check_not_replaced(context: JobContext) -> None:
     It began before the newer try wrote its last entry. A run that was deleted and made again did not: it has
     low numbers, too, and goes on with the job.
     """
-    ours, state = context.journal.writer, context.journal.state
-    last = state.writer
+    ours, state = context.journal.owner, context.journal.state
+    last = state.owner
     if last is None or not last.job.same_task(ours.job) or context.started_at > state.time:
         return
     if last.try_number > ours.try_number:
@@ -133,8 +133,8 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         context.log.warning(
-            "The task asks for %r now, and for %r when it was planned%s. It goes on with its plan; clear it "
-            "when it has ended to have the new image",
+            "The task now requests %r, but its plan says %r%s. Following the plan; to "
+            "get the new image, clear the task after it ends",
             shorten(changed[0].request.prompt),
             shorten(images[changed[0].key].plan.request.prompt),
             more,
@@ -144,7 +144,7 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
 def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
     """Return the key of an image whose intent can go into the plan's own entry.
 
-    Not one that the user named: its address has to be reserved first.
+    Not one that the user named: its destination has to be reserved first.
     """
-    settled = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-    return next((item.key for item in wanted if item.key not in settled and not item.destination.named), None)
+    done = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
+    return next((item.key for item in wanted if item.key not in done and not item.destination.named), None)

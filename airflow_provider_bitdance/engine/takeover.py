@@ -33,9 +33,9 @@ _GENERATION = re.compile(r"/generation=(\d+)/")
 async def take_over_earlier(context: JobContext) -> Journal | None:
     """Return the journal of the task's last generation that got as far as a plan, and stop its processes.
 
-    A clear starts a new generation. What the cleared one has bought and not stored is still to be had.
+    A clear starts a new generation. What the cleared one has bought and not stored is still collectable.
     """
-    if context.journal.writer.try_number == 1:
+    if context.journal.owner.try_number == 1:
         return None  # nothing was cleared yet
     for earlier in await asyncio.to_thread(_earlier, context):
         if not earlier.state.is_stored:  # one without a plan may be about to claim
@@ -56,9 +56,9 @@ def check_is_latest(context: JobContext) -> None:
     for other in _earlier(context):
         if planned_at < other.state.planned_at < math.inf:
             raise InputError(
-                "The task was cleared, and its max_tries is that of a plan before the last one: "
-                f"{context.journal.uri}",
-                fix="Clear the task once more",
+                "The task was cleared, and its max_tries belongs to an older plan than "
+                f"the last one: {context.journal.uri}",
+                fix="Clear the task again",
             )
 
 
@@ -70,18 +70,18 @@ def _earlier(context: JobContext) -> list[Journal]:
 
     :raises RecordUnreadableError: One is damaged that may be the last.
     """
-    job, writer = context.journal.job, context.journal.writer
+    job, owner = context.journal.job, context.journal.owner
     found = (_GENERATION.search(name) for name in context.records.names(job.task_folder))
     numbers = {int(match[1]) for match in found if match} | set(range(job.generation))
     journals: list[Journal] = []
     for number in sorted(numbers - {job.generation}, reverse=True):
-        journal = Journal(context.records, writer, job=job.model_copy(update={"generation": number}))
+        journal = Journal(context.records, owner, job=job.model_copy(update={"generation": number}))
         try:
             journal.load()
         except RecordUnreadableError as error:
             if not any(newer.state.images for newer in journals):
                 raise
-            context.log.warning("%s. A later plan of this task can be read, and holds", error.what)
+            context.log.warning("%s. Going on, because a later plan of this task is readable", error.what)
         else:
             journals.append(journal)
     # Sorting keeps the order of equals: the higher number first.
@@ -112,12 +112,12 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
         await asyncio.to_thread(journal.load)
         return False
     if journal.state.having(Status.INTENDED):
-        context.log.warning("%s was stopped before a response came", job_name(journal.job))
+        context.log.warning("%s was stopped before the response to a purchase arrived", job_name(journal.job))
         await resolve_intents(context, journal)
     return True
 
 
 def job_name(job: Job) -> str:
-    """Name a job as a person would look for it in Airflow."""
+    """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
     return f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}"

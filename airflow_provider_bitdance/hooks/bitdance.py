@@ -41,7 +41,7 @@ class _NotWaitedForError(PredictionTimeoutError):
     """The hook keeps no records, so here a retry does not find the prediction again."""
 
     retry_helps = False
-    retry_in_words = "get_prediction looks again for free; to generate again buys another image."
+    retry_in_words = "get_prediction polls it again for free; generate buys another image."
 
 
 class BitDanceHook(BaseHook):
@@ -56,7 +56,7 @@ class BitDanceHook(BaseHook):
         def balance() -> float:
             return BitDanceHook().get_balance()
 
-    :param bitdance_conn_id: The connection: its password is the API key, its host the API's address
+    :param bitdance_conn_id: The connection: its password is the API key, its host the API's URL
         (default https://api.wavespeed.ai), its extra as :class:`ConnectionExtra` says.
     :param transport: An httpx transport instead of the network; for tests.
     """
@@ -98,7 +98,7 @@ class BitDanceHook(BaseHook):
 
     @property
     def settings(self) -> ClientSettings:
-        """Key and address, read from the connection once. Blocks on first use.
+        """Key and URL, read from the connection once. Blocks on first use.
 
         :raises InputError: A field of the connection cannot be used.
         """
@@ -116,7 +116,7 @@ class BitDanceHook(BaseHook):
     def new_async_client(self, *, is_reader: bool = False) -> AsyncClient:
         """Return an async client. Read ``settings`` before there is an event loop: reading them blocks.
 
-        :param is_reader: It only looks at predictions.
+        :param is_reader: It only polls predictions.
         """
         return AsyncClient(self.settings, transport=self._transport, is_reader=is_reader)
 
@@ -167,7 +167,7 @@ class BitDanceHook(BaseHook):
             return client.submit(request)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
-        """Look at a prediction. Free.
+        """Poll a prediction once. Free.
 
         :param prediction_id: As :meth:`submit` returned it.
         """
@@ -189,9 +189,9 @@ class BitDanceHook(BaseHook):
         """Buy one image, about $0.01 at each call, and wait for it. Its output URL expires after 7 days.
 
         :param timeout: Seconds to wait.
-        :param poll_interval: Seconds from the submission to the first look, and the shortest pause.
-        :raises PredictionError: It ended without a picture.
-        :raises PredictionTimeoutError: It is not done yet, or looking failed; the error names its id.
+        :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
+        :raises PredictionError: It ended without an image.
+        :raises PredictionTimeoutError: It is not done yet, or polling failed; the error names its id.
         """
         # Read before the image is bought: a bad number costs nothing.
         policy, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
@@ -230,13 +230,13 @@ class BitDanceHook(BaseHook):
             return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
         if isinstance(error, GarbledResponseError) or 300 <= status < 400 or status in (404, 405):
             return (
-                f"{self.settings.base_url} is not the address of a WaveSpeed API. Check the host; empty, it "
-                f"is {DEFAULT_BASE_URL}. ({error.what})"
+                f"{self.settings.base_url} is not the URL of a WaveSpeed API. Check the "
+                f"host; if it is empty, {DEFAULT_BASE_URL} is used. ({error.what})"
             )
         if isinstance(error, TransportError):
             return (
-                f"{self.settings.base_url} could not be reached. Check the host, and the network and proxy "
-                f"of the machine that tests. ({error.what})"
+                f"{self.settings.base_url} could not be reached. Check the host, and the "
+                f"network and proxy of the machine that runs the test. ({error.what})"
             )
         allowed = f"Allowed: {error.allowed}" if error.allowed else ""
         return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)

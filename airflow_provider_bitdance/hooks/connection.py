@@ -28,10 +28,11 @@ class ConnectionExtra(BaseModel):
         ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions of a batch in any minute, where it does not say itself; ``None``
         is without limit.
-    :param price_usd: Assumed price of one image of BitDance-14B in US dollars; another model's is asked.
+    :param price_usd: Assumed price of one image of BitDance-14B in US dollars; that of another model comes
+        from the API.
     :param live_price: Ask the API for the price before buying, instead.
     :param timeout: Seconds for one HTTP request.
-    :param records_path: Where journal and receipts lie; empty: see the operator.
+    :param records_path: Where journal and receipts are stored; empty: see the operator.
     :param allow_http: Send the key over plain http to hosts other than this machine.
     """
 
@@ -80,11 +81,11 @@ def unknown_fields(extra: dict[str, Any]) -> str:
     """
     known = list(ConnectionExtra.model_fields)
     unknown = [str(name) for name in extra if name not in known]
-    told = []
+    named = []
     for name in unknown:
         near = get_close_matches(re.sub(r"\W", "_", name.lower()), known, n=1)
-        told.append(shorten(repr(name)) + (f" (did you mean {near[0]}?)" if near else ""))
-    return ", ".join(told)
+        named.append(shorten(repr(name)) + (f" (did you mean {near[0]}?)" if near else ""))
+    return ", ".join(named)
 
 
 def read_connection(
@@ -110,7 +111,7 @@ def read_connection(
 
 
 def _address(connection: Connection) -> str:
-    """Return the API's address. Airflow splits a port off a URI whose host keeps its scheme."""
+    """Return the API's URL. Airflow splits a port off a URI whose host keeps its scheme."""
     host = (connection.host or "").strip()
     if not host:
         return DEFAULT_BASE_URL

@@ -47,7 +47,7 @@ def open_folder(uri: str) -> Folder:
         raise InputError(
             f"{shorten(uri, 200)} cannot be opened on this worker: {redact(error)}",
             fix=_INSTALL.get(
-                scheme, "Install the Airflow provider for this kind of address and its fsspec extra"
+                scheme, "Install the Airflow provider for this kind of URI and its fsspec extra"
             ),
         ) from error
 
@@ -66,7 +66,8 @@ def read_file(uri: str) -> bytes:
 
 
 def records_path(of_operator: object, of_connection: str) -> str:
-    """Return where the records lie, as the operator, the connection or the settings say; else an empty text.
+    """Return where the records are, as the operator, the connection or the settings say; else an empty
+    string.
 
     :raises InputError: It is not an absolute path or a URI.
     """
@@ -74,7 +75,7 @@ def records_path(of_operator: object, of_connection: str) -> str:
     path = str(of_operator or of_connection or settings).strip()
     if path and not (path.startswith("/") or "://" in path):
         raise InputError(
-            f"records_path is {shorten(repr(path))}: not an absolute path",
+            f"records_path is {shorten(repr(path))}, which is not an absolute path",
             allowed='an absolute path or a URI, such as "s3://conn_id@bucket/records"',
         )
     return path
@@ -89,9 +90,9 @@ def open_records(given: str, *, of_connection: str) -> Folder:
     path = records_path(given, of_connection)
     if not path:
         raise InputError(
-            "No records path is known",
+            "No records path is set",
             allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
-            fix="Where Dags set none, the records are in .bitdance of each output folder: give that",
+            fix=("If the Dags set none, the records are in .bitdance of each output folder: pass that path"),
         )
     return open_folder(path.rstrip("/"))
 
@@ -111,12 +112,12 @@ def find_records(given: str, conn_id: str) -> Folder:
 
 
 def _check_connection(conn_id: str, uri: str) -> None:
-    """Look for the connection that a URI names: without it, Amazon's hook would quietly go on with
+    """Check the connection that a URI names: without it, Amazon's hook would quietly go on with
     whatever credentials the worker has."""
     try:
         BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise InputError(
             f"{shorten(uri, 200)} names the connection {conn_id!r}, which is not defined",
-            fix=f"Define it, or write the address without {conn_id}@ to use the worker's own credentials",
+            fix=f"Define it, or write the URI without {conn_id}@ to use the worker's own credentials",
         ) from None

@@ -1,7 +1,7 @@
 """Contact sheet: one JPEG with all variants of an item, for a person to choose from.
 
-Pictures are opened one after the other and kept as thumbnails, so a sheet takes the memory of its largest
-picture and of the sheet itself. The same pictures give the same bytes, with one version of Pillow.
+Images are opened one after the other and kept as thumbnails, so a sheet takes the memory of its largest image
+and of the sheet itself. The same images give the same bytes, with one version of Pillow.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def comment_of(sheet: bytes) -> str:
         return ""
 
 
-def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -> bytes:
-    """Return one JPEG that shows all pictures in a grid, each above its label. Blocks while it decodes.
+def contact_sheet(images: Iterable[tuple[str, bytes]], *, comment: str = "") -> bytes:
+    """Return one JPEG that shows all images in a grid, each above its label. Blocks while it decodes.
 
-    A picture that cannot be decoded is said to be so in its place: the sheet is a help, its batch is paid.
+    A placeholder stands for an image that cannot be decoded: the sheet is a help, and its batch is paid for.
 
-    :param pictures: Label and file of each, in the order to show; give a generator to have one file in
+    :param images: Label and file of each, in the order to show; give a generator to have one file in
         memory at a time. A label has a line or two, such as ``"cat-v1\\nseed 42"``.
     :param comment: Goes into the file, in ASCII.
     :raises ValueError: There are none.
@@ -57,9 +57,9 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -
         ImageFont,
     )  # not at the top: Dag files import this package, and need no Pillow
 
-    cells = [(label.split("\n"), _thumbnail(data)) for label, data in pictures]
+    cells = [(label.split("\n"), _thumbnail(data)) for label, data in images]
     if not cells:
-        raise ValueError("A contact sheet needs a picture")
+        raise ValueError("A contact sheet needs an image")
     rows = math.isqrt(len(cells))
     columns = math.ceil(len(cells) / rows)
     shown = [thumbnail for _, thumbnail in cells if thumbnail is not None]
@@ -74,7 +74,7 @@ def contact_sheet(pictures: Iterable[tuple[str, bytes]], *, comment: str = "") -
         left, top = _GAP + number % columns * step_x, _GAP + number // columns * step_y
         if thumbnail is None:
             pen.rectangle((left, top, left + width - 1, top + height - 1), fill=_MISSING)
-            pen.text((left + _GAP, top + _GAP), "cannot be shown", font=font, fill=_PALE)
+            pen.text((left + _GAP, top + _GAP), "cannot be decoded", font=font, fill=_PALE)
         else:
             # At the bottom of its cell, and so next to its label.
             sheet.paste(thumbnail, (left, top + height - thumbnail.height))
@@ -108,7 +108,7 @@ def _write(pen: ImageDraw.ImageDraw, lines: list[str], at: tuple[int, int], widt
 
 
 def _fitted(text: str, font: Font, width: int) -> str:
-    """Cut a label that is too wide in its middle: the ends of keys tell variants apart."""
+    """Cut a label that is too wide in its middle: the ends of keys distinguish variants."""
     if font.getlength(text) <= width:
         return text
     kept = len(text) - 1

@@ -1,4 +1,4 @@
-"""Looks into a downloaded file: a whole PNG, JPEG or WebP picture of a sane size, by content alone."""
+"""Validation: is a downloaded file a complete PNG, JPEG or WebP image of a sane size? By content alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 4096 * 4096
-"""Nearly three times the side that the model offers; a picture of that size takes 64 MB in memory."""
+"""Nearly three times the side that the model offers; an image of that size takes 64 MB in memory."""
 
 _END_OF_PNG = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, slots=True)
 class ValidImage:
-    """A picture that was decoded to its last pixel."""
+    """An image that was decoded to its last pixel."""
 
     data: bytes
     media_type: str
@@ -43,7 +43,8 @@ def validate_image(data: bytes) -> ValidImage:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise bomb
-            # Pillow tells a JPEG with a second picture in it (a preview) from a JPEG; nothing else does.
+            # Pillow distinguishes a JPEG with a second image in it (a preview) from a JPEG; nothing else
+            # does.
             media_type = Image.MIME["JPEG" if image.format == "MPO" else image.format or ""]
             width, height = image.size
             image.verify()

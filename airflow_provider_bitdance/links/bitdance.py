@@ -1,7 +1,7 @@
 """The links beside a task in Airflow's UI: to WaveSpeed, and to what the task stored.
 
 The UI reads a link from XCom, where Airflow puts it when a leg of the task ends. :func:`show_predictions`
-puts it there at once, so that it is there while the task runs. No link holds a key, or an output's address.
+puts it there at once, so that it is there while the task runs. No link holds a key, or an output's URL.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _PAGES = {"s3": _AWS, "s3a": _AWS, "gs": _GOOGLE, "gcs": _GOOGLE}
 
 
 class _Link(BaseOperatorLink):
-    """A link whose address the operator learns while it runs."""
+    """A link whose URL the operator learns while it runs."""
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address that was shown, or nothing. Airflow calls this in the worker, after the task."""
+        """Return the URL that was shown, or nothing. Airflow calls this in the worker, after the task."""
         return str(operator.link_targets.get(self.name, ""))
 
 
@@ -51,7 +51,7 @@ class StoredLink(_Link):
 
 
 LINKS = (WaveSpeedLink(), StoredLink())
-"""Of every operator here. It keeps their addresses, by their names, in its ``link_targets``."""
+"""Of every operator here. It keeps their URLs, by their names, in its ``link_targets``."""
 
 
 def show_predictions(operator: Any, api_url: str, context: Context) -> None:
@@ -75,7 +75,7 @@ def show_stored(operator: Any, uri: str, folder: Folder) -> None:
 
     :param operator: The task, as it runs.
     :param uri: Of the file.
-    :param folder: In which it lies.
+    :param folder: The folder of the file.
     """
     operator.link_targets[StoredLink.name] = stored_page(uri, folder.endpoint)
 
@@ -84,7 +84,7 @@ def stored_page(uri: str, endpoint: str = "") -> str:
     """Return where a browser finds a stored file; nothing where that is not known.
 
     :param uri: Of the file.
-    :param endpoint: The store's own address, where it is not its vendor's.
+    :param endpoint: The store's own URL, if it is not its vendor's.
     """
     scheme, _, rest = uri.partition("://")
     host, _, path = rest.partition("/")

@@ -16,7 +16,7 @@ from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
 CLOCK_MARGIN = timedelta(hours=1)
-"""The bill is asked from so much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
+"""The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str],
     """Read the account's history and bill.
 
     :param models: Models whose predictions are of interest.
-    :raises BitDanceError: The API cannot be asked; a retry may help.
+    :raises BitDanceError: The API cannot be reached; a retry may help.
     """
     histories = [
         await read_history(client, clock, model=model, since=since.timestamp()) for model in sorted(models)
@@ -54,7 +54,7 @@ async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str],
 async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
     """Return the account's charges and refunds that are about predictions, newest first.
 
-    :raises BitDanceError: The API cannot be asked.
+    :raises BitDanceError: The API cannot be reached.
     """
 
     async def ask(page: int) -> Iterable[BillingRecord]:
@@ -80,7 +80,8 @@ async def _all_pages(
 ) -> list[T]:
     """Read page after page until one brings nothing new.
 
-    Not until one is short: the API may give fewer than asked, and what is new at the top moves items down.
+    Not until one is short: the API may return fewer than requested, and what is new at the top moves items
+    down.
     """
     found: dict[Hashable, T] = {}
     page = 1

@@ -1,7 +1,7 @@
 """Collect: stores what a job has bought and its own task did not, as a process of that job.
 
 It claims the job's journal, so a process of the task that is still alive stops, and a later try goes on from
-what is written here. It looks, downloads and stores with the engine's own steps, and never buys.
+what is written here. It polls, downloads and stores with the engine's own steps, and never buys.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from airflow_provider_bitdance.records import ImageState, Status
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 PATIENCE = 10.0
-"""Seconds to wait for a prediction: what is at rest has long ended, but a look may fail and be repeated."""
+"""Seconds to wait for a prediction: what nobody waits for has ended long ago, but a poll may fail and be
+repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
     """What became of one image.
 
-    :param detail: Where it lies, or why it is not stored.
+    :param detail: Where it is, or why it is not stored.
     """
 
     prediction_id: str
@@ -36,9 +37,9 @@ class Collected:
 
 
 async def collect(context: JobContext) -> dict[str, Collected]:
-    """Settle the open images of a job, and return what became of each, by its key. Buys nothing.
+    """Collect the open images of a job, and return what became of each, by its key. Buys nothing.
 
-    :param bench: Of this job, as a new process of its own; the journal is loaded.
+    :param context: Of this job, as a new process of its own; the journal is loaded.
     """
     journal = context.journal
     before = {image.plan.key: image for image in journal.state.having(Status.INTENDED, Status.SUBMITTED)}
@@ -49,7 +50,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         for image, prediction in await _ended(context):
             done[image.plan.key] = await _collect_one(context, image, prediction)
     except FencedError:
-        stopped = CollectStatus.RUNNING, "its own task goes on with it"
+        stopped = CollectStatus.RUNNING, "its own task is continuing with it"
     except BitDanceError as error:
         stopped = CollectStatus.LEFT, error.what
     return {
@@ -59,8 +60,8 @@ async def collect(context: JobContext) -> dict[str, Collected]:
 
 
 async def _take_over(context: JobContext) -> None:
-    """Become the job's writer, and find out what became of what it was about to buy."""
-    # The deadline stays: what is at rest is still at rest when this process ends, and its task's is its own.
+    """Become the job's owner, and find out what became of what it was about to buy."""
+    # The deadline stays: when this process ends, nobody waits for the job either, and its task sets its own.
     await asyncio.to_thread(context.journal.claim, context.journal.state.deadline, context.clock.time())
     await resolve_intents(context, context.journal)
 
@@ -81,7 +82,7 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
     age = context.clock.time() - image.submitted_at
     # The engine takes such a one for deleted. Here it may belong to the account of another connection.
     if prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds():
-        why = "this account does not know the prediction: deleted, or bought with another key"
+        why = "this account does not have the prediction: deleted, or bought with another key"
         return Collected(prediction.id, CollectStatus.LEFT, why)
     receipt = await asyncio.to_thread(context.receipts.find, context.destination_of(image.plan))
     if (
@@ -89,7 +90,7 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         and receipt.prediction_id != prediction.id
         and receipt.stored_at.timestamp() > image.submitted_at
     ):
-        why = f"a newer image lies at its address: {receipt.uri}"
+        why = f"a newer image is at its destination: {receipt.uri}"
         return Collected(prediction.id, CollectStatus.SUPERSEDED, why)
     try:
         await collect_output(context, image, prediction)
@@ -103,9 +104,9 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
 
 
 def _standing(image: ImageState, before: ImageState, outcome: CollectStatus, why: str) -> Collected:
-    """Tell what became of an image that was not settled."""
+    """Return what became of an image that was not collected."""
     if image.status is Status.PLANNED and image.possibly_paid > before.possibly_paid:
         return Collected("", CollectStatus.POSSIBLY_PAID, image.reason)
     if image.status is Status.PLANNED:
-        return Collected("", CollectStatus.NOT_CREATED, "the purchase did not happen")
+        return Collected("", CollectStatus.NOT_CREATED, "nothing was bought")
     return Collected(bought_as(image), outcome, why)

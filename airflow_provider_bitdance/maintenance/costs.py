@@ -1,4 +1,4 @@
-"""Money: what the records estimate against the bill, and which lost purchases were made. Pure."""
+"""Costs: what the records estimate against the bill, and which lost purchases were made. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
-SETTLING = timedelta(minutes=2)
-"""A younger prediction that no record knows may be a purchase whose answer is on its way."""
+RESPONSE_MARGIN = timedelta(minutes=2)
+"""A younger prediction that no record knows may be a purchase whose response is on its way."""
 DAY = 24 * 3600.0
 
 
@@ -65,11 +65,11 @@ def costs(
 
 def unknown_to(known: set[str], history: Iterable[Prediction], now: float) -> list[Prediction]:
     """Return the account's predictions that no record knows, and that have had time to be recorded."""
-    settled = datetime.fromtimestamp(now, UTC) - SETTLING
+    latest = datetime.fromtimestamp(now, UTC) - RESPONSE_MARGIN
     return [
         prediction
         for prediction in history
-        if prediction.id not in known and (prediction.created_at is None or prediction.created_at <= settled)
+        if prediction.id not in known and (prediction.created_at is None or prediction.created_at <= latest)
     ]
 
 
@@ -100,8 +100,8 @@ def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float
         found = loss.prediction_id or next(iter(ours), "")
         left = [item for item in left if item.id != found]
         # Only where every prediction that it could be shows its inputs does finding none say something.
-        is_told = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
-        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_told else Verdict.UNKNOWN
+        is_proof = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
+        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_proof else Verdict.UNKNOWN
         explained.append(
             PossiblyPaid(
                 job=loss.job,

@@ -55,18 +55,18 @@ def reconcile(
     include_running: bool = False,
     nsfw: Nsfw = "fail",
 ) -> Report:
-    """Settle the records against the account, store what was left behind, and report. Buys nothing. Blocks.
+    """Compare the records with the account, store what was left behind, and report. Buys nothing. Blocks.
 
     Call it from a task's main thread, or from a program: connections are resolved here.
 
     :param conn_id: The connection with the API key with which the images were bought.
-    :param records_path: Where the records lie. Default: the connection's, else ``[bitdance] records_path``.
+    :param records_path: Where the records are. Default: the connection's, else ``[bitdance] records_path``.
     :param since: From when on costs and lost purchases are compared; default 7 days, for which WaveSpeed
         keeps its history. Without a time zone it is UTC.
     :param dry_run: Change nothing, and say what would be done.
     :param include_running: Collect also for jobs that may still run; their processes stop, and their retries
         go on from there.
-    :param nsfw: ``"allow"`` stores pictures that are flagged, too; else they are recorded as failed.
+    :param nsfw: ``"allow"`` stores images that are flagged, too; else they are recorded as failed.
     :raises InputError: There is no records path, or it cannot be opened.
     :raises BitDanceError: The API, or the store of the records, failed.
     """
@@ -103,12 +103,12 @@ class Reconciliation:
     clock: Clock = field(default_factory=Clock)
 
     def run(self) -> Report:
-        """Look, collect, look again, and report."""
+        """Read, collect, read again, and report."""
         now = self.clock.time()
         records = read_records(self.records)
         host = self.client.settings.host
         found = triage(records, api_host=host, now=now, include_running=self.include_running)
-        # Opened here, where there is no event loop: Airflow's filesystems cannot be had within one.
+        # Opened here, where there is no event loop: Airflow's filesystems cannot be opened within one.
         jobs = [self._opened(job, now) for job in found]
         models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}
         images, account = asyncio.run(self._collect_and_ask(jobs, models, now))
@@ -118,14 +118,14 @@ class Reconciliation:
         """Open what is needed to collect for a job, as a new process of it."""
         if job.outcome is not CollectStatus.DUE or self.dry_run:
             return job, None
-        writer = Owner(
+        owner = Owner(
             job=job.record.job,
             try_number=job.record.last_try,
             host=socket.gethostname(),
             pid=os.getpid(),
             token=uuid4().hex,
         )
-        journal = Journal(self.records, writer)
+        journal = Journal(self.records, owner)
         try:
             images = self.open_folder(journal.load().output)
         except BitDanceError as error:

@@ -15,15 +15,15 @@ __all__ = ["job_as_json", "name_of", "shown_findings", "shown_jobs", "shown_repo
 
 
 def name_of(job: Job) -> str:
-    """Name a job as a person would look for it in Airflow."""
+    """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
     return f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}"
 
 
 def job_as_json(record: JobRecord, uris: dict[str, str]) -> dict[str, Any]:
-    """Return one job as plain JSON: what was asked, bought, stored, possibly paid.
+    """Return one job as plain JSON: what was requested, bought, stored, possibly paid.
 
-    :param uris: Where the images lie, by their receipts.
+    :param uris: Where the images are, by their receipts.
     """
     return {
         "job": record.job.model_dump(),
@@ -56,9 +56,9 @@ def _image_as_json(image: ImageState, uris: dict[str, str]) -> dict[str, Any]:
 
 
 def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
-    """Show jobs: what was asked, bought, stored, possibly paid.
+    """Show jobs: what was requested, bought, stored, possibly paid.
 
-    :param jobs: Those of ``records`` that are asked for.
+    :param jobs: Those of ``records`` to show.
     """
     uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
     lines = [f"{records.uri}: {_count(len(jobs), 'job')}"]
@@ -72,25 +72,25 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
 def _image_lines(image: ImageState, uris: dict[str, str]) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
     named = f"{plan.key}: " if plan.key != "image" else ""
-    yield f"  asked     {named}{shorten(request.prompt)} ({request.size}, seed {request.seed})"
+    yield f"  requested {named}{shorten(request.prompt)} ({request.size}, seed {request.seed})"
     if image.prediction_id and image.status is not Status.INTENDED:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
         yield f"  bought    {image.prediction_id} at {_moment(image.submitted_at)}, {by}"
     if image.status is Status.STORED:
         reused = ", reused" if image.reused else ""
-        yield f"  stored    {uris.get(image.receipt, f'the receipt {image.receipt} is gone')}{reused}"
+        yield f"  stored    {uris.get(image.receipt, f'the receipt {image.receipt} is missing')}{reused}"
     elif image.status is Status.FAILED:
         yield f"  failed    {shorten(image.reason, 300)}"
     else:
         yield f"  open      {_OPEN[image.status]}"
     if image.possibly_paid:
-        yield f"  possibly paid, beside that: {image.possibly_paid}. {shorten(image.reason, 300)}"
+        yield f"  also possibly paid: {image.possibly_paid}. {shorten(image.reason, 300)}"
 
 
 _OPEN = {
     Status.PLANNED: "planned; nothing is bought",
-    Status.INTENDED: "about to be bought: the answer is not recorded",
-    Status.SUBMITTED: "paid for and not stored",
+    Status.INTENDED: "about to be bought: no response is recorded",
+    Status.SUBMITTED: "paid for, not stored",
 }
 
 
@@ -107,11 +107,11 @@ def shown_report(report: Report) -> str:
         f"{report.records}: {_count(report.jobs, 'job')}, {_count(report.receipts, 'receipt')}",
         f"since {report.since:%Y-%m-%d %H:%M} UTC{'; a dry run: nothing was changed' * report.dry_run}",
         "",
-        "Bought, or about to be, and left behind:",
+        "Bought or about to be bought, and left behind:",
     ]
     lines += _indented(_open_lines(report))
     lines += ["", "Possibly paid:", *_indented(_possibly_paid_lines(report))]
-    lines += ["", "Predictions of the account that no record knows:", *_indented(_stranger_lines(report))]
+    lines += ["", "Predictions of the account that are in no record:", *_indented(_untracked_lines(report))]
     lines += ["", "Cost by Dag and day (UTC):", *_cost_lines(report)]
     return "\n".join([*lines, *_finding_lines(report.findings)])
 
@@ -140,7 +140,7 @@ def _possibly_paid_lines(report: Report) -> Iterator[str]:
         yield f"    {shorten(loss.reason, 300)}"
 
 
-def _stranger_lines(report: Report) -> Iterator[str]:
+def _untracked_lines(report: Report) -> Iterator[str]:
     for item in report.untracked:
         prompt = f": {item.prompt}" if item.prompt else ""
         age = f"{item.age_days:.1f} days" if item.age_days >= 1 else f"{item.age_days * 24:.0f} h"
@@ -159,7 +159,7 @@ def _cost_lines(report: Report) -> Iterator[str]:
     made = sum(cost.predictions for cost in report.costs)
     yield _cost_line(width, "in all", "", made, report.estimated_usd, report.real_usd)
     others = _count(report.unattributed.predictions, "prediction")
-    yield f"  Outside the records the account paid ${report.unattributed.real_usd:.4f} for {others}."
+    yield (f"  The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records.")
 
 
 def _cost_line(width: int, dag_id: str, day: str, made: int, estimated: float, real: float) -> str:
@@ -168,7 +168,7 @@ def _cost_line(width: int, dag_id: str, day: str, made: int, estimated: float, r
 
 def _finding_lines(findings: Iterable[Finding]) -> list[str]:
     lines = [line for finding in findings for line in (f"  {finding.uri}", f"      {finding.what}")]
-    return ["", "Not readable:", *lines] if lines else []
+    return ["", "Unreadable:", *lines] if lines else []
 
 
 def _indented(lines: Iterator[str]) -> list[str]:

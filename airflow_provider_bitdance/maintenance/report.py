@@ -50,7 +50,7 @@ class OpenImage:
     :param prompt: At most 80 characters of it.
     :param prediction_id: Empty where the response to the purchase never came.
     :param days_left: Days for which WaveSpeed still keeps the output.
-    :param detail: Where the image lies, or why it is not stored.
+    :param detail: Where the image is, or why it is not stored.
     """
 
     job: Job
@@ -68,7 +68,7 @@ class Verdict(StrEnum):
 
     BOUGHT = "bought"
     NOT_CREATED = "not created"
-    UNKNOWN = "cannot be told"
+    UNKNOWN = "cannot be determined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +160,14 @@ class Report:
         return round(sum(cost.real_usd for cost in self.costs), 6)
 
     @property
-    def needs_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether something is paid for and could not be stored, or a record is damaged."""
         return bool(self.findings) or any(image.outcome is CollectStatus.LEFT for image in self.open_images)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values, the totals among them."""
         totals = {"estimated_usd": self.estimated_usd, "real_usd": self.real_usd}
-        return {**plain(self), **totals, "needs_a_look": self.needs_a_look}
+        return {**plain(self), **totals, "needs_attention": self.needs_attention}
 
 
 def plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
 """Files read at once: a store far away takes tens of milliseconds for each."""
-BOUGHT_TOO = "a process that had been replaced bought it, too"
+BOUGHT_TOO = "bought by a process that had already been replaced"
 _ENTRY = re.compile(r"(jobs/.+/generation=\d+)/(\d{6,})\.json")
 _RECEIPT = re.compile(r"receipts/[^/.][^/]*\.json")
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a person has to look at.
+    """Something that needs a person's attention.
 
     :param uri: Where.
     """
@@ -85,7 +85,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One journal: where the job stands, and all that it bought on the way there.
+    """One journal: how far the job is, and all that it bought on the way there.
 
     :param last_try: Number of the last try of the job's own task.
     :param predictions: Every prediction id that the journal names.
@@ -106,13 +106,13 @@ class JobRecord:
 
     @property
     def models(self) -> set[str]:
-        """The models that the job's images are asked of."""
+        """The models that the job's images are requested from."""
         return {image.plan.request.model for image in self.state.images.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt, and where it lies."""
+    """A receipt, and its URI."""
 
     uri: str
     receipt: Receipt
@@ -120,7 +120,7 @@ class StoredReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that lies below one records path, jobs by Dag, task, map index and time."""
+    """All that is below one records path, jobs by Dag, task, map index and time."""
 
     uri: str
     jobs: tuple[JobRecord, ...]
@@ -148,7 +148,7 @@ class Records:
         return list(found.values())
 
     def has_later(self, record: JobRecord) -> bool:
-        """Say whether the task was cleared since this job, and has planned anew."""
+        """Say whether the task was cleared since this job, and has planned again."""
         others = (other for other in self.jobs if other.job.same_task(record.job))
         return any(other.state.planned_at > record.state.planned_at for other in others)
 
@@ -191,7 +191,10 @@ def _read_listed(
         entries = list(read_entries(records, name))
     state = fold_all(JobState(), entries)
     if state.number < last:
-        raise RecordUnreadableError(f"Entry {state.number + 1} of {last} is missing")
+        raise RecordUnreadableError(
+            f"Entry {state.number + 1} of {last} is missing",
+            fix="Restore it from a backup, or move the whole folder of the journal away",
+        )
     state = fold_notes(state, read_notes(records, notes))
     # Another task, or a later generation of this one, may have written here, too: to stop it.
     own = [entry.writer for entry in entries if entry.writer.job.folder == name]

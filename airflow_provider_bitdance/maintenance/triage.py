@@ -1,4 +1,4 @@
-"""Outlook: what is to be done for images that are bought, or about to be, and not stored. Pure."""
+"""Triage: what is to be done for images that are bought, or about to be, and not stored. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_bitdance.records import ImageState, Status
 
 KEPT_SECONDS = KEPT_BY_WAVESPEED.total_seconds()
 NOT_OURS = (CollectStatus.SUPERSEDED, CollectStatus.ANOTHER_API)
-CLEARED = "the task was cleared since and has planned anew: this image would replace the newer one"
+CLEARED = "the task has been cleared and planned again since: this image would replace the newer one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Triage:
 def triage(records: Records, *, api_host: str, now: float, include_running: bool) -> list[Triage]:
     """Return what is to be done, for each job that has open images.
 
-    :param api_host: Host of the API that is asked.
+    :param api_host: Host of the API in use.
     :param now: Unix time.
     :param include_running: Collect also what a task may still wait for.
     """
@@ -45,7 +45,7 @@ def _triage(records: Records, record: JobRecord, api_host: str, now: float, incl
     if not all(_is_of(api_host, image) for image in record.open_images):
         return Triage(record, CollectStatus.ANOTHER_API, f"it was not bought from {api_host}")
     if left > 0 and not include_running:
-        return Triage(record, CollectStatus.RUNNING, f"its task may wait for it for {left:.0f} s more")
+        return Triage(record, CollectStatus.RUNNING, f"its task may wait for it for another {left:.0f} s")
     return Triage(record, CollectStatus.DUE)
 
 
@@ -72,5 +72,5 @@ def _is_over(records: Records, record: JobRecord, now: float) -> bool:
 
 
 def _is_of(api_host: str, image: ImageState) -> bool:
-    asked = image.plan.request.model_copy(update={"seed": image.plan.seed_asked})
-    return asked.fingerprint(api_host) == image.plan.fingerprint
+    requested = image.plan.request.model_copy(update={"seed": image.plan.seed_asked})
+    return requested.fingerprint(api_host) == image.plan.fingerprint

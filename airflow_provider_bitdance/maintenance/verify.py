@@ -18,18 +18,18 @@ from airflow_provider_bitdance.storage.naming import Destination
 def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder]) -> list[Finding]:
     """Return everything that is not as it should be. Reads every stored image; blocks.
 
-    :param records: All that lies below ``folder``.
+    :param records: All that is below ``folder``.
     :param open_folder: Resolves an output folder.
     """
     receipts = [stored.receipt for stored in records.receipts]
     folders = {uri: _opened(open_folder, uri) for uri in sorted(set(map(_folder_of, receipts)))}
     with ThreadPoolExecutor(READERS) as pool:
-        looks = pool.map(lambda receipt: _look(receipt, folders[_folder_of(receipt)]), receipts)
-        wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, looks, strict=True) if what]
-    # A damaged receipt is told once.
+        problems = pool.map(lambda receipt: _problem(receipt, folders[_folder_of(receipt)]), receipts)
+        wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, problems, strict=True) if what]
+    # A damaged receipt is reported once.
     there = {stored.uri for stored in records.receipts} | {finding.uri for finding in records.findings}
     missing = [
-        Finding(record.uri, f"the receipt of its stored image {key!r} is gone: {uri}")
+        Finding(record.uri, f"the receipt of its stored image {key!r} is missing: {uri}")
         for record in records.jobs
         for key, uri in _receipts_of(record, folder)
         if uri not in there
@@ -48,7 +48,7 @@ def _opened(open_folder: Callable[[str], Folder], uri: str) -> Folder | BitDance
         return error
 
 
-def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
+def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
     """Say what is wrong with the file of a receipt; nothing where it is as recorded."""
     if isinstance(folder, BitDanceError):
         return folder.what
@@ -57,26 +57,27 @@ def _look(receipt: Receipt, folder: Folder | BitDanceError) -> str:
     except BitDanceError as error:
         return error.what
     if data is None:
-        return "the file is gone"
+        return "the file is missing"
     if len(data) != receipt.bytes:
-        return f"the file has {len(data)} bytes, and had {receipt.bytes} when it was stored"
+        return f"the file has {len(data)} bytes; it had {receipt.bytes} when it was stored"
     if hashlib.sha256(data).hexdigest() != receipt.sha256:
-        return "the file was changed since it was stored: another sha256"
+        return "the file has changed since it was stored: its sha256 differs"
     try:
-        picture = validate_image(data)
+        image = validate_image(data)
     except OutputError as error:
         return error.what
-    found = (picture.media_type, picture.width, picture.height)
+    found = (image.media_type, image.width, image.height)
     if found != (receipt.media_type, receipt.width, receipt.height):
         return (
-            f"the file is {found}, its receipt says {receipt.media_type}, {receipt.width}, {receipt.height}"
+            f"the file is {found}, but its receipt says {receipt.media_type}, "
+            f"{receipt.width}, {receipt.height}"
         )
     return ""
 
 
 def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]:
-    """Yield the key and the receipt's address of each image that a journal says is stored."""
+    """Yield the key and the receipt's URI of each image that a journal says is stored."""
     for image in record.state.having(Status.STORED):
         plan = image.plan
-        address = Destination(record.state.output, plan.stem, plan.extension, plan.named)
-        yield plan.key, Receipts(folder).uri(address)
+        destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
+        yield plan.key, Receipts(folder).uri(destination)

@@ -59,10 +59,10 @@ class BitDanceBaseOperator(BaseOperator):
         the same predictions.
     :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
         first poll comes after 2 at the earliest. In a batch the pauses may be as short as a tenth of it.
-    :param if_exists: ``"reuse"``: the same request at this address is the result, free; another request is
-        bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
+    :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request
+        is bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
         ``"fail"``: refuse.
-    :param nsfw: What to do with a picture that is flagged as not safe for work; it is paid for in any case.
+    :param nsfw: What to do with an image that is flagged as not safe for work; it is paid for in any case.
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
     :param on_lost_response: What to do if the response to a purchase was lost and the account's history
@@ -72,9 +72,9 @@ class BitDanceBaseOperator(BaseOperator):
         what is possibly paid. More is refused before the first purchase. Default: no limit.
     :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot
         pay for.
-    :param retry_failed: Whether a retry buys an image anew whose prediction failed. WaveSpeed refunds failed
+    :param retry_failed: Whether a retry buys an image again whose prediction failed. WaveSpeed refunds failed
         predictions. What was refused or moderated is never bought again by a retry.
-    :param records_path: Where journal and receipts lie. Default: the connection's, else ``[bitdance]
+    :param records_path: Where journal and receipts are stored. Default: the connection's, else ``[bitdance]
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
@@ -129,7 +129,7 @@ class BitDanceBaseOperator(BaseOperator):
         """Make what is wanted, or go on where the last try stopped.
 
         :raises AirflowFailException: No retry helps.
-        :raises AirflowSkipException: The picture is flagged, and ``nsfw="skip"``.
+        :raises AirflowSkipException: The image is flagged, and ``nsfw="skip"``.
         :raises BitDanceError: A retry may help; the error says whether an image may be paid for.
         """
         return self._run(context, resumed=False)
@@ -141,8 +141,8 @@ class BitDanceBaseOperator(BaseOperator):
         :raises ValueError: It is not such an event.
         """
         reason = reason_of(event)
-        why = "the time has come" if reason is Reason.DEADLINE else reason
-        self.log.info("Back from the triggerer: %s, %s ended", why, event.get("ended"))
+        why = "deadline reached" if reason is Reason.DEADLINE else reason
+        self.log.info("Resumed after the deferral: %s, %s predictions ended", why, event.get("ended"))
         return self._run(context, resumed=True)
 
     def on_kill(self) -> None:
@@ -212,7 +212,7 @@ class BitDanceBaseOperator(BaseOperator):
         """
 
     def _extra(self, result: Any) -> dict[str, Any]:
-        """Return what an asset event tells of the result: small, and without prompts."""
+        """Return what an asset event says of the result: small, and without prompts."""
         return dict(result)
 
     def _run(self, context: Context, *, resumed: bool) -> Any:
@@ -233,7 +233,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _run_engine(self, context: Context, *, resumed: bool) -> Any:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
-        Airflow's filesystems and, on 3.1, its connections cannot be had elsewhere."""
+        Airflow's filesystems and, on 3.1, its connections are not available elsewhere."""
         from airflow_provider_bitdance.engine import JobContext, Waiting
         from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
@@ -242,10 +242,10 @@ class BitDanceBaseOperator(BaseOperator):
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
         show_predictions(self, hook.settings.base_url, context)
-        writer = runtime.this_owner(context)
-        records = self._open_records(writer.job, hook)
+        owner = runtime.this_owner(context)
+        records = self._open_records(owner.job, hook)
         journal = runtime.open_journal(
-            records, writer, resumed=resumed, retries=self.retries or 0, log=self.log
+            records, owner, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
         images = object_storage.open_folder(journal.state.output or wanted[0].destination.folder)
@@ -260,7 +260,7 @@ class BitDanceBaseOperator(BaseOperator):
                 log=self.log,
                 started_at=started_at,
                 run_started_at=runtime.run_start(context),
-                count=runtime.counter(writer.job),
+                count=runtime.counter(owner.job),
             )
 
         outcome = asyncio.run(self._run_job(hook, new_context, wanted))
@@ -341,10 +341,13 @@ class BitDanceBaseOperator(BaseOperator):
             until = min(until, max(not_before, resume_at))
         seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
-            rest = "The account takes no more now: resting for at most %.0f s, %d to buy. In flight: %s"
+            rest = (
+                "Rate limited by WaveSpeed: deferring for up to %.0f s with %d images "
+                "left to submit. In flight: %s"
+            )
             self.log.info(rest, seconds, waiting.to_buy, in_flight)
         else:
-            self.log.info("Waiting in the triggerer for at most %.0f s: %s", seconds, in_flight)
+            self.log.info("Waiting in the triggerer for up to %.0f s: %s", seconds, in_flight)
         self.defer(
             trigger=BitDanceTrigger(
                 bitdance_conn_id=self.bitdance_conn_id,

@@ -36,8 +36,8 @@ FAILURES_SHOWN = 5
 class BitDanceBatchOperator(BitDanceBaseOperator):
     """Makes many images in one task, each bought once, and a manifest of them. About $0.01 an image.
 
-    A retry buys only what is missing. An image lies at ``output_path/<key>`` with the extension of its real
-    format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
+    A retry buys only what is missing. An image is stored at ``output_path/<key>`` with the extension of its
+    real format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
     otherwise. Set ``retries=2``.
 
     Not for one image: :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`.
@@ -120,7 +120,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
         check_whole("max_failures", max_failures, 0, 10_000, "images")
         if max_failures is not None and on_item_failure != "tolerate":
-            raise InputError('max_failures is given without on_item_failure="tolerate"')
+            raise InputError(
+                'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
+            )
         self.items = items
         self.output_path = output_path
         self.prompt = prompt
@@ -188,7 +190,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if finished.stopped is not None:
             raise finished.stopped
-        self._raise_if_not_tolerated(finished, journal.writer, summary["manifest"])
+        self._raise_if_not_tolerated(finished, journal.owner, summary["manifest"])
         return summary
 
     def _write_manifest(self, rows: list[ManifestRow], job: Job, images: Folder) -> str:
@@ -200,7 +202,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         images.replace(name, write(rows))
         return name
 
-    def _raise_if_not_tolerated(self, finished: Finished, writer: Owner, manifest: str) -> None:
+    def _raise_if_not_tolerated(self, finished: Finished, owner: Owner, manifest: str) -> None:
         failures = {
             key: error
             for key, error in finished.failures.items()
@@ -211,13 +213,13 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         )
         # What is paid for and not stored yet is not given up while there are tries left.
         collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
-        if not failures or (tolerated and not (collectable and writer.has_tries_left)):
+        if not failures or (tolerated and not (collectable and owner.has_tries_left)):
             return
         shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
         more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
         failed = ItemsFailedError(
             f"{len(failures)} of {len(finished.planned)} images failed: {shorten(shown, 1000)}{more}",
-            fix=f"The others are stored; {manifest} names each",
+            fix=f"The others are stored; see {manifest} for each image",
         )
         retry_helps = any(error.retry_helps for error in failures.values())
         raise failed if retry_helps else failed.with_verdict(retry=False)
@@ -238,7 +240,7 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
 
 
 def _write_contact_sheets(finished: Finished, images: Folder) -> None:
-    """Show all variants of a row in one picture, for a person to choose from, unless it is there already."""
+    """Show all variants of a row in one image, for a person to choose from, unless it is there already."""
     from airflow_provider_bitdance.batch import CONTACT_SHEET
     from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
 
@@ -251,8 +253,8 @@ def _write_contact_sheets(finished: Finished, images: Folder) -> None:
         name = f"{row}{CONTACT_SHEET}.jpg"
         if not found or comment_of(images.read(name) or b"") == comment:
             continue
-        pictures = (
+        variant_files = (
             (f"{file}\nseed {result['seed']}", images.read(file) or b"")
             for file, result in zip(files, found, strict=True)
         )
-        images.replace(name, contact_sheet(pictures, comment=comment))
+        images.replace(name, contact_sheet(variant_files, comment=comment))

@@ -90,7 +90,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         self.model = model
 
     def _output_folder(self, job: Job) -> str:
-        return self._address(job).folder
+        return self._destination(job).folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
@@ -103,12 +103,12 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             seed=self.seed,
             model=self.model,
         )
-        return [Wanted(key="image", request=request, destination=self._address(job))]
+        return [Wanted(key="image", request=request, destination=self._destination(job))]
 
     def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
         return finished.results[0]
 
-    def _address(self, job: Job) -> Destination:
+    def _destination(self, job: Job) -> Destination:
         from airflow_provider_bitdance.operators import runtime
 
         return parse_destination(self.output_path, default_stem=runtime.default_stem(job))

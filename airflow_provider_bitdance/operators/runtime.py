@@ -1,4 +1,4 @@
-"""From Airflow's context to what the engine needs: who we are, and where records and images lie."""
+"""From Airflow's context to what the engine needs: who we are, and where records and images are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def this_owner(context: Context) -> Owner:
 
 
 def run_start(context: Context) -> float:
-    """Return the Unix time at which the Dag run began; when a finished one is cleared, it begins anew."""
+    """Return the Unix time at which the Dag run began; a finished one that is cleared begins again."""
     start = getattr(context.get("dag_run"), "start_date", None)
     return start.timestamp() if start is not None else math.inf
 
@@ -86,7 +86,7 @@ def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str
 
 
 def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
-    """Tell Airflow's hook lineage, and so OpenLineage, what the task has made: one output a task.
+    """Report to Airflow's hook lineage, and so to OpenLineage, what the task has made: one output a task.
 
     :param uri: Of the image, or of the manifest. The connection's id is information and no part of it.
     """
@@ -95,27 +95,28 @@ def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
-    except Exception as error:  # it refuses some addresses, and what was made is paid for
-        log.warning("Airflow's lineage does not take this address: %s", redact(error))
+    except Exception as error:  # it refuses some URIs, and what was made is paid for
+        log.warning("Airflow's lineage does not accept this URI: %s", redact(error))
 
 
 def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     """Say so where the store cannot keep two workers from writing one record: once, when a job begins.
 
-    Asks the store itself, with one small write before any money moves; see ``docs/storage.md``.
+    Tests the store itself, with one small write before any money moves; see ``docs/storage.md``.
 
     :raises StorageError: The records cannot be written.
     """
     if records.is_exclusive():
         return
     log.warning(
-        "%s cannot create a file exclusively: two workers at one job could both write, and both buy. "
-        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path",
+        "%s cannot create a file exclusively, so two workers on one job could both write "
+        "and both buy. Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk "
+        "for records_path",
         records.uri,
     )
 
 
-def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
+def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
     """Read the journal of this process's job. Blocks.
 
     :param resumed: The task comes back from a deferral, so there must be a plan.
@@ -123,25 +124,27 @@ def open_journal(records: Folder, writer: Owner, *, resumed: bool, retries: int,
     :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
     :raises StorageError: The store failed.
     """
-    journal = Journal(records, writer)
+    journal = Journal(records, owner)
     try:
         state = journal.load()
     except StorageError as error:
         # Unread, the journal may say that an earlier try has bought the image.
-        if resumed or writer.try_number > 1:
+        if resumed or owner.try_number > 1:
             raise error.with_verdict(paid=Paid.POSSIBLY) from error.__cause__
         raise
     if state.images:
         return journal
     if resumed:
         raise RecordUnreadableError(
-            f"The journal of this task is not at {journal.uri}",
-            allowed="an output_path and a records_path that render alike in every try, on a store that every "
-            "worker sees",
-            fix="The prediction named in the first part of this log stays collectable for 7 days",
+            f"There is no journal of this task at {journal.uri}",
+            allowed=(
+                "output_path and records_path that render the same in every try, on "
+                "a store that every worker can access"
+            ),
+            fix="The prediction named earlier in this log stays collectable for 7 days",
         )
-    first_try = writer.job.generation - retries + 1
-    if writer.try_number > first_try:
+    first_try = owner.job.generation - retries + 1
+    if owner.try_number > first_try:
         log.warning("An earlier try left no journal at %s", journal.uri)
     warn_if_not_exclusive(records, log)
     return journal

@@ -38,7 +38,8 @@ def reason_of(event: dict[str, Any]) -> Reason:
         return Reason(event["reason"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"The event of the trigger is {shorten(repr(event))}. Allowed: a reason of {', '.join(Reason)}. "
-            "Install one version of airflow-provider-bitdance on all workers and triggerers. "
-            "A retry goes on with the same prediction and buys nothing."
+            f"The trigger sent the event {shorten(repr(event))}. Allowed: a reason of "
+            f"{', '.join(Reason)}. Install one version of airflow-provider-bitdance on "
+            "all workers and triggerers. A retry continues with the same prediction and "
+            "buys nothing."
         ) from None

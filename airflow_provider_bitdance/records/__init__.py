@@ -3,7 +3,7 @@
 A job is one task instance and one generation. Its journal is a folder of immutable JSON entries, numbered
 from 1 and created exclusively, so the number is the lock: two processes cannot both write entry n+1, and
 one that finds its number taken knows that it has been replaced. An entry holds one or more events of one
-writer. What a replaced process has bought all the same is a note beside the journal (``notes.py``).
+process. What a replaced process has bought all the same is a note beside the journal (``notes.py``).
 """
 
 from airflow_provider_bitdance.records.events import (

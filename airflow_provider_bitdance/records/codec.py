@@ -25,9 +25,9 @@ def read_record(kind: type[R], data: bytes, *, newest: int, uri: str) -> R:
     :param kind: What it should be.
     :param data: Its bytes.
     :param newest: The newest format that this version of the package knows.
-    :param uri: Where it lies, for the error.
+    :param uri: Its URI, for the error.
     :raises RecordNewerError: A newer version wrote it.
-    :raises RecordUnreadableError: It is damaged. A person has to look: it may stand for money.
+    :raises RecordUnreadableError: It is damaged. A person has to check it: it may stand for money.
     """
     try:
         found = json.loads(data)
@@ -37,14 +37,14 @@ def read_record(kind: type[R], data: bytes, *, newest: int, uri: str) -> R:
     if not isinstance(version, int):
         raise _damaged(uri, "format")
     if version > newest:
-        raise _newer(uri, f"its format is {version}, and this version reads up to {newest}")
+        raise _newer(uri, f"its format is {version}, but this version reads only up to {newest}")
     try:
         return kind.model_validate(found)
     except ValidationError as error:
         findings = error.errors()
     fields = ", ".join(".".join(map(str, finding["loc"])) for finding in findings[:5])
     if all(finding["type"] in _NOT_KNOWN for finding in findings):
-        raise _newer(uri, f"this version does not know what it says at {fields}")
+        raise _newer(uri, f"this version does not understand {fields}")
     raise _damaged(uri, fields)
 
 
@@ -52,13 +52,15 @@ def _damaged(uri: str, fields: str = "") -> RecordUnreadableError:
     where = f" at {fields}" if fields else ""
     return RecordUnreadableError(
         f"The record {uri} is damaged{where}",
-        fix="Keep the file. To have its images bought anew, move it away: a receipt alone, any other record "
-        "with its whole folder",
+        fix=(
+            "Keep the file. To buy its images again, move it away: a receipt alone, any "
+            "other record with its whole folder"
+        ),
     )
 
 
 def _newer(uri: str, how: str) -> RecordNewerError:
     return RecordNewerError(
         f"The record {uri} was written by a newer version of airflow-provider-bitdance: {how}",
-        fix="Leave the file where it is, and upgrade this worker",
+        fix="Leave the file in place, and upgrade this worker",
     )

@@ -1,4 +1,4 @@
-"""The journal's format: entries and the events in them, as they lie on disk.
+"""The journal's format: entries and the events in them, as they are on disk.
 
 Format 2. A change that an older reader would misread raises :data:`FORMAT`; readers stop at a format newer
 than theirs and never write over it. Format 1, of 0.1.0, had two more events, which are read and never
@@ -31,7 +31,7 @@ _strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON w
 
 
 class Status(StrEnum):
-    """Where an image stands."""
+    """How far an image is."""
 
     PLANNED = "planned"
     INTENDED = "intended"
@@ -91,7 +91,7 @@ class Owner(BaseModel):
 
 
 class Claimed(BaseModel):
-    """This process is the job's writer from here on.
+    """This process is the job's owner from here on.
 
     :param deadline: Unix time until which this try waits for its predictions; 0 where the task is over.
     """
@@ -115,19 +115,19 @@ class Rested(BaseModel):
 
 
 class PlannedImage(BaseModel):
-    """One image as it will be bought: what is asked, with the real seed, and where it goes.
+    """One image as it will be bought: what is requested, with the real seed, and where it goes.
 
     :param key: Its name within the job.
     :param request: What is sent; its seed is never -1.
-    :param seed_asked: The seed as the user asked for it, -1 for any; ``None`` for a model that takes none.
-    :param fingerprint: Identity of what was asked.
+    :param seed_asked: The seed as the user requested it, -1 for any; ``None`` for a model that takes none.
+    :param fingerprint: Identity of what was requested.
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
-    :param named: The user named the file, so another task may want the same address.
-    :param possibly_paid: Answers that were lost before the task was cleared.
+    :param named: The user named the file, so another task may want the same destination.
+    :param possibly_paid: Responses that were lost before the task was cleared.
     :param columns: The free columns of a batch's item, for its manifest.
     :param variant_of: The key of the item's row, where the row has several variants.
-    :param prompt_asked: The prompt as the user asked for it, where another one is sent.
+    :param prompt_asked: The prompt as the user requested it, where another one is sent.
     """
 
     model_config = _strict
@@ -147,7 +147,7 @@ class PlannedImage(BaseModel):
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the prompt as asked where it is the one that is sent."""
+        """Leave out the prompt as requested where it is the one that is sent."""
         fields: dict[str, Any] = whole(self)
         if self.prompt_asked is None:
             del fields["prompt_asked"]
@@ -157,7 +157,7 @@ class PlannedImage(BaseModel):
 class Planned(BaseModel):
     """What this job makes. Written once; no later event and no re-rendered template changes it.
 
-    :param output: Address of the output folder.
+    :param output: URI of the output folder.
     :param is_batch: The result is a manifest, though there may be one image.
     """
 
@@ -190,7 +190,7 @@ class Submitted(BaseModel):
 
 
 class Adopted(BaseModel):
-    """A prediction that another job bought, the same request for the same address, is this job's too.
+    """A prediction that another job bought, the same request for the same destination, is this job's too.
 
     :param request: What was sent for it: with the seed that the other job drew.
     :param bought_by: That job: an earlier generation of this task, or another task.
@@ -237,7 +237,7 @@ class Orphaned(BaseModel):
 
 
 class Stored(BaseModel):
-    """The image lies at its address and its receipt is written, or both were there before (``reused``)."""
+    """The image is at its destination and its receipt is written, or both were there before (``reused``)."""
 
     model_config = _strict
     event: Literal["stored"] = "stored"

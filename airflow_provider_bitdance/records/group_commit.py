@@ -1,4 +1,4 @@
-"""The scribe: writes a job's events into its journal, many at a time.
+"""Group commit: writes a job's events into its journal, many at a time.
 
 A store takes one entry after the other, and a batch has many images that move at once. While one entry is
 being written the next events gather, and whoever comes first writes them all. An event is on the store when
@@ -17,7 +17,7 @@ from airflow_provider_bitdance.records.events import Event
 
 LONG_JOURNAL = 256
 LINGER_SECONDS = 0.025
-"""Beyond so many entries a journal is written in larger pieces, so that it stays quick to read."""
+"""Beyond this many entries, a journal is written in larger pieces, so that it stays quick to read."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class GroupCommit:
     """Writes into the journal of one job.
 
     :param journal: Claimed by this process.
-    :param sleep: Waits, for so many seconds.
+    :param sleep: Waits for a number of seconds.
     :param now: Returns Unix time.
     """
 
@@ -66,10 +66,14 @@ class GroupCommit:
         try:
             await asyncio.to_thread(self._journal.append, self._now(), *events)
         except BaseException as error:
-            # The others learn of it, too; one that is cancelled here must not look cancelled there.
-            told = error if isinstance(error, Exception) else StorageError("The journal's writer was stopped")
+            # The others learn of it, too; one that is cancelled here must not appear cancelled there.
+            raised = (
+                error
+                if isinstance(error, Exception)
+                else StorageError("Writing to the journal was interrupted")
+            )
             for waiting in together:
-                waiting.error = told
+                waiting.error = raised
             raise
         for waiting in together:
             waiting.is_written = True

@@ -25,24 +25,24 @@ class Journal:
     """The journal of one job in one store, as one process reads and writes it. Its methods block.
 
     :param folder: The records path.
-    :param writer: This process.
-    :param job: The job that the journal is of, where it is not the writer's own.
+    :param owner: This process.
+    :param job: The job that the journal is of, where it is not the owner's own.
     """
 
-    def __init__(self, folder: Folder, writer: Owner, *, job: Job | None = None) -> None:
-        self.writer = writer
-        self.job = job or writer.job
+    def __init__(self, folder: Folder, owner: Owner, *, job: Job | None = None) -> None:
+        self.owner = owner
+        self.job = job or owner.job
         self.state = JobState()
         self._folder = folder
         self._turn = threading.RLock()
 
     @property
     def uri(self) -> str:
-        """Where the journal lies."""
+        """The URI of the journal."""
         return uri_of(self._folder, self.job.folder)
 
     def load(self) -> JobState:
-        """Read what has been written since the last look, and return the state.
+        """Read what has been written since the last read, and return the state.
 
         :raises RecordUnreadableError: A record is damaged or of a newer format. Nothing is overwritten.
         :raises StorageError: The store failed.
@@ -64,7 +64,7 @@ class Journal:
         return self.state
 
     def claim(self, deadline: float, now: float, *events: Event) -> JobState:
-        """Become the job's writer. The events, if any, go into the same entry.
+        """Become the job's owner. The events, if any, go into the same entry.
 
         :raises FencedError: Another process changed the job since :meth:`load`.
         """
@@ -79,15 +79,15 @@ class Journal:
         :raises StorageError: The store failed; nothing is known to be written.
         """
         with self._turn:
-            last = self.state.writer
-            if last and last.token != self.writer.token:
+            last = self.state.owner
+            if last and last.token != self.owner.token:
                 raise self._fenced()  # this process has read on since it was replaced
             return self._append(now, *events)
 
     def _append(self, now: float, *events: Event) -> JobState:
         left = events
         while left and (found := self._write(now, left)) is not None:
-            if found.writer.token != self.writer.token:
+            if found.writer.token != self.owner.token:
                 raise self._fenced()
             # Written although the store said that it failed, or that it took too long.
             left = tuple(event for event in left if event not in found.events)
@@ -102,7 +102,7 @@ class Journal:
         """
         note = Note(
             time=datetime.fromtimestamp(now, UTC),
-            owner=self.writer,
+            owner=self.owner,
             key=key,
             prediction_id=prediction_id,
             intent=intent,
@@ -112,13 +112,13 @@ class Journal:
     def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
 
-        Changes nothing, so many threads may ask while one writes.
+        Changes nothing, so many threads may check while one writes.
 
         :raises FencedError: One has.
         """
         number = self.state.number + 1
         while (entry := read_entry(self._folder, self.job.folder, number)) is not None:
-            if entry.writer.token != self.writer.token:
+            if entry.writer.token != self.owner.token:
                 raise self._fenced()
             number += 1  # an entry of ours is written at this moment, in another thread
 
@@ -128,7 +128,7 @@ class Journal:
     def _write(self, now: float, events: tuple[Event, ...]) -> Entry | None:
         """Write the next entry; or return the one that is there already."""
         number = self.state.number + 1
-        entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.writer, events=events)
+        entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.owner, events=events)
         after = fold(self.state, entry)
         try:
             name = _entry_name(self.job.folder, number)

@@ -1,4 +1,4 @@
-"""Receipts: the final record of one stored image, found from the image's address.
+"""Receipts: the final record of one stored image, found from the image's destination.
 
 Written after the file, so a receipt means that the image is there. Receipts serve other runs: reuse, audit,
 cost. A receipt of an image that is about to be replaced is withdrawn first.
@@ -31,15 +31,15 @@ FORMAT = 2
 class Receipt(BaseModel):
     """One stored image.
 
-    :param uri: Where the file lies.
+    :param uri: Where the file is.
     :param file: The file's name in the output folder.
     :param request: What was bought, with the real seed.
-    :param seed_asked: The seed as the user asked for it, -1 for any; ``None`` for a model that takes none.
-    :param prompt_asked: The prompt as the user asked for it, where another one was sent.
-    :param fingerprint: Identity of what was asked; a run that asks the same reuses the image.
+    :param seed_asked: The seed as the user requested it, -1 for any; ``None`` for a model that takes none.
+    :param prompt_asked: The prompt as the user requested it, where another one was sent.
+    :param fingerprint: Identity of what was requested; a run with the same request reuses the image.
     :param width: Real width of the file, pixels.
     :param height: Real height of the file, pixels.
-    :param size_differs: The image does not have the size that was asked. Format 1 did not say so.
+    :param size_differs: The image does not have the size that was requested. Format 1 did not say so.
     :param sha256_received: Hash of the file as it was received, before anything was done to it.
     :param inference_ms: The service's own figure, milliseconds.
     :param estimated_cost_usd: The price we assumed; the API reports no cost for a prediction.
@@ -92,7 +92,7 @@ class Receipt(BaseModel):
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
 
-        :param receipt: Where this receipt lies.
+        :param receipt: Where this receipt is.
         :param reused: The image was there before, or another task bought it.
         :param possibly_paid: How many submissions of this task instance were lost without a response.
         """
@@ -125,38 +125,38 @@ class Receipts:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def uri(self, address: Destination) -> str:
-        """Return where the receipt of the image at ``address`` lies, whether or not there is one."""
-        return uri_of(self._folder, self._name(address))
+    def uri(self, destination: Destination) -> str:
+        """Return the URI of the receipt of the image at ``destination``, whether or not there is one."""
+        return uri_of(self._folder, self._name(destination))
 
     def known(self) -> set[str]:
-        """Return the names of all records that there are: one listing instead of many looks."""
+        """Return the names of all records that there are: one listing instead of many reads."""
         return {
             name.removeprefix("receipts/").removesuffix(".json") for name in self._folder.names("receipts")
         }
 
-    def find(self, address: Destination) -> Receipt | None:
-        """Return the receipt of the image at ``address``.
+    def find(self, destination: Destination) -> Receipt | None:
+        """Return the receipt of the image at ``destination``.
 
         :raises RecordUnreadableError: There is one, and it is damaged or newer than this package.
         :raises StorageError: The store failed.
         """
-        data = self._folder.read(self._name(address))
+        data = self._folder.read(self._name(destination))
         if data is None:
             return None
-        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(address))
+        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(destination))
 
-    def exists(self, address: Destination) -> bool:
-        """Say whether there is a receipt of the image at ``address``."""
-        return self._folder.size(self._name(address)) is not None
+    def exists(self, destination: Destination) -> bool:
+        """Say whether there is a receipt of the image at ``destination``."""
+        return self._folder.size(self._name(destination)) is not None
 
-    def write(self, address: Destination, receipt: Receipt) -> None:
+    def write(self, destination: Destination, receipt: Receipt) -> None:
         """Record a stored image; call it after its file is written."""
-        self._folder.replace(self._name(address), receipt.model_dump_json(indent=1).encode())
+        self._folder.replace(self._name(destination), receipt.model_dump_json(indent=1).encode())
 
-    def withdraw(self, address: Destination) -> None:
+    def withdraw(self, destination: Destination) -> None:
         """Take a receipt away; call it before its image is replaced."""
-        self._folder.remove(self._name(address))
+        self._folder.remove(self._name(destination))
 
-    def _name(self, address: Destination) -> str:
-        return f"receipts/{address.record_name}.json"
+    def _name(self, destination: Destination) -> str:
+        return f"receipts/{destination.record_name}.json"

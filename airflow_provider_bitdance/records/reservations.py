@@ -1,8 +1,8 @@
-"""Reservations: which job is making the image at an address that the user named.
+"""Reservations: which job is making the image at a destination that the user named.
 
 A name made from Dag, task, run and map index belongs to one task instance; a name that the user chose may be
 wanted by two tasks at once. Reservations are numbered and created exclusively, as the journal's entries are:
-the last one holds the address until its job's journal says that the image is stored or has failed.
+the last one holds the destination until its job's journal says that the image is stored or has failed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ FORMAT = 1
 
 
 class Reservation(BaseModel):
-    """One job's hold on an address.
+    """One job's hold on a destination.
 
     :param key: The image's name within that job.
-    :param fingerprint: Identity of what that job asks for.
+    :param fingerprint: Identity of what that job requests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,30 +47,30 @@ class Reservations:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def last(self, address: Destination, *, known: int = 0, after: int = 0) -> Reservation | None:
-        """Return the reservation that holds an address, or the last that did.
+    def last(self, destination: Destination, *, known: int = 0, after: int = 0) -> Reservation | None:
+        """Return the reservation that holds a destination, or the last that did.
 
         :param known: Number of a reservation that is known to be there: the search begins at it.
-        :param after: Number of a reservation that was read already: only later ones are looked for.
+        :param after: Number of a reservation that was read already: only later ones are searched for.
         """
         found = None
-        number = known if known and self._folder.size(self._name(address, known)) is not None else 1
+        number = known if known and self._folder.size(self._name(destination, known)) is not None else 1
         number = after + 1 if after else number
-        while (data := self._folder.read(self._name(address, number))) is not None:
-            uri = uri_of(self._folder, self._name(address, number))
+        while (data := self._folder.read(self._name(destination, number))) is not None:
+            uri = uri_of(self._folder, self._name(destination, number))
             found = read_record(Reservation, data, newest=FORMAT, uri=uri)
             number += 1
         return found
 
-    def take(self, address: Destination, reservation: Reservation) -> bool:
-        """Take an address, and say whether it worked: another may have been quicker."""
+    def take(self, destination: Destination, reservation: Reservation) -> bool:
+        """Take a destination, and say whether it worked: another may have been quicker."""
         data = reservation.model_dump_json(indent=1).encode()
         try:
-            self._folder.create(self._name(address, reservation.number), data)
+            self._folder.create(self._name(destination, reservation.number), data)
         except FileExistsError:
-            # A store's client may repeat a write whose answer it lost: then this one is ours.
-            return self._folder.read(self._name(address, reservation.number)) == data
+            # A store's client may repeat a write whose response it lost: then this one is ours.
+            return self._folder.read(self._name(destination, reservation.number)) == data
         return True
 
-    def _name(self, address: Destination, number: int) -> str:
-        return f"addresses/{address.record_name}/{number:06}.json"
+    def _name(self, destination: Destination, number: int) -> str:
+        return f"addresses/{destination.record_name}/{number:06}.json"

@@ -112,7 +112,7 @@ class JobState:
 
     number: int = 0
     time: float = 0.0
-    writer: Owner | None = None
+    owner: Owner | None = None
     deadline: float = 0.0
     output: str = ""
     planned_at: float = 0.0
@@ -147,13 +147,13 @@ NEXT: dict[tuple[Status, str], Status] = {
     (Status.PLANNED, "intended"): Status.INTENDED,
     (Status.PLANNED, "stored"): Status.STORED,  # reused: there was nothing to buy
     (Status.PLANNED, "adopted"): Status.SUBMITTED,
-    (Status.PLANNED, "failed"): Status.FAILED,  # what is stored there is not to be had, and not bought again
+    (Status.PLANNED, "failed"): Status.FAILED,  # the stored image is not available, and not bought again
     (Status.INTENDED, "submitted"): Status.SUBMITTED,
     (Status.INTENDED, "not_created"): Status.PLANNED,
     (Status.INTENDED, "lost"): Status.PLANNED,
     (Status.SUBMITTED, "stored"): Status.STORED,
     (Status.SUBMITTED, "failed"): Status.FAILED,
-    # A next try buys anew what failed without our fault, unless another task has it by then.
+    # A next try buys again what failed without our fault, unless another task has it by then.
     (Status.FAILED, "intended"): Status.INTENDED,
     (Status.FAILED, "adopted"): Status.SUBMITTED,
     (Status.FAILED, "stored"): Status.STORED,
@@ -199,10 +199,10 @@ def fold_notes(state: JobState, notes: Iterable[Note]) -> JobState:
 
 
 def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) -> JobState:
-    """Return the state with the entry's number, time and writer, who has claimed the journal."""
-    is_new = state.writer is None or state.writer.token != entry.writer.token
+    """Return the state with the entry's number, time and owner, which has claimed the journal."""
+    is_new = state.owner is None or state.owner.token != entry.writer.token
     if is_new and not isinstance(entry.events[0], Claimed):
-        raise _broken(entry, "is of a writer that has not claimed the journal")
+        raise _broken(entry, "was written by a process that has not claimed the journal")
     # Where nothing was intended, the process before had nothing under way that it could leave a note of.
     may_have_notes = state.may_have_notes or (
         is_new and any(image.status is Status.INTENDED for image in images.values())
@@ -211,7 +211,7 @@ def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) ->
         state,
         number=entry.number,
         time=entry.time.timestamp(),
-        writer=entry.writer,
+        owner=entry.writer,
         may_have_notes=may_have_notes,
     )
 
@@ -235,7 +235,7 @@ def _apply(state: JobState, entry: Entry, images: dict[str, ImageState]) -> tupl
         else:
             for key in event.keys if isinstance(event, Intended) else (event.key,):
                 if key not in images:
-                    raise _broken(entry, f"speaks of an image {key!r} that was not planned")
+                    raise _broken(entry, f"names an image {key!r} that was not planned")
                 before = images[key]
                 images[key] = _apply_to_image(before, entry, event)
                 spent += images[key].spent - before.spent
@@ -264,9 +264,9 @@ def _add_notes(images: dict[str, ImageState], notes: Iterable[Note]) -> int:
         before = images.get(note.key)
         if before is None:
             raise RecordUnreadableError(
-                f"The note of prediction {note.prediction_id} beside the journal {note.owner.job.folder} "
-                f"speaks of an image {note.key!r} that was not planned",
-                fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
+                f"The note of prediction {note.prediction_id} beside the journal "
+                f"{note.owner.job.folder} names an image {note.key!r} that was not planned",
+                fix="Keep the folder. To buy again what is not stored, move the whole folder away",
             )
         if note not in before.notes:
             images[note.key] = replace(before, notes=(*before.notes, note))
@@ -309,5 +309,5 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:
     return RecordUnreadableError(
         f"Entry {entry.number} of the journal {entry.writer.job.folder} {how}",
-        fix="Keep the folder. To have what is not stored bought anew, move it away as a whole",
+        fix="Keep the folder. To buy again what is not stored, move the whole folder away",
     )

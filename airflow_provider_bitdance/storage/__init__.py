@@ -1,7 +1,7 @@
-"""Where records and images lie: one folder of a local disk or of an object store.
+"""Where records and images are stored: one folder of a local disk or of an object store.
 
-Two kinds behind one interface, because one thing differs that everything rests on: how a file is created
-exclusively. Folders get a ready filesystem handle, resolve nothing, and know no Airflow. Every method
+Two kinds behind one interface, because they differ in the one thing that everything depends on: how a file is
+created exclusively. Folders get a ready filesystem handle, resolve nothing, and know no Airflow. Every method
 blocks; the engine calls them in threads.
 """
 

@@ -15,14 +15,14 @@ from airflow_provider_bitdance.redaction import redact
 class Folder(Protocol):
     """A folder: names are relative to it and may hold slashes.
 
-    :ivar uri: Its address, without a slash at the end.
+    :ivar uri: Its URI, without a slash at the end.
     """
 
     uri: str
 
     @property
     def endpoint(self) -> str:
-        """The address of a store that is not its vendor's own, as for MinIO; else empty."""
+        """The URL of a store that is not its vendor's own, as for MinIO; else empty."""
 
     def is_exclusive(self) -> bool:
         """Return whether of many workers that create one file, on any machine, exactly one can succeed.
@@ -72,7 +72,7 @@ class Folder(Protocol):
 
 
 def uri_of(folder: Folder, name: str) -> str:
-    """Return the address of a file in a folder."""
+    """Return the URI of a file in a folder."""
     return f"{folder.uri}/{name}"
 
 
@@ -97,7 +97,7 @@ def translate_errors(action: str, uri: str, name: str) -> Iterator[None]:
         raise StorageError(
             f"Could not {action} {uri}/{name}: {type(error).__name__}: {redact(error)}",
             fix=_fix(error, is_local=uri.startswith("file://")),
-        ) from (None if isinstance(error, OSError) else error)  # what the system says is told above
+        ) from (None if isinstance(error, OSError) else error)  # the message above has what the system says
 
 
 def _fix(error: Exception, *, is_local: bool) -> str:
@@ -105,11 +105,14 @@ def _fix(error: Exception, *, is_local: bool) -> str:
     if is_local and isinstance(error, FileNotFoundError | PermissionError):
         return "Let the workers' user read and write there, or choose another path"
     if isinstance(error, FileNotFoundError):
-        return "Create the bucket, or correct the path; this package makes folders and no buckets"
+        return "Create the bucket, or correct the path; this package creates folders but no buckets"
     if isinstance(error, PermissionError):
-        return "Check the credentials, and that they may read, write and delete below this path"
+        return "Check the credentials, which must be able to read, write and delete below this path"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "Make room"
+        return "Free some space on the disk"
     if isinstance(error, TypeError):
-        return "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older ones cannot create exclusively"
-    return "Check that every worker reaches this store and may write there"
+        return (
+            "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older versions cannot "
+            "create a file exclusively"
+        )
+    return "Check that every worker can reach this store and write there"

@@ -73,14 +73,14 @@ class LocalFolder:
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order."""
 
-        def tell(error: OSError) -> None:
+        def raise_unless_missing(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise error
 
         with translate_errors("list", self.uri, below):
             return [
                 (Path(folder) / file).relative_to(self._path).as_posix()
-                for folder, _, files in os.walk(self._path / below, onerror=tell)
+                for folder, _, files in os.walk(self._path / below, onerror=raise_unless_missing)
                 for file in files
             ]
 

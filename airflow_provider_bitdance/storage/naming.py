@@ -1,4 +1,4 @@
-"""Names: how ids become file names, and where an image lies. Pure; no path is looked at."""
+"""Names: how ids become file names, and where an image goes. Pure; no path is opened."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _LONGEST_STEM = 240
 def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
     """Return a file name that every store takes: as it is, or made plain, with a hash of what it was.
 
-    The hash keeps two ids apart that look alike once their colons, slashes and accents are gone.
+    The hash distinguishes two ids that differ only in colons, slashes and accents.
 
-    :param parts: What ``text`` was joined from by dots, where a dot within them could make two look alike.
+    :param parts: What ``text`` was joined from by dots, if dots within them could give two of them the same
+        name.
     """
     plain = _DISLIKED.sub("-", text)
     if (
@@ -46,12 +47,13 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where an image goes. Its extension is known only when its format is, so it is no part of the address.
+    """Where an image goes. Its extension is known only when its format is, so the destination does not
+    include it.
 
     :param folder: The output folder, as the user wrote it, without a slash at its end.
     :param stem: The file's name without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
-    :param named: The user named the file, so another task may want the same address.
+    :param named: The user named the file, so another task may want the same destination.
     """
 
     folder: str
@@ -61,12 +63,12 @@ class Destination:
 
     @property
     def identity(self) -> str:
-        """The address without the connection id, which is information and not identity."""
+        """The destination without the connection id, which is information and not identity."""
         return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
 
     @property
     def record_name(self) -> str:
-        """The name of the records of this address: readable, and different for different addresses."""
+        """The name of the records of this destination: readable, and different for different destinations."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         return f"{safe_name(self.stem)[:80]}-{digest}"
 
@@ -90,7 +92,7 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
     text = f"file://{text}" if text.startswith("/") else text
     scheme, separator, path = text.partition("://")
     if scheme == "file":
-        path = re.sub("//+", "/", path)  # one file, one address
+        path = re.sub("//+", "/", path)  # one file, one destination
     folder, _, name = path.rpartition("/")
     extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
     stem = name.removesuffix(extension)
@@ -101,8 +103,8 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
         "it has a control character": _CONTROL.search(path),
         "it has no folder": not folder.strip("/"),
         # Found here and not by the store, which would refuse such a name when the image is paid for.
-        "its file has no name": name and not stem,
-        "its file has a too long name": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
+        "it has no file name": name and not stem,
+        "its file name is too long": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
     }
     wrong = f"output_path is {shorten(repr(text))}"
     allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
@@ -111,6 +113,6 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
             raise InputError(f"{wrong}: {fault}", allowed=allowed)
     if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
         # What a template renders for nothing; the key of a row may be that.
-        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Look at its template")
+        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Check its template")
     folder = f"{scheme}://{folder.rstrip('/')}"
     return Destination(folder, stem, extension, named=True) if name else Destination(folder, default_stem)

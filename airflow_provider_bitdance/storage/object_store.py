@@ -15,8 +15,8 @@ ATOMIC = frozenset(
     {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"},
 )
 """The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
-``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others look first and write
-then, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
+``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others check first and then
+write, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
 PROOF = "checks/exclusive-creation.txt"
 PROOF_TEXT = (
     b"Written once by airflow-provider-bitdance. The store refuses to create this file again, which shows\n"
@@ -31,7 +31,7 @@ class ObjectFolder:
 
     :param filesystem: The handle, resolved with its credentials.
     :param path: The folder's path as that filesystem writes it: bucket and key.
-    :param uri: The folder's address, for results and messages.
+    :param uri: The folder's URI, for results and messages.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, path: str, uri: str) -> None:
@@ -41,14 +41,14 @@ class ObjectFolder:
 
     @property
     def endpoint(self) -> str:
-        """The address that the filesystem was given; without one it asks the vendor's."""
+        """The URL that the filesystem was given; without one it uses the vendor's."""
         return str(self._fs.storage_options.get("endpoint_url") or "")
 
     def is_exclusive(self) -> bool:
         """Return whether the store itself refuses to create a file twice; else two workers could both do it.
 
-        Asked of the store and not of version numbers: old libraries and some S3-compatible servers ignore
-        the condition and overwrite. One small write; two where nobody has asked this folder before.
+        The store is tested, and not its version number: old libraries and some S3-compatible servers ignore
+        the condition and overwrite. One small write; two if nobody has tested this folder before.
 
         :raises StorageError: The folder cannot be written.
         """
@@ -70,7 +70,7 @@ class ObjectFolder:
                     self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
                 except OSError as error:
                     code = _s3_code(error)
-                    # s3fs knows AWS's answer by a field that SeaweedFS, for one, does not send.
+                    # s3fs recognizes AWS's response by a field that SeaweedFS, for one, does not send.
                     if code in ("PreconditionFailed", "412"):
                         raise FileExistsError(name) from error
                     # AWS, while somebody else creates it: "on a 409 failure, retry the upload".

@@ -1,6 +1,6 @@
 """The trigger: waits for predictions in the triggerer, and only reads.
 
-So it may run twice at once, as triggers do when a triggerer is replaced, and starts anew from its arguments
+So it may run twice at once, as triggers do when a triggerer is replaced, and starts again from its arguments
 after a restart. Its arguments and its event hold no prompt, no key and no URL: Airflow keeps both in its
 database and logs the event.
 """
@@ -25,7 +25,7 @@ IDS_SHOWN = 5
 
 
 class Reason(StrEnum):
-    """Why a trigger fired. The operator polls for itself, so this is for the log."""
+    """Why a trigger fired. The operator checks for itself, so this is for the log."""
 
     READY = "ready"
     RESTED = "rested"
@@ -42,7 +42,7 @@ class BitDanceTrigger(BaseTrigger):
     :param not_before: Unix time before which no event is sent.
     :param poll_interval: Seconds; the shortest pause between two polls of one prediction. Of several, the
         pauses may be as short as a tenth of it.
-    :param enough: So many have to end; all by default. With 0 it polls nothing and waits for ``not_before``.
+    :param enough: How many have to end; all by default. With 0 it does not poll and waits for ``not_before``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class BitDanceTrigger(BaseTrigger):
                 ended = await shared.wait_for(poller, self.pending, until=self.deadline, enough=self.enough)
             return Reason.READY if len(ended) >= self.enough else Reason.DEADLINE, len(ended)
         except Exception as error:
-            # Whatever it is, a connection that only workers see among it: the worker polls for itself.
+            # Whatever it is, a connection that only workers see among it: the worker polls itself.
             what = error if isinstance(error, BitDanceError) else type(error).__name__
             self.log.warning("Polling %d predictions failed: %s", len(self.pending), what)
             return Reason.UNREACHABLE, 0
@@ -106,7 +106,7 @@ class BitDanceTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,
         or a new try that waits for the same predictions, has taken over (apache/airflow#73454, #72100)."""
-        self.log.info("No longer waiting; collectable for 7 days: %s", some_of(self.pending))
+        self.log.info("Stopped waiting. Collectable for 7 days: %s", some_of(self.pending))
 
 
 def some_of(ids: Collection[str]) -> str:

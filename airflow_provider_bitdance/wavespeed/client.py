@@ -39,17 +39,18 @@ T = TypeVar("T")
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 32
-"""To the API, and as many to the hosts of outputs: more than the engine's submissions and looks at once."""
+"""To the API, and as many to the hosts of outputs: more than the engine's submissions and polls at once."""
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 IDLE_SECONDS_OF_READERS = 60.0
-"""Where only looks are sent: longer than most pauses between them, for a new connection costs a handshake."""
+"""Of a client that only polls: longer than most pauses between them, for a new connection costs a
+handshake."""
 
 
 class Client:
     """The sync client, for hooks and scripts.
 
-    :param settings: Key and address.
+    :param settings: Key and URL.
     :param transport: An ``httpx.BaseTransport``; for tests.
     """
 
@@ -72,7 +73,7 @@ class Client:
         return self.send(protocol.submit(request))
 
     def get_prediction(self, prediction_id: str) -> Prediction:
-        """Look at a prediction. Free."""
+        """Poll a prediction once. Free."""
         return self.send(protocol.get_prediction(prediction_id))
 
     def get_balance(self) -> Balance:
@@ -80,19 +81,19 @@ class Client:
         return self.send(protocol.get_balance())
 
     def send(self, call: protocol.Call[T]) -> T:
-        """Send any call of :mod:`protocol` and read its answer."""
+        """Send any call of :mod:`protocol` and read its response."""
         with _explained(call):
             response = self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, _answer(self.settings, response))
+        return protocol.read(call, _response(self.settings, response))
 
 
 class AsyncClient:
     """The async client, for the engine and the triggers; it also downloads outputs.
 
-    :param settings: Key and address.
+    :param settings: Key and URL.
     :param transport: An ``httpx.AsyncBaseTransport``, used for downloads too; for tests.
     :param output_rule: Says which output URLs may be fetched.
-    :param is_reader: It only looks, and buys nothing: its idle connections are kept for longer.
+    :param is_reader: It only polls, and buys nothing: its idle connections are kept for longer.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class AsyncClient:
         return await self.send(protocol.submit(request))
 
     async def get_prediction(self, prediction_id: str) -> Prediction:
-        """Look at a prediction. Free."""
+        """Poll a prediction once. Free."""
         return await self.send(protocol.get_prediction(prediction_id))
 
     async def get_balance(self) -> Balance:
@@ -155,13 +156,13 @@ class AsyncClient:
 
     async def _fetch(self, url: str, into: IO[bytes], max_bytes: int) -> str | None:
         """Fetch one hop; return where it redirects to, or nothing when the file is whole."""
-        # Raw bytes of an unencoded body: a compressed answer could be a bomb, and is no image.
+        # Raw bytes of an unencoded body: a compressed response could be a bomb, and is no image.
         async with self._outputs.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             await self._check_peer(response)
             if response.next_request is not None:
                 return str(response.next_request.url)
             if response.status_code != 200:
-                raise OutputError(f"The output's host answered with {response.status_code}")
+                raise OutputError(f"The output's host responded with status {response.status_code}")
             too_large = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
             if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
                 raise too_large
@@ -181,10 +182,10 @@ class AsyncClient:
             await self._output_rule.check_address(str(peer[0]))
 
     async def send(self, call: protocol.Call[T]) -> T:
-        """Send any call of :mod:`protocol` and read its answer."""
+        """Send any call of :mod:`protocol` and read its response."""
         with _explained(call):
             response = await self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, _answer(self.settings, response))
+        return protocol.read(call, _response(self.settings, response))
 
 
 def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
@@ -209,11 +210,11 @@ def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SE
     return {**options, "base_url": settings.base_url}
 
 
-def _answer(settings: ClientSettings, response: httpx.Response) -> protocol.Answer:
+def _response(settings: ClientSettings, response: httpx.Response) -> protocol.Response:
     # A response that echoes the key must not carry it into an error's text.
     body = response.content.replace(settings.api_key.encode(), b"***")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return protocol.Answer(response.status_code, headers, body)
+    return protocol.Response(response.status_code, headers, body)
 
 
 _NOT_SENT = (

@@ -1,4 +1,4 @@
-"""What is asked: the request for one image, checked hard before any money is spent.
+"""What is requested: the request for one image, checked hard before any money is spent.
 
 Source: the model page (wavespeed.ai/docs/docs-api/wavespeed-ai/bitdance-14b-text-to-image).
 """
@@ -61,7 +61,7 @@ _Finding = tuple[str, str, object]
 
 
 class ImageRequest(BaseModel):
-    """One image as it is asked for, in the one form in which it is sent, recorded and compared.
+    """One image as it is requested, in the one form in which it is sent, recorded and compared.
 
     :param prompt: The text, without surrounding white space.
     :param size: ``"W*H"`` in pixels.
@@ -120,9 +120,9 @@ class ImageRequest(BaseModel):
         if not (text := value.strip()):
             raise ValueError("is blank")
         if text == "None":
-            raise ValueError("is what a template renders for nothing")
+            raise ValueError("is what a template renders for a missing value")
         if any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError("holds a lone surrogate, which UTF-8 cannot carry")
+            raise ValueError("contains a lone surrogate, which UTF-8 cannot encode")
         return text
 
     @field_validator("size", mode="before")
@@ -140,7 +140,7 @@ class ImageRequest(BaseModel):
     @classmethod
     def _seed(cls, value: object) -> object:
         if isinstance(value, bool):
-            raise ValueError("is a truth value, not a number")
+            raise ValueError("is a boolean, not a number")
         return value
 
     @field_validator("model")
@@ -173,12 +173,12 @@ class ImageRequest(BaseModel):
         return self.model_dump(mode="json")
 
     def fingerprint(self, api_host: str) -> str:
-        """Return the identity of what is asked: the same fingerprint means the same purchase.
+        """Return the identity of what is requested: the same fingerprint means the same purchase.
 
         :param api_host: ``host`` or ``host:port`` of the API; an image of another service is another image.
         """
-        asked = {**self.identity(), "api_host": api_host}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        identity = {**self.identity(), "api_host": api_host}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _asked_size(size: object, width: object, height: object) -> tuple[object, list[_Finding]]:

@@ -1,7 +1,7 @@
-"""The WaveSpeed v3 protocol without a network: calls to be sent, answers to be read.
+"""The WaveSpeed v3 protocol without a network: calls to be sent, responses to be read.
 
 Both clients, sync and async, send what is built here and read with what is here, so neither can drift.
-The one thing to know: :func:`read` answers whether a refused or garbled submission may have been charged.
+The one thing to know: :func:`read` decides whether a refused or garbled submission may have been charged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FLAGGED = re.compile(r"sensitive|nsfw|moderation", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request to the API and how its answer is read.
+    """One request to the API and how its response is read.
 
     :param dated: Adds the API's own time to what was parsed, where that matters.
     :param buys: Whether this call spends money: only a submission does.
@@ -56,8 +56,8 @@ class Call(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer: status, lower-case headers, body."""
+class Response:
+    """An HTTP response: status, lower-case headers, body."""
 
     status: int
     headers: Mapping[str, str]
@@ -89,8 +89,8 @@ def list_predictions(
     body: dict[str, Any] = {"page": page, "page_size": page_size, "model": model, "status": status}
     body["created_after"] = created_after.isoformat() if created_after else None
     body["created_before"] = created_before.isoformat() if created_before else None
-    asked = {key: value for key, value in body.items() if value is not None}
-    return Call("POST", f"{PREFIX}/predictions", _history_page, asked, dated=_with_time)
+    given = {key: value for key, value in body.items() if value is not None}
+    return Call("POST", f"{PREFIX}/predictions", _history_page, given, dated=_with_time)
 
 
 def search_billings(
@@ -110,7 +110,7 @@ def search_billings(
 
 
 def delete_predictions(ids: list[str]) -> Call[int]:
-    """Build ``POST /predictions/delete``; the answer is the number deleted. Unknown ids are ignored."""
+    """Build ``POST /predictions/delete``; the response is the number deleted. Unknown ids are ignored."""
     return Call("POST", f"{PREFIX}/predictions/delete", _deleted_count, {"ids": ids})
 
 
@@ -126,39 +126,39 @@ def get_price(request: ImageRequest) -> Call[Price]:
     return Call("POST", f"{PREFIX}/model/price", Price.model_validate, body, prompt=request.prompt)
 
 
-def read(call: Call[T], answer: Answer) -> T:
+def read(call: Call[T], response: Response) -> T:
     """Read the response to ``call``.
 
-    :raises APIError: The HTTP status or the envelope's ``code`` says no; both are looked at.
+    :raises APIError: The HTTP status or the envelope's ``code`` is an error; both are checked.
     :raises GarbledResponseError: The status is good, but this is not what the API documents.
     """
-    envelope = _json(answer.body)
-    status = answer.status
+    envelope = _json(response.body)
+    status = response.status
     if 200 <= status < 300 and isinstance(envelope, dict):
         code = envelope.get("code", 200)
         status = code if isinstance(code, int) and not 200 <= code < 300 else status
     if not 200 <= status < 300:
-        raise _refusal(call, answer, status, envelope)
+        raise _refusal(call, response, status, envelope)
     if not isinstance(envelope, dict) or not isinstance(envelope.get("data"), dict):
         raise _garbled(call, "is not the JSON that the API documents")
     try:
         parsed = call.parse(envelope["data"])
-        return call.dated(parsed, _http_date(answer.headers.get("date", ""))) if call.dated else parsed
+        return call.dated(parsed, _http_date(response.headers.get("date", ""))) if call.dated else parsed
     except ValidationError as error:
         fields = ", ".join(sorted({str(finding["loc"][0]) for finding in error.errors() if finding["loc"]}))
         raise _garbled(call, f"has no usable {fields or 'data'}") from None
 
 
 def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.PredictionError:
-    """Return the error that a prediction's end without a picture means, by its status and code.
+    """Return the error that a prediction's end without an image means, by its status and code.
 
     :param prediction: One whose status is final and not ``completed``.
-    :param prompt: The prompt asked, to keep it short where the API's text quotes it.
+    :param prompt: The prompt sent, to keep it short where the API's text quotes it.
     """
     text = redact(prediction.error, prompt=prompt) or "no reason given"
     what = f"Prediction {prediction.id} ended as {prediction.status!r} (code {prediction.code}): {text}"
     if prediction.status in {"cancelled", "canceled", "deleted"}:
-        return exceptions.PredictionGoneError(what, fix="Clear the task to buy the image anew")
+        return exceptions.PredictionGoneError(what, fix="Clear the task to buy the image again")
     if prediction.code == 1200 or _says(_FLAGGED, prediction.error, prompt):
         return exceptions.ModerationError(what, fix="Change the prompt")
     if prediction.code == 1407:
@@ -173,7 +173,7 @@ _REFUSED_INPUT = frozenset({1400, 1401, 1402})
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Return the seconds that ``Retry-After`` asks to wait: a number, or a date against the API's clock.
+    """Return the seconds that ``Retry-After`` requests: a number, or a date against the API's clock.
 
     :param headers: With lower-case names.
     :param now: Unix time, for a response without a ``Date`` header.
@@ -188,7 +188,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
     return max(0.0, until - here)
 
 
-def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> exceptions.APIError:
+def _refusal(call: Call[Any], response: Response, status: int, envelope: object) -> exceptions.APIError:
     """Choose the error for a status that is not 2xx. For a submission: can the task exist?
 
     4xx means that the API read the request and made no task; 408 comes from gateways that gave up waiting,
@@ -196,29 +196,31 @@ def _refusal(call: Call[Any], answer: Answer, status: int, envelope: object) -> 
     """
     said = envelope.get("message") if isinstance(envelope, dict) else None
     message = redact(said, prompt=call.prompt)
-    what = f"{call.method} {call.path} was answered with {status}" + (f": {message}" if message else "")
+    what = f"{call.method} {call.path} got status {status}" + (f": {message}" if message else "")
     if status == 429:
         return exceptions.RateLimitError(
             what,
-            retry_after=retry_after(answer.headers),
+            retry_after=retry_after(response.headers),
             fix="Run fewer tasks at once, for example in an Airflow pool",
         )
     if status in {401, 403}:
         return exceptions.AuthenticationError(
-            what, status=status, fix="Check the API key in the connection; a key works after the first top-up"
+            what,
+            status=status,
+            fix=("Check the API key in the connection; a key works only after the first top-up"),
         )
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
     if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return exceptions.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404:
-        return exceptions.NotFoundError(what, status=status, fix="Check the connection's host, and the model")
+        return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
     if 400 <= status < 500 and status != 408:
         return exceptions.RequestRefusedError(what, status=status, fix="Change the request")
     return exceptions.ServerError(what, status=status, paid=Paid.POSSIBLY if call.buys else Paid.NO)
 
 
 def _says(pattern: re.Pattern[str], message: object, prompt: str) -> bool:
-    """Look for what the API says: the words of a prompt that it quotes decide nothing."""
+    """Search what the API says: the words of a prompt that it quotes decide nothing."""
     text = str(message or "")
     return bool(pattern.search(text.replace(prompt, "") if pattern.search(prompt) else text))
 
@@ -226,7 +228,7 @@ def _says(pattern: re.Pattern[str], message: object, prompt: str) -> bool:
 def _garbled(call: Call[Any], why: str) -> exceptions.GarbledResponseError:
     return exceptions.GarbledResponseError(
         f"The response to {call.method} {call.path} {why}",
-        fix="Check the connection's host: a proxy may have answered",
+        fix="Check the connection's host: the response may come from a proxy",
         paid=Paid.POSSIBLY if call.buys else Paid.NO,
     )
 
@@ -276,8 +278,8 @@ def _http_date(value: str) -> float | None:
 
 __all__ = [
     "BITDANCE_14B",
-    "Answer",
     "Call",
+    "Response",
     "delete_predictions",
     "failure_of",
     "get_balance",

@@ -1,6 +1,6 @@
-"""What is answered: predictions, history, money.
+"""Responses: predictions, history, money.
 
-Answers are read leniently: unknown fields are dropped and ``null`` means "not said". Strict is what we rely
+They are read leniently: unknown fields are dropped and ``null`` means "not said". Strict is what we rely
 on: an id that is safe in URLs and paths. Sources: docs/get-result, docs/docs-common-api/predictions.
 """
 
@@ -27,7 +27,7 @@ PredictionId = Annotated[str, AfterValidator(_safe_id)]
 
 
 class Prediction(BaseModel):
-    """WaveSpeed's task for one image, as the API last told it.
+    """WaveSpeed's task for one image, as the API last reported it.
 
     Lenient: unknown fields are dropped and ``null`` means "not said". Strict: ``id``. Output URLs and the
     input are left out of ``repr``, so that they cannot reach a log.
@@ -69,13 +69,13 @@ class Prediction(BaseModel):
 
     @property
     def is_completed(self) -> bool:
-        """Whether the picture is ready."""
+        """Whether the image is ready."""
         return self.status == "completed"
 
     @property
     def is_terminal(self) -> bool:
         """Whether the status is final. An unknown status is not: WaveSpeed's rule is to poll on."""
-        return self.is_completed or self.status in _ENDED_WITHOUT_PICTURE
+        return self.is_completed or self.status in _ENDED_WITHOUT_IMAGE
 
     @property
     def is_nsfw(self) -> bool:
@@ -83,13 +83,13 @@ class Prediction(BaseModel):
         return any(self.has_nsfw_contents)
 
 
-_ENDED_WITHOUT_PICTURE = frozenset({"failed", "cancelled", "canceled", "timeout", "deleted"})
+_ENDED_WITHOUT_IMAGE = frozenset({"failed", "cancelled", "canceled", "timeout", "deleted"})
 
 
 class HistoryPage(BaseModel):
     """One page of the account's predictions of the past 7 days, newest first.
 
-    :param api_time: Unix time of the answer by the API's own clock, where it said so.
+    :param api_time: Unix time of the response by the API's own clock, where it said so.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -140,7 +140,7 @@ class BillingRecord(BaseModel):
 
     @classmethod
     def from_api(cls, data: dict[str, Any]) -> Self:
-        """Read one item of the answer (wavespeed-cli, src/lib/api.ts).
+        """Read one item of the response (wavespeed-cli, src/lib/api.ts).
 
         :raises ValidationError: There is no price.
         """

@@ -1,4 +1,4 @@
-"""What a client is built from: the key, the address, the time-out. Checked before anything is sent."""
+"""What a client is built from: the key, the URL, the time-out. Checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ClientSettings:
         key = (api_key or "").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
-                "The API key is missing or is no key",
-                allowed="the key from the WaveSpeed dashboard, one word of ASCII letters, digits and signs",
-                fix="Put it into the password field of the connection",
+                "The API key is missing or malformed",
+                allowed=("the key from the WaveSpeed dashboard, one word of printable ASCII characters"),
+                fix="Enter it in the password field of the connection",
             )
         self.api_key = key
         self.base_url = urls.base_url(base_url, allow_http=allow_http)
@@ -47,7 +47,7 @@ class ClientSettings:
 
     @property
     def identity(self) -> tuple[str, str, float]:
-        """What makes two clients the same: address, hash of the key, time-out."""
+        """What makes two clients the same: URL, hash of the key, time-out."""
         return self.base_url, hashlib.sha256(self.api_key.encode()).hexdigest(), self.timeout
 
     @property

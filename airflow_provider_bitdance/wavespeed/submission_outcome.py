@@ -32,7 +32,7 @@ SUBMISSION_OUTCOMES: dict[type[exceptions.BitDanceError], SubmissionOutcome] = {
     exceptions.InsufficientCreditError: SubmissionOutcome.REFUSED,
     exceptions.RequestRefusedError: SubmissionOutcome.REFUSED,
     exceptions.NotFoundError: SubmissionOutcome.REFUSED,
-    # The task may exist and be charged: the account's history is asked before anything is sent.
+    # The task may exist and be charged: the account's history is searched before anything is sent.
     exceptions.ServerError: SubmissionOutcome.UNKNOWN,
     exceptions.LostResponseError: SubmissionOutcome.UNKNOWN,
     exceptions.GarbledResponseError: SubmissionOutcome.UNKNOWN,
@@ -43,7 +43,7 @@ SUBMISSION_OUTCOMES: dict[type[exceptions.BitDanceError], SubmissionOutcome] = {
 def submission_outcome(error: exceptions.BitDanceError | None) -> SubmissionOutcome:
     """Return what became of a submission.
 
-    :param error: What it raised; ``None`` where it was answered with a prediction.
+    :param error: What it raised; ``None`` if the response was a prediction.
     """
     return (
         SubmissionOutcome.CREATED

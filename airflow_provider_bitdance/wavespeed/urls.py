@@ -1,4 +1,4 @@
-"""Which hosts this package talks to: the API's base URL, and the addresses an output may come from.
+"""Which hosts this package talks to: the API's base URL, and the hosts that an output may come from.
 
 An output URL is server data, so it is not trusted: https only, a public address at every redirect. Private
 addresses are allowed only where the API itself is on one (the local service, a company's gateway).
@@ -42,13 +42,13 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
     plain = _HOST.fullmatch(host) and "@" not in parts.netloc and not parts.query and not parts.fragment
     if parts.scheme not in {"https", "http"} or not plain:
         raise InputError(
-            "The API's address is not a plain https URL",
+            "The API's URL is not a plain https URL",
             allowed=f"such as {DEFAULT_BASE_URL}, without user, query or fragment",
             fix=fix,
         )
     if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
         raise InputError(
-            f"The API's address http://{host} would send the API key in clear text",
+            f"The API's URL http://{host} would send the API key in clear text",
             allowed="https, or http to this machine (127.0.0.1, localhost)",
             fix=f'{fix}, or set "allow_http": true in its extra if the network is trusted',
         )
@@ -60,7 +60,7 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
 
 
 def host_of(url: str) -> str:
-    """Return ``host`` or ``host:port`` of the API: the part of its address that is a request's identity."""
+    """Return ``host`` or ``host:port`` of the API: the part of its URL that is a request's identity."""
     return urlsplit(url).netloc
 
 
@@ -104,7 +104,9 @@ class OutputRule:
         try:
             parts = urlsplit(url)
         except ValueError:
-            raise OutputRefusedError("The output's URL is no URL", allowed="https to a public host") from None
+            raise OutputRefusedError(
+                "The output's URL is malformed", allowed="https to a public host"
+            ) from None
         schemes = {"https", self._api.scheme} if _is_loopback(self._api.hostname or "") else {"https"}
         if parts.scheme not in schemes or not parts.hostname:
             raise OutputRefusedError(
@@ -123,7 +125,7 @@ class OutputRule:
         """
         if not _is_public(address) and not await self._allows_private():
             raise OutputRefusedError(
-                "The output's host is at a private address", allowed="a public host, as WaveSpeed's CDN is"
+                "The output's host has a private IP address", allowed="a public host, such as WaveSpeed's CDN"
             )
 
     async def _allows_private(self) -> bool:
@@ -138,7 +140,7 @@ class OutputRule:
         try:
             return await self._resolve(host)
         except (OSError, UnicodeError):
-            raise OutputError("The host of an output has no address just now") from None
+            raise OutputError("The host name of an output does not resolve at the moment") from None
 
 
 def _is_address(host: str) -> bool:

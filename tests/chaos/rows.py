@@ -84,11 +84,11 @@ NAMED = "2 in the worker, each under a name of the user's: there the claim is an
 WORKER = "2 in the worker"
 BOTH = "2 in the worker, 2 deferred"
 SHOWN = "the account's history shows inputs"
-SENT = "request sent, answer not read"
+SENT = "request sent, response not read"
 IN_BATCH = f"a batch of {BATCH} in the worker"
 BATCH_DEFERRED = f"a batch of {BATCH}, deferred when half of it is stored"
 TWICE = f"two batches of the same {BATCH} items, each in a Dag of its own"
-UNREAD = "8 answers not read"
+UNREAD = "8 responses not read"
 
 ROWS = [
     Row("claim written", killed("claim written", named=True), NAMED),
@@ -101,8 +101,8 @@ ROWS = [
     Row(f"{SENT} · echo", killed(SENT), f"{WORKER}; {SHOWN}", echo=True),
     Row(f"{SENT} · no echo", killed(SENT), f"{WORKER}; the history shows no inputs", lost=2),
     Row(
-        "answer read, not recorded",
-        killed("answer read, not recorded"),
+        "response read, not recorded",
+        killed("response read, not recorded"),
         f"{WORKER}; {SHOWN}",
         echo=True,
     ),
@@ -111,8 +111,12 @@ ROWS = [
     Row("event received", killed("event received", worker=0, deferred=3), "3 deferred"),
     Row("half a download", killed("half a download", deferred=2), BOTH),
     Row("file written, receipt not", killed("file written, receipt not", deferred=2), BOTH),
-    Row("receipt written, not settled", killed("receipt written, not settled", deferred=2), BOTH),
-    Row("settled, XCom not pushed", killed("settled, XCom not pushed", deferred=2), BOTH),
+    Row(
+        "receipt written, journal entry missing",
+        killed("receipt written, journal entry missing", deferred=2),
+        BOTH,
+    ),
+    Row("journal complete, XCom not pushed", killed("journal complete, XCom not pushed", deferred=2), BOTH),
     Row("clear while deferred", clear_while_deferred(), "3 deferred, each cleared once", latency=20.0),
     Row("clear after success", clear_after_success, "3, each cleared once: reused, nothing is bought"),
     Row("mark failed while deferred, then clear", mark_failed, "3 deferred", latency=20.0),

@@ -75,8 +75,8 @@ def test_a_row_that_breaks_a_rule_says_so(lost: int, numbers: tuple[int, ...], b
 
 def test_only_lost_responses_that_the_history_does_not_show_may_be_possibly_paid() -> None:
     assert {row.name: row.lost for row in ROWS if row.lost} == {
-        "request sent, answer not read · no echo": 2,
-        "batch: 8 answers not read · no echo": 8,
+        "request sent, response not read · no echo": 2,
+        "batch: 8 responses not read · no echo": 8,
     }
 
 

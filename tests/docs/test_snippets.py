@@ -34,11 +34,11 @@ from packaging.requirements import Requirement
 
 from airflow_provider_bitdance import __main__ as command_line
 from airflow_provider_bitdance.get_provider_info import get_provider_info
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import read_connection
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
-from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.records.state import NEXT
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to, load_dags

@@ -207,7 +207,7 @@ def test_a_file_that_was_changed_is_found_and_the_exit_code_says_so(place: Place
     (finding,) = shell.json("records", "verify", code=1)["findings"]
 
     assert finding["uri"].endswith("/images/covers.png")
-    assert "bytes, and had" in finding["what"]
+    assert "bytes; it had" in finding["what"]
 
 
 def test_what_cannot_be_run_is_told_with_what_to_do(

@@ -28,7 +28,7 @@ class S3World(World):
     def context(self, *, step: Step = lambda _: None, records: str = RECORDS, **options: Any) -> JobContext:
         made = super().context(step=step, **options)
         folder = SteppingFolder(self._folder(records), step)
-        journal = Journal(folder, made.journal.writer)
+        journal = Journal(folder, made.journal.owner)
         journal.load()
         return replace(
             made, journal=journal, records=folder, images=SteppingFolder(self._folder(OUTPUT), step)

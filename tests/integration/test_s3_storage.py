@@ -98,7 +98,7 @@ def test_a_writer_whose_answer_was_lost_finds_its_own_entry(
 
 FAULTS = {
     "wrong credentials": ({"secret": "wrong"}, "Forbidden|signature", "Check the credentials"),
-    "nothing at the address": ({"url": CLOSED_PORT}, "Could not connect", "reaches this store"),
+    "nothing at the address": ({"url": CLOSED_PORT}, "Could not connect", "reach this store"),
 }
 
 

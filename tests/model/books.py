@@ -138,7 +138,7 @@ class Books:
     def is_replaced(self, writer: Owner) -> bool:
         """Whether another process has gone on with the job of this one."""
         self.read()
-        last = self.ledger(writer.job).state.writer
+        last = self.ledger(writer.job).state.owner
         return last is not None and last.token != writer.token
 
     def watch_change(self, writer: Owner, path: str) -> None:

@@ -43,7 +43,7 @@ def no_intent_before_the_post(patch: pytest.MonkeyPatch) -> None:
                 append(journal, now, *said[: -len(later)])
             journal.state_on_disk = journal.state  # type: ignore[attr-defined]
             number, time = journal.state.number, datetime.fromtimestamp(now, UTC)
-            entry = Entry(number=number + 1, time=time, writer=journal.writer, events=tuple(later))
+            entry = Entry(number=number + 1, time=time, writer=journal.owner, events=tuple(later))
             journal.state = replace(fold(journal.state, entry), number=number)
             return journal.state
         return append(journal, now, *said)
@@ -134,7 +134,7 @@ def of_many_intents_one_is_written(patch: pytest.MonkeyPatch) -> None:
         append(journal, now, *(event for event in events if event not in dropped))
         if dropped:
             number, time = journal.state.number, datetime.fromtimestamp(now, UTC)
-            entry = Entry(number=number + 1, time=time, writer=journal.writer, events=tuple(dropped))
+            entry = Entry(number=number + 1, time=time, writer=journal.owner, events=tuple(dropped))
             journal.state = replace(fold(journal.state, entry), number=number)
         return journal.state
 
@@ -161,7 +161,7 @@ def a_reader_leaves_out_what_the_last_entry_says(patch: pytest.MonkeyPatch) -> N
     def skip(state: JobState, entries: Iterable[Entry]) -> JobState:
         *first, last = [*entries] or [None]
         state = fold_all(state, (entry for entry in first if entry))
-        return state if last is None else replace(state, number=last.number, writer=last.writer)
+        return state if last is None else replace(state, number=last.number, owner=last.writer)
 
     patch.setattr(journal_module, "fold_all", skip)
 

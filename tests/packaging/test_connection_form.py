@@ -145,7 +145,7 @@ def test_an_extra_field_is_typed_and_has_label_help_and_default(name: str, form:
         ("no credit", False, r"The key works, but there is no credit: the balance is \$0\.00\. Top up .*"),
         ("wrong key", False, r"The API key was refused\. Check it; .*"),
         ("no network", False, r"http://127\.0\.0\.1:\d+ could not be reached\. .*\(.*Connection refused\)"),
-        ("wrong address", False, r"http://.*/elsewhere is not the address of a WaveSpeed API\. .*"),
+        ("wrong address", False, r"http://.*/elsewhere is not the URL of a WaveSpeed API\. .*"),
         ("slip", True, r"The key works\. .*'recods_path' \(did you mean records_path\?\)\."),
         ("wrong field", False, r".*max_in_flight is 0: .* Correct the connection\."),
         # As the UI does it: without the key, which it does not know.

@@ -17,13 +17,13 @@ from tests.chaos.rows import ROWS
 from tests.chaos.scene import DAG_ID, Outcome
 
 SEVEN = {
-    "request sent, answer not read · echo": (2, 4),
+    "request sent, response not read · echo": (2, 4),
     "submitted": (4, 8),
     "half a download": (4, 8),
-    "receipt written, not settled": (4, 8),
+    "receipt written, journal entry missing": (4, 8),
     "task SIGSTOP past its heartbeat, SIGCONT": (2, 4),
     "triggerer SIGKILL": (3, 3),
-    "batch: 8 answers not read · echo": (40, 2),
+    "batch: 8 responses not read · echo": (40, 2),
 }
 """The rows, each with the images that it asks for and the tries that they take at least."""
 

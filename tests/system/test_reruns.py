@@ -87,7 +87,7 @@ def test_a_second_run_and_a_second_dag_at_one_address_reuse_and_another_prompt_r
     twin = finished(system, "named_twin", run)
     assert system.billed == 1
     assert (twin["reused"], twin["prediction_id"]) == (True, first["prediction_id"])
-    assert "was made by run" in system.airflow.task_log("named_twin", run, "image")
+    assert "Reusing" in system.airflow.task_log("named_twin", run, "image")
 
     other = finished(system, "named", system.airflow.trigger("named", conf={"prompt": "another cover"}))
     assert (system.billed, other["reused"], other["uri"]) == (2, False, first["uri"])

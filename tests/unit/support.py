@@ -116,8 +116,10 @@ class FakeClock(Clock):
             rounds = 0  # others may be about to sleep, for less
             while rounds < STILL_ROUNDS:
                 await asyncio.sleep(0)
-                busy = _is_busy() and real_time.monotonic() < patience
-                rounds = 0 if self._due[0] != mine or busy or self.calls else rounds + 1
+                is_patient = real_time.monotonic() < patience
+                # One that is overdue has its turn first, unless its loop stands still while this one runs.
+                is_later = self._due[0] != mine and (self._due[0][0] > self.now or is_patient)
+                rounds = 0 if is_later or (_is_busy() and is_patient) or self.calls else rounds + 1
             self.now = max(self.now, mine[0])
         finally:
             self._due.remove(mine)

@@ -242,8 +242,8 @@ def test_what_was_lost_and_what_a_replaced_process_bought_is_counted(world: Worl
         "intents": 3,
     }
     assert before.spent_usd == 0.03
-    assert before.writer is not None
-    assert before.writer.job == job("poster", generation=3)
+    assert before.owner is not None
+    assert before.owner.job == job("poster", generation=3)
 
 
 def test_what_a_clear_adopted_is_known_with_the_request_it_was_bought_for(world: World) -> None:
@@ -461,7 +461,7 @@ def test_a_record_of_a_newer_version_stops_a_task_and_nothing_is_bought_or_writt
         said = json.loads(folder.read(name) or b"")
         folder.replace(name, json.dumps(said | {"of_a_newer_version": 1}).encode())
     before = dict(world.disk)
-    with pytest.raises(RecordNewerError, match="does not know what it says at of_a_newer_version"):
+    with pytest.raises(RecordNewerError, match="does not understand of_a_newer_version"):
         go_on(world, of, address=COVER)
     assert world.api.posts == []
     assert {path: world.disk.get(path) for path in before} == before

@@ -155,13 +155,13 @@ def test_an_empty_manifest_has_no_rows_and_all_our_columns(tmp_path: Path, kind:
 
 @pytest.mark.parametrize("uri", ["manifest.jsonl", "/data/manifest.csv", "/data/manifest", "", "None"])
 def test_what_is_no_address_of_a_manifest_is_refused(uri: str) -> None:
-    with pytest.raises(InputError, match="is not the address of a manifest"):
+    with pytest.raises(InputError, match="is not the URI of a manifest"):
         read_manifest(uri)
 
 
 def test_a_manifest_that_is_not_there_is_missed(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"There is no manifest at .*\. Give result\[\"manifest\"\] of a batch"
+        InputError, match=r"There is no manifest at .*\. Pass result\[\"manifest\"\] of a batch"
     ):
         read_manifest(f"{tmp_path}/manifest.jsonl")
 

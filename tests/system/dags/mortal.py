@@ -172,9 +172,9 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
         lambda kinds: Claimed in kinds and Intended not in kinds, written=True
     ),
     "intent written": lambda killer: killer.on_entry(lambda kinds: Intended in kinds, written=True),
-    "request sent, answer not read": Killer.on_answers,
-    "8 answers not read": partial(Killer.on_answers, unread=UNANSWERED, read=IN_FLIGHT),
-    "answer read, not recorded": lambda killer: killer.on_entry(
+    "request sent, response not read": Killer.on_answers,
+    "8 responses not read": partial(Killer.on_answers, unread=UNANSWERED, read=IN_FLIGHT),
+    "response read, not recorded": lambda killer: killer.on_entry(
         lambda kinds: Submitted in kinds, written=False
     ),
     "submitted": lambda killer: killer.on_entry(lambda kinds: Submitted in kinds, written=True),
@@ -182,13 +182,13 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
     "deferred": lambda killer: wrap(task_runner, "finalize", before=killer.kill),
     "half a download": Killer.in_download,
     "file written, receipt not": lambda killer: wrap(Receipts, "write", before=killer.kill),
-    "receipt written, not settled": lambda killer: killer.on_entry(
+    "receipt written, journal entry missing": lambda killer: killer.on_entry(
         lambda kinds: Stored in kinds, written=False
     ),
     "all submitted": Killer.on_all_submitted,
     **{f"{share} % stored": partial(Killer.on_share_stored, percent=share) for share in (10, 50, 90)},
 }
-"""Points within the package. "event received" and "settled, XCom not pushed" are `Mortal`'s own."""
+"""Points within the package. "event received" and "journal complete, XCom not pushed" are `Mortal`'s own."""
 
 
 class Mortal:
@@ -200,7 +200,7 @@ class Mortal:
     def execute(self, context: Context) -> Any:
         killer = self._prepare(context)
         result = super().execute(context)
-        killer.at("settled, XCom not pushed")
+        killer.at("journal complete, XCom not pushed")
         self._write_reads(context)
         return result
 
@@ -208,7 +208,7 @@ class Mortal:
         killer = self._prepare(context)
         killer.at("event received")
         result = super().execute_complete(context, event)
-        killer.at("settled, XCom not pushed")
+        killer.at("journal complete, XCom not pushed")
         return result
 
     def defer(self, **options: Any) -> NoReturn:

@@ -96,7 +96,7 @@ def test_what_is_no_list_is_refused(rows: object) -> None:
 
 
 def test_no_items_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing to do"):
+    with pytest.raises(InputError, match="nothing to make"):
         checked_items([])
 
 
@@ -119,7 +119,7 @@ def test_the_most_items_are_checked_and_told_apart() -> None:
         ({"seed": MAX_SEED + 1}, "seed should be"),
         ({"model": "bitdance"}, "model is not"),
         ({"prompt": " "}, "prompt is blank"),
-        ({"prompt": "A {style"}, "no partner"),
+        ({"prompt": "A {style"}, "unmatched"),
         ({"variants": 0}, "variants is 0"),
         ({"variants": 17}, "variants is 17"),
         ({"variants": True}, "variants is True"),
@@ -139,11 +139,11 @@ BAD_ROWS: list[tuple[object, str]] = [
     (None, "is of type NoneType"),
     (["a cat"], "is of type list"),
     ("", "prompt is blank"),
-    ("None", "template renders for nothing"),
+    ("None", "template renders for a missing value"),
     ("a \ud800", "lone surrogate"),
     ({}, "has no prompt; it has no columns"),
     ({"promt": "a cat"}, "has no prompt; it has promt"),
-    ({"Prompt": "a cat"}, "column 'Prompt' is not called 'prompt'"),
+    ({"Prompt": "a cat"}, "column 'Prompt' is not read"),
     ({"prompt": 7}, "prompt is int, not text"),
     ({"prompt": "p", "size": "large"}, "size is neither a preset nor a width and a height: 'large'"),
     ({"prompt": "p", "size": "64*64"}, "size has a side out of range"),
@@ -152,7 +152,7 @@ BAD_ROWS: list[tuple[object, str]] = [
     ({"prompt": "p", "seed": 1.5}, "seed should be a valid integer"),
     ({"prompt": "p", "seed": float("nan")}, "seed should be a finite number"),
     ({"prompt": "p", "seed": -2}, "seed should be greater"),
-    ({"prompt": "p", "seed": True}, "seed is a truth value"),
+    ({"prompt": "p", "seed": True}, "seed is a boolean"),
     ({"prompt": "p", "key": ""}, "key is not a safe file name: ''"),
     ({"prompt": "p", "key": "a/b"}, "key is not a safe file name"),
     ({"prompt": "p", "key": ".."}, "key is not a safe file name"),
@@ -164,12 +164,12 @@ BAD_ROWS: list[tuple[object, str]] = [
     ({"prompt": "p", "tags": ["a"]}, "column 'tags' is of type list"),
     ({"prompt": "p", "price": float("inf")}, "column 'price' is inf, which is not a number"),
     ({"prompt": "p", "price": Decimal("NaN")}, "column 'price' is NaN, which is not a number"),
-    ({"prompt": "p", "note": "\udfff"}, "column 'note' holds a lone surrogate"),
+    ({"prompt": "p", "note": "\udfff"}, "column 'note' contains a lone surrogate"),
     ({"prompt": "p", "uri": "x"}, "column 'uri' has the name of the manifest's own column 'uri'"),
     ({"prompt": "p", " Status": "x"}, "manifest's own column 'status'"),
     ({"prompt": "p", "width": 512}, "column 'width' is not read; write a size"),
-    ({"prompt": "p", 7: "x"}, "column 7 has no name"),
-    ({"prompt": "p", " ": "x"}, "column ' ' has no name"),
+    ({"prompt": "p", 7: "x"}, "column 7 has an unusable name"),
+    ({"prompt": "p", " ": "x"}, "column ' ' has an unusable name"),
     (Row(0, None, "is not JSON"), "is not JSON"),
 ]
 
@@ -252,17 +252,17 @@ def test_braces_are_filled_from_the_row(text: str, filled: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{a.b}", "{a.b} is more than a column's name"),
-        ("{a.__class__}", "more than"),
-        ("{a[0]}", "more than"),
-        ("{a!r}", "more than"),
-        ("{a:>9}", "more than"),
-        ("{a:{b}}", "a { has no partner"),
+        ("{a.b}", "{a.b} is not just a column name"),
+        ("{a.__class__}", "not just a column"),
+        ("{a[0]}", "not just a column"),
+        ("{a!r}", "not just a column"),
+        ("{a:>9}", "not just a column"),
+        ("{a:{b}}", "a { is unmatched"),
         ("{}", "no name"),
         ("{ }", "no name"),
-        ("{a", "a { has no partner"),
-        ("a}", "a } has no partner"),
-        ("{{a}", "a } has no partner"),
+        ("{a", "a { is unmatched"),
+        ("a}", "a } is unmatched"),
+        ("{{a}", "a } is unmatched"),
     ],
 )
 def test_braces_that_hold_more_than_a_columns_name_are_refused(text: str, complaint: str) -> None:
@@ -324,19 +324,19 @@ def test_a_rows_own_prompt_is_a_column_of_the_template() -> None:
 
 def test_a_template_that_would_leave_out_a_rows_own_prompt_is_refused() -> None:
     (finding,) = findings([{"prompt": "a cat"}, {"key": "x"}], prompt="a poster")
-    assert finding.startswith("row 1: has a prompt of its own")
+    assert finding.startswith("row 1: has its own prompt")
 
 
 def test_a_prompt_that_is_not_used_and_a_column_that_is_missing_are_found_at_once() -> None:
     (finding,) = findings([{"prompt": "a cat"}], prompt="A {style} poster")
-    assert "has a prompt of its own" in finding
-    assert "has nothing for {style}" in finding
+    assert "has its own prompt" in finding
+    assert "has no value for {style}" in finding
 
 
 @pytest.mark.parametrize("row", [{"product": "tea"}, {"product": "tea", "style": None}])
 def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has(row: dict[str, object]) -> None:
     assert findings([row], prompt="A {style} poster of {product}") == [
-        "row 1: has nothing for {style} of the prompt; it has product"
+        "row 1: has no value for {style} in the prompt; it has product"
     ]
 
 
@@ -437,9 +437,9 @@ def test_another_request_has_another_derived_key(changed: dict[str, object]) -> 
 @pytest.mark.parametrize(
     ("one", "other", "complaint"),
     [
-        ("cat", "cat", "row 3: key 'cat' is that of row 1"),
-        ("cat", "CAT", "row 3: key 'CAT' is that of row 1"),
-        (7, "7", "row 3: key '7' is that of row 1"),
+        ("cat", "cat", "row 3: key 'cat' is already used by row 1"),
+        ("cat", "CAT", "row 3: key 'CAT' is already used by row 1"),
+        (7, "7", "row 3: key '7' is already used by row 1"),
     ],
 )
 def test_one_key_twice_is_refused_also_where_only_case_differs(
@@ -451,14 +451,14 @@ def test_one_key_twice_is_refused_also_where_only_case_differs(
 
 def test_one_request_twice_without_keys_is_refused() -> None:
     assert findings(["a cat", {"prompt": " a cat", "id": 7}]) == [
-        "row 2: asks for the same image as row 1; give each a key, or variants"
+        "row 2: requests the same image as row 1; give each row a key, or use variants"
     ]
 
 
 def test_a_derived_key_that_another_row_gives_is_refused() -> None:
     (derived,) = keys(["a cat"])
     assert findings([{"key": derived, "prompt": "a dog"}, "a cat"]) == [
-        f"row 2: key '{derived}' is that of row 1"
+        f"row 2: key '{derived}' is already used by row 1"
     ]
 
 
@@ -579,7 +579,7 @@ def test_a_row_of_a_csv_file_is_named_by_the_line_on_which_it_begins() -> None:
         (b"prompt\nq\n\xff\xe9\nr\n", "x.csv", ["3"], "is not UTF-8"),
         (b'"q"\n{"prompt": "\xe9"}\n"r"\n', "x.jsonl", ["2"], "is not UTF-8"),
         (b'"q"\n{"prompt": \n"r"\n}', "x.jsonl", ["2", "4"], "is not JSON: Expecting value at character"),
-        (b'{"prompt": "p", "a": 1, "a": 2}', "x.jsonl", ["1"], "a name stands there twice"),
+        (b'{"prompt": "p", "a": 1, "a": 2}', "x.jsonl", ["1"], "a name occurs twice"),
         (b'{"prompt": "p", "a": NaN}', "x.jsonl", ["1"], "NaN is not a number"),
         (b"[" * 200_000, "x.jsonl", ["1"], "is not JSON"),
         (b'\n["p"]\n7\nnull', "x.jsonl", ["2", "3", "4"], "is of type"),
@@ -596,18 +596,18 @@ def test_a_broken_line_is_a_finding_and_reading_goes_on(
 @pytest.mark.parametrize(
     ("data", "name", "complaint"),
     [
-        (CSV, "items", "no ending"),
-        (CSV, "items.csv.gz", "no ending"),
-        (b"[]", "items.json", "no ending"),
+        (CSV, "items", "no extension"),
+        (CSV, "items.csv.gz", "no extension"),
+        (b"[]", "items.json", "no extension"),
         (b"", "x.csv", "no header row"),
         (b"\n\n", "x.csv", "no header row"),
         (b"prompt,,a\n", "x.csv", "no name for column 2"),
-        (b"prompt, a,a\n", "x.csv", "two columns called 'a'"),
+        (b"prompt, a,a\n", "x.csv", "two columns named 'a'"),
         (b"prompt;style\np;x\n", "x.csv", "a header without commas"),
-        (b'"prompt"x\np\n', "x.csv", "no header row that can be read"),
+        (b'"prompt"x\np\n', "x.csv", "unreadable header row"),
         ("prompt\np\n".encode("utf-16"), "x.csv", "is UTF-16"),
-        (b"PAR1 and no more", "x.parquet", "not a Parquet file"),
-        (b"", "x.parquet", "not a Parquet file"),
+        (b"PAR1 and no more", "x.parquet", "not a readable Parquet file"),
+        (b"", "x.parquet", "not a readable Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all_is_refused(data: bytes, name: str, complaint: str) -> None:

@@ -298,8 +298,8 @@ REFUSED = [
     (b"A teapot", "of type bytes"),
     ({"A teapot"}, "of type set"),
     (endless(), "of type generator"),
-    ([], r"draw\(\) returned nothing to do: it is empty"),
-    ({}, "it is empty"),
+    ([], r"draw\(\) returned nothing to make: the value is empty"),
+    ({}, "the value is empty"),
     ("", "prompt is blank"),
     ({"seed": 7}, "prompt is NoneType"),
     ({"prompt": "A teapot", "key": "p-0"}, "a request with key. Allowed: prompt, size, seed. Return a list"),
@@ -324,7 +324,7 @@ def test_what_cannot_be_made_fails_the_task_without_a_retry(
     ("returned", "option", "value", "said"),
     [
         *(
-            ("A teapot", option, value, f"returned one request, for which there is no {option}")
+            ("A teapot", option, value, f"returned one request, which does not allow {option}")
             for option, value in {
                 "prompt": "A {style} teapot",
                 "variants": 2,
@@ -334,8 +334,8 @@ def test_what_cannot_be_made_fails_the_task_without_a_retry(
                 "manifest_format": "parquet",
             }.items()
         ),
-        (["A teapot"], "width", 256, "returned a list, for which there is no width"),
-        (["A teapot"], "height", 256, "returned a list, for which there is no height"),
+        (["A teapot"], "width", 256, "returned a list, which does not allow width"),
+        (["A teapot"], "height", 256, "returned a list, which does not allow height"),
         ("A teapot", "output_path", "cover", "not an absolute path"),
     ],
 )
@@ -371,7 +371,7 @@ def test_a_wrong_option_is_refused_when_the_dag_is_parsed(output: Path) -> None:
 
 
 def test_a_prompt_file_is_refused_and_not_bought_as_a_prompt(output: Path) -> None:
-    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="task of a function reads no"):
+    with DAG("dag", schedule=None), pytest.raises(exceptions.InputError, match="does not read"):
         returning([{"key": "a"}], output, prompt="poster.prompt")
 
 
@@ -381,7 +381,7 @@ def test_an_output_path_is_required() -> None:
 
 
 def test_what_a_function_will_return_cannot_be_estimated(local: LocalService, output: Path) -> None:
-    with pytest.raises(exceptions.InputError, match=r"What draw\(\) will return is not known"):
+    with pytest.raises(exceptions.InputError, match=r"What draw\(\) returns is not known"):
         returning("A teapot", output).estimate(context())
 
 

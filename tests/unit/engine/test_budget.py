@@ -64,10 +64,10 @@ def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_th
 
     def wake_up(step: str) -> None:
         if step == "before history":
-            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.writer)
+            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.owner)
             awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
 
-    with pytest.raises(BudgetError, match=r"spent or possibly spent \$0.01"):
+    with pytest.raises(BudgetError, match=r"spent, or may have spent, \$0.01"):
         go(world, try_number=2, step=wake_up, max_cost_usd=0.01)
     assert world.api.billed == 1
 
@@ -75,8 +75,8 @@ def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_th
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (0.0, "3 images to buy cost about $0.03, and max_cost_usd is $0.00"),
-        (0.029, "3 images to buy cost about $0.03, and max_cost_usd is $0.029"),
+        (0.0, "3 images to buy cost about $0.03, but max_cost_usd is $0.00"),
+        (0.029, "3 images to buy cost about $0.03, but max_cost_usd is $0.029"),
     ],
 )
 def test_a_plan_over_the_budget_is_refused_before_the_first_purchase(
@@ -101,7 +101,7 @@ def test_what_is_there_already_costs_nothing_of_the_budget(world: World) -> None
 def test_what_is_possibly_paid_counts(world: World) -> None:
     world.api.on_post = [world.api.lose_answer]
     with pytest.raises(
-        BudgetError, match=r"spent \$0\.01, another image costs about \$0\.01, and .* \$0\.015"
+        BudgetError, match=r"spent, \$0\.01; another image costs about \$0\.01, and .* \$0\.015"
     ):
         go(world, max_cost_usd=0.015)
     assert world.api.billed == 1
@@ -111,7 +111,7 @@ def test_what_failed_counts_for_it_may_not_be_refunded(world: World) -> None:
     world.api.next_changes = {"status": "failed", "code": 5000}
     with pytest.raises(PredictionFailedError):
         go(world, max_cost_usd=0.01)
-    with pytest.raises(BudgetError, match="Raise max_cost_usd; a cleared task starts to count anew"):
+    with pytest.raises(BudgetError, match="Raise max_cost_usd, or clear the task, which restarts the count"):
         go(world, max_cost_usd=0.01, try_number=2)
     assert world.api.billed == 1
     world.api.next_changes = {}
@@ -147,7 +147,7 @@ def test_of_two_purchases_at_once_a_budget_for_one_allows_one_while_the_store_is
 
 def test_a_plan_over_the_balance_is_refused_where_it_is_looked_at(world: World) -> None:
     world.api.balance = 0.02
-    with pytest.raises(BudgetError, match=r"3 images .* about \$0\.03, and the account's balance is \$0\.02"):
+    with pytest.raises(BudgetError, match=r"3 images .* about \$0\.03, but the account's balance is \$0\.02"):
         go(world, three(), check_balance=True)
     assert world.api.posts == []
     assert isinstance(go(world, three()), Finished)
@@ -205,7 +205,7 @@ def test_the_price_of_another_model_is_asked_and_not_assumed(world: World) -> No
     world.api.price = 0.04
     other = a_wanted()
     other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
-    with pytest.raises(BudgetError, match=r"cost about \$0\.04, and max_cost_usd is \$0\.01"):
+    with pytest.raises(BudgetError, match=r"cost about \$0\.04, but max_cost_usd is \$0\.01"):
         go(world, [other], max_cost_usd=0.01)
     assert world.api.billed == 0
 

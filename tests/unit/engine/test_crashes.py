@@ -264,7 +264,7 @@ def test_a_note_that_is_left_while_another_process_goes_on_is_in_that_ones_resul
 
     def wake_up(step: str) -> None:
         if step == at:
-            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.writer)
+            awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.owner)
             awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
 
     outcome = run(run_job(world.context(try_number=2, step=wake_up), [a_wanted()]))

@@ -159,7 +159,7 @@ def test_a_number_that_comes_back_does_not_bring_an_old_plan_back() -> None:
     in_flight(world, a_job(generation=2), try_number=2)
     world.clock.now += 60
 
-    with pytest.raises(InputError, match="Clear the task once more"):
+    with pytest.raises(InputError, match="Clear the task again"):
         go(world, a_job(generation=3), try_number=3)
 
     assert result(go(world, a_job(generation=4), try_number=4))
@@ -441,7 +441,7 @@ def test_an_image_that_was_replaced_is_not_given_out_as_the_first_tasks_result()
     world = World()
     result(go(world, FIRST, named=True))
     result(go(world, SECOND, named=True, prompt="a windmill"))
-    with pytest.raises(BitDanceError, match="replaced with another request by run run-2 of Dag other"):
+    with pytest.raises(BitDanceError, match="run run-2 of Dag other replaced it"):
         go(world, FIRST, named=True)
     assert world.api.billed == 2
 
@@ -526,7 +526,7 @@ def test_an_answer_that_comes_while_the_first_is_stopped_is_seen() -> None:
             entry = Entry(
                 number=first.journal.state.number + 1,
                 time=datetime.fromtimestamp(world.clock.now, UTC),
-                writer=first.journal.state.writer,
+                writer=first.journal.state.owner,
                 events=(event,),
             )
             path = f"{FIRST.folder}/{entry.number:06}.json"
@@ -609,7 +609,7 @@ def test_a_task_that_has_failed_for_good_frees_its_address_at_once(
         result(go(world, SECOND, named=True, prompt="a windmill"))
         assert world.api.billed == 1
     else:
-        with pytest.raises(InputError, match="is making another image"):
+        with pytest.raises(InputError, match="is making a different image"):
             go(world, SECOND, named=True, prompt="a windmill")
 
 
@@ -655,7 +655,7 @@ def test_mapped_tasks_with_one_file_s_name_do_not_each_buy_an_image_and_keep_one
     world.clock.now += 60
 
     with pytest.raises(
-        InputError, match=r"covers\.cover \[0\] of run run-1 has made another image at"
+        InputError, match=r"covers\.cover \[0\] of run run-1 has just stored a different image at"
     ) as refused:
         go(world, a_job(map_index=1), named=True, prompt="an owl", run_started_at=began, if_exists=if_exists)
 
@@ -742,7 +742,7 @@ def test_a_picture_of_a_task_that_took_the_address_is_not_replaced_by_one_that_s
     world.clock.now += 601
     world.api.latency = 50
     third = result(go(world, THIRD, named=True, prompt="a windmill"))
-    with pytest.raises(InputError, match=r"covers\.third of run run-3 is making another image"):
+    with pytest.raises(InputError, match=r"covers\.third of run run-3 is making a different image"):
         go(world, SECOND, named=True, try_number=2)
     assert shown(world) == third["prediction_id"] == "pred-2"
 

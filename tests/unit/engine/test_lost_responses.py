@@ -318,7 +318,7 @@ def test_the_same_request_twice_in_the_history_is_told(
     world.api.create(SENT)
     with caplog.at_level(logging.WARNING):
         assert settled(world, process) == ["submitted"]
-    assert "more than once; collectable: pred-2" in caplog.text
+    assert "more than once; also collectable: pred-2" in caplog.text
 
 
 def test_a_loss_is_not_explained_by_a_prediction_that_a_later_intent_may_need(world: World) -> None:
@@ -350,7 +350,7 @@ def test_while_the_history_cannot_be_read_the_intent_stays_open_and_nothing_is_b
 ) -> None:
     process = left_open(world)
     world.api.on_history = [UNREADABLE[name]] * (len(READING_PAUSES) + 1)
-    with pytest.raises(LostResponseError, match="history cannot be read") as caught:
+    with pytest.raises(LostResponseError, match="history could not be read") as caught:
         settled(world, process)
     assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.POSSIBLY)
     assert process.journal.state.images["image"].status is Status.INTENDED
@@ -372,7 +372,7 @@ def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status:
     process = left_open(world)
     world.api.on_history = [refusal(status)]
     assert settled(world, process) == ["lost"]
-    assert f"answered with {status}" in world.events[-1]["reason"]
+    assert f"got status {status}" in world.events[-1]["reason"]
 
 
 def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:

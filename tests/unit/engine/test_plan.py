@@ -115,7 +115,7 @@ def test_fail_refuses_where_any_image_is_at_the_address_with_or_without_a_receip
     world: World, file: str
 ) -> None:
     world.context().images.replace(file, PICTURE)
-    with pytest.raises(InputError, match="There is an image at mem://disk/images/cover"):
+    with pytest.raises(InputError, match="There is already an image at mem://disk/images/cover"):
         planning(world, if_exists="fail")
 
 
@@ -140,7 +140,7 @@ def test_a_receipt_whose_file_is_not_as_it_was_is_not_reused(
     else:
         images.replace("cover.png", PICTURE[:-1] + (b"" if change == "cut" else b"!"))
     assert reused(planning(world)) == []
-    assert "is gone or was changed" in caplog.text
+    assert "is missing or has changed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_image_of_another_run_is_reused_with_a_warning(
     stand(world, writer=a_writer(job=made_by))
     with caplog.at_level(logging.INFO):
         assert reused(planning(world)) == ["image"]
-    (record,) = [record for record in caplog.records if "reused" in record.getMessage()]
+    (record,) = [record for record in caplog.records if "Reusing" in record.getMessage()]
     assert record.levelno == level
 
 

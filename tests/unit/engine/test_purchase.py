@@ -401,7 +401,7 @@ def test_two_lost_responses_to_one_request_are_not_both_taken_for_one_prediction
 def test_a_user_who_wants_to_decide_is_asked(world: World) -> None:
     world.api.on_post = [world.api.lose_answer]
     context = buyer(world, on_lost_response="fail")
-    with pytest.raises(UnconfirmedPurchaseError, match="may be bought already") as caught:
+    with pytest.raises(UnconfirmedPurchaseError, match="may already be bought") as caught:
         buying(context)
     assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, False)
     assert (world.event_names[-1], len(world.api.posts)) == ("lost", 1)
@@ -460,7 +460,7 @@ def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it
     world: World,
 ) -> None:
     step = fails_at("before create 000002", StorageError("full"))
-    with pytest.raises(StorageError, match="pred-1 is bought and could not be recorded") as caught:
+    with pytest.raises(StorageError, match="pred-1 is bought but could not be recorded") as caught:
         buying(buyer(world, step=step))
     assert caught.value.paid is Paid.YES
     assert caught.value.retry_helps

@@ -267,7 +267,7 @@ def test_a_resumed_job_needs_nothing_of_what_is_wanted_now(world: World) -> None
 def test_a_receipt_that_is_gone_when_the_job_ends_is_said_and_nothing_is_bought(world: World) -> None:
     go(world)
     world.context().receipts.withdraw(a_wanted().destination)
-    with pytest.raises(RecordUnreadableError, match=r"its receipt .* is gone"):
+    with pytest.raises(RecordUnreadableError, match=r"its receipt .* is missing"):
         go(world, try_number=2)
     assert world.api.billed == 1
 
@@ -390,7 +390,7 @@ def test_a_warning_is_logged_for_an_image_of_another_run(
     world.context().receipts.write(a_wanted().destination, a_receipt(data))
     with caplog.at_level(logging.WARNING):
         go(world, job=a_job(run_id="run-9"))
-    assert "was made by run run-1" in caplog.text
+    assert "which run run-1 of" in caplog.text
 
 
 def test_every_image_is_stored_when_the_job_is_finished(world: World) -> None:

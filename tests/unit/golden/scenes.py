@@ -110,16 +110,16 @@ def a_stored_cover(disk: Disk) -> None:
     ours = process(disk, job("cover"))
     image = planned("image", stem="cover", extension=".png", named=True)
     reservation = Reservation(
-        number=1, time=moment(0), writer=ours.writer, key="image", fingerprint=image.fingerprint
+        number=1, time=moment(0), writer=ours.owner, key="image", fingerprint=image.fingerprint
     )
     assert Reservations(MemoryFolder(disk, RECORDS)).take(COVER, reservation)
     ours.claim(DEADLINE, START, plan(image), Intended(keys=("image",)))
     ours.append(START + 1.25, Submitted(key="image", prediction_id="pred-cover"))
     MemoryFolder(disk, IMAGES).replace("cover.png", PICTURE)
     receipts = Receipts(MemoryFolder(disk, RECORDS))
-    receipts.write(COVER, receipt_of(image, ours.writer))
+    receipts.write(COVER, receipt_of(image, ours.owner))
     ours.append(START + 5, Stored(key="image", receipt=receipts.uri(COVER)))
-    summary = receipt_of(image, ours.writer).summary(
+    summary = receipt_of(image, ours.owner).summary(
         receipt=receipts.uri(COVER), reused=False, possibly_paid=1
     )
     MemoryFolder(disk, IMAGES).replace("manifest.jsonl", manifest_bytes(rows(summary)))
@@ -244,7 +244,7 @@ def a_model_with_inputs_of_its_own(disk: Disk) -> None:
     ours.claim(DEADLINE, START, plan(image), Intended(keys=("image",)))
     ours.append(START + 1.25, Submitted(key="image", prediction_id="pred-logo"))
     MemoryFolder(disk, IMAGES).replace("logo.png", PICTURE)
-    receipt = receipt_of(image, ours.writer).model_copy(
+    receipt = receipt_of(image, ours.owner).model_copy(
         update={
             "uri": f"{IMAGES}/logo.png",
             "file": "logo.png",

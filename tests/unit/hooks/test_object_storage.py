@@ -32,7 +32,7 @@ def test_a_file_uri_with_a_host_is_refused(uri: str) -> None:
         ("s3a://bucket/x", r"airflow-provider-bitdance\[s3\]"),
         ("gs://bucket/x", "apache-airflow-providers-google"),
         ("abfs://container/x", "apache-airflow-providers-microsoft-azure"),
-        ("hdfs://host/x", "Install the Airflow provider for this kind of address"),
+        ("hdfs://host/x", "Install the Airflow provider for this kind of URI"),
     ],
 )
 def test_an_address_without_its_provider_is_told_what_to_install(

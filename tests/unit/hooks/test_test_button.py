@@ -82,9 +82,9 @@ def test_a_missing_key_is_told_before_anything_is_sent(service: LocalService, co
     ok, message = connect(host=service.url, password="").test_connection()
     assert (ok, message) == (
         False,
-        "Connection 'bitdance_test': The API key is missing or is no key. Allowed: the key from the "
-        "WaveSpeed dashboard, one word of ASCII letters, digits and signs. Put it into the password field of "
-        "the connection.",
+        "Connection 'bitdance_test': The API key is missing or malformed. Allowed: the key from the "
+        "WaveSpeed dashboard, one word of printable ASCII characters. Enter it in the password field of the "
+        "connection.",
     )
     assert service.requests() == []
 
@@ -152,14 +152,14 @@ def test_another_service_at_the_address_is_told(
     ok, message = connect(host=url).test_connection()
     assert not ok
     assert message.startswith(
-        f"{url} is not the address of a WaveSpeed API. Check the host; empty, it is https:"
+        f"{url} is not the URL of a WaveSpeed API. Check the host; if it is empty, https:"
     )
 
 
 def test_a_path_that_is_wrong_is_told(service: LocalService, connect: Connect) -> None:
     ok, message = connect(host=f"{service.url}/elsewhere").test_connection()
     assert not ok
-    assert "not the address of a WaveSpeed API" in message
+    assert "not the URL of a WaveSpeed API" in message
 
 
 @pytest.mark.parametrize(

@@ -141,5 +141,5 @@ def test_a_generators_files_are_held_one_at_a_time() -> None:
 
 
 def test_no_pictures_make_no_sheet() -> None:
-    with pytest.raises(ValueError, match="needs a picture"):
+    with pytest.raises(ValueError, match="needs an image"):
         contact_sheet([])

@@ -88,7 +88,7 @@ def test_a_second_reconciliation_has_nothing_left_to_do(office: Office) -> None:
     report = office.reconcile()
 
     assert report.open_images == ()
-    assert not report.needs_a_look
+    assert not report.needs_attention
     assert office.disk == before
 
 
@@ -114,7 +114,7 @@ def test_a_job_whose_task_may_still_wait_is_left_alone_and_named() -> None:
     (image,) = report.open_images
     assert image.outcome is CollectStatus.RUNNING
     assert "task may wait" in image.detail
-    assert not report.needs_a_look
+    assert not report.needs_attention
     assert office.disk == before
 
 
@@ -171,7 +171,7 @@ def test_a_download_that_fails_leaves_the_image_for_the_next_time(office: Office
     report = office.reconcile()
 
     assert [image.outcome for image in report.open_images] == [CollectStatus.LEFT]
-    assert report.needs_a_look
+    assert report.needs_attention
     assert the_image(office).outcome is CollectStatus.STORED
 
 
@@ -212,7 +212,7 @@ def test_nothing_is_ever_bought_or_lost_wherever_a_worker_dies() -> None:
         assert bool(office.images) == bool(bought), step
         assert report.possibly_paid == (), step
         assert report.real_usd == report.estimated_usd == office.api.paid == 0.01 * bought, step
-        assert not report.needs_a_look, step
+        assert not report.needs_attention, step
 
 
 # Intents without a response
@@ -278,7 +278,7 @@ def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
     (image,) = office.reconcile().open_images
 
     assert image.outcome is CollectStatus.LEFT
-    assert "history cannot be read" in image.detail
+    assert "history could not be read" in image.detail
     assert the_image(office).outcome is CollectStatus.NOT_CREATED
 
 
@@ -303,7 +303,7 @@ def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(
     image = the_image(office)
 
     assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
-    assert "cleared since" in image.detail
+    assert "cleared and planned again since" in image.detail
     assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
 
 
@@ -345,7 +345,7 @@ def test_a_prediction_that_the_cleared_task_has_adopted_is_no_matter_any_more(of
 
     assert office.api.billed == 1
     assert report.open_images == ()
-    assert not report.needs_a_look
+    assert not report.needs_attention
 
 
 def test_an_image_does_not_replace_a_newer_one_of_another_task_at_its_address() -> None:
@@ -413,7 +413,7 @@ def test_a_prediction_that_this_account_does_not_know_is_not_written_off(office:
     image = the_image(office)
 
     assert image.outcome is CollectStatus.LEFT
-    assert "this account does not know" in image.detail
+    assert "this account does not have" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
     office.api.made["pred-1"] = bought
     assert the_image(office).outcome is CollectStatus.STORED
@@ -456,7 +456,7 @@ def test_a_job_that_its_own_task_goes_on_with_meanwhile_is_left_to_it(office: Of
     report = office.reconcile(open_folder=retry_comes_first)
 
     assert [image.outcome for image in report.open_images] == [CollectStatus.RUNNING]
-    assert not report.needs_a_look
+    assert not report.needs_attention
     assert office.images == {}
 
 
@@ -520,7 +520,7 @@ def test_a_damaged_journal_is_told_and_the_rest_is_collected(office: Office) -> 
 
     assert [image.outcome for image in report.open_images] == [CollectStatus.STORED]
     assert [finding.uri.split("/")[-4] for finding in report.findings] == ["run-2"]
-    assert report.needs_a_look
+    assert report.needs_attention
 
 
 def test_a_key_without_a_right_to_the_bill_still_collects(office: Office) -> None:

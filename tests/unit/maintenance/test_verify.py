@@ -61,9 +61,9 @@ def replace_in_receipt(office: Office, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (remove, "the file is gone"),
-        (shorten, "bytes, and had"),
-        (change, "another sha256"),
+        (remove, "the file is missing"),
+        (shorten, "bytes; it had"),
+        (change, "its sha256 differs"),
         (lie_about_the_size, "its receipt says image/png, 13, 12"),
         (lie_about_the_format, "its receipt says image/webp, 12, 12"),
     ],

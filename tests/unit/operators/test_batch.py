@@ -133,7 +133,7 @@ def test_one_failed_item_does_not_cost_the_others_and_a_retry_buys_only_what_is_
 ) -> None:
     local.add_fault(on="submit", kind="failed", match="kettle", times=1)
     with pytest.raises(
-        exceptions.ItemsFailedError, match=r"1 of 3 images failed: p-1: .*only for what is missing"
+        exceptions.ItemsFailedError, match=r"1 of 3 images failed: p-1: .*only what is missing"
     ):
         batch(output).execute(context(try_number=1))
     assert set(shown(output)) == {"p-0", "p-2"}
@@ -182,7 +182,7 @@ def test_fail_fast_buys_nothing_more_and_keeps_what_is_bought(local: LocalServic
 def test_more_than_the_balance_or_the_budget_is_refused_before_anything_is_bought(
     local: LocalService, output: Path
 ) -> None:
-    with pytest.raises(AirflowFailException, match=r"3 images .* \$0\.03, and max_cost_usd is \$0\.02"):
+    with pytest.raises(AirflowFailException, match=r"3 images .* \$0\.03, but max_cost_usd is \$0\.02"):
         batch(output, max_cost_usd=0.02).execute(context())
 
     assert posts(local) == 0
@@ -404,9 +404,11 @@ def test_what_is_reused_and_what_is_replaced_is_told_in_sums(
         batch(output, items=items).execute(context(run_id="another"))
 
     told = {record.getMessage(): record.levelname for record in caplog.records}
-    assert told["7 of 8 images are there or bought already; nothing is paid for them"] == "INFO"
-    assert told["1 of 8 images show another request; they are bought anew and replaced"] == "WARNING"
-    assert not [message for message in told if "was made by run" in message]
+    assert told["7 of 8 images are already stored or bought; nothing is paid for them"] == "INFO"
+    assert (
+        told["1 of 8 images were made for different requests; buying new images to replace them"] == "WARNING"
+    )
+    assert not [message for message in told if "Reusing" in message]
 
 
 def test_a_contact_sheet_with_fewer_variants_is_made_anew(local: LocalService, output: Path) -> None:

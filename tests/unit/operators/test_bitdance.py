@@ -481,10 +481,10 @@ def test_where_it_is_known_when_the_images_end_it_is_back_then_and_looks_at_the_
 @pytest.mark.parametrize(
     ("enough", "resume_at", "said"),
     [
-        (0, 1046.0, "at most 42 s"),
-        (0, 1000.0, f"at most {SHORTEST_DEFERRAL:.0f} s"),
-        (1, 1000.0, "at most 600 s"),
-        (1, 1100.0, "at most 96 s"),
+        (0, 1046.0, "up to 42 s"),
+        (0, 1000.0, f"up to {SHORTEST_DEFERRAL:.0f} s"),
+        (1, 1000.0, "up to 600 s"),
+        (1, 1100.0, "up to 96 s"),
     ],
 )
 def test_the_log_says_how_long_a_rest_is(
@@ -540,7 +540,7 @@ def test_lineage_that_refuses_an_address_fails_no_task(
     )
 
     assert operator(output).execute(context())["uri"]
-    assert "lineage does not take this address: URI too long" in caplog.text
+    assert "lineage does not accept this URI: URI too long" in caplog.text
 
 
 def test_below_airflow_3_4_no_deferral_is_shorter_than_ten_seconds() -> None:
@@ -652,7 +652,7 @@ def test_an_event_that_is_not_the_trigger_s_is_refused(
 
 
 def test_a_resume_whose_journal_is_gone_fails_without_buying(local: LocalService, output: Path) -> None:
-    with pytest.raises(AirflowFailException, match="journal of this task is not at") as failed:
+    with pytest.raises(AirflowFailException, match="no journal of this task at") as failed:
         operator(output).execute_complete(context(), READY)
 
     assert f"{output}/.bitdance/jobs/dag/run/image/map=-1/generation=2" in str(failed.value)
@@ -779,14 +779,14 @@ def test_the_result_says_what_is_possibly_paid(local: LocalService, output: Path
 def test_a_user_may_decide_about_a_lost_response(local: LocalService, output: Path) -> None:
     local.add_fault(on="submit", kind="reset", after_create=True, times=1)
 
-    with pytest.raises(AirflowFailException, match=r"may be bought already.*A retry does not help"):
+    with pytest.raises(AirflowFailException, match=r"may already be bought.*A retry does not help"):
         operator(output, on_lost_response="fail").execute(context())
 
     assert local.bill().billed == 1
 
 
 def test_more_than_the_budget_is_refused_before_anything_is_sent(local: LocalService, output: Path) -> None:
-    with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, and max_cost_usd is \$0\.005"):
+    with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, but max_cost_usd is \$0\.005"):
         operator(output, max_cost_usd=0.005).execute(context())
 
     assert posts(local) == 0

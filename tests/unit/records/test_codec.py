@@ -88,15 +88,15 @@ def test_a_damaged_record_is_refused_and_no_retry_is_made(data: bytes, complaint
 @pytest.mark.parametrize(
     ("data", "how"),
     [
-        (b'{"format": 2, "text": "hello"}', "its format is 2, and this version reads up to 1"),
+        (b'{"format": 2, "text": "hello"}', "its format is 2, but this version reads only up to 1"),
         (b'{"format": 2, "other": "shape"}', "its format is 2"),
-        (b'{"format": 1, "text": "hello", "more": 1}', "does not know what it says at more"),
-        (b'{"format": 1, "text": "hello", "events": [{"event": "snow"}]}', "at events.0"),
+        (b'{"format": 1, "text": "hello", "more": 1}', "does not understand more"),
+        (b'{"format": 1, "text": "hello", "events": [{"event": "snow"}]}', "understand events.0"),
         (
             b'{"format": 1, "text": "hello", "events": [{"event": "rain", "litres": 3}]}',
-            "at events.0.rain.litres",
+            "understand events.0.rain.litres",
         ),
-        (b'{"format": 1, "text": "hello", "mood": "stormy", "more": 1}', "at mood, more"),
+        (b'{"format": 1, "text": "hello", "mood": "stormy", "more": 1}', "understand mood, more"),
     ],
 )
 def test_a_record_of_a_newer_version_is_not_called_damaged_and_nobody_is_told_to_move_it_away(

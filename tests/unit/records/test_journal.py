@@ -487,7 +487,7 @@ def test_an_orphan_of_format_1_counts_as_a_note_and_takes_the_journal_from_nobod
     an_orphan(disk)
     state = second.load()
     assert (state.number, state.images["image"].possibly_paid, state.spent_usd) == (3, 1, 0.01)
-    assert state.writer == second.writer
+    assert state.owner == second.owner
     note_of(first)
     assert second.load().images["image"].notes == state.images["image"].notes
     assert second.append(START, Lost(key="image", reason="ReadTimeout")).images["image"].possibly_paid == 1

@@ -129,7 +129,7 @@ def test_a_note_adds_what_a_replaced_process_bought_and_changes_nothing_else(sta
     before = at_status(status)
     state = fold_notes(before, [NOTE])
     assert state.images["image"].status is status
-    assert (state.writer, state.time, state.number) == (US, START, before.number)
+    assert (state.owner, state.time, state.number) == (US, START, before.number)
     assert state.images["image"].possibly_paid == 1
     assert before.images["image"].notes == ()
 
@@ -316,8 +316,8 @@ def test_a_plan_says_whether_it_is_a_batch_and_one_of_several_images_is() -> Non
         ((CLAIM, PLAN, Submitted(key="other", prediction_id="p")), "'other' that was not planned"),
         ((CLAIM, PLAN, Intended(keys=("image", "other"))), "'other' that was not planned"),
         ((CLAIM, PLAN, Intended(keys=("image", "image"))), "says 'intended' of an image"),
-        ((PLAN,), "is of a writer that has not claimed"),
-        ((PLAN, CLAIM), "is of a writer that has not claimed"),
+        ((PLAN,), "was written by a process that has not claimed"),
+        ((PLAN, CLAIM), "was written by a process that has not claimed"),
     ],
 )
 def test_a_first_entry_that_breaks_the_rules_is_refused(events: tuple[Event, ...], complaint: str) -> None:
@@ -335,7 +335,7 @@ def test_an_entry_of_another_writer_is_refused_until_it_claims() -> None:
     with pytest.raises(RecordUnreadableError, match="has not claimed"):
         after(EVENTS["intended"], state=state, writer=THEM)
     claimed = after(CLAIM, EVENTS["intended"], state=state, writer=THEM)
-    assert claimed.writer == THEM
+    assert claimed.owner == THEM
     with pytest.raises(RecordUnreadableError, match="has not claimed"):
         after(EVENTS["submitted"], state=claimed, writer=US)
 

@@ -195,9 +195,9 @@ def test_every_other_refusal_is_a_storage_error_at_once(code: str, pauses: list[
     [
         (FileNotFoundError("no such bucket"), "Create the bucket"),
         (PermissionError("Forbidden"), "Check the credentials"),
-        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Make room"),
-        (ConnectionError("refused"), "reaches this store"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Free some space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Free some space"),
+        (ConnectionError("refused"), "reach this store"),
         (TypeError("got an unexpected keyword argument 'mode'"), "Update s3fs, gcsfs or adlfs"),
     ],
 )

@@ -16,7 +16,7 @@ from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import BitDanceError, Paid
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
-from airflow_provider_bitdance.wavespeed.protocol import Answer, Call
+from airflow_provider_bitdance.wavespeed.protocol import Call, Response
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 REQUEST = ImageRequest.of(prompt="a lighthouse", size="512*768", seed=7)
@@ -34,7 +34,7 @@ def refused(
     call: Call[Any], status: int, content: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> BitDanceError:
     with pytest.raises(BitDanceError) as caught:
-        protocol.read(call, Answer(status, headers or {}, content))
+        protocol.read(call, Response(status, headers or {}, content))
     return caught.value
 
 
@@ -119,7 +119,7 @@ def test_an_id_is_quoted_in_the_path(prediction_id: str, part: str) -> None:
 
 
 def test_the_prompt_is_in_no_repr() -> None:
-    shown = repr([SUBMIT, protocol.get_price(REQUEST), Answer(200, {}, b"a lighthouse")])
+    shown = repr([SUBMIT, protocol.get_price(REQUEST), Response(200, {}, b"a lighthouse")])
     assert "lighthouse" not in shown
 
 
@@ -228,7 +228,9 @@ def test_a_message_names_the_call_and_holds_no_url(row: Row) -> None:
 
 
 def test_an_answer_that_is_not_the_apis_is_told_to_be_a_proxys_perhaps() -> None:
-    assert "Check the connection's host: a proxy may have answered." in str(refused(GET, 200, b"<html>", {}))
+    assert "Check the connection's host: the response may come from a proxy." in str(
+        refused(GET, 200, b"<html>", {})
+    )
 
 
 def test_the_status_that_said_no_is_kept() -> None:
@@ -269,7 +271,7 @@ def test_words_of_the_prompt_do_not_look_like_a_lack_of_money() -> None:
     [{"data": {"id": "p-1"}}, {"code": None, "data": {"id": "p-1"}}, {"code": 201, "data": {"id": "p-1"}}],
 )
 def test_an_envelope_without_a_bad_code_is_good(envelope: dict[str, Any]) -> None:
-    assert protocol.read(SUBMIT, Answer(201, {}, json.dumps(envelope).encode())).id == "p-1"
+    assert protocol.read(SUBMIT, Response(201, {}, json.dumps(envelope).encode())).id == "p-1"
 
 
 NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -386,8 +388,8 @@ def test_a_failure_without_words_says_so() -> None:
     assert "no reason given" in str(ended())
 
 
-def page(**data: Any) -> Answer:
-    return Answer(200, {}, body(data=data))
+def page(**data: Any) -> Response:
+    return Response(200, {}, body(data=data))
 
 
 def test_a_page_of_the_history_is_read() -> None:

@@ -1,0 +1,178 @@
+"""Log lines, errors and the texts of CLI and UI: one style, held for every text of the package.
+
+The texts are read from the source, so one that no test makes the code say is held, too. What is not a text
+of its own (a part that a function puts after a name, such as "is blank") is held to the words as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+
+from airflow_provider_bitdance import exceptions
+from tests.docs.messages import HOLE
+from tests.docs.pages import PACKAGE
+
+NOT_HELD = ("local/",)
+"""The local service speaks for itself."""
+
+WORDS = {
+    r"look(s|ed|ing)?(?! up)|lookouts?": "poll, check, search",
+    r"watch(es|ed|ing|ers?)?": "poll",
+    r"crowds?|scouts?|pressed|put off": "latency, urgent, deferred",
+    r"paces?": "rate limit",
+    r"bench(es)?": "job context",
+    r"scribes?|pumps?": "group commit, dispatcher",
+    r"(?<!the )rests?|rested|resting": "defer, hand off",
+    r"settle[sd]?|settling": "collect an output, resolve an intent",
+    r"answer(s|ed|ing)?": "response, respond",
+    r"workplaces?|outlooks?|strangers?|fates?": "runtime, triage, untracked, verdict",
+    r"pictures?": "image",
+    r"tells?|told": "log, report, show",
+    r"asks|asked": "request",
+    r"be had": "available",
+    r"anew": "again",
+    r"no more(?! than)": "nothing more",
+    r"lies?|lying": "is, is stored",
+    r"but for": "except",
+    r"none is": "there is no",
+    r"stands? (in|there|at)": "is in, occurs",
+}
+"""Words that are not written, as patterns, and what is written instead."""
+
+LONGEST = {"log": 180, "what": 130, "allowed": 150, "fix": 170, "text": 240}
+"""Characters of a text, without what is filled in."""
+
+WITHOUT_ADVICE = {
+    "OutputRefusedError: The output's URL redirects more than": "WaveSpeed's server has to be corrected",
+}
+"""Permanent errors, by class and beginning, that say neither what is allowed nor what to do, and why."""
+
+TABLES = ("maintenance/render.py",)
+"""Modules whose texts have columns, with as many spaces as these need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text.
+
+    :param kind: ``log``, ``what``, ``allowed``, ``fix``; ``text`` for any other.
+    :param text: With a hole for each value that is filled in.
+    """
+
+    module: str
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} {self.kind}: {self.text.replace(HOLE, '{}')}"
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        name: ast.parse(path.read_text()) for name, path in paths.items() if not name.startswith(NOT_HELD)
+    }
+
+
+@cache
+def texts() -> list[Text]:
+    return [text for module, tree in modules().items() for text in _texts(module, tree)]
+
+
+def _texts(module: str, tree: ast.Module) -> Iterator[Text]:
+    kinds: dict[int, str] = {}
+    left_out = set[int]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant() as docstring):
+                left_out.add(id(docstring))
+            case ast.JoinedStr(values=parts):
+                left_out |= {id(part) for part in parts}
+            case ast.Call():
+                kinds |= {id(part): kind for kind, value in _said(node) for part in ast.walk(value)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in left_out:
+            text = _with_holes(node)
+            if len(re.findall("[A-Za-z]{2,}", text)) > 1 and " " in text:
+                yield Text(module, node.lineno, kinds.get(id(node), "text"), text)
+
+
+def _said(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the expressions that a call of a logger or of an error says, each with its kind."""
+    name = _name(call)
+    if name in ("debug", "info", "warning", "error", "exception", "log_image") and call.args:
+        yield "log", call.args[0]
+    if name in exceptions.__all__:
+        yield from (("what", value) for value in call.args[:1])
+        yield from ((word.arg, word.value) for word in call.keywords if word.arg in LONGEST)
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _with_holes(node: ast.Constant | ast.JoinedStr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values)
+    return (
+        re.sub(r"%(\(\w+\))?[-+ #0]*\d*(\.\d+)?[sdrfg]", HOLE, node.value)
+        if isinstance(node.value, str)
+        else ""
+    )
+
+
+def test_the_texts_of_every_kind_are_found() -> None:
+    found = {kind: sum(text.kind == kind for text in texts()) for kind in LONGEST}
+
+    assert all(number >= 20 for number in found.values()), found
+    assert {"__main__.py", "get_provider_info.py", "links/bitdance.py"} <= {text.module for text in texts()}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_private_word_is_not_written(word: str) -> None:
+    pattern = re.compile(rf"\b({word})\b", re.IGNORECASE)
+
+    assert [str(text) for text in texts() if pattern.search(text.text)] == [], f"write: {WORDS[word]}"
+
+
+def test_a_text_is_short() -> None:
+    assert [str(text) for text in texts() if len(text.text) > LONGEST[text.kind]] == []
+
+
+def test_a_text_has_single_spaces() -> None:
+    found = [text for text in texts() if re.search(r"\S {2,}\S", text.text) and text.module not in TABLES]
+
+    assert [str(text) for text in found] == []
+
+
+def test_a_fix_is_a_sentence() -> None:
+    fixes = [text for text in texts() if text.kind == "fix" and not text.text.startswith((HOLE, ". ", ", "))]
+
+    assert [str(text) for text in fixes if not text.text[0].isupper()] == []
+
+
+def test_a_permanent_error_says_what_is_allowed_or_what_to_do() -> None:
+    found = []
+    for module, tree in modules().items():
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args)
+        for call in calls:
+            kind = getattr(exceptions, _name(call), None) if _name(call) in exceptions.__all__ else None
+            if kind is None or kind.retry_helps or {word.arg for word in call.keywords} & {"allowed", "fix"}:
+                continue
+            what = f"{_name(call)}: {_what(call.args[0])}"
+            if not what.startswith(tuple(WITHOUT_ADVICE)):
+                found.append(f"{module}:{call.lineno} {what}")
+
+    assert found == []
+
+
+def _what(node: ast.expr) -> str:
+    return _with_holes(node) if isinstance(node, ast.Constant | ast.JoinedStr) else ast.unparse(node)
