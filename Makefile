@@ -12,7 +12,7 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench matrix load test lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench matrix load test mutants lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ load: $(STAMP) ## Count the local service's requests a second; needs wrk
 
 test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -n 0 -x" goes to pytest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+mutants: $(STAMP) ## Change one line at a time and see whether the tests notice, MINUTES minutes; ARGS="budget" plays a part
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
-from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.budget import check_purchase, usd
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.purchase import buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
@@ -20,16 +22,18 @@ from airflow_provider_bitdance.exceptions import (
     InsufficientCreditError,
     PredictionFailedError,
 )
-from airflow_provider_bitdance.records import Journal, Planned
+from airflow_provider_bitdance.records import Intended, Journal, Planned
 from tests.unit.support import (
     OUTPUT,
     RECORDS,
     Crash,
+    FakeAPI,
     Fuse,
     MemoryFolder,
     World,
     a_job,
     a_plan,
+    a_request,
     a_wanted,
     envelope,
     refusal,
@@ -204,3 +208,55 @@ def test_the_price_of_another_model_is_asked_and_not_assumed(world: World) -> No
     with pytest.raises(BudgetError, match=r"cost about \$0\.04, but max_cost_usd is \$0\.01"):
         go(world, [other], max_cost_usd=0.01)
     assert world.api.billed == 0
+
+
+def test_a_purchase_whose_intent_was_written_a_moment_ago_counts_once(world: World) -> None:
+    context = world.context(max_cost_usd=0.02)
+    plan = Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b")))
+    context.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("a",)))
+    context.coordination.starting.add("a")  # its coroutine has not gone on yet
+    check_purchase(context, context.journal.state.images["b"])
+
+
+@pytest.mark.parametrize("cents", range(1, 30))
+def test_so_many_times_a_cent_are_so_many_cents(world: World, cents: int) -> None:
+    context = world.context(max_cost_usd=cents / 100)
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    context.journal.state = replace(context.journal.state, spent=(cents - 1) * 10_000)
+    check_purchase(context, context.journal.state.images["image"])
+
+
+def test_what_was_lost_before_a_clear_does_not_keep_the_cleared_task_from_buying(world: World) -> None:
+    context = world.context(on_lost_response="fail")
+    plan = a_plan().model_copy(update={"possibly_paid": 1})
+    context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(plan,)))
+    check_purchase(context, context.journal.state.images["image"])
+
+
+def test_a_purchase_that_is_done_counts_once(world: World) -> None:
+    context = world.context(max_cost_usd=0.02)
+    plan = Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b")))
+    context.journal.claim(world.clock.now + 600, world.clock.now, plan)
+    for key in "ab":
+        run(buy(context, key, limiter=RateLimiter(), lock=DestinationLock(context)))
+    assert world.api.billed == 2
+
+
+class PricedBySize(FakeAPI):
+    """Charges 4 cents for a large image, and 1 for any other."""
+
+    def _answer(self, kind: str, request: httpx.Request) -> httpx.Response:
+        if kind == "price":
+            is_large = json.loads(request.content)["inputs"]["size"] == "1536*1536"
+            self.price = 0.04 if is_large else 0.01
+        return super()._answer(kind, request)
+
+
+@pytest.mark.parametrize("sizes", [("1024*1024", "1536*1536"), ("1536*1536", "1024*1024")])
+def test_each_size_has_its_own_price(world: World, sizes: tuple[str, str]) -> None:
+    world.api = PricedBySize(world.clock)
+    wanted = [replace(a_wanted(key=size, name=size[:4]), request=a_request(size=size)) for size in sizes]
+    finished = go(world, wanted, price_usd=None)
+    assert isinstance(finished, Finished)
+    expected = {"1024*1024": 0.01, "1536*1536": 0.04}
+    assert {result["size"]: result["estimated_cost_usd"] for result in finished.results} == expected

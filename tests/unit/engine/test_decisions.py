@@ -71,6 +71,7 @@ WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
     ("stored, and bought anew", {"receipt": STORED}, {"if_exists": "regenerate"}, Buy()),
     ("something is there, and may not", {"exists": True}, {"if_exists": "fail"}, Refuse(Refusal.EXISTS)),
     ("something is there, and may", {"exists": True}, {}, Buy()),
+    ("something may not be there, and is not", {}, {"if_exists": "fail"}, Buy()),
     ("in flight since before a clear", {"earlier": bought()}, {}, Adopt(bought())),
     ("stored and in flight", {"earlier": bought(), "receipt": STORED}, {}, Reuse(STORED)),
     (
@@ -83,6 +84,12 @@ WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
     ("planned before a clear", {"earlier": bought(Status.PLANNED)}, {}, Buy()),
     ("failed before a clear", {"earlier": bought(Status.FAILED, failure=Failure.FAILED)}, {}, Buy()),
     ("flagged before a clear", {"earlier": bought(Status.FAILED, failure=Failure.NSFW)}, {}, Buy()),
+    (
+        "failed before a clear, flagged ones allowed",
+        {"earlier": bought(Status.FAILED, failure=Failure.FAILED)},
+        {"nsfw": "allow"},
+        Buy(),
+    ),
     (
         "flagged before a clear, allowed by now",
         {"earlier": bought(Status.FAILED, failure=Failure.NSFW)},
@@ -145,6 +152,7 @@ def holder(status: Status = Status.SUBMITTED, *, deadline: float = NOW + 60) -> 
 
 
 SIBLING = OURS.model_copy(update={"map_index": 3})
+OF_ANOTHER_RUN = SIBLING.model_copy(update={"run_id": "run-0"})
 DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     ("nobody holds it", {}, Mine()),
     ("an earlier generation holds it", {"held": reservation(OURS), "holder": holder()}, Mine()),
@@ -166,9 +174,15 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
         {"held": reservation(), "holder": holder(Status.PLANNED), "is_stopped": True},
         Mine(),
     ),
+    (
+        "it is stopped, failed",
+        {"held": reservation(), "holder": holder(Status.FAILED), "is_stopped": True},
+        Mine(),
+    ),
     ("it has stored the same", {"held": reservation(), "holder": holder(), "receipt": STORED}, Reuse(STORED)),
     ("stored, its file is gone", {"held": reservation(), "holder": holder(Status.STORED)}, Mine()),
     ("its journal is gone", {"held": reservation()}, Mine()),
+    ("it died before its plan", {"held": reservation(), "holder": JobState(deadline=NOW + 60)}, Mine()),
     ("its journal is gone, stored", {"held": reservation(), "receipt": STORED}, Reuse(STORED)),
     ("its journal is gone, another's image", {"held": reservation(), "receipt": ANOTHER}, Mine()),
     (
@@ -194,6 +208,16 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     (
         "a sibling made another before the run was cleared",
         {"held": reservation(SIBLING, fingerprint=OTHER, at=50.0), "holder": holder(Status.STORED)},
+        Mine(),
+    ),
+    (
+        "a sibling of this run has just made the same, and its file is gone",
+        {"held": reservation(SIBLING), "holder": holder(Status.STORED)},
+        Mine(),
+    ),
+    (
+        "a sibling of another run of this Dag has made another",
+        {"held": reservation(OF_ANOTHER_RUN, fingerprint=OTHER), "holder": holder(Status.STORED)},
         Mine(),
     ),
     (
@@ -254,6 +278,12 @@ SUBMISSION: list[tuple[str, SubmissionOutcome, dict[str, Any], object]] = [
     ),
     ("not sent", SubmissionOutcome.NOT_CREATED, {"not_sent": 1}, SendAgain(1.0)),
     ("not sent again", SubmissionOutcome.NOT_CREATED, {"not_sent": 3}, SendAgain(4.0)),
+    (
+        "not sent, for as long as a deferral",
+        SubmissionOutcome.NOT_CREATED,
+        {"not_sent": 3, "break_even": 4.0},
+        SendAgain(4.0),
+    ),
     ("not sent too often", SubmissionOutcome.NOT_CREATED, {"not_sent": CONNECTION_TRIES}, Fail()),
     ("not sent, and it is late", SubmissionOutcome.NOT_CREATED, {"not_sent": 1, "deadline": NOW + 1}, Fail()),
 ]
@@ -292,6 +322,7 @@ LAST = len(SEARCH_PAUSES)
 INTENT: list[tuple[str, dict[str, Any], object]] = [
     ("nothing yet", {}, SearchAgain(SEARCH_PAUSES[0])),
     ("nothing the second time", {"searches": 1}, SearchAgain(SEARCH_PAUSES[1])),
+    ("nothing the last time but one", {"searches": LAST - 1}, SearchAgain(SEARCH_PAUSES[-1])),
     ("nothing at last", {"searches": LAST}, NotCreated()),
     ("ours", {"proofs": {"a": Proof.OURS}}, Found(("a",))),
     ("ours twice", {"proofs": {"a": Proof.OURS, "b": Proof.OURS}}, Found(("a", "b"))),

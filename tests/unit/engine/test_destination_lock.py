@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, run_job
+from airflow_provider_bitdance.engine.context import MANY
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
@@ -23,9 +25,21 @@ from airflow_provider_bitdance.exceptions import (
     RecordUnreadableError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.records import Job, Status, Submitted
+from airflow_provider_bitdance.records import Job, Planned, Status, Submitted
 from airflow_provider_bitdance.records.events import Entry
-from tests.unit.support import OUTPUT, RECORDS, Crash, Fuse, World, a_job, a_wanted, refusal, run
+from tests.unit.support import (
+    OUTPUT,
+    RECORDS,
+    Crash,
+    Fuse,
+    World,
+    a_job,
+    a_plan,
+    a_receipt,
+    a_wanted,
+    refusal,
+    run,
+)
 
 T = TypeVar("T")
 
@@ -792,3 +806,22 @@ def test_a_reservation_is_found_without_reading_all_that_came_before() -> None:
     run(run_job(context, [a_wanted("prompt last", named=True)]))
     assert not [name for name in reads if name.endswith("000001.json") and "addresses/" in name]
     assert context.journal.state.having(Status.STORED)
+
+
+@pytest.mark.parametrize("count", [2, MANY + 1])
+def test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended(
+    count: int,
+) -> None:
+    world = World()
+    context = world.context()
+    keys = [f"k{number}" for number in range(count)]
+    plan = Planned(output=OUTPUT, images=tuple(a_plan(key, stem=key) for key in keys))
+    context.journal.claim(world.clock.now + 600, world.clock.now, plan)
+    lock = DestinationLock(context)
+    lock.held = dict.fromkeys(keys, world.clock.now + 600)
+    assert run(lock.freed()) == []
+    context.receipts.write(context.destination_of(context.journal.state.images["k1"].plan), a_receipt())
+    assert run(lock.freed()) == ["k1"]
+    world.clock.now += 600
+    assert run(lock.freed()) == [key for key in keys if key != "k1"]
+    assert lock.held == {}

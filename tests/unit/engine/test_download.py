@@ -133,6 +133,13 @@ def test_the_receipt_tells_what_was_stored(world: World) -> None:
     }
 
 
+def test_the_receipt_says_what_is_possibly_paid_beside_its_prediction(world: World) -> None:
+    resolving(world, planned=a_plan().model_copy(update={"possibly_paid": 2}))
+    found = receipt(world)
+    assert found is not None
+    assert found.possibly_paid == 2
+
+
 @pytest.mark.parametrize("size", ["256*256", "257*256"])
 def test_the_receipt_says_whether_the_picture_has_the_size_that_was_asked(world: World, size: str) -> None:
     plan = a_plan().model_copy(update={"request": a_request(size=size)})

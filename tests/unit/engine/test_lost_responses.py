@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import threading
 from typing import Any
 
 import httpx
@@ -15,8 +18,16 @@ from airflow_provider_bitdance.engine.lost_responses import (
     proof_of,
     resolve_intents,
 )
-from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid
-from airflow_provider_bitdance.records import Intended, NotCreated, Planned, Status, Stored, Submitted
+from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid, StorageError
+from airflow_provider_bitdance.records import (
+    Intended,
+    Journal,
+    NotCreated,
+    Planned,
+    Status,
+    Stored,
+    Submitted,
+)
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 
@@ -198,6 +209,21 @@ def test_what_another_task_of_the_run_has_bought_is_not_in_doubt_whatever_it_wro
     assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
 
 
+def test_what_a_replaced_process_of_another_task_notes_is_not_ours_whatever_it_noted_before(
+    world: World,
+) -> None:
+    world.api.echo = "history"
+    sibling = world.context(job=a_job(map_index=3))
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    sibling.journal.note(world.clock.now, key="image", prediction_id="pred-9", intent=1)
+    world.clock.now += 3600
+    process = left_open(world)
+    sibling.journal.note(world.clock.now, key="image", prediction_id=world.api.create(SENT).id, intent=2)
+    run(resolve_intents(process, process.journal))
+    image = process.journal.state.images["image"]
+    assert (image.status, image.prediction_id) == (Status.PLANNED, "")
+
+
 def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: World) -> None:
     world.api.echo = "history"
     process = left_open(world, "a", "b")
@@ -352,7 +378,7 @@ def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status:
 def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
     process = left_open(world)
     world.api.create(SENT)
-    world.api.on_look = [refusal(404)]
+    world.api.on_look = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
     assert settled(world, process) == ["lost"]
 
 
@@ -372,3 +398,41 @@ def test_another_process_that_takes_over_meanwhile_stops_this_one(world: World) 
     world.api.on_history = [take_over]
     with pytest.raises(FencedError, match="taken over"):
         settled(world, process)
+
+
+def test_a_store_that_fails_is_not_taken_for_a_history_that_cannot_be_read(world: World) -> None:
+    def fail(step: str) -> None:
+        if step == "before create 000002":
+            raise StorageError("The disk is full")
+
+    process = left_open(world, step=fail)
+    with pytest.raises(StorageError, match="The disk is full"):
+        settled(world, process)
+    assert world.clock.slept == list(SEARCH_PAUSES)
+
+
+def test_two_losses_that_are_searched_for_at_once_do_not_both_take_one_prediction(world: World) -> None:
+    """As where a job takes over another's destination while a response of its own is lost."""
+    world.api.echo = "history"
+    left_open(world, job=a_job(map_index=3))
+    process = left_open(world)
+    other = Journal(process.records, process.journal.writer, job=a_job(map_index=3))
+    other.load()
+    other.claim(world.clock.now + 600, world.clock.now)
+    world.api.create(SENT)
+    both_read, names = threading.Barrier(2), process.records.names
+
+    def names_at_the_same_time(below: str) -> list[str]:
+        if below == "jobs/covers/run-1":
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both_read.wait(timeout=0.5)
+        return names(below)
+
+    process.records.names = names_at_the_same_time  # type: ignore[method-assign]
+
+    async def both() -> None:
+        await asyncio.gather(*(resolve_intents(process, journal) for journal in (process.journal, other)))
+
+    run(both())
+    images = [journal.state.images["image"] for journal in (process.journal, other)]
+    assert sorted(image.prediction_id for image in images) == ["", "pred-1"]

@@ -32,7 +32,7 @@ from airflow_provider_bitdance.exceptions import (
     StorageError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.records import ImageState, Intended, Planned, Status
+from airflow_provider_bitdance.records import ImageState, Intended, Lost, Planned, Status
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
@@ -286,6 +286,34 @@ def test_after_a_lost_response_a_purchase_is_not_put_off_to_lose_as_many_in_the_
     assert (recorded(world).status, recorded(world).possibly_paid) == (Status.PLANNED, is_made)
 
 
+def lost_before(context: JobContext, times: int) -> JobContext:
+    """Write down what earlier processes of the job have lost."""
+    for _ in range(times):
+        context.journal.append(context.clock.time(), INTENT, Lost(key="image", reason="time-out"))
+    return context
+
+
+@pytest.mark.parametrize(
+    ("try_number", "losses", "buys"),
+    [
+        (1, PURCHASES_A_TRY - 1, True),
+        (1, PURCHASES_A_TRY, False),
+        (2, PURCHASES_A_TRY, True),
+        (2, 2 * PURCHASES_A_TRY, False),
+    ],
+)
+def test_the_processes_of_a_try_together_lose_no_more_responses_than_one_may(
+    world: World, try_number: int, losses: int, buys: bool
+) -> None:
+    context = lost_before(buyer(world, intended=False, try_number=try_number), losses)
+    if buys:
+        buying(context)
+    else:
+        with pytest.raises(LostResponseError, match=f"{losses} responses to purchases .* were lost"):
+            buying(context)
+    assert world.api.billed == buys
+
+
 def both(
     world: World, *, seeds: tuple[int, int] = (7, 8), before: float = 0.0, after: float = 0.0
 ) -> JobContext:
@@ -415,6 +443,17 @@ def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
         buying(buyer(world, intended=False, step=step))
     assert world.api.posts == []
     assert caught.value.paid is Paid.NO
+
+
+def test_a_store_that_fails_for_14_seconds_after_the_post_loses_nothing(world: World) -> None:
+    up_at = world.clock.now + 14
+
+    def down(step: str) -> None:
+        if step == "before create 000002" and world.clock.now < up_at:
+            raise StorageError("no connection")
+
+    buying(buyer(world, step=down))
+    assert (recorded(world).prediction_id, world.api.billed) == ("pred-1", 1)
 
 
 def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it_is_paid(

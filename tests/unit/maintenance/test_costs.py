@@ -17,7 +17,7 @@ from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
-from tests.unit.support import START, a_job, a_request, a_wanted, run
+from tests.unit.support import START, a_job, a_request, a_wanted, envelope, run
 
 SINCE = datetime.fromtimestamp(START, UTC)
 
@@ -112,6 +112,12 @@ def test_what_others_bought_with_the_account_is_outside_and_only_since_then() ->
     assert (by_day, unattributed.predictions, unattributed.real_usd) == ((), 2, 0.25)
 
 
+def test_a_charge_of_others_without_a_time_is_outside() -> None:
+    line = a_line("x", 0.5).model_copy(update={"created_at": None})
+
+    assert costs([], [line], SINCE)[1].real_usd == 0.5
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50), st.booleans()), max_size=30))
 def test_no_charge_is_lost_between_the_dags_and_the_outside(lines: list[tuple[bool, int, bool]]) -> None:
     bill = [
@@ -162,6 +168,25 @@ def test_a_bill_of_many_pages_is_read_to_its_end_and_top_ups_are_left_out() -> N
     assert sorted(record.prediction_id for record in found) == sorted(f"p{number}" for number in range(50))
 
 
+def test_the_bill_is_asked_for_from_an_hour_before_on_for_clocks_differ() -> None:
+    office = Office()
+    office.api.lines = [Line("deduct", 0.01, START - minutes * 60, f"p{minutes}") for minutes in (90, 50, 0)]
+
+    found = run(read_bill(office.api.client(), SINCE))
+
+    assert [record.prediction_id for record in found] == ["p0", "p50"]
+
+
+def test_lines_of_the_bill_without_an_id_of_their_own_are_told_apart() -> None:
+    office = Office()
+    lines = [{"billing_type": "deduct", "price": 0.01, "prediction": {"uuid": name}} for name in "ab"]
+    office.api.refuse_bill = envelope({"page": 1, "items": lines})
+
+    found = run(read_bill(office.api.client(), SINCE))
+
+    assert [record.prediction_id for record in found] == ["a", "b"]
+
+
 def test_a_history_of_many_pages_is_read_to_its_end() -> None:
     office = Office()
     made = [office.api.create({"prompt": "p", "seed": number}).id for number in range(230)]
@@ -177,6 +202,13 @@ def test_a_prediction_so_young_that_its_answer_may_be_on_its_way_is_no_stranger(
     old, young = a_prediction("old"), a_prediction("young", after=250)
 
     assert unknown_to({"known"}, [a_prediction("known"), old, young], START + 300) == [old]
+
+
+def test_a_prediction_without_a_time_is_unknown_and_may_be_any_loss() -> None:
+    timeless = Prediction(id="a")
+
+    assert unknown_to(set(), [timeless], START + 300) == [timeless]
+    assert fates([a_loss()], [timeless]) == [(Verdict.UNKNOWN, "")]
 
 
 # Possibly paid

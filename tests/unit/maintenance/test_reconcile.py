@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImag
 from airflow_provider_bitdance.records import Journal, Status
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.maintenance.support import DAY, Office
 from tests.unit.support import (
@@ -134,6 +136,22 @@ def test_a_prediction_that_failed_is_recorded_as_failed(office: Office) -> None:
     assert image.outcome is CollectStatus.FAILED
     assert "out of memory" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.FAILED
+
+
+def test_the_try_that_waited_for_a_prediction_that_failed_does_not_buy_it_anew_and_the_next_one_does() -> (
+    None
+):
+    office = Office()
+    job = a_job(generation=2)
+    office.task(job=job, try_number=2, dies=AFTER_SUBMISSION)
+    office.api.made["pred-1"].status = "failed"
+    office.wait(hours=1)
+    assert the_image(office).outcome is CollectStatus.FAILED
+
+    office.task(job=job, try_number=2, timeout=60)
+    assert office.api.billed == 1
+    office.task(job=job, try_number=3, timeout=60)
+    assert office.api.billed == 2
 
 
 def test_an_output_older_than_its_seven_days_is_recorded_as_expired(office: Office) -> None:
@@ -261,6 +279,17 @@ def test_an_intent_stays_open_while_the_history_cannot_be_read() -> None:
 
     assert image.outcome is CollectStatus.LEFT
     assert "history could not be read" in image.detail
+    assert the_image(office).outcome is CollectStatus.NOT_CREATED
+
+
+def test_a_purchase_that_did_not_happen_is_not_called_possibly_paid_for_a_loss_before_it() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(on_lost_response="fail")
+    office.wait(minutes=1)
+    office.task(try_number=2, dies="before POST")
+    office.wait(hours=1)
+
     assert the_image(office).outcome is CollectStatus.NOT_CREATED
 
 
@@ -431,7 +460,56 @@ def test_a_job_that_its_own_task_goes_on_with_meanwhile_is_left_to_it(office: Of
     assert office.images == {}
 
 
+def test_a_job_that_its_own_task_goes_on_with_during_the_download_is_left_to_it(office: Office) -> None:
+    def retry_comes_first(_: httpx.Request) -> httpx.Response:
+        journal = Journal(office.folder, a_writer(try_number=2))
+        journal.load()
+        journal.claim(office.clock.now + 600, office.clock.now)
+        return httpx.Response(200, content=office.api.made["pred-1"].picture)
+
+    office.api.on_download = [retry_comes_first]
+
+    image = the_image(office)
+
+    assert (image.outcome, image.detail) == (CollectStatus.RUNNING, "its own task goes on with it")
+    assert office.images == {}
+
+
 # Records and account
+
+
+def test_what_was_made_before_the_time_that_was_asked_for_is_not_called_untracked(office: Office) -> None:
+    office.api.create({"prompt": "somebody else's", "seed": 1})
+    office.wait(days=2)
+    day = datetime.fromtimestamp(office.clock.now - DAY, UTC)
+
+    assert office.reconcile(since=day).untracked == ()
+    assert [item.prediction_id for item in office.reconcile().untracked] == ["pred-2"]
+
+
+def test_what_became_of_a_loss_is_not_known_when_the_history_goes_back_no_further() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(timeout=60)
+    del office.api.made["pred-1"]  # as the account does after 7 days
+    office.wait(days=8)
+    since = datetime.fromtimestamp(office.clock.now - 10 * DAY, UTC)
+
+    (loss,) = office.reconcile(since=since).possibly_paid
+
+    assert loss.verdict is Verdict.UNKNOWN
+
+
+def test_the_history_is_read_of_each_model_that_the_records_speak_of() -> None:
+    office = Office()
+    other = a_wanted()
+    other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
+    office.task(wanted=other)
+    office.api.histories.clear()
+
+    office.reconcile()
+
+    assert {asked["model"] for asked in office.api.histories} == {BITDANCE_14B, "other/model"}
 
 
 def test_a_damaged_journal_is_told_and_the_rest_is_collected(office: Office) -> None:

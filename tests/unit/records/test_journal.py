@@ -95,6 +95,55 @@ def test_the_first_claim_of_two_wins_and_the_other_is_fenced(disk: Disk) -> None
     assert ours.state == JobState()
 
 
+def test_an_event_is_written_though_its_number_is_that_of_an_earlier_entry_that_seemed_to_fail(
+    disk: Disk,
+) -> None:
+    ours = a_journal(disk)
+    ours.claim(DEADLINE, START, Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b"))))
+    again = a_journal(disk)  # this process as it was before it wrote, and took the store's word
+    ours.append(START, Intended(keys=("a",)))
+    again.append(START, Intended(keys=("b",)))
+    assert list(disk) == [entry_path(number) for number in (1, 2, 3)]
+    assert len(again.state.having(Status.INTENDED)) == 2
+    assert a_journal(disk).state == again.state
+
+
+def test_a_newer_claim_is_seen_behind_an_entry_that_another_thread_of_ours_has_written(disk: Disk) -> None:
+    ours = a_journal(disk)
+    ours.claim(DEADLINE, START, PLAN)
+    before = a_journal(disk)  # as a thread sees it that has not come to know of the next entry
+    ours.append(START, INTENT)
+    before.check_unchanged()
+    a_journal(disk, token="them").claim(DEADLINE, START)
+    with pytest.raises(FencedError):
+        before.check_unchanged()
+
+
+@pytest.mark.parametrize("prompt_asked", [None, "as the user asked"])
+def test_a_plan_keeps_the_prompt_as_asked_where_another_one_is_sent(
+    disk: Disk, prompt_asked: str | None
+) -> None:
+    plan = a_plan().model_copy(update={"prompt_asked": prompt_asked})
+    a_journal(disk).claim(DEADLINE, START, Planned(output=OUTPUT, images=(plan,)))
+    assert a_journal(disk).state.images["image"].plan.prompt_asked == prompt_asked
+
+
+@pytest.mark.parametrize("run_id", ["2026/11/28", "../../other/run-1", "run-1/cover"])
+def test_a_run_id_with_slashes_leads_to_no_other_jobs_folder(run_id: str) -> None:
+    parts = a_job(run_id=run_id).folder.split("/")
+    assert [*parts[:2], *parts[3:]] == ["jobs", "covers", "cover", "map=-1", "generation=0"]
+    assert parts[2] not in ("..", "run-1")
+
+
+def test_an_id_from_the_api_does_not_choose_where_its_note_lies(disk: Disk) -> None:
+    ours = a_journal(disk)
+    ours.claim(DEADLINE, START, PLAN, INTENT)
+    ours.note(START, key="image", prediction_id="../../generation=1/000001", intent=1)
+    (note,) = set(disk) - {entry_path(1)}
+    assert note.rpartition("/")[0] == f"{RECORDS}/{a_job().folder}/notes"
+    assert a_journal(disk, token="them").state == a_journal(disk).state
+
+
 def test_a_second_writers_claim_fences_the_firsts_append_and_its_check(disk: Disk) -> None:
     ours = a_journal(disk)
     ours.claim(DEADLINE, START, PLAN)

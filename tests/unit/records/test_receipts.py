@@ -96,6 +96,11 @@ def test_the_summary_holds_no_prompt() -> None:
     assert receipt.request.prompt not in json.dumps(summary)
 
 
+def test_the_summary_has_the_seed_that_was_sent() -> None:
+    receipt = a_receipt(seed_asked=-1)
+    assert receipt.summary(receipt="mem://r", reused=False, possibly_paid=0)["seed"] == 7
+
+
 def test_a_reused_image_cost_nothing_this_time() -> None:
     receipt = a_receipt(possibly_paid=1)
     bought = receipt.summary(receipt="mem://r", reused=False, possibly_paid=1)
@@ -127,7 +132,9 @@ def test_what_is_not_as_usual_is_written_and_found(receipts: Receipts, disk: dic
         sha256_received="another",
     )
     receipts.write(COVER, unusual)
-    assert receipts.find(COVER) == unusual
+    found = receipts.find(COVER)
+    assert found == unusual
+    assert found.sha256_received == "another"
     assert written(disk)["request"]["inputs"] == {"steps": 4}
     assert (written(disk)["request"]["seed"], written(disk)["seed_asked"]) == (None, None)
     assert written(disk).items() >= {"prompt_asked": "asked", "size_differs": True}.items()

@@ -26,7 +26,7 @@ from airflow_provider_bitdance.records import (
     Submitted,
     fold,
 )
-from airflow_provider_bitdance.records.events import Claimed, Entry, Event, ImageEvent
+from airflow_provider_bitdance.records.events import Claimed, Entry, Event, ImageEvent, Orphaned
 from airflow_provider_bitdance.records.state import NEXT, fold_all, fold_notes
 from tests.unit.support import OUTPUT, START, a_job, a_plan, a_writer
 
@@ -228,6 +228,70 @@ def test_a_failure_keeps_its_kind_and_reason_until_the_image_is_bought_anew() ->
     assert (failed.images["image"].failure, failed.images["image"].reason) == (Failure.FAILED, "no GPU")
     anew = after(EVENTS["intended"], Submitted(key="image", prediction_id="pred-2"), state=failed)
     assert (anew.images["image"].failure, anew.images["image"].prediction_id) == (None, "pred-2")
+
+
+def test_what_was_possibly_paid_before_a_clear_is_counted_with_what_was_lost_since() -> None:
+    plan = a_plan().model_copy(update={"possibly_paid": 2})
+    state = after(CLAIM, Planned(output=OUTPUT, images=(plan,)), EVENTS["intended"], EVENTS["lost"])
+    image = state.images["image"]
+    assert (image.possibly_paid, image.unconfirmed, state.spent_usd) == (3, 1, 0.01)
+
+
+def test_an_orphan_of_format_1_costs_as_much_of_the_budget_as_a_note() -> None:
+    orphaned = Orphaned(key="image", prediction_id="pred-9", intent=1)
+    state = after(orphaned, state=at_status(Status.PLANNED), writer=THEM)
+    assert state.spent_usd == fold_notes(at_status(Status.PLANNED), [NOTE]).spent_usd == 0.01
+
+
+def test_there_may_be_notes_still_when_the_intent_is_over_and_a_third_process_claims() -> None:
+    state = after(CLAIM, state=at_status(Status.INTENDED), writer=THEM)
+    state = after(EVENTS["not_created"], state=state, writer=THEM)
+    assert after(CLAIM, state=state, writer=a_writer(token="a third")).may_have_notes
+
+
+def test_the_time_of_the_plan_is_that_of_its_entry() -> None:
+    assert (after(CLAIM).planned_at, after(CLAIM, PLAN).planned_at) == (0.0, START)
+
+
+def test_an_adopted_prediction_keeps_its_own_seed_and_time() -> None:
+    adopted = Adopted(**dict(EVENTS["adopted"]) | {"submitted_at": datetime.fromtimestamp(START - 60, UTC)})
+    image = after(CLAIM, PLAN, adopted).images["image"]
+    assert (image.plan.request.seed, image.submitted_at) == (99, START - 60)
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_an_image_is_reused_where_its_event_says_so(reused: bool) -> None:
+    stored = Stored(key="image", receipt="mem://r", reused=reused)
+    assert after(CLAIM, PLAN, stored).images["image"].reused is reused
+
+
+def test_a_failure_is_over_when_the_prediction_of_another_job_is_adopted() -> None:
+    adopted = after(EVENTS["adopted"], state=at_status(Status.FAILED)).images["image"]
+    assert (adopted.failure, adopted.prediction_id) == (None, "pred-2")
+
+
+def test_an_image_that_is_bought_here_after_it_was_another_job_s_is_not_that_job_s_any_more() -> None:
+    adopted = after(CLAIM, PLAN, EVENTS["adopted"], EVENTS["failed"])
+    assert adopted.images["image"].bought_by == a_job(generation=1)
+    anew = after(EVENTS["intended"], EVENTS["submitted"], state=adopted)
+    assert anew.images["image"].bought_by is None
+
+
+@pytest.mark.parametrize("status", Status)
+def test_there_is_work_until_each_image_is_stored_or_has_failed(status: Status) -> None:
+    assert at_status(status).has_work == (status not in (Status.STORED, Status.FAILED))
+
+
+def test_a_job_without_a_plan_is_not_stored() -> None:
+    assert not after(CLAIM).is_stored
+
+
+@pytest.mark.parametrize(
+    ("try_number", "generation", "has_more"), [(1, 0, False), (1, 1, True), (2, 1, False)]
+)
+def test_a_task_has_a_try_left_for_each_retry(try_number: int, generation: int, has_more: bool) -> None:
+    owner = a_writer(job=a_job(generation=generation), try_number=try_number)
+    assert owner.has_tries_left is has_more
 
 
 def test_one_intent_may_speak_of_several_images_and_changes_no_other() -> None:

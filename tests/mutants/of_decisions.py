@@ -1,0 +1,272 @@
+"""Mutations of the five decisions: each comparison, and each operand of each ``and`` and ``or``."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+WANTED = mutations_of(
+    "engine/decisions.py",
+    "unit/engine/test_decisions.py",
+    (
+        'if policy.if_exists == "fail" and facts.exists:',
+        'if policy.if_exists == "fail":',
+        'if_exists="fail" refuses a first image',
+    ),
+    (
+        'if policy.if_exists == "reuse" and receipt is not None and receipt',
+        "if receipt is not None and receipt",
+        'if_exists="regenerate" buys nothing',
+    ),
+    (
+        "receipt is not None and receipt.fingerprint == facts.fingerprint:\n        flagged",
+        "receipt is not None:\n        flagged",
+        "the image of another request is the result",
+    ),
+    ('receipt.nsfw and policy.nsfw != "allow"', "receipt.nsfw", "a flagged image that is allowed is refused"),
+    ('receipt.nsfw and policy.nsfw != "allow"', "False", "a flagged image is the result"),
+    (
+        "if earlier is None or not _is_collectable(earlier, policy):",
+        "if earlier is None:",
+        "an image that failed before the clear is adopted",
+    ),
+    (
+        'if policy.if_exists == "regenerate" or earlier.plan.fingerprint',
+        "if earlier.plan.fingerprint",
+        'if_exists="regenerate" adopts the image of before the clear',
+    ),
+    (
+        'policy.if_exists == "regenerate" or earlier.plan.fingerprint != facts.fingerprint',
+        'policy.if_exists == "regenerate"',
+        "a purchase of another request is adopted after a clear",
+    ),
+    ("Buy(leaves=earlier.prediction_id)", "Buy()", "nobody says that a purchase is left behind"),
+    (
+        'earlier.failure is Failure.NSFW and policy.nsfw == "allow"',
+        'policy.nsfw == "allow"',
+        "a failed prediction is adopted where flagged ones are allowed",
+    ),
+    (
+        'earlier.failure is Failure.NSFW and policy.nsfw == "allow"',
+        "earlier.failure is Failure.NSFW",
+        "a flagged picture is adopted though it is not allowed",
+    ),
+    (
+        "return earlier.status is Status.SUBMITTED or allowed_now",
+        "return allowed_now",
+        "what was in flight at a clear is bought again",
+    ),
+    (
+        "return earlier.status is Status.SUBMITTED or allowed_now",
+        "return earlier.status is Status.SUBMITTED",
+        "a flagged picture that is allowed by now is bought again",
+    ),
+)
+
+DESTINATION = mutations_of(
+    "engine/decisions.py",
+    "unit/engine/test_decisions.py",
+    (
+        "self.held is not None and self.held.fingerprint == self.fingerprint",
+        "self.held is not None",
+        "the holder's image of another request is taken",
+    ),
+    (
+        'return of_same and self.policy.if_exists == "reuse"',
+        "return of_same",
+        'if_exists="regenerate" takes the image of another task',
+    ),
+    (
+        "if held is None or held.writer.job.same_task(facts.job):",
+        "if held is None:",
+        "a task waits for its own earlier generation",
+    ),
+    (
+        'receipt.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse":',
+        "receipt.fingerprint == facts.fingerprint:",
+        'if_exists="regenerate" takes what another task has stored',
+    ),
+    (
+        "receipt is not None and receipt.fingerprint == facts.fingerprint and facts",
+        "receipt is not None and facts",
+        "the picture of another request is the result",
+    ),
+    (
+        "if holder is None or held.key not in holder.images:",
+        "if holder is None:",
+        "a holder that died before its plan stops the task",
+    ),
+    (
+        "Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()",
+        "Mine()",
+        "mapped tasks with one file name each buy an image, and one is kept",
+    ),
+    (
+        "return _left_by_stopped_holder(theirs, is_same=facts.is_same)",
+        "return Mine()",
+        "what a dead task had bought is bought again",
+    ),
+    (
+        "if facts.now >= holder.deadline or not holder.has_work:",
+        "if facts.now >= holder.deadline:",
+        "a task whose holder has ended waits for nothing",
+    ),
+    (
+        "if facts.now >= holder.deadline or not holder.has_work:",
+        "if not holder.has_work:",
+        "a dead task holds its destination for ever",
+    ),
+    (
+        "facts.now >= holder.deadline or",
+        "facts.now > holder.deadline or",
+        "at the very end of a lease the task waits for a time that is over",
+    ),
+    (
+        "WaitUntil(holder.deadline) if facts.is_same else Refuse(Refusal.IN_USE, until=holder.deadline)",
+        "WaitUntil(holder.deadline)",
+        "a task waits for an image that it cannot use",
+    ),
+    (
+        "Refuse(Refusal.IN_USE, until=holder.deadline)",
+        "Refuse(Refusal.IN_USE)",
+        "nobody says when the destination is free",
+    ),
+    (
+        "if theirs.status is not Status.SUBMITTED:",
+        "if theirs.status is Status.PLANNED:",
+        "a failed prediction of a dead task is adopted",
+    ),
+    (
+        "Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)",
+        "Mine(adopt=theirs)",
+        "the picture of another request is adopted",
+    ),
+    (
+        "Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)",
+        "Mine(leaves=theirs.prediction_id)",
+        "the same request is bought twice",
+    ),
+    (
+        "(other.dag_id, other.run_id) == (ours.dag_id, ours.run_id)",
+        "other.run_id == ours.run_id",
+        "two Dags whose runs have one name disturb each other",
+    ),
+    (
+        "(other.dag_id, other.run_id) == (ours.dag_id, ours.run_id)",
+        "other.dag_id == ours.dag_id",
+        "yesterday's run refuses today's",
+    ),
+    (
+        "is_of_this_run and not is_old and held",
+        "is_of_this_run and held",
+        "a cleared run is refused for what it made before the clear",
+    ),
+    (
+        "not is_old and held.fingerprint != facts.fingerprint",
+        "not is_old",
+        "the same image is refused instead of bought anew when its file is gone",
+    ),
+)
+
+SUBMISSION = mutations_of(
+    "engine/decisions.py",
+    "unit/engine/test_decisions.py",
+    (
+        "is SubmissionOutcome.UNKNOWN:\n        return Resolve()",
+        "is SubmissionOutcome.UNKNOWN:\n        return SendAgain(0.0)",
+        "a POST is repeated though its prediction may exist",
+    ),
+    (
+        "if facts.outcome is SubmissionOutcome.REFUSED or facts.not_sent",
+        "if facts.not_sent",
+        "what the API refuses is sent again and again",
+    ),
+    (
+        "SubmissionOutcome.REFUSED or facts.not_sent >= CONNECTION_TRIES:",
+        "SubmissionOutcome.REFUSED:",
+        "an API that cannot be reached holds the worker until the deadline",
+    ),
+    (
+        "facts.not_sent >= CONNECTION_TRIES",
+        "facts.not_sent > CONNECTION_TRIES",
+        "one try more than documented",
+    ),
+    (
+        "2.0 ** (facts.not_sent - 1)",
+        "2.0 ** facts.not_sent",
+        "the first pause is twice as long as documented",
+    ),
+    (
+        "pause = max(pause, min(",
+        "pause = max(0.0, min(",
+        "what the API asked for with a 429 is not waited for after a connection error",
+    ),
+    ("if facts.now + pause >= facts.deadline:", "if facts.now >= facts.deadline:", "it is sent too late"),
+    (
+        "return Postpone(pause) if facts.blocked >= facts.break_even else SendAgain(pause)",
+        "return SendAgain(pause)",
+        "a worker slot is held through an hour of a 429",
+    ),
+    (
+        "Postpone(pause) if facts.blocked >= facts.break_even",
+        "Postpone(pause) if pause >= facts.break_even",
+        "a connection error postpones the image, and five of them end no try",
+    ),
+)
+
+INTENT = mutations_of(
+    "engine/decisions.py",
+    "unit/engine/test_decisions.py",
+    (
+        "is_last = facts.searches >= len(SEARCH_PAUSES)",
+        "is_last = facts.searches >= len(SEARCH_PAUSES) - 1",
+        "the history is given less time than documented",
+    ),
+    (
+        "if proof is Proof.OURS)",
+        "if proof is not Proof.ANOTHER)",
+        "a prediction is adopted on its time alone: a wrong picture",
+    ),
+    (
+        "if proof is Proof.NONE and name not in facts.doubted",
+        "if proof is Proof.NONE",
+        "one prediction stands for two lost purchases",
+    ),
+    (
+        "if proof is Proof.NONE and name not in facts.doubted",
+        "if proof is not Proof.OURS and name not in facts.doubted",
+        "another program's image makes ours possibly paid",
+    ),
+    (
+        "if ours and (is_last or not facts.same_underway):",
+        "if ours:",
+        "the prediction of a purchase under way is taken for the lost one",
+    ),
+    (
+        "if ours and (is_last or not facts.same_underway):",
+        "if ours and not facts.same_underway:",
+        "a proven purchase is written off because another is under way to the end",
+    ),
+    (
+        "if ours and (is_last or not facts.same_underway):",
+        "if ours and is_last:",
+        "a proven purchase is adopted 10 s late",
+    ),
+    # Not `not ours`: a purchase of the same request that is under way is one that is under way.
+    (
+        "if doubtful and not ours and (is_last or not facts.underway):",
+        "if doubtful and not ours:",
+        "the prediction of a purchase under way makes a lost one possibly paid",
+    ),
+    (
+        "if doubtful and not ours and (is_last or not facts.underway):",
+        "if doubtful and not ours and not facts.underway:",
+        "a doubt is taken for nothing bought because another is under way to the end",
+    ),
+    (
+        "NotCreated() if is_last else SearchAgain(SEARCH_PAUSES[facts.searches])",
+        "NotCreated()",
+        "what the history shows a second late is bought twice",
+    ),
+)
+
+MUTATIONS = (*WANTED, *DESTINATION, *SUBMISSION, *INTENT)

@@ -1,0 +1,299 @@
+"""Mutations of whose image it is and what is said of it: destinations, take-over, download, result."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+DESTINATION_LOCK = mutations_of(
+    "engine/destination_lock.py",
+    "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
+    ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
+    ("held.number + 1 if held else 1", "1", "a destination is never taken over"),
+    ("return command.adopt is None", "return True", "what was adopted is bought, too"),
+    ("if taken or command.adopt is not None:", "if True:", "the slower of two tasks buys, too"),
+    (
+        "record_name in known or self.held[key] <= now",
+        "record_name in known",
+        "a task waits for a dead one for ever",
+    ),
+    (
+        "if context.destination_of(plan).record_name in known or self.held[key] <= now",
+        "if self.held[key] <= now",
+        "a task waits though the image is there",
+    ),
+    (
+        "receipt = receipt if context.is_intact(receipt, by_size=by_size) else None",
+        "pass",
+        "an image whose file is gone is the result",
+    ),
+    (
+        "is_stopped=holder is not None and holder.is_stopped",
+        "is_stopped=holder is not None",
+        "a living task's purchase is taken before it is stopped",
+    ),
+    (
+        "if holder.journal.state.number == before:",
+        "if True:",
+        "a task that has moved its deadline on is stopped",
+    ),
+    ("by_size = len(context.journal.state.images) > MANY", "by_size = True", "a changed file is the result"),
+    (
+        'if key in self._tried or context.policy.if_exists != "reuse":',
+        "if key in self._tried:",
+        'if_exists="regenerate" waits for the image of another task',
+    ),
+    (
+        "if not holder.is_stopped and context.clock.time() < state.deadline:",
+        "if True:",
+        "a task waits for one whose lease has ended",
+    ),
+    (
+        "if wanted in theirs:",
+        "if wanted[0] in {place for place, _ in theirs}:",
+        "a task waits for an image of another request",
+    ),
+    ("known=known, after=seen)", "known=known, after=seen + 1)", "another task's reservation is overlooked"),
+    ("        context.check_nsfw(receipt)\n", "", "a flagged picture of another task is the result"),
+    ("receipt=uri, reused=True)", "receipt=uri)", "another task's image is said to cost money here"),
+    ("run_started_at=context.run_started_at,", "run_started_at=0.0,", "a cleared run is refused"),
+    (
+        "await context.write(adoption(command.adopt, image.plan.key, holder))",
+        "pass",
+        "what a dead task bought is bought again",
+    ),
+    (
+        "if held is not None and held.fingerprint != image.plan.fingerprint:",
+        "if False:",
+        "another task's picture is overwritten",
+    ),
+    (
+        "return reserved.get(key, 0)",
+        "return 0",
+        "a receipt does not say under which reservation its image was made",
+    ),
+)
+
+TAKEOVER = mutations_of(
+    "engine/takeover.py",
+    "unit/engine/test_destination_lock.py unit/engine/test_run.py unit/engine/test_plan.py",
+    ("if not earlier.state.is_stored:  #", "if False:  #", "a cleared task's process buys on"),
+    (
+        "            while not await claim_journal(context, earlier):\n                pass\n",
+        "            await claim_journal(context, earlier)\n",
+        "a cleared task's process that writes at this moment is not stopped",
+    ),
+    (
+        "context.journal.state.planned_at + CLOCK_MARGIN",
+        "context.journal.state.planned_at",
+        "a second between two workers' clocks stops a task",
+    ),
+    (
+        "if planned_at < other.state.planned_at < math.inf:",
+        "if False:",
+        "a task goes on with a plan of before the last clear",
+    ),
+    (
+        " | set(range(job.generation))",
+        "",
+        "a cleared process that has not written yet is not stopped, and buys",
+    ),
+    (
+        "return sorted(journals, key=lambda journal: journal.state.planned_at or math.inf, reverse=True)",
+        "return journals",
+        "the generation with the highest number is taken for the last",
+    ),
+    ("planned_at or math.inf", "planned_at", "a generation without a plan hides behind an older one"),
+    (
+        "            if not any(newer.state.images for newer in journals):\n                raise\n",
+        "",
+        "a damaged journal is taken for none, and its images are bought again",
+    ),
+    (
+        "submitted_at=datetime.fromtimestamp(image.submitted_at, UTC)",
+        "submitted_at=datetime.now(UTC)",
+        "the 7 days of an adopted prediction begin anew",
+    ),
+    ("bought_by=image.bought_by or owner", "bought_by=owner", "the wrong task is said to have paid"),
+    (
+        "if journal.state.having(Status.INTENDED):",
+        "if False:",
+        "a purchase whose response the stopped task lost is bought again",
+    ),
+    (
+        "        await asyncio.to_thread(journal.load)\n        return False",
+        "        await asyncio.to_thread(journal.load)\n        return True",
+        "a journal is taken for claimed that another process has",
+    ),
+)
+
+DOWNLOAD = mutations_of(
+    "engine/download.py",
+    "unit/engine/test_download.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
+    (
+        "return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try",
+        "return image.failure is Failure.FAILED and context.policy.retry_failed",
+        "the try in which an image failed buys it again and again",
+    ),
+    (
+        "return image.failure is Failure.FAILED and context",
+        "return context",
+        "a moderated prompt is bought with each try",
+    ),
+    (
+        "Failure.FAILED and context.policy.retry_failed and not",
+        "Failure.FAILED and not",
+        "retry_failed=False buys again",
+    ),
+    (
+        "if image.failure is not Failure.FAILED or not context.policy.retry_failed:",
+        "if False:",
+        "an error says that a retry helps where none buys",
+    ),
+    ("        _check_ended_well(context, image, prediction)\n", "", "a failed prediction is never recorded"),
+    (
+        "receipt = await asyncio.to_thread(_receipt_of_this, context, image)",
+        "receipt = None",
+        "an image that is stored is lost when its output expires before the journal says so",
+    ),
+    (
+        "image.bought_by is None or image.bought_by.same_task(context.journal.job)",
+        "True",
+        "an image that another task paid for is said to cost money here",
+        "unit/engine/test_destination_lock.py unit/engine/test_download.py",
+    ),
+    (
+        "image.bought_by is None or image.bought_by.same_task(context.journal.job)",
+        "image.bought_by is None",
+        "an image of before a clear is said to be free",
+        "unit/engine/test_destination_lock.py unit/engine/test_run.py",
+    ),
+    (
+        'if prediction.is_nsfw and context.policy.nsfw != "allow":',
+        "if prediction.is_nsfw:",
+        'nsfw="allow" does not',
+    ),
+    (
+        'if prediction.is_nsfw and context.policy.nsfw != "allow":',
+        "if False:",
+        "a flagged picture is stored",
+    ),
+    (
+        "if receipt is None or receipt.prediction_id != image.prediction_id:",
+        "if receipt is None:",
+        "the old picture at a destination is taken for the new one",
+    ),
+    (
+        "return receipt if context.is_intact(receipt) else None",
+        "return receipt",
+        "a file that is gone is said to be stored",
+    ),
+    (
+        "                _raise_if_expired(context, prediction, error)\n",
+        "",
+        "an output of 8 days ago is tried for ever",
+    ),
+    (
+        "if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():",
+        "if made is None:",
+        "an output that can be had later is written off",
+    ),
+    (
+        "    context.journal.check_unchanged()\n    number =",
+        "    number =",
+        "a process that slept through a clear puts its old picture over the new one",
+    ),
+    (
+        "number = check_destination_is_ours(",
+        "number = 0 * check_destination_is_ours(",
+        "a receipt does not say under which reservation its image was made",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)",
+        "0",
+        "another task's picture is overwritten",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "if replaced is not None and replaced.prediction_id != prediction.id:",
+        "if False:",
+        "a crash leaves the old receipt with the new picture",
+        "unit/engine/test_download.py unit/engine/test_crashes.py",
+    ),
+    ("possibly_paid=image.possibly_paid,", "possibly_paid=0,", "a receipt hides what is possibly paid"),
+    (
+        'size_differs=f"{picture.width}*{picture.height}" != image.plan.request.size',
+        "size_differs=False",
+        "nobody says that the size is another than was asked",
+    ),
+    ("prompt_asked=image.plan.prompt_asked,", "", "a receipt forgets the prompt as asked"),
+    ("seed_asked=image.plan.seed_asked,", "seed_asked=-1,", "a receipt forgets the seed as asked"),
+    (
+        "    context.journal.check_unchanged()\n    check_destination",
+        "    check_destination",
+        "a process that slept through a clear puts its old receipt over the new one",
+    ),
+    (
+        "    check_destination_is_ours(context, image, known=number)\n",
+        "",
+        "a receipt is put over that of another task's picture",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "if replaced is not None and replaced.file != file:",
+        "if False:",
+        "a replaced picture of another format stays beside the new one",
+    ),
+    (
+        "if replaced is not None and replaced.file != file:",
+        "if replaced is not None:",
+        "the new picture is removed with the old one",
+        "unit/engine/test_download.py unit/engine/test_run.py",
+    ),
+)
+
+RESULT = mutations_of(
+    "engine/result.py",
+    "unit/engine/test_dispatcher.py unit/engine/test_run.py",
+    (
+        "image.plan.key: image.plan.possibly_paid + image.unconfirmed",
+        "image.plan.key: image.unconfirmed",
+        "the result forgets what was possibly paid before a clear",
+        "unit/engine/test_dispatcher.py unit/engine/test_run.py unit/engine/test_purchase.py",
+    ),
+    (
+        "for image in images\n            if image.plan.possibly_paid + image.unconfirmed",
+        "for image in images\n            if image.status is Status.STORED",
+        "the result hides what is possibly paid and not stored",
+    ),
+    (
+        "sum(image.purchases * image.plan.estimated_cost_usd for image in images)",
+        "sum(image.plan.estimated_cost_usd for image in images if image.status is Status.STORED)",
+        "the result counts no failed purchase, and what was reused",
+    ),
+    (
+        "*((Status.PLANNED, Status.SUBMITTED) if stopped else ())",
+        "",
+        "images that were not begun are failures",
+    ),
+    (
+        "if image.plan.key in dispatcher.failures.by_key or image.status not in ends",
+        "if image.status not in ends",
+        "an image that failed before all were stopped is no failure",
+    ),
+    ("reused=image.reused, possibly_paid", "reused=False, possibly_paid", "reused images cost money"),
+    ("possibly_paid=image.possibly_paid)", "possibly_paid=0)", "a summary hides what is possibly paid"),
+    (
+        "if receipt.fingerprint != image.plan.fingerprint:",
+        "if False:",
+        "the picture of another request is the result",
+    ),
+    (
+        "missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)",
+        "missing = state.having(Status.PLANNED, Status.INTENDED)",
+        "an error says too little of what the rest costs",
+    ),
+    ("    if image.status is Status.FAILED:\n", "    if False:\n", "a failure is called a time-out"),
+)
+
+MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *DOWNLOAD, *RESULT)

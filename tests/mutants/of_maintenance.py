@@ -1,0 +1,187 @@
+"""Mutations of maintenance: what reconcile collects, what it leaves alone, and what it says of money."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+RECONCILE = mutations_of(
+    "maintenance/reconcile.py",
+    "unit/maintenance/test_reconcile.py",
+    (
+        "datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED",
+        "datetime.fromtimestamp(Clock().time(), UTC)",
+        "nothing is compared",
+    ),
+    ("BitDanceHook(conn_id)", "BitDanceHook()", "another account's key is used"),
+    ("open_records(records_path,", 'open_records("",', "other records are reconciled"),
+    ("        dry_run=dry_run,\n", "", "a dry run stores and claims"),
+    ("        include_running=include_running,\n", "", "what may still run is never collected"),
+    ("policy=Policy(nsfw=nsfw)", "policy=Policy()", "flagged pictures are never stored"),
+    ("since if since.tzinfo else since.replace(tzinfo=UTC)", "since.astimezone(UTC)", "the wrong hours"),
+    ("include_running=self.include_running)", "include_running=True)", "a running task is stopped"),
+    (
+        "models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}",
+        "models = {BITDANCE_14B}",
+        "a lost purchase of another model is taken for not created",
+    ),
+    ("is not CollectStatus.DUE or self.dry_run:", "is not CollectStatus.DUE:", "a dry run stores and claims"),
+    ("try_number=job.record.last_try", "try_number=1", "the try in which an image failed buys it again"),
+    (
+        "read_account(client, self.clock, models, self.since)",
+        "read_account(client, self.clock, models, self.since - KEPT_BY_WAVESPEED)",
+        "what was made before the period is called untracked",
+    ),
+    ("unknown_to(records.predictions,", "unknown_to(set(),", "our own predictions are called untracked"),
+    ("for loss in record.losses if loss.intended_at >= start]", "for loss in record.losses]", "old losses"),
+    ("oldest=now - KEPT_SECONDS", "oldest=0.0", "a loss older than the history is taken for not created"),
+    (
+        "findings=(*records.findings, *account.findings)",
+        "findings=records.findings",
+        "a missing bill is hidden",
+    ),
+    (
+        "records if self.dry_run else read_records(self.records)",
+        "records",
+        "what was collected is called untracked",
+    ),
+)
+
+COLLECT = mutations_of(
+    "maintenance/collect.py",
+    "unit/maintenance/test_reconcile.py",
+    (
+        "context.journal.claim, context.journal.state.deadline,",
+        "context.journal.claim, 0.0,",
+        "a retry that waits is out of time",
+    ),
+    ("    await resolve_intents(context, context.journal)\n", "", "open intents stay open"),
+    (
+        'prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds()',
+        'prediction.status == "deleted"',
+        "a prediction that nobody has any more is told for ever",
+    ),
+    (
+        'if prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds():',
+        "if False:",
+        "an image bought with another key is written off",
+    ),
+    (
+        "        and receipt.prediction_id != prediction.id\n",
+        "",
+        "an image whose receipt is written is not recorded",
+    ),
+    (
+        "        and receipt.stored_at.timestamp() > image.submitted_at\n",
+        "",
+        "an older image keeps the one out that was to replace it",
+    ),
+    (
+        "    except FencedError:\n        raise\n",
+        "",
+        "a job that its own task goes on with is said to be left",
+    ),
+    (
+        "CollectStatus.FAILED if failed else CollectStatus.LEFT, error.what",
+        "CollectStatus.LEFT, error.what",
+        "a failed image is said to be collectable",
+    ),
+    (
+        "CollectStatus.FAILED if failed else CollectStatus.LEFT, error.what",
+        "CollectStatus.FAILED, error.what",
+        "an image that can be had later is said to have failed",
+    ),
+    (
+        " and image.possibly_paid > before.possibly_paid:",
+        " and image.possibly_paid:",
+        "an old loss makes a purchase that did not happen possibly paid",
+    ),
+    (
+        "if image.status is Status.PLANNED and image.possibly_paid > before.possibly_paid:",
+        "if False:",
+        "what is possibly paid is said not to have happened",
+    ),
+    ("stopped = CollectStatus.RUNNING,", "stopped = CollectStatus.LEFT,", "a running job is said to be left"),
+)
+
+ACCOUNT = mutations_of(
+    "maintenance/account.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
+    ("start_time=since - CLOCK_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
+    ("lambda record: record.uuid or record)", "lambda record: record.uuid)", "charges without an id are one"),
+    ("for record in found if record.prediction_id]", "for record in found]", "a top-up is a charge"),
+    ("-abs(record.price) if is_refund(record)", "record.price if is_refund(record)", "a refund is a charge"),
+    ("else abs(record.price)", "else record.price", "a charge written as negative is a refund"),
+    (
+        '"refund" in record.billing_type.lower()',
+        '"refund" == record.billing_type',
+        "a refund by another name is a charge",
+    ),
+    ("        if error.retry_helps:\n            raise\n", "", "a moment's failure hides the bill"),
+    (
+        "        if error.retry_helps:\n            raise\n",
+        "        raise\n",
+        "without the bill nothing is told",
+    ),
+    ("    while new := {", "    if new := {", "a long bill is not read to its end"),
+)
+
+COSTS = mutations_of(
+    "maintenance/costs.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
+    ("        known.add(purchase.prediction_id)\n", "", "our own charges are called unattributed"),
+    (
+        "if purchase.bought_at >= since.timestamp():",
+        "if True:",
+        "purchases of before the period are in its costs",
+    ),
+    (
+        "if record.prediction_id not in known and (",
+        "if (",
+        "a charge is in a Dag's costs and unattributed, too",
+    ),
+    ("record.created_at is None or record.created_at >= since", "True", "old charges are unattributed"),
+    (
+        "record.created_at is None or record.created_at >= since",
+        "record.created_at is not None and record.created_at >= since",
+        "a charge without a time is in no figure",
+    ),
+    (
+        "prediction.created_at is None or prediction.created_at <= settled",
+        "True",
+        "a purchase whose answer is on its way is called untracked",
+    ),
+    (
+        "prediction.created_at is None or prediction.created_at <= settled",
+        "prediction.created_at is not None and prediction.created_at <= settled",
+        "a prediction without a time is never untracked, and cannot explain a loss",
+    ),
+    (
+        "start = loss.intended_at - CLOCK_MARGIN.total_seconds()",
+        "start = loss.intended_at",
+        "a clock that is behind hides the lost purchase: taken for not created",
+    ),
+    ("found = loss.prediction_id or next(", "found = next(", "a noted purchase is taken for unknown"),
+    (
+        "        left = [item for item in left if item.id != found]\n",
+        "",
+        "one prediction explains two losses",
+    ),
+    (
+        "loss.intended_at >= oldest and Proof.NONE",
+        "Proof.NONE",
+        "a loss older than the history is taken for not created",
+    ),
+    (
+        "loss.intended_at >= oldest and Proof.NONE not in proofs.values()",
+        "loss.intended_at >= oldest",
+        "a doubt is taken for not created",
+    ),
+    (
+        "for loss in sorted(losses, key=lambda loss: loss.intended_at):",
+        "for loss in losses:",
+        "the wrong one of two losses is called bought",
+    ),
+    ("if prediction.created_at else inf", "if prediction.created_at else 0.0", "a doubt without a time"),
+)
+
+MUTATIONS = (*RECONCILE, *COLLECT, *ACCOUNT, *COSTS)

@@ -1,0 +1,301 @@
+"""Mutations of what spends: the purchase, its budget, lost responses, the account's history."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+PURCHASE = mutations_of(
+    "engine/purchase.py",
+    "unit/engine/test_purchase.py",
+    (
+        "                await context.write(NotCreated(key=key, reason=str(postponed)))\n",
+        "",
+        "a postponed image counts as bought",
+        "unit/engine/test_purchase.py unit/engine/test_handoff.py unit/engine/test_dispatcher.py",
+    ),
+    (
+        "raise _judged(lost, context.journal.state.images[key]) if lost else postponed",
+        "raise postponed",
+        "each process of a try loses as many responses again",
+    ),
+    (
+        "await resolve_intents(context, context.journal, {key})",
+        "await resolve_intents(context, context.journal)",
+        "purchases under way are written off with the lost one",
+        "unit/engine/test_purchase.py unit/engine/test_many_at_once.py unit/engine/test_dispatcher.py",
+    ),
+    (
+        "await context.write(NotCreated(key=key, reason=error.what))",
+        "pass",
+        "a refused purchase costs as much of the budget as a real one",
+    ),
+    ("    _check_losses(context, image)\n", "", "a try of many processes loses any number of responses"),
+    (
+        "    check_purchase(context, image)\n",
+        "",
+        "the budget is not looked at before a purchase",
+        "unit/engine/test_budget.py",
+    ),
+    (
+        "context.coordination.starting.add(key)",
+        "pass",
+        "two purchases at once each take the last of the budget",
+        "unit/engine/test_budget.py",
+    ),
+    (
+        "context.coordination.starting.discard(key)",
+        "pass",
+        "a purchase counts twice for the budget",
+        "unit/engine/test_budget.py",
+    ),
+    (
+        "if image.plan.named and not await lock.take(image):",
+        "if False:",
+        "two tasks at one destination each buy",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "Paid.POSSIBLY if image.unconfirmed else Paid.NO",
+        "Paid.POSSIBLY",
+        "an error says paid where it is not",
+    ),
+    ("Paid.POSSIBLY if image.unconfirmed else Paid.NO", "Paid.NO", "an error says free where it may be paid"),
+    (
+        "if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:",
+        "if lost >= PURCHASES_A_TRY:",
+        "a retry does not buy after losses",
+    ),
+    (
+        "if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:",
+        "if lost > PURCHASES_A_TRY * context.journal.writer.try_number:",
+        "one loss more than documented",
+    ),
+    (
+        "if isinstance(error, FencedError):",
+        "if False:",
+        "nobody learns of a purchase of a replaced process",
+        "unit/engine/test_purchase.py unit/engine/test_run.py unit/engine/test_crashes.py",
+    ),
+    (
+        "RECORD_PAUSES = (1.0, 3.0, 10.0)",
+        "RECORD_PAUSES: tuple[float, ...] = ()",
+        "a store that fails once loses a purchase",
+    ),
+    ("paid=Paid.YES,", "paid=Paid.NO,", "an error says free where it is paid"),
+    (
+        "isinstance(refusal, NotSentError) else 0",
+        "False else 0",
+        "an API that cannot be reached holds the worker",
+    ),
+    (
+        "deadline=context.journal.state.deadline,",
+        'deadline=float("inf"),',
+        "an image is bought after the deadline",
+    ),
+    (
+        "await asyncio.to_thread(context.journal.check_unchanged)",
+        "pass",
+        "a process that slept through its replacement buys",
+        "unit/engine/test_purchase.py unit/engine/test_run.py unit/engine/test_crashes.py",
+    ),
+    (
+        "    if context.coordination.killed.is_set():\n        return",
+        "    if False:\n        return",
+        "a task that Airflow stops buys on",
+    ),
+)
+
+LOST_RESPONSES = mutations_of(
+    "engine/lost_responses.py",
+    "unit/engine/test_lost_responses.py",
+    (
+        'if "prompt" not in echoed or "seed" not in echoed:',
+        'if "prompt" not in echoed:',
+        "a prompt without a seed is proof: the picture of another seed",
+    ),
+    (
+        'if "prompt" not in echoed or "seed" not in echoed:',
+        'if "seed" not in echoed:',
+        "a seed without a prompt is proof: a wrong picture",
+    ),
+    ('"prompt": request.prompt, "seed"', '"seed"', "a prediction of another prompt is ours"),
+    (', "seed": request.seed, "size"', ', "size"', "a prediction of another seed is ours"),
+    (', "size": request.size}', "}", "a prediction of another size is ours"),
+    (
+        "return intents if keys is None else [image for image in intents if image.plan.key in keys]",
+        "return intents",
+        "purchases under way are written off",
+        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "async with context.coordination.resolving:",
+        "async with contextlib.nullcontext():",
+        "two lost purchases take one prediction",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "        except RecordError:\n            raise\n",
+        "",
+        "a replaced process gives intents up that are another's by now",
+    ),
+    (
+        "known = {other.prediction_id for other in journal.state.images.values()}",
+        "known = set[str]()",
+        "the prediction of another image of the job is taken",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "key=lambda image: image.intended_at, reverse=True):",
+        "key=lambda image: image.intended_at):",
+        "of two intents the wrong one is possibly paid",
+    ),
+    (
+        "if other.plan.key not in asked]",
+        "if False]",
+        "a purchase under way is taken for one that cannot be the answer",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
+    ),
+    (
+        "same_underway=any(other.plan.request == image.plan.request for other in underway)",
+        "same_underway=False",
+        "the prediction of a purchase under way is taken",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
+    ),
+    (
+        "doubted=context.coordination.doubted",
+        "doubted=()",
+        "one prediction makes two purchases possibly paid",
+        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "context.coordination.doubted.add(doubtful[0])",
+        "context.coordination.doubted.update(doubtful)",
+        "a second doubt is taken for nothing bought",
+        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
+    ),
+    ("in history.since(image.intended_at)", "in history.items", "what was made before is taken for it"),
+    (
+        "since = min(image.intended_at for image in intents)",
+        "since = max(image.intended_at for image in intents)",
+        "the history is not read far enough: the older intent is taken for not created",
+    ),
+    (
+        "[item for item in items if item.id not in known])",
+        "items)",
+        "the prediction of another task of the run is taken",
+        "unit/engine/test_lost_responses.py unit/engine/test_destination_lock.py",
+    ),
+    (
+        'journal.job.folder.split("/")[:3]',
+        'journal.job.folder.split("/")[:4]',
+        "the prediction of another task of the run is taken",
+    ),
+    (
+        "for own in (journal.job.folder, journal.job.folder + NOTES):",
+        "for own in (journal.job.folder,):",
+        "a note hides the very prediction that it is of",
+    ),
+    (
+        "for name in sorted(names, reverse=True):",
+        "for name in sorted(names):",
+        "a long journal of another task is not read to its newest entries",
+    ),
+    ("since - CLOCKS_MAY_DIFFER", "since + CLOCKS_MAY_DIFFER", "a worker's slow clock hides what it bought"),
+    (
+        "CLOCKS_MAY_DIFFER and not is_note(name):",
+        "CLOCKS_MAY_DIFFER:",
+        "an old note hides a newer one",
+    ),
+    ("return math.inf", "return -math.inf", "a damaged entry hides what is before it"),
+    (
+        "    if error.retry_helps:\n        raise LostResponseError(",
+        "    if False:\n        raise LostResponseError(",
+        "a history that fails for a moment makes a purchase possibly paid",
+    ),
+    (
+        "    if error.retry_helps:\n        raise LostResponseError(",
+        "    if True:\n        raise LostResponseError(",
+        "a key without a right to the history stops each try",
+    ),
+    (
+        "await asyncio.to_thread(journal.read_notes)",
+        "pass",
+        "a note that comes during the search costs nothing of the budget",
+        "unit/engine/test_budget.py",
+    ),
+)
+
+ACCOUNT_HISTORY = mutations_of(
+    "engine/account_history.py",
+    "unit/engine/test_account_history.py unit/engine/test_lost_responses.py",
+    ("moment + self.skew - CLOCK_MARGIN", "moment - self.skew - CLOCK_MARGIN", "an API whose clock is fast"),
+    ("moment + self.skew - CLOCK_MARGIN", "moment + self.skew", "a second's rounding hides a purchase"),
+    (
+        "if item.created_at is None or item.created_at.timestamp() >= first",
+        "if item.created_at is not None and item.created_at.timestamp() >= first",
+        "a prediction without a time is taken for nothing bought",
+    ),
+    ("in reversed(self.items)", "in self.items", "of two doubts the newer one is taken"),
+    ("since + skew - CLOCK_MARGIN", "since + skew", "the API leaves out what it made in the same second"),
+    ("since + skew - CLOCK_MARGIN", "since - CLOCK_MARGIN", "an API whose clock is slow shows nothing"),
+    ("response.api_time - clock.time()", "clock.time() - response.api_time", "the skew has the wrong sign"),
+    ("if abs(skew) > CLOCK_MARGIN:", "if False:", "the first page is that of the wrong period"),
+    ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
+    ("MAX_PAGES = 100", "MAX_PAGES = 10", "a long history is not read to its end"),
+    ("while page <= MAX_PAGES:", "while True:", "an API without an end holds the worker"),
+    (
+        "whole = item  # deleted",
+        "continue  # deleted",
+        "a prediction that cannot be looked at is taken for nothing bought",
+    ),
+    (
+        "echoes = whole.input is not None",
+        "pass",
+        "an API that echoes nothing is asked for each prediction of the account",
+    ),
+    ("if item.input is None and echoes:", "if False:", "an echo elsewhere than in the history is not seen"),
+)
+
+BUDGET = mutations_of(
+    "engine/budget.py",
+    "unit/engine/test_budget.py unit/engine/test_purchase.py unit/engine/test_run.py",
+    (
+        'if context.policy.on_lost_response == "fail" and image.unconfirmed:',
+        "if image.unconfirmed:",
+        'on_lost_response="buy_again" does not',
+    ),
+    (
+        'if context.policy.on_lost_response == "fail" and image.unconfirmed:',
+        "if False:",
+        'on_lost_response="fail" buys again',
+    ),
+    (
+        'if context.policy.on_lost_response == "fail" and image.unconfirmed:',
+        'if context.policy.on_lost_response == "fail" and image.possibly_paid:',
+        'on_lost_response="fail" does not buy after a clear',
+    ),
+    ("if other.status is not Status.INTENDED)", ")", "a purchase counts twice while its intent is written"),
+    ("state.spent_usd + starting,", "state.spent_usd,", "two purchases at once each take the last cent"),
+    (
+        "if limit is not None and so_far + cost > limit",
+        "if limit is not None and so_far > limit",
+        "one too many",
+    ),
+    ("so_far + cost > limit + ROUNDING", "so_far + cost > limit", "ten times a cent is more than a dime"),
+    ("if limit is not None and cost > limit + ROUNDING:", "if False:", "a plan beyond the budget is begun"),
+    ("if to_buy and context.policy.check_balance:", "if to_buy:", "each plan asks for the balance"),
+    ("if cost > balance + ROUNDING:", "if False:", "a batch is begun that the balance does not pay"),
+    (
+        "item.request.size): item.request for",
+        "item.request.size): wanted[0].request for",
+        "each size has the price of the first",
+    ),
+    (
+        "if policy.price_usd is not None and model == protocol.BITDANCE_14B:",
+        "if policy.price_usd is not None:",
+        "another model has BitDance-14B's price",
+        "unit/engine/test_budget.py unit/engine/test_plan.py",
+    ),
+)
+
+MUTATIONS = (*PURCHASE, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET)

@@ -1,0 +1,276 @@
+"""Mutations of the records: the fold and its sums, the journal's fence, notes, receipts, reservations."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+STATE = mutations_of(
+    "records/state.py",
+    "unit/records/test_state.py",
+    (
+        "{note.intent for note in self.notes if self.bought.get(note.intent) != note.prediction_id}",
+        "{note.intent for note in self.notes}",
+        "a purchase that was proven and noted is counted as possibly paid, too",
+    ),
+    ("return self.lost | noted", "return self.lost", "what a replaced process bought is not counted"),
+    (
+        "return self.plan.possibly_paid + len(self.unanswered)",
+        "return len(self.unanswered)",
+        "what was possibly paid before a clear is forgotten",
+    ),
+    (
+        "{self.intent} if self.status is Status.INTENDED else set()",
+        "set()",
+        "a purchase that is under way costs nothing of the budget",
+    ),
+    (
+        "len(self.unanswered | open_intent)",
+        "len(self.unanswered) + len(open_intent)",
+        "an open intent and its note are counted as two purchases",
+    ),
+    (
+        "return (self.purchases + self.unconfirmed) *",
+        "return self.purchases *",
+        "what is possibly paid is free",
+    ),
+    ("return (self.purchases + self.unconfirmed) *", "return self.unconfirmed *", "what is bought is free"),
+    (
+        "return bool(self.images) and all(",
+        "return all(",
+        "a generation before its plan is not stopped after a clear",
+        "unit/records/test_state.py unit/engine/test_destination_lock.py unit/engine/test_run.py",
+    ),
+    (
+        "image.status not in (Status.STORED, Status.FAILED)",
+        "image.status is not Status.STORED",
+        "a task waits until the lease of one ends whose prediction has failed",
+        "unit/records/test_state.py unit/engine/test_destination_lock.py",
+    ),
+    ("if entry.number != state.number + 1:", "if entry.number <= state.number:", "a gap is read over"),
+    (
+        "    spent = state.spent\n    for entry in entries:",
+        "    spent = 0\n    for entry in entries:",
+        "each process counts the budget anew",
+    ),
+    (
+        "    spent = state.spent + _add_notes(images, notes)",
+        "    spent = state.spent + 0 * _add_notes(images, notes)",
+        "notes cost nothing of the budget",
+    ),
+    (
+        "spent += _add_notes(images, _notes_of(entry))",
+        "_add_notes(images, _notes_of(entry))",
+        "notes of format 1 cost nothing of the budget",
+        "unit/records/test_state.py unit/records/test_journal.py",
+    ),
+    (
+        "spent += images[key].spent - before.spent",
+        "pass",
+        "no purchase costs anything of the budget",
+    ),
+    (
+        "if is_new and not isinstance(entry.events[0], Claimed):",
+        "if False:",
+        "a writer that has not claimed the journal is believed",
+    ),
+    (
+        "may_have_notes = state.may_have_notes or (",
+        "may_have_notes = (",
+        "a note is overlooked after a second take-over",
+    ),
+    (
+        "is_new and any(image.status is Status.INTENDED for image in images.values())",
+        "False",
+        "no note is ever read",
+    ),
+    ("state = replace(state, deadline=event.deadline)", "pass", "a lease never ends, or has ended at once"),
+    (
+        '            if images:\n                raise _broken(entry, "plans a second time")\n',
+        "",
+        "a second plan changes the first",
+    ),
+    (
+        "is_batch=is_batch, planned_at=state.time)",
+        "is_batch=is_batch)",
+        "nobody knows which plan is the last",
+    ),
+    ("intent=image.intent + 1", "intent=image.intent", "two lost purchases are counted as one"),
+    (
+        "bought_by=None,\n",
+        "\n",
+        "an image bought here after it was another's is called reused, and free",
+    ),
+    (
+        "bought={**image.bought, image.intent: event.prediction_id}",
+        "bought={image.intent: event.prediction_id}",
+        "what failed and was bought again is counted once",
+    ),
+    (
+        'plan=image.plan.model_copy(update={"request": event.request})',
+        "plan=image.plan",
+        "the receipt of an adopted image has a seed that was not sent",
+    ),
+    (
+        "submitted_at=event.submitted_at.timestamp()",
+        "submitted_at=entry.time.timestamp()",
+        "the age of an adopted prediction is wrong: 7 days begin anew",
+    ),
+    ("bought_by=event.bought_by", "bought_by=None", "an adopted image is counted as bought here"),
+    (
+        "bought_by=event.bought_by,\n            failure=None,",
+        "bought_by=event.bought_by,",
+        "an adopted image keeps the failure of the one before",
+    ),
+    ("lost=image.lost | {image.intent}", "lost=frozenset({image.intent})", "only the last loss is counted"),
+    ("reused=event.reused)", "reused=False)", "a reused image is said to cost money"),
+    (
+        "failed_in_try=entry.writer.try_number",
+        "failed_in_try=0",
+        "the try in which an image failed buys it again",
+        "unit/engine/test_dispatcher.py unit/engine/test_download.py unit/engine/test_run.py",
+    ),
+    (
+        "window=event.window, blocked_until=event.until",
+        "window=event.window",
+        "a resumed task sends into a 429",
+        "unit/engine/test_handoff.py",
+    ),
+)
+
+JOURNAL = mutations_of(
+    "records/journal.py",
+    "unit/records/test_journal.py",
+    ("if last and last.token != self.writer.token:", "if False:", "a replaced process writes on"),
+    (
+        "if found.writer.token != self.writer.token:",
+        "if False:",
+        "a process takes another's entry for its own",
+    ),
+    (
+        "left = tuple(event for event in left if event not in found.events)",
+        "left = tuple(left)",
+        "an entry that the store wrote in spite of its error is written twice",
+    ),
+    (
+        "left = tuple(event for event in left if event not in found.events)",
+        "left = ()",
+        "an event is lost: the number was taken by an earlier entry of ours",
+    ),
+    ("self.state = fold(self.state, found)", "pass", "a process does not know what it has written"),
+    ("if entry.writer.token != self.writer.token:", "if False:", "a replaced process buys"),
+    (
+        "number += 1  # an entry of ours is written",
+        "return  # an entry of ours is written",
+        "a replaced process buys if one of its own entries hides the newer claim",
+    ),
+    (
+        "if found is None:  # taken, and not to be seen yet",
+        "if False:",
+        "an entry that the store refused is taken for written",
+    ),
+    ("        self.state = after\n", "", "a process does not know what it has written itself"),
+    ("if self.state.may_have_notes:  #", "if False:  #", "notes are never read"),
+    ("entry = ahead.popleft().result()", "entry = ahead.pop().result()", "entries are read out of order"),
+)
+
+NOTES = mutations_of(
+    "records/notes.py",
+    "unit/records/test_journal.py",
+    (
+        "contextlib.suppress(FileExistsError)",
+        "contextlib.nullcontext()",
+        "a note that the store's client wrote twice is an error",
+    ),
+    ("safe_name(note.prediction_id)", "note.prediction_id", "an id chooses where its note lies"),
+    (' and not file.startswith(".")', "", "what a crash left stops the reader"),
+)
+
+RECEIPTS = mutations_of(
+    "records/receipts.py",
+    "unit/records/test_receipts.py",
+    ("0.0 if reused else self.estimated_cost_usd", "self.estimated_cost_usd", "a reused image costs money"),
+    (
+        '"possibly_paid": possibly_paid,',
+        '"possibly_paid": self.possibly_paid,',
+        "another task's doubt is ours",
+    ),
+    ('"seed": self.request.seed', '"seed": self.seed_asked', "the result does not say the real seed"),
+    (
+        '{"sha256_received": fields["sha256"], **fields}',
+        '{**fields, "sha256_received": fields["sha256"]}',
+        "the hash of what was received is forgotten",
+    ),
+    (
+        "if name not in usual or value != usual[name]",
+        "if name not in usual",
+        "the prompt as asked is forgotten",
+    ),
+    ("self._folder.remove(self._name(address))", "pass", "a receipt is not withdrawn before its image goes"),
+)
+
+RESERVATIONS = mutations_of(
+    "records/reservations.py",
+    "unit/records/test_reservations.py",
+    (
+        "return self._folder.read(self._name(address, reservation.number)) == data",
+        "return True",
+        "two tasks hold one destination",
+    ),
+    (
+        "return self._folder.read(self._name(address, reservation.number)) == data",
+        "return False",
+        "a task refuses its own reservation, written twice by the store's client",
+    ),
+    (
+        "known if known and self._folder.size(self._name(address, known)) is not None else 1",
+        "known or 1",
+        "a reservation that is gone frees a destination that is held",
+    ),
+    (
+        "while (data := self._folder.read(self._name(address, number))) is not None:",
+        "if (data := self._folder.read(self._name(address, number))) is not None:",
+        "the first holder holds it for ever",
+    ),
+)
+
+EVENTS = mutations_of(
+    "records/events.py",
+    "unit/records/test_state.py unit/records/test_journal.py",
+    (
+        "return self.try_number <= self.job.generation",
+        "return self.try_number < self.job.generation",
+        "a task with one try left is taken for given up",
+        "unit/records/test_state.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
+    ),
+    (
+        'self.model_copy(update={"generation": other.generation}) == other',
+        "(self.dag_id, self.task_id, self.map_index) == (other.dag_id, other.task_id, other.map_index)",
+        "two runs of one Dag at one destination both buy",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        'self.model_copy(update={"generation": other.generation}) == other',
+        "(self.dag_id, self.run_id, self.task_id) == (other.dag_id, other.run_id, other.task_id)",
+        "mapped tasks at one destination each buy",
+        "unit/engine/test_destination_lock.py",
+    ),
+    ("if self.prompt_asked is None:", "if True:", "the prompt as asked is not in the journal"),
+    (
+        'isinstance(fields, dict) and fields.get("format") == 1 and',
+        "isinstance(fields, dict) and",
+        "a snapshot in format 2 is skipped, and with it what it may say",
+    ),
+    ("allow_inf_nan=False)", "allow_inf_nan=True)", "a deadline is written that no reader understands"),
+    (
+        '_strict = ConfigDict(frozen=True, extra="forbid"',
+        '_strict = ConfigDict(frozen=True, extra="ignore"',
+        "what a record says is dropped without a word",
+    ),
+    (
+        "[safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]",
+        "[self.dag_id, self.run_id, self.task_id]",
+        "a run id with a slash leads into another task's journal",
+    ),
+)
+
+MUTATIONS = (*STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS)
