@@ -173,11 +173,11 @@ class Poller:
         self.outage, self._failures = error, self._failures + 1
         if self._failures >= TELLING and not self._is_warned and now >= self._warned_at + MINUTE:
             self._warned_at, self._is_warned = now, True
-            log.warning("It cannot be asked whether images are ready; it is tried again: %s", error.what)
+            log.warning("Polling fails repeatedly and is retried: %s", error.what)
 
     def _take_response(self) -> None:
         if self._is_warned:
-            log.info("The API answers again")
+            log.info("The API responds again")
         self.outage, self._failures, self._is_warned = None, 0, False
 
     def _end(self, id_: str, outcome: Prediction | BaseException | None) -> None:
