@@ -660,7 +660,7 @@ def test_mapped_tasks_with_one_file_s_name_do_not_each_buy_an_image_and_keep_one
         go(world, a_job(map_index=1), named=True, prompt="an owl", run_started_at=began, if_exists=if_exists)
 
     assert world.api.billed == 1
-    assert "End the output_path with a slash" in str(refused.value)
+    assert "End output_path with a slash" in str(refused.value)
 
 
 @pytest.mark.parametrize(

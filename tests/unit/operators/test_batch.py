@@ -251,7 +251,7 @@ def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
 
 
 def test_a_number_of_failures_needs_tolerance(output: Path) -> None:
-    with pytest.raises(exceptions.InputError, match="max_failures is given without"):
+    with pytest.raises(exceptions.InputError, match="max_failures is set without"):
         batch(output, max_failures=3)
 
 

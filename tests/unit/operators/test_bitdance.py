@@ -501,7 +501,7 @@ def test_the_log_says_how_long_a_rest_is(
     with caplog.at_level("INFO"), pytest.raises(TaskDeferred):
         operator(output)._hand_over(waiting)
 
-    assert f"resting for {said}, 8 to buy" in caplog.text
+    assert f"deferring for {said} with 8 images left to submit" in caplog.text
 
 
 def test_a_task_that_airflow_tells_to_stop_buys_nothing(local: LocalService, output: Path) -> None:
@@ -656,7 +656,7 @@ def test_a_resume_whose_journal_is_gone_fails_without_buying(local: LocalService
         operator(output).execute_complete(context(), READY)
 
     assert f"{output}/.bitdance/jobs/dag/run/image/map=-1/generation=2" in str(failed.value)
-    assert "render alike in every try" in str(failed.value)
+    assert "render the same in every try" in str(failed.value)
     assert local.requests() == []
 
 
@@ -797,7 +797,7 @@ def test_more_than_the_balance_is_refused_before_anything_is_bought(
 ) -> None:
     with running_service(Options(balance_usd=0.004)) as poor:
         monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(poor))
-        with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, and the .* balance is \$0\.004"):
+        with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, but the .* balance is \$0\.004"):
             operator(output, check_balance=True).execute(context())
 
         assert posts(poor) == 0
@@ -933,7 +933,7 @@ def test_a_retry_goes_on_with_its_plan_and_says_so_where_the_prompt_has_changed(
     operator(output, prompt=prompt).execute(context(try_number=2))
 
     assert [made["prompt"] for made in local.predictions()] == [PROMPT]
-    assert ("It goes on with its plan" in capsys.readouterr().out) == (prompt != " ")
+    assert ("Following the plan" in capsys.readouterr().out) == (prompt != " ")
 
 
 # Estimates
