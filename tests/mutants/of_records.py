@@ -205,7 +205,11 @@ RECEIPTS = mutations_of(
         "if name not in usual",
         "the prompt as asked is forgotten",
     ),
-    ("self._folder.remove(self._name(destination))", "pass", "a receipt is not withdrawn before its image goes"),
+    (
+        "self._folder.remove(self._name(destination))",
+        "pass",
+        "a receipt is not withdrawn before its image goes",
+    ),
 )
 
 RESERVATIONS = mutations_of(
