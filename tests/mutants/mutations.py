@@ -25,7 +25,7 @@ class Mutation:
     :param text: What is changed; it is there exactly once.
     :param instead: What stands there instead.
     :param harm: What would come of it.
-    :param tests: Test files, relative to the root, that are meant to hold the behaviour.
+    :param tests: Test files, or ids of tests, relative to the root, that are meant to hold the behaviour.
     """
 
     module: str

@@ -15,11 +15,13 @@ DESTINATION_LOCK = mutations_of(
         "record_name in known or self.held[key] <= now",
         "record_name in known",
         "a task waits for a dead one for ever",
+        "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
         "if context.destination_of(plan).record_name in known or self.held[key] <= now",
         "if self.held[key] <= now",
         "a task waits though the image is there",
+        "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
         "receipt = receipt if context.is_intact(receipt, by_size=by_size) else None",
@@ -222,7 +224,7 @@ DOWNLOAD = mutations_of(
     ),
     ("possibly_paid=image.possibly_paid,", "possibly_paid=0,", "a receipt hides what is possibly paid"),
     (
-        'size_differs=f"{picture.width}*{picture.height}" != image.plan.request.size',
+        'size_differs=f"{valid.width}*{valid.height}" != image.plan.request.size',
         "size_differs=False",
         "nobody says that the size is another than was asked",
     ),

@@ -146,13 +146,13 @@ COSTS = mutations_of(
         "a charge without a time is in no figure",
     ),
     (
-        "prediction.created_at is None or prediction.created_at <= settled",
+        "prediction.created_at is None or prediction.created_at <= latest",
         "True",
         "a purchase whose answer is on its way is called untracked",
     ),
     (
-        "prediction.created_at is None or prediction.created_at <= settled",
-        "prediction.created_at is not None and prediction.created_at <= settled",
+        "prediction.created_at is None or prediction.created_at <= latest",
+        "prediction.created_at is not None and prediction.created_at <= latest",
         "a prediction without a time is never untracked, and cannot explain a loss",
     ),
     (

@@ -61,13 +61,13 @@ PURCHASE = mutations_of(
     ),
     ("Paid.POSSIBLY if image.unconfirmed else Paid.NO", "Paid.NO", "an error says free where it may be paid"),
     (
-        "if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:",
+        "if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:",
         "if lost >= PURCHASES_A_TRY:",
         "a retry does not buy after losses",
     ),
     (
-        "if lost >= PURCHASES_A_TRY * context.journal.writer.try_number:",
-        "if lost > PURCHASES_A_TRY * context.journal.writer.try_number:",
+        "if lost >= PURCHASES_A_TRY * context.journal.owner.try_number:",
+        "if lost > PURCHASES_A_TRY * context.journal.owner.try_number:",
         "one loss more than documented",
     ),
     (
@@ -150,8 +150,8 @@ LOST_RESPONSES = mutations_of(
         "of two intents the wrong one is possibly paid",
     ),
     (
-        "if other.plan.key not in asked]",
-        "if False]",
+        "if other.plan.key not in searched",
+        "if False",
         "a purchase under way is taken for one that cannot be the answer",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
     ),

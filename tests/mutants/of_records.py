@@ -140,9 +140,9 @@ STATE = mutations_of(
 JOURNAL = mutations_of(
     "records/journal.py",
     "unit/records/test_journal.py",
-    ("if last and last.token != self.writer.token:", "if False:", "a replaced process writes on"),
+    ("if last and last.token != self.owner.token:", "if False:", "a replaced process writes on"),
     (
-        "if found.writer.token != self.writer.token:",
+        "if found.writer.token != self.owner.token:",
         "if False:",
         "a process takes another's entry for its own",
     ),
@@ -157,7 +157,7 @@ JOURNAL = mutations_of(
         "an event is lost: the number was taken by an earlier entry of ours",
     ),
     ("self.state = fold(self.state, found)", "pass", "a process does not know what it has written"),
-    ("if entry.writer.token != self.writer.token:", "if False:", "a replaced process buys"),
+    ("if entry.writer.token != self.owner.token:", "if False:", "a replaced process buys"),
     (
         "number += 1  # an entry of ours is written",
         "return  # an entry of ours is written",
@@ -205,30 +205,34 @@ RECEIPTS = mutations_of(
         "if name not in usual",
         "the prompt as asked is forgotten",
     ),
-    ("self._folder.remove(self._name(address))", "pass", "a receipt is not withdrawn before its image goes"),
+    (
+        "self._folder.remove(self._name(destination))",
+        "pass",
+        "a receipt is not withdrawn before its image goes",
+    ),
 )
 
 RESERVATIONS = mutations_of(
     "records/reservations.py",
     "unit/records/test_reservations.py",
     (
-        "return self._folder.read(self._name(address, reservation.number)) == data",
+        "return self._folder.read(self._name(destination, reservation.number)) == data",
         "return True",
         "two tasks hold one destination",
     ),
     (
-        "return self._folder.read(self._name(address, reservation.number)) == data",
+        "return self._folder.read(self._name(destination, reservation.number)) == data",
         "return False",
         "a task refuses its own reservation, written twice by the store's client",
     ),
     (
-        "known if known and self._folder.size(self._name(address, known)) is not None else 1",
+        "known if known and self._folder.size(self._name(destination, known)) is not None else 1",
         "known or 1",
         "a reservation that is gone frees a destination that is held",
     ),
     (
-        "while (data := self._folder.read(self._name(address, number))) is not None:",
-        "if (data := self._folder.read(self._name(address, number))) is not None:",
+        "while (data := self._folder.read(self._name(destination, number))) is not None:",
+        "if (data := self._folder.read(self._name(destination, number))) is not None:",
         "the first holder holds it for ever",
     ),
 )
