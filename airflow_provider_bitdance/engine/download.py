@@ -170,7 +170,21 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid:
     if replaced is not None and replaced.prediction_id != prediction.id:
         context.receipts.withdraw(destination)
     context.images.replace(file, valid.data)
-    receipt = Receipt(
+    receipt = _new_receipt(context, image, prediction, valid, reservation=number)
+    context.journal.check_unchanged()
+    check_destination_is_ours(context, image, known=number)
+    context.receipts.write(destination, receipt)
+    if replaced is not None and replaced.file != file:
+        context.images.remove(replaced.file)
+    return receipt
+
+
+def _new_receipt(
+    context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage, *, reservation: int
+) -> Receipt:
+    """Return the receipt of an image whose file has just been written."""
+    file = context.destination_of(image.plan).file_name(valid.media_type)
+    return Receipt(
         uri=uri_of(context.images, file),
         file=file,
         prediction_id=prediction.id,
@@ -189,14 +203,8 @@ def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid:
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,
         possibly_paid=image.possibly_paid,
-        reservation=number,
+        reservation=reservation,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(context.clock.time(), UTC),
         writer=context.journal.owner,
     )
-    context.journal.check_unchanged()
-    check_destination_is_ours(context, image, known=number)
-    context.receipts.write(destination, receipt)
-    if replaced is not None and replaced.file != file:
-        context.images.remove(replaced.file)
-    return receipt

@@ -43,14 +43,19 @@ def hand_over(facts: JobFacts) -> HandOver | None:
         return None
     if facts.held and not facts.left:
         return _hand_over_held(facts)
-    end, enough = (facts.first_end, 1) if facts.left else (facts.last_end, facts.in_flight)
-    if facts.left and facts.wait < math.inf:
-        end, enough = facts.now + facts.wait, 0
+    end, enough = _awaited(facts)
     # An end that is near is not worth a deferral by time: the trigger polls from now on.
     is_far = end is not None and end - facts.now >= facts.break_even
     until = end if end is not None and is_far else facts.now
     is_blocked = facts.left > 0 and is_far and until < facts.deadline
     return HandOver(until, enough) if is_blocked or facts.now >= hand_over_at(facts) else None
+
+
+def _awaited(facts: JobFacts) -> tuple[float | None, int]:
+    """Return when there may be something to do, where that is known, and how many predictions end before."""
+    if facts.left and facts.wait < math.inf:
+        return facts.now + facts.wait, 0
+    return (facts.first_end, 1) if facts.left else (facts.last_end, facts.in_flight)
 
 
 def _hand_over_held(facts: JobFacts) -> HandOver | None:

@@ -96,11 +96,14 @@ def next_step(facts: JobFacts) -> NextStep:
     may_hand_over = not facts.is_stopped and not facts.purchases and facts.now < facts.deadline
     if may_hand_over and (step := hand_over(facts)):
         return step
-    moments = (
-        # While a purchase is under way its end comes first, whatever the deadline.
-        math.inf if facts.purchases else facts.deadline,
-        facts.next_check if held else math.inf,
-        facts.now + facts.wait if can_buy_later else math.inf,
-        hand_over_at(facts) if may_hand_over else math.inf,
-    )
-    return WaitUntil(min((moment for moment in moments if moment > facts.now), default=math.inf))
+    admitted = facts.now + facts.wait if can_buy_later else math.inf
+    handed_over = hand_over_at(facts) if may_hand_over else math.inf
+    return WaitUntil(_first_after(facts, admitted, handed_over))
+
+
+def _first_after(facts: JobFacts, *moments: float) -> float:
+    """Return the first of some moments that is still to come, the deadline and a check of holders among them."""
+    # While a purchase is under way its end comes first, whatever the deadline.
+    deadline = math.inf if facts.purchases else facts.deadline
+    check = facts.next_check if facts.held and not facts.is_stopped else math.inf
+    return min((moment for moment in (deadline, check, *moments) if moment > facts.now), default=math.inf)

@@ -75,11 +75,8 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
     for _ in range(CLAIM_TRIES):
         state = context.journal.state
         _check_not_replaced(context)
-        now = context.clock.time()
-        deadline = now + context.policy.timeout
+        deadline = _deadline(context)
         ours, last = context.journal.owner, state.owner
-        if last is not None and (last.job, last.try_number) == (ours.job, ours.try_number):
-            deadline = state.deadline or deadline  # a resume after a deferral is the same try
         if state.images and (last is None or last.try_number != ours.try_number):
             await asyncio.to_thread(check_is_latest, context)
         if len(state.images) == 1 and not context.policy.is_batch:
@@ -100,6 +97,16 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         else:
             return left_open
     raise FencedError(f"Too many processes are trying to claim the job {context.journal.uri}")
+
+
+def _deadline(context: JobContext) -> float:
+    """Return the Unix time at which this try ends; a resume after a deferral is the same try."""
+    state, ours = context.journal.state, context.journal.owner
+    last = state.owner
+    is_same_try = last is not None and (last.job, last.try_number) == (ours.job, ours.try_number)
+    if is_same_try and state.deadline:
+        return state.deadline
+    return context.clock.time() + context.policy.timeout
 
 
 def _raise_if_failed_for_good(context: JobContext) -> None:

@@ -51,11 +51,7 @@ def contact_sheet(images: Iterable[tuple[str, bytes]], *, comment: str = "") -> 
     :param comment: Goes into the file, in ASCII.
     :raises ValueError: There are none.
     """
-    from PIL import (
-        Image,
-        ImageDraw,
-        ImageFont,
-    )  # not at the top: Dag files import this package, and need no Pillow
+    from PIL import Image, ImageDraw, ImageFont  # Dag files import this package, and need no Pillow
 
     cells = [(label.split("\n"), _thumbnail(data)) for label, data in images]
     if not cells:

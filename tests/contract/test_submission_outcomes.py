@@ -16,6 +16,7 @@ import pytest
 
 from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.engine import JobContext, Policy
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.purchase import buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import BitDanceError
@@ -110,7 +111,7 @@ def buying(service: LocalService, folder: Path, clock: FakeClock) -> BitDanceErr
             log = logging.getLogger("bitdance.outcomes")
             records = LocalFolder(folder)
             context = JobContext(client, journal, records, records, Policy(), log, clock.time(), clock)
-            await buy(context, "image", limiter=RateLimiter())
+            await buy(context, "image", limiter=RateLimiter(), lock=DestinationLock(context))
 
     try:
         asyncio.run(once())

@@ -164,7 +164,7 @@ def test_an_image_whose_worker_died_is_collected_and_the_costs_are_those_of_the_
         ("covers", 0.01),
         ("posters", 0.01),
     ]
-    assert done["outside"] == {"predictions": 0, "real_usd": 0.0}
+    assert done["unattributed"] == {"predictions": 0, "real_usd": 0.0}
     assert done["untracked"] == done["possibly_paid"] == done["findings"] == []
 
 
@@ -181,8 +181,8 @@ def test_a_refund_and_what_others_bought_are_told_apart(place: Place, shell: She
     outcomes = {image["job"]["dag_id"]: image["outcome"] for image in done["open_images"]}
     assert outcomes["unlucky"] == "failed"
     bill = place.service.bill()
-    assert (done["real_usd"], done["outside"]["real_usd"]) == (0.0, 0.01)
-    assert done["real_usd"] + done["outside"]["real_usd"] == bill.cost_usd
+    assert (done["real_usd"], done["unattributed"]["real_usd"]) == (0.0, 0.01)
+    assert done["real_usd"] + done["unattributed"]["real_usd"] == bill.cost_usd
     assert [item["status"] for item in done["untracked"]] == ["completed"]
 
 
@@ -192,7 +192,7 @@ def test_the_commands_show_for_people_what_they_show_for_programs(place: Place, 
 
     assert "prediction" in shell("reconcile", "--dry-run")
     shown = shell("records", "show", "--dag-id", "posters")
-    assert "paid for and not stored" in shown
+    assert "paid for, not stored" in shown
     assert "covers" not in shown.partition("\n")[2]
     (job,) = shell.json("records", "show", "--dag-id", "covers")["jobs"]
     assert job["images"][0]["uri"] == f"file://{place.path}/images/covers.png"

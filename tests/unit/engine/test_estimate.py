@@ -61,7 +61,7 @@ def test_the_price_may_be_the_apis() -> None:
 def test_it_says_where_the_task_would_be_refused_for_its_cost(limit: float | None, within: bool) -> None:
     said = seen(World(), three(), max_cost_usd=limit)
     assert said.is_within_budget is within
-    assert ("Would be refused: max_cost_usd is $0.029" in str(said)) is not within
+    assert ("would be refused, because max_cost_usd is $0.029" in str(said)) is not within
 
 
 def test_it_speaks_of_any_run_of_the_task() -> None:

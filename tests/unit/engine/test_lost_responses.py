@@ -416,7 +416,7 @@ def test_two_losses_that_are_searched_for_at_once_do_not_both_take_one_predictio
     world.api.echo = "history"
     left_open(world, job=a_job(map_index=3))
     process = left_open(world)
-    other = Journal(process.records, process.journal.writer, job=a_job(map_index=3))
+    other = Journal(process.records, process.journal.owner, job=a_job(map_index=3))
     other.load()
     other.claim(world.clock.now + 600, world.clock.now)
     world.api.create(SENT)

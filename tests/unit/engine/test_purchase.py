@@ -309,7 +309,7 @@ def test_the_processes_of_a_try_together_lose_no_more_responses_than_one_may(
     if buys:
         buying(context)
     else:
-        with pytest.raises(LostResponseError, match=f"{losses} responses to purchases .* were lost"):
+        with pytest.raises(LostResponseError, match=f"The responses to {losses} purchases .* were lost"):
             buying(context)
     assert world.api.billed == buys
 
