@@ -53,6 +53,34 @@ class JobFacts:
     lease_end: float = math.inf
     next_check: float = math.inf
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether one more purchase may begin, as far as this job is concerned."""
+        return self.left > 0 and not self.is_stopped and self.purchases < MAX_UNANSWERED
+
+    @property
+    def checks_holders(self) -> bool:
+        """Whether this job waits for images that other tasks make."""
+        return self.held > 0 and not self.is_stopped
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is over, and neither a purchase nor the rate limiter gives more."""
+        can_buy_later = self.may_begin and self.wait < math.inf
+        return self.now >= self.deadline and not (self.purchases or can_buy_later)
+
+    @property
+    def may_hand_over(self) -> bool:
+        """Whether a later process may go on: one that came back to a stopped job would begin to buy again."""
+        return not (self.is_stopped or self.purchases) and self.now < self.deadline
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to buy, to wait for or to store."""
+        return not (self.purchases or self.in_flight or self.checks_holders) and (
+            self.is_stopped or not self.left
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CheckHolders:
@@ -81,29 +109,26 @@ NextStep = Submit | CheckHolders | WaitUntil | HandOver | Stop
 
 def next_step(facts: JobFacts) -> NextStep:
     """Decide what a job does next."""
-    left, held = (0, 0) if facts.is_stopped else (facts.left, facts.held)
-    if facts.is_over or not (left or held or facts.purchases or facts.in_flight):
+    if facts.is_over or facts.is_done:
         return Stop()
-    may_begin = left > 0 and facts.purchases < MAX_UNANSWERED
-    if may_begin and facts.wait <= 0:
+    if facts.may_begin and facts.wait <= 0:
         return Submit()
-    if held and facts.now >= facts.next_check:
+    if facts.checks_holders and facts.now >= facts.next_check:
         return CheckHolders()
-    can_buy_later = may_begin and facts.wait < math.inf
-    if facts.now >= facts.deadline and not facts.purchases and not can_buy_later:
+    if facts.is_late:
         return Stop()
-    # A job that is stopped ends in this process: one that came back would begin to buy again.
-    may_hand_over = not facts.is_stopped and not facts.purchases and facts.now < facts.deadline
-    if may_hand_over and (step := hand_over(facts)):
+    if facts.may_hand_over and (step := hand_over(facts)):
         return step
-    admitted = facts.now + facts.wait if can_buy_later else math.inf
-    handed_over = hand_over_at(facts) if may_hand_over else math.inf
-    return WaitUntil(_first_after(facts, admitted, handed_over))
+    return WaitUntil(_next_moment(facts))
 
 
-def _first_after(facts: JobFacts, *moments: float) -> float:
-    """Return the first of some moments that is still to come, the deadline and a check of holders among them."""
-    # While a purchase is under way its end comes first, whatever the deadline.
-    deadline = math.inf if facts.purchases else facts.deadline
-    check = facts.next_check if facts.held and not facts.is_stopped else math.inf
-    return min((moment for moment in (deadline, check, *moments) if moment > facts.now), default=math.inf)
+def _next_moment(facts: JobFacts) -> float:
+    """Return the next moment at which there may be something to do, though nothing has moved."""
+    moments = (
+        # While a purchase is under way its end comes first, whatever the deadline.
+        math.inf if facts.purchases else facts.deadline,
+        facts.next_check if facts.checks_holders else math.inf,
+        facts.now + facts.wait if facts.may_begin else math.inf,
+        hand_over_at(facts) if facts.may_hand_over else math.inf,
+    )
+    return min((moment for moment in moments if moment > facts.now), default=math.inf)

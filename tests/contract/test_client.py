@@ -561,7 +561,7 @@ def test_a_download_that_is_answered_with_an_error_names_the_status(status: int)
     error = broken_download(
         handler=lambda _: httpx.Response(status, content=b"" if status in {204, 304} else b"no")
     )
-    assert f"got status {status}" in str(error)
+    assert f"responded with status {status}" in str(error)
 
 
 @pytest.mark.parametrize("broken", [*NOT_SENT, *LOST])
@@ -622,10 +622,10 @@ def test_a_fourth_redirect_is_refused() -> None:
 @pytest.mark.parametrize(
     ("location", "wrong"),
     [
-        ("https://inside.example/x", "private address"),
-        (f"https://{PRIVATE}/x", "private address"),
-        ("https://169.254.169.254/latest/meta-data", "private address"),
-        ("https://[::ffff:127.0.0.1]/x", "private address"),
+        ("https://inside.example/x", "private IP address"),
+        (f"https://{PRIVATE}/x", "private IP address"),
+        ("https://169.254.169.254/latest/meta-data", "private IP address"),
+        ("https://[::ffff:127.0.0.1]/x", "private IP address"),
         ("http://cdn.example/x", "not https"),
     ],
 )
