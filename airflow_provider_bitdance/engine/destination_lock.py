@@ -161,12 +161,19 @@ class DestinationLock:
         context, destination = self._context, self._context.destination_of(image.plan)
         receipt = context.receipts.find(destination)
         known = receipt.reservation if receipt is not None else 0
-        if receipt is not None:
-            by_size = len(context.journal.state.images) > MANY
-            receipt = receipt if context.is_intact(receipt, by_size=by_size) else None
+        receipt = self._if_intact(receipt)
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
             return None, receipt
         return context.reservations.last(destination, known=known), receipt
+
+    def _intact_receipt(self, image: ImageState) -> Receipt | None:
+        context = self._context
+        return self._if_intact(context.receipts.find(context.destination_of(image.plan)))
+
+    def _if_intact(self, receipt: Receipt | None) -> Receipt | None:
+        by_size = len(self._context.journal.state.images) > MANY
+        is_intact = receipt is not None and self._context.is_intact(receipt, by_size=by_size)
+        return receipt if is_intact else None
 
     async def _decide(
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None
@@ -175,16 +182,19 @@ class DestinationLock:
         holder = None
         if held is not None and not held.writer.job.same_task(self._context.journal.job):
             holder = self._holder_of(held.writer.job)
-            async with holder.turn:
-                if not holder.is_loaded:
-                    await asyncio.to_thread(holder.journal.load)
-                    holder.is_loaded = True
+            await self._load(holder)
+        is_receipt_fresh = holder is None
         while True:
             command = decide_destination(self._facts(image, receipt=receipt, held=held, holder=holder))
-            if not isinstance(command, TakeOver):
+            if isinstance(command, TakeOver):
+                assert holder is not None
+                await self._stop(holder)
+            elif isinstance(command, Mine) and not is_receipt_fresh:
+                # The holder may have stored it since the receipt was read.
+                receipt = await asyncio.to_thread(self._intact_receipt, image)
+                is_receipt_fresh = True
+            else:
                 return command
-            assert holder is not None
-            await self._stop(holder)
 
     def _facts(
         self,
@@ -206,6 +216,19 @@ class DestinationLock:
             is_stopped=holder is not None and holder.is_stopped,
             receipt=receipt,
         )
+
+    async def _load(self, holder: _Holder) -> None:
+        """Read the journal of a holder, if that was not done; of a stopped one, what was added since.
+
+        A retry of its task may have claimed it back, and may buy again.
+        """
+        async with holder.turn:
+            if holder.is_loaded and not holder.is_stopped:
+                return
+            state = await asyncio.to_thread(holder.journal.load)
+            holder.is_loaded = True
+            ours = self._context.journal.owner.token
+            holder.is_stopped = holder.is_stopped and state.owner is not None and state.owner.token == ours
 
     async def _stop(self, holder: _Holder) -> None:
         """Claim the journal of a holder whose lease has ended, once for all images that it holds.
