@@ -107,8 +107,9 @@ class DestinationLock:
             taken = await asyncio.to_thread(context.reservations.take, destination, mine)
             if taken:
                 context.coordination.reserved[image.plan.key] = mine.number
-            if taken or command.adopt is not None:
-                return command.adopt is None
+                return command.adopt is None and not await self._was_bought_meanwhile(image, held)
+            if command.adopt is not None:
+                return False
 
     async def _take_over_purchase(self, holder: Job, image: ImageState, command: Mine) -> None:
         """Make what a stopped holder has bought ours, or say that it stays collectable."""
@@ -125,6 +126,27 @@ class DestinationLock:
                 "Adopting what task %s bought for the same request: prediction %s", name, bought
             )
             await context.write(adoption(command.adopt, image.plan.key, holder))
+
+    async def _was_bought_meanwhile(self, image: ImageState, held: Reservation | None) -> bool:
+        """Make sure that a stopped holder has not come back before it could see our reservation.
+
+        A retry of its task may have claimed its journal back after we read it, and bought. It is stopped
+        again then; one that comes back later finds our reservation and waits.
+        """
+        holder = self._holders.get(held.writer.job.folder) if held is not None else None
+        if held is None or holder is None or not holder.is_stopped:
+            return False
+        await self._load(holder)
+        if holder.is_stopped:
+            return False
+        async with holder.turn:
+            while not await claim_journal(self._context, holder.journal):
+                pass
+            holder.is_stopped = True
+        command = decide_destination(self._facts(image, receipt=None, held=held, holder=holder))
+        if isinstance(command, Mine):
+            await self._take_over_purchase(held.writer.job, image, command)
+        return isinstance(command, Mine) and command.adopt is not None
 
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.

@@ -226,12 +226,16 @@ class Dispatcher:
         self._lock.held.clear()
 
     async def _finish(self) -> None:
-        """Poll for the last time where nobody else does soon, and write down what a later process needs."""
+        """Poll for the last time, and write down what a later process needs.
+
+        Also at a handoff: a trigger may have brought the job back because something has ended, and with
+        ``defer_after=0`` nothing else polls here.
+        """
         stopped = self.failures.stopped
         is_late = self._context.clock.time() >= self._context.journal.state.deadline
         if self.hand_over is not None and self._left:
             await self._write_rested()
-        is_last = is_late or self._subscription.is_single or isinstance(stopped, TaskKilledError)
+        is_last = is_late or self.hand_over is not None or isinstance(stopped, TaskKilledError)
         if is_last and not isinstance(stopped, FencedError):
             await self._poller.poll_all(self._subscription)
         self._poller.close(self._subscription)
@@ -315,9 +319,7 @@ class Dispatcher:
                 self.failures.add(key, error.with_verdict(paid=paid))
             else:
                 self.failures.add(key, error)
-        self._progress.report(
-            stored=len(self.receipts), failed=len(self.failures.by_key), in_flight=self._limiter.in_flight
-        )
+        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight)
 
     def _move(self, *, bought: bool) -> None:
         """Take note that a purchase is over, or an image in flight: there may be more to do."""

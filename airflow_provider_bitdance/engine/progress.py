@@ -22,23 +22,20 @@ class Progress:
         self._total = len(context.journal.state.images)
         self._there_before = len(context.journal.state.having(Status.STORED))
         self._started = self._logged_at = context.clock.time()
-        self._stored = self._failed = self._in_flight = 0
+        self._failed = self._in_flight = 0
         self._explained = ""
 
     def report(
         self,
         *,
-        stored: int | None = None,
         failed: int | None = None,
         in_flight: int | None = None,
         last: bool = False,
     ) -> None:
         """Say how far the job is, where that is news and the last line is some seconds old.
 
-        :param stored: Images that this process stored.
         :param last: Nothing more will change in this process.
         """
-        self._stored = self._stored if stored is None else stored
         self._failed = self._failed if failed is None else failed
         self._in_flight = self._in_flight if in_flight is None else in_flight
         now = self._context.clock.time()
@@ -51,7 +48,9 @@ class Progress:
             self._context.log.info("%s", text)
 
     def _text(self, now: float) -> str:
-        done = self._there_before + self._stored
+        # Those that another task has stored for this one count, too.
+        done = len(self._context.journal.state.having(Status.STORED))
+        new = done - self._there_before
         parts = [f"{done}/{self._total} stored"]
         if self._in_flight:
             parts.append(f"{self._in_flight} in flight")
@@ -60,8 +59,8 @@ class Progress:
         parts.append(usd(round(self._context.journal.state.spent_usd, 6)))
         minutes = (now - self._started) / 60
         left = self._total - done - self._failed
-        if self._stored and minutes > 0 and left:
-            rate = self._stored / minutes
+        if new and minutes > 0 and left:
+            rate = new / minutes
             parts.append(f"{rate:.0f}/min")
             parts.append(f"about {_duration(left / rate * 60)} left")
         return ", ".join(parts)
