@@ -196,8 +196,11 @@ class World:
     def wait_in_the_triggerer(self, task: Task) -> None:
         """Let time pass until the trigger of a deferred task has something to tell."""
         if isinstance(task.outcome, Waiting) and task.state == "deferred":
-            due = max(self.made[prediction_id].due_at for prediction_id in task.outcome.pending) - self.skew
-            self.clock.now = max(self.clock.now, min(due, task.outcome.deadline))
+            outcome = task.outcome
+            ends = [self.made[prediction_id].due_at - self.skew for prediction_id in outcome.pending]
+            # Without a prediction of its own it waits by time, for what another task makes.
+            due = max(ends, default=outcome.resume_at)
+            self.clock.now = max(self.clock.now, min(due, outcome.deadline))
 
     def lose_sight(self, task: Task) -> None:
         """No heartbeat arrives: Airflow starts a new try, and the process lives on."""
