@@ -41,7 +41,7 @@ load: $(STAMP) ## Count the local service's requests a second; needs wrk
 test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -n 0 -x" goes to pytest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-mutants: $(STAMP) ## Change one line at a time and see whether the tests notice, MINUTES minutes; ARGS="budget" plays a part
+mutants: $(STAMP) ## Change one line at a time, and see whether the tests notice; ARGS="budget" plays a part
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
