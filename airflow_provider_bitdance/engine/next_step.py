@@ -128,7 +128,8 @@ def _next_moment(facts: JobFacts) -> float:
         # While a purchase is under way its end comes first, whatever the deadline.
         math.inf if facts.purchases else facts.deadline,
         facts.next_check if facts.checks_holders else math.inf,
-        facts.now + facts.wait if facts.may_begin else math.inf,
+        # Some waits are too short for a Unix time to show.
+        max(facts.now + facts.wait, math.nextafter(facts.now, math.inf)) if facts.may_begin else math.inf,
         hand_over_at(facts) if facts.may_hand_over else math.inf,
     )
     return min((moment for moment in moments if moment > facts.now), default=math.inf)

@@ -9,6 +9,7 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tests.mutants.mutations import ROOT, Mutation, MutationError, all_mutations
@@ -52,7 +53,7 @@ def _play(mutations: list[Mutation], *, at_once: int, once: bool) -> int:
     started = time.monotonic()
     warm_up()
     print(f"{len(mutations)} mutations, {at_once} at a time", flush=True)
-    if not _pass_without_change(mutations):
+    if not _pass_without_change(mutations[0], {name for mutation in mutations for name in mutation.tests}):
         return 1
     runs: dict[Mutation, Run] = {}
     for run in run_all(mutations, lambda mutation: mutation.tests, at_once=at_once):
@@ -61,6 +62,8 @@ def _play(mutations: list[Mutation], *, at_once: int, once: bool) -> int:
     survivors = [run.mutation for run in runs.values() if run.verdict is Verdict.SURVIVED]
     if survivors and not once:
         print(f"\n{len(survivors)} survived their own tests; now against all of them", flush=True)
+        if not _pass_without_change(mutations[0], ALL_TESTS):
+            return 1
         for run in run_all(survivors, lambda _: ALL_TESTS, at_once=at_once, seconds=SECONDS_FOR_ALL):
             runs[run.mutation] = replace(run, seconds=run.seconds + runs[run.mutation].seconds)
             print(f"{run.verdict}: {run.mutation}", flush=True)
@@ -68,11 +71,10 @@ def _play(mutations: list[Mutation], *, at_once: int, once: bool) -> int:
     return 0 if is_enough(list(runs.values())) else 1
 
 
-def _pass_without_change(mutations: list[Mutation]) -> bool:
-    """Run the tests against the package as it is: one that fails anyway would notice everything."""
-    tests = tuple(dict.fromkeys(name for mutation in mutations for name in mutation.tests))
-    none = replace(mutations[0], instead=mutations[0].text)
-    (run,) = run_all([none], lambda _: tests, seconds=SECONDS_FOR_ALL)
+def _pass_without_change(mutation: Mutation, tests: Iterable[str]) -> bool:
+    """Run tests against the package as it is: one that fails anyway would notice everything."""
+    none = replace(mutation, instead=mutation.text)
+    (run,) = run_all([none], lambda _: tuple(sorted(tests)), seconds=SECONDS_FOR_ALL)
     if run.verdict is not Verdict.SURVIVED:
         print(f"The tests fail without any change:\n{run.said}", file=sys.stderr)
     return run.verdict is Verdict.SURVIVED

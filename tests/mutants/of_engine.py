@@ -10,7 +10,13 @@ DESTINATION_LOCK = mutations_of(
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     ("held.number + 1 if held else 1", "1", "a destination is never taken over"),
     ("return command.adopt is None", "return True", "what was adopted is bought, too"),
-    ("if taken or command.adopt is not None:", "if True:", "the slower of two tasks buys, too"),
+    ("            if taken:\n", "            if True:\n", "the slower of two tasks buys, too"),
+    (
+        "return command.adopt is None and not await self._was_bought_meanwhile(image, held)",
+        "return command.adopt is None",
+        "what a stopped task bought after it came back is bought again",
+        "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
+    ),
     (
         "record_name in known or self.held[key] <= now",
         "record_name in known",
@@ -24,8 +30,8 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "receipt = receipt if context.is_intact(receipt, by_size=by_size) else None",
-        "pass",
+        "return receipt if is_intact else None",
+        "return receipt",
         "an image whose file is gone is the result",
     ),
     (
@@ -38,7 +44,11 @@ DESTINATION_LOCK = mutations_of(
         "if True:",
         "a task that has moved its deadline on is stopped",
     ),
-    ("by_size = len(context.journal.state.images) > MANY", "by_size = True", "a changed file is the result"),
+    (
+        "by_size = len(self._context.journal.state.images) > MANY",
+        "by_size = True",
+        "a changed file is the result",
+    ),
     (
         'if key in self._tried or context.policy.if_exists != "reuse":',
         "if key in self._tried:",

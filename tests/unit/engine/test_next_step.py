@@ -143,6 +143,11 @@ def test_it_buys_only_what_is_left_and_admitted_and_never_too_many_at_once(given
         assert not given_facts.is_stopped
 
 
+def test_a_wait_that_is_too_short_for_a_unix_time_to_show_ends() -> None:
+    shortest = math.nextafter(facts().now, math.inf)
+    assert next_step(facts(left=1, wait=1e-9, deadline=-1.0)) == WaitUntil(shortest)
+
+
 @given(some_facts)
 def test_a_wait_is_for_the_future_and_ends_at_the_deadline_at_the_latest(given_facts: JobFacts) -> None:
     step = next_step(given_facts)

@@ -333,8 +333,8 @@ def test_outages_one_after_another_are_told_once_a_minute(
     assert api.on_look == []
     assert api.clock.now < START + 60
     told = [record.getMessage() for record in caplog.records]
-    assert sum("cannot be asked" in line for line in told) == 1
-    assert sum("answers again" in line for line in told) == 1
+    assert sum("fails repeatedly and is retried" in line for line in told) == 1
+    assert sum("responds again" in line for line in told) == 1
 
 
 def test_an_unexpected_error_reaches_whoever_waits(
