@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from airflow_provider_bitdance.maintenance.scan import read_records
 from tests.chaos.scene import Run, Scene
@@ -184,14 +185,23 @@ def task_sleeps(scene: Scene) -> None:
     _signal(frozen, signal.SIGSTOP)
     try:
         scene.finish()
-        stored = {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
+        stored = _files(scene)
     finally:
         _signal(reversed(frozen), signal.SIGCONT)
     scene.until(
         lambda: not {task.pid for task in scene.airflow.task_processes()} & set(frozen), "the sleepers to end"
     )
-    assert stored == {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
+    now = _files(scene)
+    changed = [str(path) for path in sorted(stored.keys() | now.keys()) if stored.get(path) != now.get(path)]
+    assert not changed, f"a sleeper that came back changed {changed}"
+    assert not list(scene.folder.rglob("*.tmp")), "a sleeper that came back left a temporary file"
     assert all(scene.task(run)["try_number"] == 2 for run in runs)
+
+
+def _files(scene: Scene) -> dict[Path, bytes]:
+    """Return every file but the temporary one that a process may have been stopped beside, in mid-write."""
+    files = (path for path in scene.folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
+    return {path: path.read_bytes() for path in files}
 
 
 def service_dies(scene: Scene) -> None:
