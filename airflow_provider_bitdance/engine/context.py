@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import randbelow
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.policy import Policy
-from airflow_provider_bitdance.exceptions import NsfwError
-from airflow_provider_bitdance.records import Journal, PlannedImage
+from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
+from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.records.group_commit import GroupCommit
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
@@ -30,6 +29,8 @@ FEW_IMAGES = 5
 MANY = 20
 """Beyond this many images, receipts are found by one listing, and files are compared by size, not by
 content."""
+
+T = TypeVar("T")
 
 
 class Log(Protocol):
@@ -112,17 +113,9 @@ class JobContext:
         """Return where an image of this job's plan goes."""
         return Destination(self.journal.state.output, image.stem, image.extension, image.named)
 
-    def is_intact(self, receipt: Receipt, *, by_size: bool = False) -> bool:
-        """Say whether the file of a receipt is there as it was stored. Reads it where the size is right.
-
-        :param by_size: Does not read it: of hundreds of images that would be gigabytes.
-        """
-        if self.images.size(receipt.file) != receipt.bytes:
-            return False
-        if by_size:
-            return True
-        data = self.images.read(receipt.file)
-        return data is not None and hashlib.sha256(data).hexdigest() == receipt.sha256
+    def may_buy_anew(self, image: ImageState) -> bool:
+        """Say whether this try may buy an image again whose prediction failed."""
+        return self.policy.may_buy_anew(image, try_number=self.journal.owner.try_number)
 
     def check_nsfw(self, receipt: Receipt) -> None:
         """Refuse a stored image that is flagged, unless the policy allows it.
@@ -134,6 +127,27 @@ class JobContext:
                 f"The image {receipt.uri}, stored for the same request, is flagged as not safe for work",
                 fix='Change the prompt, or set nsfw="allow"',
             )
+
+    async def retrying(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        pauses: tuple[float, ...],
+        is_transient: Callable[[BitDanceError], bool],
+    ) -> T:
+        """Try something free again while it fails in a way that passes.
+
+        :param pauses: Seconds between two attempts; after the last one the error is raised.
+        """
+        for pause in pauses:
+            try:
+                return await attempt()
+            except BitDanceError as error:
+                if not is_transient(error):
+                    raise
+                self.log.info("%s. Retrying in %.0f s", error.what.rstrip("."), pause)
+            await self.clock.sleep(pause)
+        return await attempt()
 
     async def claim(self, deadline: float, *events: Event) -> None:
         """Become the job's owner, with an entry that holds these events, too."""

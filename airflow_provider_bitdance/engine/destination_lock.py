@@ -28,6 +28,7 @@ from airflow_provider_bitdance.engine.decisions import (
 from airflow_provider_bitdance.engine.takeover import adoption, claim_journal, job_name
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.records import ImageState, Job, JobState, Journal, Status, Stored
+from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
@@ -194,8 +195,8 @@ class DestinationLock:
 
     def _if_intact(self, receipt: Receipt | None) -> Receipt | None:
         by_size = len(self._context.journal.state.images) > MANY
-        is_intact = receipt is not None and self._context.is_intact(receipt, by_size=by_size)
-        return receipt if is_intact else None
+        is_there = receipt is not None and is_intact(self._context.images, receipt, by_size=by_size)
+        return receipt if is_there else None
 
     async def _decide(
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock, HeldError
-from airflow_provider_bitdance.engine.download import collect_output, may_be_bought_anew, recorded_error
-from airflow_provider_bitdance.engine.failures import Failures
+from airflow_provider_bitdance.engine.download import collect_output
+from airflow_provider_bitdance.engine.failures import Failures, recorded_error
 from airflow_provider_bitdance.engine.handoff import HandOver
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.next_step import (
@@ -53,7 +53,7 @@ LEASE = 0.9
 class Dispatcher:
     """Moves the images of one job.
 
-    :param bench: With the journal claimed.
+    :param context: With the journal claimed.
     :ivar receipts: Of the images that this process stored, by key.
     :ivar failures: Why images are not stored, and why nothing more is bought.
     :ivar hand_over: Why not everything is done in this process, though nothing stopped it.
@@ -85,7 +85,7 @@ class Dispatcher:
         self._idle_since = 0.0
         self.failures = Failures(context, self._limiter, self._changed)
         for image in state.having(Status.FAILED):
-            if not may_be_bought_anew(context, image):
+            if not context.may_buy_anew(image):
                 self.failures.add(image.plan.key, recorded_error(context, image))
 
     async def run(self, *, left_open: bool) -> None:
@@ -106,7 +106,7 @@ class Dispatcher:
                     for image in self._context.journal.state.having(
                         Status.INTENDED, Status.PLANNED, Status.FAILED
                     )
-                    if image.status is not Status.FAILED or may_be_bought_anew(self._context, image)
+                    if image.status is not Status.FAILED or self._context.may_buy_anew(image)
                 )
                 await self._dispatch(group)
                 await self._finish()

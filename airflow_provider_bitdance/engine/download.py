@@ -12,19 +12,18 @@ from tempfile import SpooledTemporaryFile
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
+from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.exceptions import (
-    ModerationError,
     NsfwError,
     OutputError,
     OutputExpiredError,
     OutputRefusedError,
     PredictionError,
     PredictionFailedError,
-    PredictionGoneError,
-    PredictionRefusedError,
 )
 from airflow_provider_bitdance.imaging.validation import MAX_BYTES, ValidImage, validate_image
-from airflow_provider_bitdance.records import Failed, Failure, ImageState, Stored
+from airflow_provider_bitdance.records import Failed, ImageState, Stored
+from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -33,34 +32,6 @@ from airflow_provider_bitdance.wavespeed.responses import Prediction
 DOWNLOAD_SECONDS = 120.0
 DOWNLOAD_PAUSES = (1.0, 3.0)
 KEPT_BY_WAVESPEED = timedelta(days=7)
-
-
-_ERRORS: dict[Failure, type[PredictionError | OutputError]] = {
-    Failure.FAILED: PredictionFailedError,
-    Failure.REFUSED: PredictionRefusedError,
-    Failure.MODERATED: ModerationError,
-    Failure.NSFW: NsfwError,
-    Failure.GONE: PredictionGoneError,
-    Failure.EXPIRED: OutputExpiredError,
-    Failure.UNSAFE: OutputRefusedError,
-}
-_FAILURES = {error: failure for failure, error in _ERRORS.items()}
-
-
-def may_be_bought_anew(context: JobContext, image: ImageState) -> bool:
-    """Say whether this try may buy an image whose prediction failed: in an earlier try, and not for good."""
-    is_of_this_try = image.failed_in_try == context.journal.owner.try_number
-    return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try
-
-
-def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
-    """Return the error that the journal has of an image that this try may not buy again."""
-    error = _ERRORS[image.failure or Failure.FAILED](
-        image.reason, fix="Clear the task to buy the image again"
-    )
-    if image.failure is not Failure.FAILED or not context.policy.retry_failed:
-        return error.with_verdict(retry=False)
-    return error
 
 
 async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
@@ -76,7 +47,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
             valid = await _fetch(context, prediction)
             receipt = await asyncio.to_thread(_keep, context, image, prediction, valid)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
-        await context.write(Failed(key=image.plan.key, failure=_FAILURES[type(error)], reason=error.what))
+        await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
             words = "A retry does not buy it again, because retry_failed is off."
             raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
@@ -112,24 +83,23 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
     receipt = context.receipts.find(context.destination_of(image.plan))
     if receipt is None or receipt.prediction_id != image.prediction_id:
         return None
-    return receipt if context.is_intact(receipt) else None
+    return receipt if is_intact(context.images, receipt) else None
 
 
 async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
     if not prediction.outputs:
         raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
-    for pause in (*DOWNLOAD_PAUSES, None):
-        try:
-            return await _fetch_once(context, prediction.outputs[0])
-        except OutputError as error:
-            if not error.retry_helps:
-                raise
-            if pause is None:
-                _raise_if_expired(context, prediction, error)
-                raise
-            context.log.info("%s Retrying in %.0f s", error, pause)
-        await context.clock.sleep(pause)
-    raise AssertionError("unreachable: the last round returns or raises")
+    url = prediction.outputs[0]
+    try:
+        return await context.retrying(
+            lambda: _fetch_once(context, url),
+            pauses=DOWNLOAD_PAUSES,
+            is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
+        )
+    except OutputError as error:
+        if error.retry_helps:
+            _raise_if_expired(context, prediction, error)
+        raise
 
 
 async def _fetch_once(context: JobContext, url: str) -> ValidImage:

@@ -1,4 +1,4 @@
-"""Failures: what went wrong with a job's images, and what that means to the others."""
+"""Failures: what went wrong with a job's images, how it is recorded, and what it means to the others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from airflow_provider_bitdance.exceptions import (
     GarbledResponseError,
     InputError,
     LostResponseError,
+    ModerationError,
+    NsfwError,
     OutputError,
+    OutputExpiredError,
+    OutputRefusedError,
     PredictionError,
+    PredictionFailedError,
+    PredictionGoneError,
+    PredictionRefusedError,
     RequestRefusedError,
     ServerError,
     UnconfirmedPurchaseError,
 )
+from airflow_provider_bitdance.records import Failure, ImageState
 
 ABOUT_ONE_IMAGE = (
     PredictionError,
@@ -32,6 +40,28 @@ ABOUT_ONE_IMAGE = (
     DestinationBusyError,
 )
 """Errors that say nothing about the other images of a job."""
+
+_ERROR_OF: dict[Failure, type[PredictionError | OutputError]] = {
+    Failure.FAILED: PredictionFailedError,
+    Failure.REFUSED: PredictionRefusedError,
+    Failure.MODERATED: ModerationError,
+    Failure.NSFW: NsfwError,
+    Failure.GONE: PredictionGoneError,
+    Failure.EXPIRED: OutputExpiredError,
+    Failure.UNSAFE: OutputRefusedError,
+}
+FAILURE_OF = {error: failure for failure, error in _ERROR_OF.items()}
+"""By error, the word that the journal has for it."""
+
+
+def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
+    """Return the error that the journal has of an image that this try may not buy again."""
+    error = _ERROR_OF[image.failure or Failure.FAILED](
+        image.reason, fix="Clear the task to buy the image again"
+    )
+    if image.failure is not Failure.FAILED or not context.policy.retry_failed:
+        return error.with_verdict(retry=False)
+    return error
 
 
 class Failures:

@@ -74,19 +74,23 @@ async def _search_patiently(
     context: JobContext, journal: Journal, intents: list[ImageState], searches: int
 ) -> float | None:
     """Search the history; return the seconds until the next search, or ``None`` if nothing is left open."""
-    for pause in (*READING_PAUSES, None):
-        try:
-            # One at a time: two intents must not both take one prediction.
-            async with context.coordination.resolving:
-                return await _search(context, journal, intents, searches)
-        except RecordError:
-            raise
-        except BitDanceError as error:
-            if pause is None or not error.retry_helps:
-                await _give_up_unread(context, journal, intents, error)
-                return None
-        await context.clock.sleep(pause)
-    raise AssertionError("unreachable: the last round returns or raises")
+
+    async def search() -> float | None:
+        # One at a time: two intents must not both take one prediction.
+        async with context.coordination.resolving:
+            return await _search(context, journal, intents, searches)
+
+    try:
+        return await context.retrying(
+            search,
+            pauses=READING_PAUSES,
+            is_transient=lambda error: error.retry_helps and not isinstance(error, RecordError),
+        )
+    except RecordError:
+        raise
+    except BitDanceError as error:
+        await _give_up_unread(context, journal, intents, error)
+        return None
 
 
 async def _search(

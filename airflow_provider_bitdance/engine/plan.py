@@ -27,6 +27,7 @@ from airflow_provider_bitdance.records import (
     Stored,
 )
 from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import check_writable
@@ -179,7 +180,7 @@ def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None)
     receipt = context.receipts.find(item.destination)
     if receipt is None:
         return None
-    if not context.is_intact(receipt, by_size=known is not None):
+    if not is_intact(context.images, receipt, by_size=known is not None):
         context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
         return None
     return receipt

@@ -8,16 +8,11 @@ from typing import Literal
 
 from airflow_provider_bitdance.exceptions import NsfwError
 from airflow_provider_bitdance.polling.policy import PollPolicy
+from airflow_provider_bitdance.records import Failure, ImageState
 
 IfExists = Literal["reuse", "regenerate", "fail"]
-
-
 Nsfw = Literal["fail", "skip", "allow"]
-
-
 OnLostResponse = Literal["buy_again", "fail"]
-
-
 OnItemFailure = Literal["finish_then_fail", "fail_fast", "tolerate"]
 
 
@@ -57,6 +52,10 @@ class Policy:
     on_item_failure: OnItemFailure = "finish_then_fail"
     max_failures: int | None = None
     poll: PollPolicy = field(default_factory=PollPolicy)
+
+    def may_buy_anew(self, image: ImageState, *, try_number: int) -> bool:
+        """Say whether a try may buy an image whose prediction failed: in an earlier try, and not for good."""
+        return self.retry_failed and image.failure is Failure.FAILED and image.failed_in_try != try_number
 
     def leaves_out(self, error: Exception) -> bool:
         """Say whether an image of a batch that failed with this counts as no failure."""

@@ -127,21 +127,20 @@ def _check_losses(context: JobContext, image: ImageState) -> None:
 async def _record(context: JobContext, image: ImageState, prediction_id: str) -> None:
     """Write down what is bought, again and again for a while: unwritten, it would be bought twice."""
     bought = Submitted(key=image.plan.key, prediction_id=prediction_id)
-    for pause in (*RECORD_PAUSES, None):
-        try:
-            await context.write(bought)
-            break
-        except RecordError as error:
-            if isinstance(error, FencedError):
-                await _leave_a_note(context, bought, image.intent)
-            if pause is None or not isinstance(error, StorageError):
-                raise type(error)(
-                    f"Prediction {prediction_id} is bought but could not be recorded: {error.what}",
-                    fix="It stays collectable by its id for 7 days",
-                    paid=Paid.YES,
-                ) from error
-            context.log.warning("%s Retrying in %.0f s", error.what, pause)
-        await context.clock.sleep(pause)
+    try:
+        await context.retrying(
+            lambda: context.write(bought),
+            pauses=RECORD_PAUSES,
+            is_transient=lambda error: isinstance(error, StorageError),
+        )
+    except RecordError as error:
+        if isinstance(error, FencedError):
+            await _leave_a_note(context, bought, image.intent)
+        raise type(error)(
+            f"Prediction {prediction_id} is bought but could not be recorded: {error.what}",
+            fix="It stays collectable by its id for 7 days",
+            paid=Paid.YES,
+        ) from error
     context.log_image(
         "Bought prediction %s, about $%.4g: %s, seed %s, %r",
         prediction_id,

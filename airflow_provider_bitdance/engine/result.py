@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_bitdance.engine.budget import usd
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
-from airflow_provider_bitdance.engine.download import recorded_error
+from airflow_provider_bitdance.engine.failures import recorded_error
 from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
 from airflow_provider_bitdance.records import ImageState, JobState, PlannedImage, Status
 from airflow_provider_bitdance.records.receipts import Receipt

@@ -7,7 +7,7 @@ import contextlib
 
 from airflow_provider_bitdance.engine.context import JobContext, Wanted
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
-from airflow_provider_bitdance.engine.download import may_be_bought_anew, recorded_error
+from airflow_provider_bitdance.engine.failures import recorded_error
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
 from airflow_provider_bitdance.engine.takeover import check_is_latest
@@ -111,7 +111,7 @@ def _deadline(context: JobContext) -> float:
 
 def _raise_if_failed_for_good(context: JobContext) -> None:
     for image in context.journal.state.having(Status.FAILED):
-        if not may_be_bought_anew(context, image):
+        if not context.may_buy_anew(image):
             raise recorded_error(context, image)
 
 

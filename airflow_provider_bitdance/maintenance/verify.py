@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError, OutputError
 from airflow_provider_bitdance.imaging.validation import validate_image
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records
 from airflow_provider_bitdance.records import Status
+from airflow_provider_bitdance.records.integrity import damage
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
@@ -56,12 +56,8 @@ def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
         data = folder.read(receipt.file)
     except BitDanceError as error:
         return error.what
-    if data is None:
-        return "the file is missing"
-    if len(data) != receipt.bytes:
-        return f"the file has {len(data)} bytes; it had {receipt.bytes} when it was stored"
-    if hashlib.sha256(data).hexdigest() != receipt.sha256:
-        return "the file has changed since it was stored: its sha256 differs"
+    if (wrong := damage(data, receipt)) or data is None:
+        return wrong
     try:
         image = validate_image(data)
     except OutputError as error:

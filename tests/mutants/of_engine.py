@@ -30,7 +30,7 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "return receipt if is_intact else None",
+        "return receipt if is_there else None",
         "return receipt",
         "an image whose file is gone is the result",
     ),
@@ -138,29 +138,43 @@ TAKEOVER = mutations_of(
     ),
 )
 
-DOWNLOAD = mutations_of(
-    "engine/download.py",
-    "unit/engine/test_download.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
+POLICY = mutations_of(
+    "engine/policy.py",
+    "unit/engine/test_run.py unit/engine/test_dispatcher.py unit/engine/test_download.py",
     (
-        "return image.failure is Failure.FAILED and context.policy.retry_failed and not is_of_this_try",
-        "return image.failure is Failure.FAILED and context.policy.retry_failed",
+        "image.failure is Failure.FAILED and image.failed_in_try != try_number",
+        "image.failure is Failure.FAILED",
         "the try in which an image failed buys it again and again",
     ),
     (
-        "return image.failure is Failure.FAILED and context",
-        "return context",
+        "self.retry_failed and image.failure is Failure.FAILED and image",
+        "self.retry_failed and image",
         "a moderated prompt is bought with each try",
     ),
-    (
-        "Failure.FAILED and context.policy.retry_failed and not",
-        "Failure.FAILED and not",
-        "retry_failed=False buys again",
-    ),
+    ("return self.retry_failed and image", "return image", "retry_failed=False buys again"),
+)
+
+FAILURES = mutations_of(
+    "engine/failures.py",
+    "unit/engine/test_run.py unit/engine/test_dispatcher.py unit/engine/test_download.py",
     (
         "if image.failure is not Failure.FAILED or not context.policy.retry_failed:",
         "if False:",
         "an error says that a retry helps where none buys",
     ),
+)
+
+INTEGRITY = mutations_of(
+    "records/integrity.py",
+    "unit/engine/test_plan.py unit/engine/test_destination_lock.py unit/maintenance/test_verify.py",
+    ("if folder.size(receipt.file) != receipt.bytes:", "if False:", "of many, a file that is gone is reused"),
+    ("return by_size or not", "return True or not", "a changed file of the same size is reused"),
+    ("if hashlib.sha256(data).hexdigest() != receipt.sha256:", "if False:", "a changed file passes"),
+)
+
+DOWNLOAD = mutations_of(
+    "engine/download.py",
+    "unit/engine/test_download.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
     ("        _check_ended_well(context, image, prediction)\n", "", "a failed prediction is never recorded"),
     (
         "receipt = await asyncio.to_thread(_receipt_of_this, context, image)",
@@ -195,13 +209,13 @@ DOWNLOAD = mutations_of(
         "the old picture at a destination is taken for the new one",
     ),
     (
-        "return receipt if context.is_intact(receipt) else None",
+        "return receipt if is_intact(context.images, receipt) else None",
         "return receipt",
         "a file that is gone is said to be stored",
     ),
     (
-        "                _raise_if_expired(context, prediction, error)\n",
-        "",
+        "            _raise_if_expired(context, prediction, error)\n",
+        "            raise\n",
         "an output of 8 days ago is tried for ever",
     ),
     (
@@ -308,4 +322,4 @@ RESULT = mutations_of(
     ("    if image.status is Status.FAILED:\n", "    if False:\n", "a failure is called a time-out"),
 )
 
-MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *DOWNLOAD, *RESULT)
+MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *POLICY, *FAILURES, *INTEGRITY, *DOWNLOAD, *RESULT)

@@ -134,7 +134,7 @@ LOST_RESPONSES = mutations_of(
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
     ),
     (
-        "        except RecordError:\n            raise\n",
+        "    except RecordError:\n        raise\n",
         "",
         "a replaced process gives intents up that are another's by now",
     ),
