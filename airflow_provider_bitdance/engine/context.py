@@ -145,7 +145,7 @@ class JobContext:
             except BitDanceError as error:
                 if not is_transient(error):
                     raise
-                self.log.info("%s. Retrying in %.0f s", error.what.rstrip("."), pause)
+                self.log.warning("%s. Retrying in %.0f s", error.what.rstrip("."), pause)
             await self.clock.sleep(pause)
         return await attempt()
 

@@ -445,7 +445,9 @@ def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
     assert caught.value.paid is Paid.NO
 
 
-def test_a_store_that_fails_for_14_seconds_after_the_post_loses_nothing(world: World) -> None:
+def test_a_store_that_fails_for_14_seconds_after_the_post_loses_nothing_and_warns_of_each_attempt(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     up_at = world.clock.now + 14
 
     def down(step: str) -> None:
@@ -454,6 +456,8 @@ def test_a_store_that_fails_for_14_seconds_after_the_post_loses_nothing(world: W
 
     buying(buyer(world, step=down))
     assert (recorded(world).prediction_id, world.api.billed) == ("pred-1", 1)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.rpartition(". ")[2] for line in warned] == [f"Retrying in {n} s" for n in (1, 3, 10)]
 
 
 def test_a_store_that_fails_after_the_post_names_the_prediction_and_says_that_it_is_paid(
