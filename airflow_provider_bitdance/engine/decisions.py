@@ -43,14 +43,14 @@ class Reuse:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """The prediction of another job, or of an earlier generation, is this job's too."""
+    """What another job, or an earlier generation, has bought is this job's too; nothing is bought."""
 
     image: ImageState
 
 
 @dataclass(frozen=True, slots=True)
 class Buy:
-    """Nothing that is there can be used.
+    """Nothing that is there can be used; a destination that was asked for is this job's.
 
     :param leaves: An earlier purchase that stays collectable and is not used; empty without one.
     """
@@ -96,27 +96,14 @@ def decide_wanted(facts: WantedFacts) -> Reuse | Adopt | Buy | Refuse:
         return Refuse(Refusal.FLAGGED) if flagged else Reuse(receipt)
     if earlier is None or not _is_collectable(earlier, policy):
         return Buy()
-    if policy.if_exists == "regenerate" or earlier.plan.fingerprint != facts.fingerprint:
-        return Buy(leaves=earlier.prediction_id)
-    return Adopt(earlier)
+    is_same = policy.if_exists != "regenerate" and earlier.plan.fingerprint == facts.fingerprint
+    return Adopt(earlier) if is_same else Buy(leaves=earlier.prediction_id)
 
 
 def _is_collectable(earlier: ImageState, policy: Policy) -> bool:
     """Whether an earlier purchase can still become the image: in flight, or flagged and allowed by now."""
     allowed_now = earlier.failure is Failure.NSFW and policy.nsfw == "allow"
     return earlier.status is Status.SUBMITTED or allowed_now
-
-
-@dataclass(frozen=True, slots=True)
-class Mine:
-    """This job may buy for the destination.
-
-    :param adopt: What the last holder had bought for it; then nothing is bought.
-    :param leaves: A purchase of the last holder that stays collectable and is not used; empty without one.
-    """
-
-    adopt: ImageState | None = None
-    leaves: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,30 +148,26 @@ class DestinationFacts:
         return of_same and self.policy.if_exists == "reuse"
 
 
-def decide_destination(facts: DestinationFacts) -> Mine | WaitUntil | Reuse | TakeOver | Refuse:
+def decide_destination(facts: DestinationFacts) -> Adopt | Buy | WaitUntil | Reuse | TakeOver | Refuse:
     """Decide whose destination it is: a reservation is a lease that ends with its job's deadline."""
     held, holder, receipt = facts.held, facts.holder, facts.receipt
     if receipt is not None and receipt.fingerprint == facts.fingerprint and facts.policy.if_exists == "reuse":
         return Reuse(receipt)
     if held is None or held.writer.job.same_task(facts.job):
-        return Mine()
+        return Buy()
     if holder is None or held.key not in holder.images:
-        return Mine()
+        return Buy()
     theirs = holder.images[held.key]
     if theirs.status is Status.STORED:
         # With the same request its file is gone, or belongs to another task by now: it is bought again.
-        return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()
+        return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Buy()
+    if facts.is_stopped and theirs.status is not Status.SUBMITTED:
+        return Buy()
     if facts.is_stopped:
-        return _left_by_stopped_holder(theirs, is_same=facts.is_same)
+        return Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)
     if facts.now >= holder.deadline or not holder.has_work:
         return TakeOver()
     return WaitUntil(holder.deadline) if facts.is_same else Refuse(Refusal.IN_USE, until=holder.deadline)
-
-
-def _left_by_stopped_holder(theirs: ImageState, *, is_same: bool) -> Mine:
-    if theirs.status is not Status.SUBMITTED:
-        return Mine()
-    return Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)
 
 
 def _is_just_made(facts: DestinationFacts, held: Reservation) -> bool:

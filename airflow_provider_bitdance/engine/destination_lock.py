@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.context import MANY, JobContext
 from airflow_provider_bitdance.engine.decisions import (
+    Adopt,
+    Buy,
     DestinationFacts,
-    Mine,
     Refusal,
     Refuse,
     Reuse,
@@ -102,31 +103,32 @@ class DestinationLock:
             if isinstance(command, Refuse):
                 assert held is not None
                 raise _refusal(context, image, held.writer.job, command)
-            if held is not None:
-                await self._take_over_purchase(held.writer.job, image, command)
+            is_adopted = held is not None and await self._adopts(held.writer.job, image, command)
             mine = self._reservation(image, held.number + 1 if held else 1)
-            taken = await asyncio.to_thread(context.reservations.take, destination, mine)
-            if taken:
+            if await asyncio.to_thread(context.reservations.take, destination, mine):
                 context.coordination.reserved[image.plan.key] = mine.number
-                return command.adopt is None and not await self._was_bought_meanwhile(image, held)
-            if command.adopt is not None:
+                return not is_adopted and not await self._was_bought_meanwhile(image, held)
+            if is_adopted:
                 return False
 
-    async def _take_over_purchase(self, holder: Job, image: ImageState, command: Mine) -> None:
-        """Make what a stopped holder has bought ours, or say that it stays collectable."""
+    async def _adopts(self, holder: Job, image: ImageState, command: Adopt | Buy) -> bool:
+        """Make what a stopped holder has bought ours, or say that it stays collectable; say whether it is
+        ours."""
         context = self._context
-        if command.leaves:
+        if isinstance(command, Adopt):
+            context.log_image(
+                "Adopting what task %s bought for the same request: prediction %s",
+                job_name(holder),
+                command.image.prediction_id,
+            )
+            await context.write(adoption(command.image, image.plan.key, holder))
+        elif command.leaves:
             context.log.info(
                 "Task %s bought prediction %s, which stays collectable for 7 days and is not used here",
                 job_name(holder),
                 command.leaves,
             )
-        if command.adopt is not None:
-            name, bought = job_name(holder), command.adopt.prediction_id
-            context.log_image(
-                "Adopting what task %s bought for the same request: prediction %s", name, bought
-            )
-            await context.write(adoption(command.adopt, image.plan.key, holder))
+        return isinstance(command, Adopt)
 
     async def _was_bought_meanwhile(self, image: ImageState, held: Reservation | None) -> bool:
         """Make sure that a stopped holder has not come back before it could see our reservation.
@@ -145,9 +147,7 @@ class DestinationLock:
                 pass
             holder.is_stopped = True
         command = decide_destination(self._facts(image, receipt=None, held=held, holder=holder))
-        if isinstance(command, Mine):
-            await self._take_over_purchase(held.writer.job, image, command)
-        return isinstance(command, Mine) and command.adopt is not None
+        return isinstance(command, Adopt | Buy) and await self._adopts(held.writer.job, image, command)
 
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.
@@ -200,7 +200,7 @@ class DestinationLock:
 
     async def _decide(
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None
-    ) -> Mine | WaitUntil | Reuse | Refuse:
+    ) -> Adopt | Buy | WaitUntil | Reuse | Refuse:
         """Read the holder's journal, once for all its images, and take it over if that is decided."""
         holder = None
         if held is not None and not held.writer.job.same_task(self._context.journal.job):
@@ -212,7 +212,7 @@ class DestinationLock:
             if isinstance(command, TakeOver):
                 assert holder is not None
                 await self._stop(holder)
-            elif isinstance(command, Mine) and not is_receipt_fresh:
+            elif isinstance(command, Adopt | Buy) and not is_receipt_fresh:
                 # The holder may have stored it since the receipt was read.
                 receipt = await asyncio.to_thread(self._intact_receipt, image)
                 is_receipt_fresh = True

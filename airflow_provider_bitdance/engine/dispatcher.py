@@ -265,19 +265,19 @@ class Dispatcher:
         """Begin to wait for an image that is in flight."""
         self._limiter.in_flight += 1
         image = self._context.journal.state.images[key]
-        if image.status is Status.SUBMITTED:
-            return self._poller.add(self._subscription, image.prediction_id, image.submitted_at)
-        stored_by_another: asyncio.Future[Prediction | None] = asyncio.get_running_loop().create_future()
-        stored_by_another.set_result(None)
-        return stored_by_another
+        return self._poller.add(self._subscription, image.prediction_id, image.submitted_at)
 
     async def _carry(self, key: str) -> None:
-        """Buy one image, wait for it and store it."""
+        """Buy one image, wait for it and store it; or see that another task has stored it."""
         if not await self._is_bought(key):
             return
-        in_flight = self._watched(key)
+        is_stored = self._context.journal.state.images[key].status is Status.STORED
+        in_flight = None if is_stored else self._watched(key)
         await self._renew_deadline(LEASE * self._context.policy.timeout)
-        await self._wait_and_store(key, in_flight)
+        if in_flight is None:
+            self._progress.report()
+        else:
+            await self._wait_and_store(key, in_flight)
 
     async def _is_bought(self, key: str) -> bool:
         """Buy one image, and say whether that went well."""

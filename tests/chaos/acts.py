@@ -224,7 +224,7 @@ def _restart_service(scene: Scene) -> int:
     assert isinstance(scene.service, ServiceProcess)
     scene.service.kill()
     stored = len(read_records(scene.records).receipts)
-    time.sleep(5)  # so long nobody answers: several looks fail
+    time.sleep(5)  # so long nobody answers: several polls fail
     scene.service.start()
     return stored
 

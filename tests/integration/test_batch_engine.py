@@ -135,11 +135,11 @@ def test_a_big_batch_needs_little_memory_and_is_re_entered_with_a_look_an_entry(
 
     records = CountingFolder(tmp_path / ".bitdance")
     state = Journal(records, a_writer(try_number=2)).load()
-    looks = records.calls
+    reads = records.calls
     measured = batch.finish()
-    print(f"{batch.images} images, killed at 90 %, {looks} looks at {state.number} entries; then {measured}")
+    print(f"{batch.images} images, killed at 90 %, {reads} reads of {state.number} entries; then {measured}")
 
-    assert looks <= state.number + READ_AHEAD + 1  # and a listing of notes
+    assert reads <= state.number + READ_AHEAD + 1  # and a listing of notes
     assert measured["peak_mb"] <= MOST_MB
     batch.check(measured)
 

@@ -30,13 +30,13 @@ def test_the_link_to_wavespeed_is_there_while_the_task_waits(
 ) -> None:
     monkeypatch.setattr(links, "DEFAULT_BASE_URL", local.url)
     seen = []
-    look = AsyncClient.get_prediction
+    get = AsyncClient.get_prediction
 
-    async def looked(client: AsyncClient, prediction_id: str) -> Any:
+    async def counted(client: AsyncClient, prediction_id: str) -> Any:
         seen.append(in_database("linked"))
-        return await look(client, prediction_id)
+        return await get(client, prediction_id)
 
-    monkeypatch.setattr(AsyncClient, "get_prediction", looked)
+    monkeypatch.setattr(AsyncClient, "get_prediction", counted)
 
     run = run_of(a_dag(tmp_path, "linked"))
 

@@ -19,7 +19,7 @@ from airflow_provider_bitdance.exceptions import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import Status
-from tests.model.tasks import CROWDS, STREET, Task, a_large_batch, some_tasks
+from tests.model.tasks import SCENARIOS, STREET, Task, a_large_batch, some_tasks
 from tests.model.world import TaskProcess, World, errors_of
 
 LAST_TRIES = 15
@@ -99,18 +99,18 @@ class EngineMachine(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        crowds=st.lists(st.sampled_from(CROWDS), min_size=1, max_size=2, unique=True),
+        scenarios=st.lists(st.sampled_from(SCENARIOS), min_size=1, max_size=2, unique=True),
         **ANYTHING,
     )
     def begin(
-        self, crowds: list[str], conflict: bool, changes: bool, weather: list[Any], **drawn: Any
+        self, scenarios: list[str], conflict: bool, changes: bool, weather: list[Any], **drawn: Any
     ) -> None:
         tasks = some_tasks(conflict=conflict, changes=changes)
-        self._open([task for crowd in crowds for task in tasks[crowd]], weather, **drawn)
+        self._open([task for scenario in scenarios for task in tasks[scenario]], weather, **drawn)
         # Two tasks that may not share their address: one of them is refused.
         differ = {"one address": conflict, "batch": changes}
         alone = self.world.policy.if_exists != "reuse"
-        self.conflict = any(differ[crowd] or alone for crowd in crowds if crowd in differ)
+        self.conflict = any(differ[scenario] or alone for scenario in scenarios if scenario in differ)
 
     # What Airflow and its users do.
 
@@ -232,7 +232,7 @@ class EngineMachine(RuleBasedStateMachine):
             UnconfirmedPurchaseError: policy.on_lost_response == "fail",
             NsfwError: policy.nsfw == "fail",
             PredictionFailedError: not policy.retry_failed,
-            PredictionGoneError: "not_found" in self.world.weather,  # one 404 to a first look that comes late
+            PredictionGoneError: "not_found" in self.world.weather,  # one 404 to a first poll that comes late
             InputError: self.conflict,
             RecordUnreadableError: self.conflict or bool(books.overwritten),
         }

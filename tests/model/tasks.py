@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIZE = "256*256"
 STREET = "a street of small houses"
-CROWDS = ("batch", "one address", "mapped")
+SCENARIOS = ("batch", "one address", "mapped")
 
 State = Literal["none", "running", "deferred", "retry", "success", "failed"]
 

@@ -31,7 +31,7 @@ from tests.unit.support import API_KEY, API_URL, OUTPUT, RECORDS, MemoryFolder, 
 TRAVEL_SECONDS = (0.01, 0.02, 0.05, 0.5, 4.0)
 TO_THE_END = 10**9
 STEPS_AN_IMAGE = 250
-"""The same for a large batch: a cleared one reads its long first journal at each look for a lost response."""
+"""The same for a large batch: cleared, it reads a long journal at each search for a lost response."""
 LOG = logging.getLogger("bitdance.model")
 LOG.setLevel(logging.CRITICAL)  # a failing run is told by its rules; the engine's lines are thousands
 

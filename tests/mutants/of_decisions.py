@@ -30,13 +30,13 @@ WANTED = mutations_of(
         "an image that failed before the clear is adopted",
     ),
     (
-        'if policy.if_exists == "regenerate" or earlier.plan.fingerprint',
-        "if earlier.plan.fingerprint",
+        'policy.if_exists != "regenerate" and earlier.plan.fingerprint',
+        "earlier.plan.fingerprint",
         'if_exists="regenerate" adopts the image of before the clear',
     ),
     (
-        'policy.if_exists == "regenerate" or earlier.plan.fingerprint != facts.fingerprint',
-        'policy.if_exists == "regenerate"',
+        'policy.if_exists != "regenerate" and earlier.plan.fingerprint == facts.fingerprint',
+        'policy.if_exists != "regenerate"',
         "a purchase of another request is adopted after a clear",
     ),
     ("Buy(leaves=earlier.prediction_id)", "Buy()", "nobody says that a purchase is left behind"),
@@ -96,13 +96,13 @@ DESTINATION = mutations_of(
         "a holder that died before its plan stops the task",
     ),
     (
-        "Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Mine()",
-        "Mine()",
+        "Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Buy()",
+        "Buy()",
         "mapped tasks with one file name each buy an image, and one is kept",
     ),
     (
-        "return _left_by_stopped_holder(theirs, is_same=facts.is_same)",
-        "return Mine()",
+        "return Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
+        "return Buy()",
         "what a dead task had bought is bought again",
     ),
     (
@@ -131,18 +131,18 @@ DESTINATION = mutations_of(
         "nobody says when the destination is free",
     ),
     (
-        "if theirs.status is not Status.SUBMITTED:",
-        "if theirs.status is Status.PLANNED:",
+        "if facts.is_stopped and theirs.status is not Status.SUBMITTED:",
+        "if facts.is_stopped and theirs.status is Status.PLANNED:",
         "a failed prediction of a dead task is adopted",
     ),
     (
-        "Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)",
-        "Mine(adopt=theirs)",
+        "Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
+        "Adopt(theirs)",
         "the picture of another request is adopted",
     ),
     (
-        "Mine(adopt=theirs) if is_same else Mine(leaves=theirs.prediction_id)",
-        "Mine(leaves=theirs.prediction_id)",
+        "Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
+        "Buy(leaves=theirs.prediction_id)",
         "the same request is bought twice",
     ),
     (

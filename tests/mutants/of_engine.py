@@ -9,11 +9,15 @@ DESTINATION_LOCK = mutations_of(
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     ("held.number + 1 if held else 1", "1", "a destination is never taken over"),
-    ("return command.adopt is None", "return True", "what was adopted is bought, too"),
-    ("            if taken:\n", "            if True:\n", "the slower of two tasks buys, too"),
+    ("return not is_adopted and not await", "return not await", "what was adopted is bought, too"),
     (
-        "return command.adopt is None and not await self._was_bought_meanwhile(image, held)",
-        "return command.adopt is None",
+        "if await asyncio.to_thread(context.reservations.take, destination, mine):",
+        "if await asyncio.to_thread(context.reservations.take, destination, mine) or True:",
+        "the slower of two tasks buys, too",
+    ),
+    (
+        "return not is_adopted and not await self._was_bought_meanwhile(image, held)",
+        "return not is_adopted",
         "what a stopped task bought after it came back is bought again",
         "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ),
@@ -69,7 +73,7 @@ DESTINATION_LOCK = mutations_of(
     ("receipt=uri, reused=True)", "receipt=uri)", "another task's image is said to cost money here"),
     ("run_started_at=context.run_started_at,", "run_started_at=0.0,", "a cleared run is refused"),
     (
-        "await context.write(adoption(command.adopt, image.plan.key, holder))",
+        "await context.write(adoption(command.image, image.plan.key, holder))",
         "pass",
         "what a dead task bought is bought again",
     ),

@@ -257,9 +257,9 @@ class FakeAPI:
     """WaveSpeed on a ``MockTransport``: answers what is scripted, else what the real one would.
 
     :param latency: Seconds until a prediction ends.
-    :ivar on_post: Answers for the next submissions, one each; likewise ``on_look``, ``on_download`` and
+    :ivar on_post: Answers for the next submissions, one each; likewise ``on_poll``, ``on_download`` and
         ``on_history``.
-    :ivar echo: Where inputs are shown: in the history, in a look at one prediction, or nowhere.
+    :ivar echo: Where inputs are shown: in the history, in a poll of one prediction, or nowhere.
     :ivar skew: Seconds by which its clock is ahead.
     :ivar made: Everything that was created, and so billed, by id.
     """
@@ -268,16 +268,16 @@ class FakeAPI:
         self.clock = clock
         self.latency = latency
         self.on_post: list[Answer] = []
-        self.on_look: list[Answer] = []
+        self.on_poll: list[Answer] = []
         self.on_download: list[Answer] = []
         self.on_history: list[Answer] = []
-        self.echo: Literal["history", "look"] | None = None
+        self.echo: Literal["history", "poll"] | None = None
         self.skew = 0.0
         self.balance = 10.0
         self.price = 0.01
         self.histories: list[dict[str, Any]] = []
         self.posts: list[dict[str, Any]] = []
-        self.looks: list[tuple[str, float]] = []
+        self.polls: list[tuple[str, float]] = []
         self.downloads: list[httpx.Request] = []
         self.made: dict[str, FakePrediction] = {}
         self.next_changes: dict[str, Any] = {}
@@ -348,21 +348,21 @@ class FakeAPI:
             return {"/api/v3/predictions": "history", "/api/v3/model/price": "price"}.get(path, "POST")
         if path == "/api/v3/balance":
             return "balance"
-        return "download" if request.url.path.startswith("/outputs/") else "look"
+        return "download" if request.url.path.startswith("/outputs/") else "poll"
 
     def _answer(self, kind: str, request: httpx.Request) -> httpx.Response:
         last = request.url.path.removesuffix("/result").rpartition("/")[2]
         if kind == "POST":
             self.posts.append(json.loads(request.content))
-        elif kind == "look":
-            self.looks.append((last, self.clock.now))
+        elif kind == "poll":
+            self.polls.append((last, self.clock.now))
         elif kind == "history":
             self.histories.append(json.loads(request.content))
         elif kind == "download":
             self.downloads.append(request)
         scripts = {
             "POST": self.on_post,
-            "look": self.on_look,
+            "poll": self.on_poll,
             "download": self.on_download,
             "history": self.on_history,
         }
@@ -382,8 +382,8 @@ class FakeAPI:
             return self._history(json.loads(request.content))
         if last not in self.made:
             return refusal(404, "no such prediction")
-        if kind == "look":
-            return envelope(self._explained(self.made[last], echo=self.echo == "look"))
+        if kind == "poll":
+            return envelope(self._explained(self.made[last], echo=self.echo == "poll"))
         return httpx.Response(200, content=self.made[last].picture)
 
     def _history(self, asked: dict[str, Any]) -> httpx.Response:

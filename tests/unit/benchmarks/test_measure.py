@@ -15,7 +15,7 @@ from benchmarks.measure import figures, held, lags, most_a_minute, most_in_fligh
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-def look(prediction_id: str, time: float, port: int = 1) -> Request:
+def poll(prediction_id: str, time: float, port: int = 1) -> Request:
     return Request("GET", f"/api/v3/predictions/{prediction_id}/result", time, port)
 
 
@@ -27,7 +27,7 @@ def event(name: str, seconds: float, map_index: int | None = None) -> dict[str, 
 def test_an_image_is_seen_with_the_first_look_after_its_completion() -> None:
     books = Books(
         [Prediction("a", "one", 0, 5), Prediction("b", "two", 0, 7)],
-        [look("a", 4), look("a", 6), look("b", 6), look("a", 8)],
+        [poll("a", 4), poll("a", 6), poll("b", 6), poll("a", 8)],
         billed=2,
         refused=0,
     )
@@ -85,7 +85,7 @@ def test_only_files_that_were_asked_for_count_as_stored(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (written, written))
     books = Books(
         [Prediction("a", "one", 0, 8), Prediction("b", "two", 1, 9)],
-        [Request("POST", "/api/v3/model", 0, 1), look("a", 8.25, 1), look("b", 8, 2), look("b", 10, 3)],
+        [Request("POST", "/api/v3/model", 0, 1), poll("a", 8.25, 1), poll("b", 8, 2), poll("b", 10, 3)],
         billed=2,
         refused=0,
     )
@@ -99,7 +99,7 @@ def test_only_files_that_were_asked_for_count_as_stored(tmp_path: Path) -> None:
 def test_the_books_of_one_image_hold_what_was_asked_about_it() -> None:
     books = Books(
         [Prediction("a", "one", 0, 5), Prediction("b", "two", 0, 5)],
-        [look("a", 1), look("b", 1), Request("GET", "/outputs/a/1.png", 6, 1)],
+        [poll("a", 1), poll("b", 1), Request("GET", "/outputs/a/1.png", 6, 1)],
         billed=2,
         refused=0,
     )

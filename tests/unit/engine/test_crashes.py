@@ -40,10 +40,10 @@ POINTS = [
     "after POST",
     "before create 000002",
     "after create 000002",
-    "before look",
-    "after look",
-    "before look",
-    "after look",
+    "before poll",
+    "after poll",
+    "before poll",
+    "after poll",
     "before download",
     "after download",
     "before replace cover.png",
@@ -98,7 +98,7 @@ def test_the_points_of_this_test_are_all_that_there_are() -> None:
     assert fuse.steps == POINTS
 
 
-@pytest.mark.parametrize("echo", [None, "history", "look"])
+@pytest.mark.parametrize("echo", [None, "history", "poll"])
 @pytest.mark.parametrize("at", range(len(POINTS)), ids=lambda at: f"{at + 1} {POINTS[at]}")
 def test_after_a_crash_anywhere_the_image_is_stored_once_and_the_bill_is_explained(
     at: int, echo: Any
@@ -165,7 +165,7 @@ class Stepping(LocalFolder):
 
 
 @settings(max_examples=75)
-@given(st.lists(st.integers(1, len(POINTS)), max_size=5), st.sampled_from([None, "history", "look"]))
+@given(st.lists(st.integers(1, len(POINTS)), max_size=5), st.sampled_from([None, "history", "poll"]))
 def test_after_several_crashes_in_a_row(crashes: list[int], echo: Any) -> None:
     world = World()
     world.api.echo = echo
@@ -256,7 +256,7 @@ def finish_elsewhere(world: World) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "at", ["before history", "before look", "before replace receipt", "after create 000005"]
+    "at", ["before history", "before poll", "before replace receipt", "after create 000005"]
 )
 def test_a_note_that_is_left_while_another_process_goes_on_is_in_that_ones_result(at: str) -> None:
     world = World()

@@ -22,7 +22,6 @@ from airflow_provider_bitdance.engine.decisions import (
     Found,
     IntentFacts,
     Lost,
-    Mine,
     NotCreated,
     Postpone,
     Proof,
@@ -154,8 +153,8 @@ def holder(status: Status = Status.SUBMITTED, *, deadline: float = NOW + 60) -> 
 SIBLING = OURS.model_copy(update={"map_index": 3})
 OF_ANOTHER_RUN = SIBLING.model_copy(update={"run_id": "run-0"})
 DESTINATION: list[tuple[str, dict[str, Any], object]] = [
-    ("nobody holds it", {}, Mine()),
-    ("an earlier generation holds it", {"held": reservation(OURS), "holder": holder()}, Mine()),
+    ("nobody holds it", {}, Buy()),
+    ("an earlier generation holds it", {"held": reservation(OURS), "holder": holder()}, Buy()),
     ("another makes the same", {"held": reservation(), "holder": holder()}, WaitUntil(NOW + 60)),
     (
         "another is about to make the same",
@@ -167,24 +166,24 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     (
         "it is stopped, bought",
         {"held": reservation(), "holder": holder(), "is_stopped": True},
-        Mine(bought()),
+        Adopt(bought()),
     ),
     (
         "it is stopped, not bought",
         {"held": reservation(), "holder": holder(Status.PLANNED), "is_stopped": True},
-        Mine(),
+        Buy(),
     ),
     (
         "it is stopped, failed",
         {"held": reservation(), "holder": holder(Status.FAILED), "is_stopped": True},
-        Mine(),
+        Buy(),
     ),
     ("it has stored the same", {"held": reservation(), "holder": holder(), "receipt": STORED}, Reuse(STORED)),
-    ("stored, its file is gone", {"held": reservation(), "holder": holder(Status.STORED)}, Mine()),
-    ("its journal is gone", {"held": reservation()}, Mine()),
-    ("it died before its plan", {"held": reservation(), "holder": JobState(deadline=NOW + 60)}, Mine()),
+    ("stored, its file is gone", {"held": reservation(), "holder": holder(Status.STORED)}, Buy()),
+    ("its journal is gone", {"held": reservation()}, Buy()),
+    ("it died before its plan", {"held": reservation(), "holder": JobState(deadline=NOW + 60)}, Buy()),
     ("its journal is gone, stored", {"held": reservation(), "receipt": STORED}, Reuse(STORED)),
-    ("its journal is gone, another's image", {"held": reservation(), "receipt": ANOTHER}, Mine()),
+    ("its journal is gone, another's image", {"held": reservation(), "receipt": ANOTHER}, Buy()),
     (
         "another makes another",
         {"held": reservation(fingerprint=OTHER), "holder": holder()},
@@ -198,7 +197,7 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     (
         "another image, stopped",
         {"held": reservation(fingerprint=OTHER), "holder": holder(), "is_stopped": True},
-        Mine(leaves="pred-9"),
+        Buy(leaves="pred-9"),
     ),
     (
         "a sibling of this run has just made another",
@@ -208,22 +207,22 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     (
         "a sibling made another before the run was cleared",
         {"held": reservation(SIBLING, fingerprint=OTHER, at=50.0), "holder": holder(Status.STORED)},
-        Mine(),
+        Buy(),
     ),
     (
         "a sibling of this run has just made the same, and its file is gone",
         {"held": reservation(SIBLING), "holder": holder(Status.STORED)},
-        Mine(),
+        Buy(),
     ),
     (
         "a sibling of another run of this Dag has made another",
         {"held": reservation(OF_ANOTHER_RUN, fingerprint=OTHER), "holder": holder(Status.STORED)},
-        Mine(),
+        Buy(),
     ),
     (
         "another run has made another",
         {"held": reservation(fingerprint=OTHER), "holder": holder(Status.STORED)},
-        Mine(),
+        Buy(),
     ),
 ]
 
@@ -251,7 +250,7 @@ def test_who_buys_anew_shares_nothing(status: Status, deadline: float, is_stoppe
     )
     command = decide_destination(facts)
     assert not isinstance(command, Reuse | WaitUntil)
-    assert not (isinstance(command, Mine) and command.adopt)
+    assert not (isinstance(command, Adopt))
 
 
 # After a submission

@@ -631,7 +631,7 @@ def test_a_batch_that_has_failed_for_good_frees_its_addresses_at_once() -> None:
 def test_a_task_with_a_paid_image_in_flight_keeps_its_address_also_where_it_has_failed_for_good() -> None:
     world = World(latency=50)
     in_flight(world, FIRST, named=True)
-    world.api.on_look = [refusal(401, "Unauthorized")]
+    world.api.on_poll = [refusal(401, "Unauthorized")]
     with pytest.raises(AuthenticationError):
         go(world, SECOND, named=True)  # has adopted the first one's prediction
     with pytest.raises(InputError):

@@ -446,7 +446,7 @@ def test_a_flagged_picture_that_is_left_out_stops_nobody(world: World, policy: d
 
 def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.api.latency = 9999
-    world.api.on_look = [httpx.ConnectError("Connection refused") for _ in range(9)]
+    world.api.on_poll = [httpx.ConnectError("Connection refused") for _ in range(9)]
     with caplog.at_level(logging.INFO), pytest.raises(PredictionTimeoutError) as late:
         run(run_job(world.context(timeout=20.0), [a_wanted()]))
     assert "; the last poll failed: No connection to the API for GET" in str(late.value)
@@ -456,7 +456,7 @@ def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest
 def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.api.latency = 60
     fails, works = httpx.ConnectError("reset"), envelope({"id": "pred-1", "status": "processing"})
-    world.api.on_look = [fails, fails, works, fails, fails, works, fails, works]
+    world.api.on_poll = [fails, fails, works, fails, fails, works, fails, works]
     with caplog.at_level(logging.INFO):
         go(world, 1)
     assert "Polling fails repeatedly" not in caplog.text
@@ -465,13 +465,13 @@ def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.Log
 
 def test_what_failed_last_is_what_the_error_names(world: World) -> None:
     world.api.latency = 9999
-    world.api.on_look = [httpx.ConnectError("reset"), *[refusal(429)] * 9]
+    world.api.on_poll = [httpx.ConnectError("reset"), *[refusal(429)] * 9]
     with pytest.raises(PredictionTimeoutError, match=r"the last poll failed: .* got status 429"):
         run(run_job(world.context(timeout=20.0), [a_wanted()]))
 
 
 def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.api.on_look = [refusal(503) for _ in range(TELLING)]
+    world.api.on_poll = [refusal(503) for _ in range(TELLING)]
     with caplog.at_level(logging.INFO):
         go(world, 1)
     assert caplog.text.count("Polling fails repeatedly") == 1

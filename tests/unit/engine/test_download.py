@@ -57,7 +57,7 @@ def resolving(
     picture: bytes = b"",
     **context: Any,
 ) -> None:
-    """Submit a planned image, let time pass, look once and settle what came."""
+    """Submit a planned image, let time pass, poll once and collect what came."""
     process = world.context(**context)
     made = world.api.create({"prompt": "a lighthouse at dawn"})
     made.picture = picture or made.picture
@@ -70,11 +70,11 @@ def resolving(
     )
     world.clock.now += age
 
-    async def look_and_settle() -> None:
+    async def poll_and_collect() -> None:
         prediction: Prediction = await process.client.get_prediction(made.id)
         await collect_output(process, process.journal.state.images["image"], prediction)
 
-    run(look_and_settle())
+    run(poll_and_collect())
 
 
 def receipt(world: World) -> Receipt | None:
@@ -261,7 +261,7 @@ def test_an_end_without_a_picture_is_written_down_and_raised(
 
 
 def test_completed_without_an_output_is_looked_at_again_by_the_next_try(world: World) -> None:
-    world.api.on_look = [
+    world.api.on_poll = [
         httpx.Response(
             200, json={"code": 200, "data": {"id": "pred-1", "status": "completed", "outputs": []}}
         )

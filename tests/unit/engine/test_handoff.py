@@ -317,4 +317,4 @@ def test_one_of_the_last_that_takes_far_longer_than_the_others_is_not_looked_at_
     outcome = run(run_job(world.context(is_batch=True, timeout=3600.0), many(20)))
     assert isinstance(outcome, Finished)
     assert len(outcome.stored) == 20
-    assert len(world.api.looks) < 400
+    assert len(world.api.polls) < 400

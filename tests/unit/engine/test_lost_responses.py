@@ -84,7 +84,7 @@ def test_prompt_and_seed_together_are_proof(prediction: Prediction, proof: Proof
     assert proof_of(prediction, a_request()) is proof
 
 
-@pytest.mark.parametrize("echo", ["history", "look"])
+@pytest.mark.parametrize("echo", ["history", "poll"])
 def test_a_proven_prediction_is_adopted_at_the_first_look(world: World, echo: Any) -> None:
     world.api.echo = echo
     process = left_open(world)
@@ -162,7 +162,7 @@ def test_where_the_api_echoes_nothing_one_prediction_is_looked_at_and_no_more(wo
     for _ in range(5):
         world.api.create(SENT)
     assert settled(world, process) == ["lost"]
-    assert len(world.api.looks) == 1
+    assert len(world.api.polls) == 1
 
 
 def test_doubt_is_written_down_with_its_cost_and_the_log_names_what_it_may_be(
@@ -378,7 +378,7 @@ def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status:
 def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
     process = left_open(world)
     world.api.create(SENT)
-    world.api.on_look = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
+    world.api.on_poll = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
     assert settled(world, process) == ["lost"]
 
 

@@ -61,8 +61,8 @@ def test_one_image_without_a_deferral_takes_three_writes_of_the_journal(world: W
 def test_one_image_takes_one_post_and_no_more_looks_than_needed(world: World) -> None:
     go(world)
     assert len(world.api.posts) == 1
-    assert world.api.looks[0] == ("pred-1", START + 2)
-    assert len(world.api.looks) == 2
+    assert world.api.polls[0] == ("pred-1", START + 2)
+    assert len(world.api.polls) == 2
     assert len(world.api.downloads) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_finished_job_that_is_entered_again_buys_nothing(world: World) -> None
     first = results(go(world))
     assert results(go(world, try_number=2)) == first
     assert world.api.billed == 1
-    assert len(world.api.looks) == 2
+    assert len(world.api.polls) == 2
 
 
 def test_the_same_request_in_another_run_is_free_and_told_as_reused(world: World) -> None:
@@ -126,7 +126,7 @@ def test_what_is_done_soon_is_not_handed_over(world: World) -> None:
 
 def test_defer_after_nothing_hands_over_without_a_look(world: World) -> None:
     assert isinstance(go(world, defer_after=0.0), Waiting)
-    assert world.api.looks == []
+    assert world.api.polls == []
 
 
 def test_a_resume_stores_what_was_bought(world: World) -> None:
@@ -160,10 +160,10 @@ def test_a_resume_after_the_deadline_looks_once_and_times_out(
     world.api.latency = 1000
     go(world, defer_after=20.0, timeout=300.0)
     world.clock.now = START + 305
-    looks = len(world.api.looks)
+    polls = len(world.api.polls)
     with pytest.raises(PredictionTimeoutError):
         go(world, defer_after=defer_after, timeout=300.0)
-    assert len(world.api.looks) == looks + 1
+    assert len(world.api.polls) == polls + 1
 
 
 @pytest.mark.parametrize("timeout", [10, 17.5, 44, 60, 60.5, 90, 105, 110, 600])
@@ -214,12 +214,12 @@ def test_what_failed_for_good_is_told_again_by_the_next_try_which_buys_nothing(
     world.api.next_changes = changes
     with pytest.raises(error):
         go(world)
-    disk, calls = dict(world.disk), len(world.api.looks)
+    disk, calls = dict(world.disk), len(world.api.polls)
     with pytest.raises(error) as caught:
         go(world, try_number=2)
     assert type(caught.value) is error
     assert world.api.billed == 1
-    assert len(world.api.looks) == calls
+    assert len(world.api.polls) == calls
     assert world.disk == disk
 
 
@@ -273,7 +273,7 @@ def test_a_receipt_that_is_gone_when_the_job_ends_is_said_and_nothing_is_bought(
 
 
 @pytest.mark.parametrize(
-    ("looks", "changes", "paid"),
+    ("polls", "changes", "paid"),
     [
         ([refusal(401)], {}, Paid.YES),
         ([], {"status": "failed", "code": 5000}, Paid.NO),
@@ -281,9 +281,9 @@ def test_a_receipt_that_is_gone_when_the_job_ends_is_said_and_nothing_is_bought(
     ],
 )
 def test_an_error_after_the_purchase_says_whether_the_image_is_paid_for(
-    world: World, looks: list[Any], changes: dict[str, Any], paid: Paid
+    world: World, polls: list[Any], changes: dict[str, Any], paid: Paid
 ) -> None:
-    world.api.on_look = looks
+    world.api.on_poll = polls
     world.api.next_changes = changes
     with pytest.raises(BitDanceError) as caught:
         go(world)

@@ -114,7 +114,7 @@ def test_generate_takes_it_that_a_new_prediction_is_unknown_for_a_moment(
 
 
 @pytest.mark.parametrize(
-    ("fault", "looks"),
+    ("fault", "polls"),
     [
         ({"kind": "status", "status": 401}, 1),
         ({"kind": "status", "status": 400}, 1),
@@ -124,7 +124,7 @@ def test_generate_takes_it_that_a_new_prediction_is_unknown_for_a_moment(
     ids=str,
 )
 def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
-    fault: dict[str, Any], looks: int, hook: BitDanceHook, service: LocalService
+    fault: dict[str, Any], polls: int, hook: BitDanceHook, service: LocalService
 ) -> None:
     service.add_fault(on="result", **fault)
     with pytest.raises(exceptions.PredictionTimeoutError) as caught:
@@ -132,7 +132,7 @@ def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
     (task,) = service.predictions()
     assert f"Polling prediction {task['id']} failed" in str(caught.value)
     assert (caught.value.retry_helps, caught.value.paid) == (False, Paid.YES)
-    assert len(service.requests()) == 1 + looks
+    assert len(service.requests()) == 1 + polls
 
 
 def test_a_refused_submission_is_not_repeated(hook: BitDanceHook, service: LocalService) -> None:

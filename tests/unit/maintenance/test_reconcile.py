@@ -39,7 +39,7 @@ from tests.unit.support import (
     run,
 )
 
-AFTER_SUBMISSION = "before look"
+AFTER_SUBMISSION = "before poll"
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_dry_run_tells_what_is_due_and_for_how_long_and_changes_nothing(office
     assert image.outcome is CollectStatus.DUE
     assert image.days_left == pytest.approx(7 - 2 - 1 / 24, abs=0.01)
     assert office.disk == before
-    assert office.api.looks == []
+    assert office.api.polls == []
 
 
 def test_a_job_whose_task_may_still_wait_is_left_alone_and_named() -> None:
@@ -543,7 +543,7 @@ def test_a_bill_that_cannot_be_read_just_now_ends_it_for_a_retry(office: Office)
 
 
 def test_a_wrong_key_ends_it_and_writes_nothing_off(office: Office) -> None:
-    office.api.on_look = office.api.on_history = [refusal(401), refusal(401)]
+    office.api.on_poll = office.api.on_history = [refusal(401), refusal(401)]
 
     with pytest.raises(AuthenticationError):
         office.reconcile()

@@ -204,7 +204,7 @@ def test_a_journal_that_only_others_have_written_into_is_no_job(office: Office) 
 
 
 def test_a_job_that_another_has_stopped_keeps_its_own_name_and_try(office: Office) -> None:
-    office.task(dies="before look")
+    office.task(dies="before poll")
     journal = Journal(office.folder, a_writer(job=a_job(dag_id="thief"), try_number=7), job=a_job())
     journal.load()
     journal.claim(office.clock.now, office.clock.now)

@@ -57,7 +57,7 @@ def watching(
 
 
 def look_ages(api: FakeAPI) -> list[float]:
-    return [round(moment - START, 2) for _, moment in api.looks]
+    return [round(moment - START, 2) for _, moment in api.polls]
 
 
 def test_a_prediction_that_ends_is_returned(api: FakeAPI) -> None:
@@ -81,9 +81,9 @@ def test_every_end_is_an_end_and_not_only_success(api: FakeAPI) -> None:
 
 def test_an_unknown_status_is_looked_at_again(api: FakeAPI) -> None:
     made = api.create({})
-    api.on_look = [envelope({"id": made.id, "status": word}) for word in ("pondering", "", "queued")]
+    api.on_poll = [envelope({"id": made.id, "status": word}) for word in ("pondering", "", "queued")]
     assert watching(api, {made.id: START})[made.id].is_completed
-    assert len(api.looks) == 4
+    assert len(api.polls) == 4
 
 
 FAILURES: dict[str, tuple[Callable[[], Answer], type[BitDanceError]]] = {
@@ -97,53 +97,53 @@ FAILURES: dict[str, tuple[Callable[[], Answer], type[BitDanceError]]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_failures_that_pass_are_tolerated(api: FakeAPI, failure: str) -> None:
-    api.on_look = [FAILURES[failure][0]() for _ in range(9)]
+    api.on_poll = [FAILURES[failure][0]() for _ in range(9)]
     assert watching(api)["pred-1"].is_completed
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_too_many_failures_one_after_another_are_raised(api: FakeAPI, failure: str) -> None:
     make, error = FAILURES[failure]
-    api.on_look = [make() for _ in range(10)]
+    api.on_poll = [make() for _ in range(10)]
     with pytest.raises(error):
         watching(api)
-    assert len(api.looks) == 10
+    assert len(api.polls) == 10
 
 
 def test_a_look_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> None:
     made = api.create({})
     alive = envelope({"id": made.id, "status": "processing"})
-    api.on_look = [*(refusal(503) for _ in range(9)), alive, *(refusal(503) for _ in range(9))]
+    api.on_poll = [*(refusal(503) for _ in range(9)), alive, *(refusal(503) for _ in range(9))]
     assert watching(api, {made.id: START})[made.id].is_completed
 
 
 def test_failures_make_the_looks_rarer(api: FakeAPI) -> None:
-    api.on_look = [refusal(503) for _ in range(4)]
+    api.on_poll = [refusal(503) for _ in range(4)]
     watching(api)
     assert look_ages(api) == [2, 4, 8, 16, 31]
 
 
 def test_retry_after_is_waited_for(api: FakeAPI) -> None:
-    api.on_look = [refusal(429, Retry_After="40")]
+    api.on_poll = [refusal(429, Retry_After="40")]
     watching(api)
     assert look_ages(api) == [2, 42]
 
 
 def test_retry_after_is_waited_for_at_the_end_of_the_time_too(api: FakeAPI) -> None:
-    api.on_look = [refusal(429, Retry_After="40")]
+    api.on_poll = [refusal(429, Retry_After="40")]
     assert watching(api, seconds=20) == {}
     assert look_ages(api) == [2]
 
 
 def test_an_error_for_good_is_raised_at_once(api: FakeAPI) -> None:
-    api.on_look = [refusal(401)]
+    api.on_poll = [refusal(401)]
     with pytest.raises(AuthenticationError):
         watching(api)
-    assert len(api.looks) == 1
+    assert len(api.polls) == 1
 
 
 def test_a_prediction_just_made_may_be_unknown_for_a_moment(api: FakeAPI) -> None:
-    api.on_look = [refusal(404), refusal(404), refusal(404)]
+    api.on_poll = [refusal(404), refusal(404), refusal(404)]
     assert watching(api)["pred-1"].is_completed
 
 
@@ -155,7 +155,7 @@ def test_a_prediction_unknown_after_the_grace_has_ended_as_deleted(api: FakeAPI)
 
 def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
     assert watching(api, {"pred-404": START - 61})["pred-404"].status == "deleted"
-    assert len(api.looks) == 2
+    assert len(api.polls) == 2
 
 
 @pytest.mark.parametrize("first", [refusal(502), httpx.ReadTimeout("slow")], ids=["502", "no answer"])
@@ -165,9 +165,9 @@ def test_one_404_after_another_fault_does_not_write_off_what_is_paid_for(
     api.latency = 70
     made = api.create({})
     api.clock.now += 61
-    api.on_look = [first, refusal(404)]
+    api.on_poll = [first, refusal(404)]
     assert watching(api, {made.id: START})[made.id].is_completed
-    assert len(api.looks) > 2
+    assert len(api.polls) > 2
 
 
 def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
@@ -181,7 +181,7 @@ def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
             poller.close(first)
             return refusal(404)
 
-        api.on_look = [too_late, refusal(404)]
+        api.on_poll = [too_late, refusal(404)]
         made = api.create({})
         poller.add(first, made.id, clock.now - 61)
         await clock.sleep(5)
@@ -194,7 +194,7 @@ def test_a_404_that_nobody_waited_for_does_not_count_for_the_next_who_waits(
 def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAPI, clock: FakeClock) -> None:
     async def scene() -> dict[str, Prediction]:
         poller = Poller(api.client(), clock=clock)
-        api.on_look = [refusal(429, Retry_After="86400")]
+        api.on_poll = [refusal(429, Retry_After="86400")]
         first = poller.subscribe()
         poller.add(first, api.create({}).id, clock.now)
         await clock.sleep(65)
@@ -224,7 +224,7 @@ def test_no_look_comes_right_after_another_at_the_hand_over(
 
 def test_nothing_is_looked_at_when_the_hand_over_comes_before_the_first_look(api: FakeAPI) -> None:
     assert watching(api, seconds=0) == {}
-    assert api.looks == []
+    assert api.polls == []
 
 
 def test_an_overdue_prediction_is_looked_at_at_once(api: FakeAPI) -> None:
@@ -238,7 +238,7 @@ def test_a_prediction_is_looked_at_once_even_after_the_deadline(api: FakeAPI) ->
     made = api.create({})
     api.clock.now += 30
     assert watching(api, {made.id: START}, seconds=-10)[made.id].is_completed
-    assert len(api.looks) == 1
+    assert len(api.polls) == 1
 
 
 def test_two_predictions_are_waited_for_side_by_side(api: FakeAPI) -> None:
@@ -249,7 +249,7 @@ def test_two_predictions_are_waited_for_side_by_side(api: FakeAPI) -> None:
     found = watching(api, {slow.id: START, fast.id: START + 60})
     assert set(found) == {slow.id, fast.id}
     assert api.clock.now - START < 185
-    assert min(moment for name, moment in api.looks if name == fast.id) - START == 62
+    assert min(moment for name, moment in api.polls if name == fast.id) - START == 62
 
 
 def test_the_one_that_ended_is_returned_without_the_one_that_did_not(api: FakeAPI) -> None:
@@ -258,12 +258,12 @@ def test_the_one_that_ended_is_returned_without_the_one_that_did_not(api: FakeAP
     fast.created -= 100
     found = watching(api, {slow.id: START, fast.id: START}, seconds=20)
     assert list(found) == [fast.id]
-    assert sum(name == fast.id for name, _ in api.looks) == 1
+    assert sum(name == fast.id for name, _ in api.polls) == 1
 
 
 def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
     made = api.create({})
-    api.on_look = [refusal(401)]
+    api.on_poll = [refusal(401)]
     with pytest.raises(BitDanceError) as caught:
         watching(api, {made.id: START, "pred-404": START - 100})
     assert type(caught.value) is AuthenticationError
@@ -271,7 +271,7 @@ def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
 
 def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:
     assert watching(api, {}) == {}
-    assert api.looks == []
+    assert api.polls == []
 
 
 def test_no_more_than_sixteen_polls_are_under_way_even_at_the_deadline(
@@ -327,10 +327,10 @@ def test_outages_one_after_another_are_told_once_a_minute(
     api.latency = 20
     pending = {api.create({}).id: START for _ in range(20)}
     alive = envelope({"id": "pred-1", "status": "processing"})
-    api.on_look = [*(refusal(503) for _ in range(4)), alive] * 5
+    api.on_poll = [*(refusal(503) for _ in range(4)), alive] * 5
     with caplog.at_level(logging.INFO):
         assert len(watching(api, pending)) == 20
-    assert api.on_look == []
+    assert api.on_poll == []
     assert api.clock.now < START + 60
     told = [record.getMessage() for record in caplog.records]
     assert sum("fails repeatedly and is retried" in line for line in told) == 1
