@@ -6,6 +6,7 @@ without being the last.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,14 +51,13 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
 
     :raises BitDanceError: The history cannot be read.
     """
-    skew, found = 0.0, dict[str, Prediction]()
-    is_skew_known = False
+    skew: float | None = None
+    found: dict[str, Prediction] = {}
     page = 1
     while page <= MAX_PAGES:
-        after = datetime.fromtimestamp(since + skew - CLOCK_MARGIN, UTC)
+        after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
         response = await client.send(protocol.list_predictions(page=page, model=model, created_after=after))
-        if response.api_time is not None and not is_skew_known:
-            is_skew_known = True
+        if skew is None and response.api_time is not None:
             skew = response.api_time - clock.time()
             if abs(skew) > CLOCK_MARGIN:
                 continue  # ask again, for the period by the API's own clock
@@ -66,7 +66,7 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
             break
         found |= new
         page += 1
-    return History(tuple(found.values()), skew)
+    return History(tuple(found.values()), skew or 0.0)
 
 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:
@@ -77,14 +77,10 @@ async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[
     completed: list[Prediction] = []
     echoes = True
     for item in items:
-        if item.input is None and echoes:
-            try:
-                whole = await client.get_prediction(item.id)
-            except NotFoundError:
-                whole = item  # deleted, or too new to be seen there
-            else:
-                echoes = whole.input is not None
-            completed.append(item.model_copy(update={"input": whole.input}))
-        else:
-            completed.append(item)
+        inputs = item.input
+        if inputs is None and echoes:
+            with contextlib.suppress(NotFoundError):  # deleted, or too new to be seen there
+                inputs = (await client.get_prediction(item.id)).input
+                echoes = inputs is not None
+        completed.append(item.model_copy(update={"input": inputs}))
     return completed

@@ -236,24 +236,32 @@ ACCOUNT_HISTORY = mutations_of(
         "a prediction without a time is taken for nothing bought",
     ),
     ("in reversed(self.items)", "in self.items", "of two doubts the newer one is taken"),
-    ("since + skew - CLOCK_MARGIN", "since + skew", "the API leaves out what it made in the same second"),
-    ("since + skew - CLOCK_MARGIN", "since - CLOCK_MARGIN", "an API whose clock is slow shows nothing"),
+    (
+        "since + (skew or 0.0) - CLOCK_MARGIN",
+        "since + (skew or 0.0)",
+        "the API leaves out what it made in the same second",
+    ),
+    (
+        "since + (skew or 0.0) - CLOCK_MARGIN",
+        "since - CLOCK_MARGIN",
+        "an API whose clock is slow shows nothing",
+    ),
     ("response.api_time - clock.time()", "clock.time() - response.api_time", "the skew has the wrong sign"),
     ("if abs(skew) > CLOCK_MARGIN:", "if False:", "the first page is that of the wrong period"),
     ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
     ("MAX_PAGES = 100", "MAX_PAGES = 10", "a long history is not read to its end"),
     ("while page <= MAX_PAGES:", "while True:", "an API without an end holds the worker"),
     (
-        "whole = item  # deleted",
-        "continue  # deleted",
-        "a prediction that cannot be looked at is taken for nothing bought",
+        "        completed.append(item",
+        "        if inputs or not echoes:\n            completed.append(item",
+        "a prediction that cannot be polled is taken for nothing bought",
     ),
     (
-        "echoes = whole.input is not None",
+        "echoes = inputs is not None",
         "pass",
         "an API that echoes nothing is asked for each prediction of the account",
     ),
-    ("if item.input is None and echoes:", "if False:", "an echo elsewhere than in the history is not seen"),
+    ("if inputs is None and echoes:", "if False:", "an echo elsewhere than in the history is not seen"),
 )
 
 BUDGET = mutations_of(
