@@ -276,6 +276,12 @@ SUBMISSION: list[tuple[str, SubmissionOutcome, dict[str, Any], object]] = [
         SendAgain(99.0),
     ),
     ("not sent", SubmissionOutcome.NOT_CREATED, {"not_sent": 1}, SendAgain(1.0)),
+    (
+        "not sent, while others were refused",
+        SubmissionOutcome.NOT_CREATED,
+        {"not_sent": 1, "blocked": 5.0},
+        SendAgain(5.0),
+    ),
     ("not sent again", SubmissionOutcome.NOT_CREATED, {"not_sent": 3}, SendAgain(4.0)),
     (
         "not sent, for as long as a deferral",
