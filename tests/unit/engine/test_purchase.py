@@ -30,6 +30,7 @@ from airflow_provider_bitdance.exceptions import (
     RequestRefusedError,
     ServerError,
     StorageError,
+    TaskKilledError,
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import ImageState, Intended, Lost, Planned, Status
@@ -435,6 +436,15 @@ def test_nothing_is_sent_again_when_another_process_took_over_during_the_pause(w
     with pytest.raises(FencedError):
         buying(buyer(world))
     assert len(world.api.posts) == 1
+
+
+def test_nothing_is_sent_once_airflow_stops_the_task(world: World) -> None:
+    context = buyer(world)
+    context.coordination.killed.set()
+    with pytest.raises(TaskKilledError, match="stopped the task before this image was bought") as caught:
+        buying(context)
+    assert (world.api.posts, caught.value.paid) == ([], Paid.NO)
+    assert recorded(world).status is Status.PLANNED
 
 
 def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
