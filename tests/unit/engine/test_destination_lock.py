@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from airflow_provider_bitdance.engine import Finished, Waiting, run_job
+from airflow_provider_bitdance.engine import Finished, JobContext, Waiting, run_job
 from airflow_provider_bitdance.engine.context import MANY
-from airflow_provider_bitdance.engine.destination_lock import DestinationLock
+from airflow_provider_bitdance.engine.destination_lock import DestinationLock, HeldError
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
@@ -25,8 +25,8 @@ from airflow_provider_bitdance.exceptions import (
     RecordUnreadableError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.records import Job, Planned, Status, Submitted
-from airflow_provider_bitdance.records.events import Entry
+from airflow_provider_bitdance.records import ImageState, Job, Planned, Status, Submitted
+from airflow_provider_bitdance.records.events import Claimed, Entry
 from tests.unit.support import (
     OUTPUT,
     RECORDS,
@@ -825,3 +825,102 @@ def test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_ha
     world.clock.now += 600
     assert run(lock.freed()) == [key for key in keys if key != "k1"]
     assert lock.held == {}
+
+
+# One lock, asked directly
+
+
+def two_in_flight(world: World) -> JobContext:
+    """Return a batch that has bought images at ``a`` and ``b`` and waits."""
+    wanted = [a_wanted(key=name, name=name, named=True) for name in "ab"]
+    context = world.context(job=FIRST, is_batch=True, defer_after=0.0)
+    assert isinstance(run(run_job(context, wanted)), Waiting)
+    return context
+
+
+def locked(world: World, *, seed_of_b: int = 7, **policy: Any) -> tuple[DestinationLock, list[ImageState]]:
+    """Return the lock of a second task that has planned images at the same destinations, and the images."""
+    context = world.context(job=SECOND, is_batch=True, **policy)
+    plans = [a_plan("a", stem="a"), a_plan("b", stem="b", seed=seed_of_b)]
+    named = tuple(plan.model_copy(update={"named": True}) for plan in plans)
+    context.journal.claim(world.clock.now + 6000, world.clock.now, Planned(output=OUTPUT, images=named))
+    return DestinationLock(context), list(context.journal.state.images.values())
+
+
+def test_what_a_known_holder_has_bought_is_adopted_once_its_lease_has_ended() -> None:
+    world = World(latency=5000)
+    two_in_flight(world)
+    lock, (a, b) = locked(world)
+
+    async def take() -> bool:
+        with pytest.raises(HeldError) as held:
+            await lock.take(a)
+        world.clock.now = held.value.until
+        return await lock.take(b)
+
+    assert run(take()) is False
+    assert world.context(job=SECOND).journal.state.images["b"].prediction_id == "pred-2"
+
+
+def test_a_holder_that_has_extended_its_deadline_is_waited_for_and_not_stopped() -> None:
+    world = World(latency=5000)
+    first = two_in_flight(world)
+    lock, (a, _) = locked(world)
+
+    async def take() -> float:
+        with pytest.raises(HeldError) as held:
+            await lock.take(a)
+        world.clock.now = held.value.until
+        first.journal.append(world.clock.now, Claimed(deadline=world.clock.now + 300))
+        with pytest.raises(HeldError) as again:
+            await lock.take(a)
+        return again.value.until
+
+    assert run(take()) == world.clock.now + 300
+    first.journal.check_unchanged()  # nobody has claimed it
+
+
+@pytest.mark.parametrize("change", [{"if_exists": "regenerate"}, {"seed_of_b": 8}])
+def test_nobody_waits_for_a_known_holders_image_that_cannot_be_the_own_result(change: dict[str, Any]) -> None:
+    world = World(latency=5000)
+    two_in_flight(world)
+    lock, (a, b) = locked(world, **change)
+
+    async def take() -> None:
+        with contextlib.suppress(HeldError, InputError):
+            await lock.take(a)
+        with pytest.raises(InputError, match="is making a different image"):
+            await lock.take(b)
+
+    run(take())
+
+
+def test_a_flagged_image_that_another_task_has_stored_meanwhile_is_not_the_result() -> None:
+    world = World()
+    world.api.next_changes = {"nsfw": True}
+    lock, (a, _) = locked(world)
+    wanted = [a_wanted(key="a", name="a", named=True)]
+    assert isinstance(run(run_job(world.context(job=FIRST, nsfw="allow"), wanted)), Finished)
+    with pytest.raises(NsfwError, match="stored for the same request"):
+        run(lock.take(a))
+
+
+def test_what_a_stopped_task_buys_after_it_has_come_back_is_adopted_and_not_bought_again() -> None:
+    world, seen = World(latency=50), list[str]()
+
+    def dies_before_its_intent(step: str) -> None:
+        if step == "before create 000002":
+            raise Crash(step)
+
+    with pytest.raises(Crash):
+        go(world, FIRST, named=True, step=dies_before_its_intent)
+    world.clock.now += 601
+
+    def first_comes_back(step: str) -> None:
+        if step == "before create 000002":
+            seen.append(step)
+            if len(seen) == 2:  # the first one's journal is claimed; next is the reservation
+                aside(lambda: in_flight(world, FIRST, named=True, try_number=2))
+
+    second = result(go(world, SECOND, named=True, step=first_comes_back))
+    assert (world.api.billed, second["prediction_id"]) == (1, "pred-1")
