@@ -96,9 +96,7 @@ def manifest_row(
     """Return the row of an item.
 
     :param item: As it was checked: no free column has the name of one of ours.
-    :param status: What became of it.
     :param result: The result of a stored image, or what is known of one that is not stored.
-    :param error: Why it failed.
     """
     ours = {"key": item.key, "variant_of": item.variant_of, "status": status, "error": error}
     return ManifestRow.model_validate({**(result or {}), **item.columns, **ours})

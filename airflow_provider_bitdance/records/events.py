@@ -132,10 +132,7 @@ class PlannedImage(Strict):
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the prompt as requested where it is the one that is sent."""
-        fields: dict[str, Any] = whole(self)
-        if self.prompt_asked is None:
-            del fields["prompt_asked"]
-        return fields
+        return {name: value for name, value in whole(self).items() if (name, value) != ("prompt_asked", None)}
 
 
 class Planned(Strict):

@@ -22,7 +22,6 @@ class Note(Strict):
     """One purchase by a process that had been replaced.
 
     :param owner: That process.
-    :param key: Of the image.
     :param intent: Which intent of the image it was, counted from 1.
     """
 

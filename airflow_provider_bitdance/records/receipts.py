@@ -69,8 +69,7 @@ class Receipt(Strict):
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is as usual."""
         usual = {"prompt_asked": None, "size_differs": False, "sha256_received": None}
-        fields: dict[str, Any] = whole(self)
-        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
+        return {name: value for name, value in whole(self).items() if (name, value) not in usual.items()}
 
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.

@@ -83,7 +83,11 @@ STATE = mutations_of(
         "False",
         "no note is ever read",
     ),
-    ("return replace(state, deadline=event.deadline)", "return state", "a lease never ends, or has ended"),
+    (
+        "return replace(state, deadline=event.deadline)",
+        "return state",
+        "a lease never ends, or has ended at once",
+    ),
     (
         '        if state.images:\n            raise _broken(entry, "plans a second time")\n',
         "",
@@ -202,7 +206,7 @@ RECEIPTS = mutations_of(
     ),
     ('"seed": self.request.seed', '"seed": self.seed_asked', "the result does not say the real seed"),
     (
-        "if name not in usual or value != usual[name]",
+        "if (name, value) not in usual.items()",
         "if name not in usual",
         "the prompt as asked is forgotten",
     ),
@@ -259,7 +263,11 @@ EVENTS = mutations_of(
         "mapped tasks at one destination each buy",
         "unit/engine/test_destination_lock.py",
     ),
-    ("if self.prompt_asked is None:", "if True:", "the prompt as asked is not in the journal"),
+    (
+        'if (name, value) != ("prompt_asked", None)',
+        'if name != "prompt_asked"',
+        "the prompt as asked is not in the journal",
+    ),
     (
         'if info.data.get("format") == 1 and isinstance(events, list):',
         "if isinstance(events, list):",
