@@ -36,6 +36,8 @@ _TYPES = {
     **dict.fromkeys(("reused", "nsfw"), "bool"),
 }
 """The columns of ours that are no text."""
+_FREE_TYPES = {bool: "bool", int: "int64", float: "float64"}
+"""The types of free columns whose values are all of one kind, and no text."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -81,8 +83,7 @@ class ManifestRow(BaseModel):
 
     def as_dict(self) -> dict[str, Scalar]:
         """Return the row as the file has it: our columns, then the free ones."""
-        ours = {name: getattr(self, name) for name in type(self).model_fields}
-        return ours | self.columns
+        return self.model_dump()
 
 
 def manifest_row(
@@ -95,9 +96,7 @@ def manifest_row(
     """Return the row of an item.
 
     :param item: As it was checked: no free column has the name of one of ours.
-    :param status: What became of it.
     :param result: The result of a stored image, or what is known of one that is not stored.
-    :param error: Why it failed.
     """
     ours = {"key": item.key, "variant_of": item.variant_of, "status": status, "error": error}
     return ManifestRow.model_validate({**(result or {}), **item.columns, **ours})
@@ -155,9 +154,13 @@ def read_manifest(uri: str) -> list[ManifestRow]:
             f"There is no manifest at {shorten(uri, 200)}", fix='Pass result["manifest"] of a batch'
         )
     try:
-        return _from_parquet(data, uri) if name.endswith(".parquet") else _from_lines(data)
+        if name.endswith(".parquet"):
+            return _from_parquet(data, uri)
+        return [ManifestRow.model_validate_json(line) for line in data.split(b"\n") if line]
     except ValidationError as error:
-        raise _no_manifest(uri, _first(error)) from None
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        raise _no_manifest(uri, f"{where} {found['msg']}".strip()) from None
 
 
 def read_manifest_frame(uri: str) -> pandas.DataFrame:
@@ -178,10 +181,6 @@ def read_manifest_frame(uri: str) -> pandas.DataFrame:
     # pandas' own guess makes floats of whole numbers and objects of truth values where some are missing.
     nullable = {"int64": "Int64", "bool": "boolean", "float64": "float64"}
     return frame.astype({name: nullable[kind] for name, kind in _TYPES.items()})
-
-
-def _from_lines(data: bytes) -> list[ManifestRow]:
-    return [ManifestRow.model_validate_json(line) for line in data.split(b"\n") if line]
 
 
 def _from_parquet(data: bytes, uri: str) -> list[ManifestRow]:
@@ -207,26 +206,16 @@ def _pyarrow() -> Any:
 
 
 def _array(pyarrow: Any, name: str, values: list[Scalar]) -> pyarrow.Array:
-    if name in ManifestRow.model_fields:
-        return pyarrow.array(values, pyarrow.type_for_alias(_TYPES.get(name, "string")))
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return pyarrow.array(values, pyarrow.bool_())
-    if kinds == {int} and all(value is None or value in _INT64 for value in values):
-        return pyarrow.array(values, pyarrow.int64())
-    if kinds == {float}:
-        return pyarrow.array(values, pyarrow.float64())
-    texts = [value if isinstance(value, str | None) else json.dumps(value) for value in values]
-    return pyarrow.array(texts, pyarrow.string())
+    given = [value for value in values if value is not None]
+    kinds = {type(value) for value in given}
+    kind = _TYPES.get(name) or (_FREE_TYPES.get(kinds.pop()) if len(kinds) == 1 else None)
+    if kind is None or (kind == "int64" and not all(value in _INT64 for value in given)):
+        kind = "string"
+        values = [value if isinstance(value, str | None) else json.dumps(value) for value in values]
+    return pyarrow.array(values, pyarrow.type_for_alias(kind))
 
 
 def _no_manifest(uri: str, why: str) -> InputError:
     return InputError(
         f"{shorten(uri, 200)} is not a manifest: {shorten(why)}", fix='Pass result["manifest"] of a batch'
     )
-
-
-def _first(error: ValidationError) -> str:
-    found = error.errors(include_url=False)[0]
-    where = ".".join(map(str, found["loc"]))
-    return f"{where} {found['msg']}".strip()

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.records import (
     Intended,
     Job,
@@ -124,6 +125,14 @@ class Store:
         return found
 
 
+class _LoopClock(Clock):
+    """The time of the event loop."""
+
+    def time(self) -> float:
+        """Return the loop's time."""
+        return asyncio.get_running_loop().time()
+
+
 class _VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time leaps to the next timer. What it gives to a thread takes one operation."""
 
@@ -185,7 +194,7 @@ def a_plan(images: int) -> Planned:
 async def write_journal(journal: Journal, plan: Planned, done: int, rate: Rate) -> None:
     """Buy and store images as the engine does, as far as the journal is concerned."""
     loop, dice = asyncio.get_running_loop(), random.Random(20)
-    group_commit = GroupCommit(journal, sleep=asyncio.sleep, now=loop.time)
+    group_commit = GroupCommit(journal, _LoopClock())
     unanswered, storing = asyncio.Semaphore(UNANSWERED), asyncio.Semaphore(STORING)
 
     async def carry(key: str) -> None:

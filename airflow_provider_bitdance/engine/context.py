@@ -91,8 +91,7 @@ class JobContext:
 
     def __post_init__(self) -> None:
         """Make what writes the journal; a frozen dataclass has no other way."""
-        group_commit = GroupCommit(self.journal, sleep=self.clock.sleep, now=self.clock.time)
-        object.__setattr__(self, "_group_commit", group_commit)
+        object.__setattr__(self, "_group_commit", GroupCommit(self.journal, self.clock))
 
     @property
     def receipts(self) -> Receipts:

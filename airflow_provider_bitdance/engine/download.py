@@ -168,7 +168,6 @@ def _new_receipt(
         media_type=valid.media_type,
         bytes=len(valid.data),
         sha256=valid.sha256,
-        sha256_received=valid.sha256,
         nsfw=prediction.is_nsfw,
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,

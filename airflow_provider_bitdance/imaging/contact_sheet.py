@@ -105,14 +105,9 @@ def _write(pen: ImageDraw.ImageDraw, lines: list[str], at: tuple[int, int], widt
 
 def _fitted(text: str, font: Font, width: int) -> str:
     """Cut a label that is too wide in its middle: the ends of keys distinguish variants."""
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text) - 1
-    while kept and font.getlength(_cut(text, kept)) > width:
+    shown, kept = text, len(text)
+    while kept and font.getlength(shown) > width:
         kept -= 1
-    return _cut(text, kept)
-
-
-def _cut(text: str, kept: int) -> str:
-    end = kept // 2
-    return f"{text[: kept - end]}...{text[len(text) - end :]}"
+        end = kept // 2
+        shown = f"{text[: kept - end]}...{text[len(text) - end :]}"
+    return shown

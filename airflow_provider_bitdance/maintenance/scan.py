@@ -27,7 +27,6 @@ from airflow_provider_bitdance.records.codec import read_record
 from airflow_provider_bitdance.records.events import Entry, Event
 from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
 from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
-from airflow_provider_bitdance.records.receipts import FORMAT as RECEIPT_FORMAT
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
@@ -259,10 +258,8 @@ def _events(entries: list[Entry]) -> Iterator[tuple[Entry, Event]]:
 
 
 def _read_receipt(records: Folder, name: str) -> StoredReceipt | None:
-    data, uri = records.read(name), uri_of(records, name)
-    if data is None:
-        return None  # withdrawn since it was listed
-    return StoredReceipt(uri, read_record(Receipt, data, newest=RECEIPT_FORMAT, uri=uri))
+    receipt = read_record(Receipt, records, name)  # None: withdrawn since it was listed
+    return None if receipt is None else StoredReceipt(uri_of(records, name), receipt)
 
 
 def _or_finding(

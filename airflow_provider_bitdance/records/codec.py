@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_bitdance.exceptions import RecordNewerError, RecordUnreadableError
+from airflow_provider_bitdance.storage import Folder, uri_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -19,16 +20,25 @@ _NOT_KNOWN = {"extra_forbidden", "union_tag_invalid", "enum"}
 """What pydantic finds wrong with a field, an event and a word that only a later version has."""
 
 
-def read_record(kind: type[R], data: bytes, *, newest: int, uri: str) -> R:
-    """Read one record.
+class Strict(BaseModel):
+    """A record or a part of one: it never changes, and nothing in it is skipped."""
 
-    :param kind: What it should be.
-    :param data: Its bytes.
-    :param newest: The newest format that this version of the package knows.
-    :param uri: Its URI, for the error.
+    # Without the last, JSON would hold a null where a number is infinite.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def read_record(kind: type[R], folder: Folder, name: str) -> R | None:
+    """Read one record; ``None`` where there is no file of this name.
+
+    :param kind: What it should be. Its field ``format`` defaults to the newest that this version knows.
     :raises RecordNewerError: A newer version wrote it.
     :raises RecordUnreadableError: It is damaged. A person has to check it: it may stand for money.
+    :raises StorageError: The store failed.
     """
+    data = folder.read(name)
+    if data is None:
+        return None
+    uri, newest = uri_of(folder, name), kind.model_fields["format"].default
     try:
         found = json.loads(data)
         version = found["format"]

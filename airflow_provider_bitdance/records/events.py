@@ -12,22 +12,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
+from airflow_provider_bitdance.records.codec import Strict
 from airflow_provider_bitdance.storage.naming import safe_name
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 FORMAT = 2
 """Version of the entries' format. An entry of a newer one stops its reader."""
-
-_strict = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON would hold a null instead
 
 
 class Status(StrEnum):
@@ -40,13 +32,11 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-class Job(BaseModel):
+class Job(Strict):
     """What one journal belongs to.
 
     :param generation: Changes when a user clears the task and not when Airflow retries it.
     """
-
-    model_config = _strict
 
     dag_id: str
     run_id: str
@@ -70,13 +60,11 @@ class Job(BaseModel):
         return self.model_copy(update={"generation": other.generation}) == other
 
 
-class Owner(BaseModel):
+class Owner(Strict):
     """The process that wrote an entry.
 
     :param token: Random, so that a process knows its own entries.
     """
-
-    model_config = _strict
 
     job: Job
     try_number: int
@@ -90,31 +78,29 @@ class Owner(BaseModel):
         return self.try_number <= self.job.generation
 
 
-class Claimed(BaseModel):
+class Claimed(Strict):
     """This process is the job's owner from here on.
 
     :param deadline: Unix time until which this try waits for its predictions; 0 where the task is over.
     """
 
-    model_config = _strict
     event: Literal["claimed"] = "claimed"
     deadline: float
 
 
-class Rested(BaseModel):
+class Rested(Strict):
     """The job has more to buy, and gives its worker back: the account takes nothing for a while.
 
     :param until: Unix time before which it takes no submission, as it has said; 0 where it has not.
     :param window: Predictions in flight that it takes at once, where a 429 has shown that.
     """
 
-    model_config = _strict
     event: Literal["rested"] = "rested"
     until: float
     window: int | None
 
 
-class PlannedImage(BaseModel):
+class PlannedImage(Strict):
     """One image as it will be bought: what is requested, with the real seed, and where it goes.
 
     :param key: Its name within the job.
@@ -130,8 +116,6 @@ class PlannedImage(BaseModel):
     :param prompt_asked: The prompt as the user requested it, where another one is sent.
     """
 
-    model_config = _strict
-
     key: str
     request: ImageRequest
     seed_asked: int | None
@@ -141,62 +125,55 @@ class PlannedImage(BaseModel):
     named: bool = False
     possibly_paid: int = 0
     estimated_cost_usd: float
-    columns: dict[str, str | int | float | bool | None] = {}
+    columns: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     variant_of: str | None = None
     prompt_asked: str | None = None
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the prompt as requested where it is the one that is sent."""
-        fields: dict[str, Any] = whole(self)
-        if self.prompt_asked is None:
-            del fields["prompt_asked"]
-        return fields
+        return {name: value for name, value in whole(self).items() if (name, value) != ("prompt_asked", None)}
 
 
-class Planned(BaseModel):
+class Planned(Strict):
     """What this job makes. Written once; no later event and no re-rendered template changes it.
 
     :param output: URI of the output folder.
     :param is_batch: The result is a manifest, though there may be one image.
     """
 
-    model_config = _strict
     event: Literal["planned"] = "planned"
     output: str
     is_batch: bool = False
     images: tuple[PlannedImage, ...] = Field(min_length=1)
 
 
-class Intended(BaseModel):
+class Intended(Strict):
     """About to buy these: from here on a response may be lost."""
 
-    model_config = _strict
     event: Literal["intended"] = "intended"
     keys: tuple[str, ...] = Field(min_length=1)
 
 
-class Submitted(BaseModel):
+class Submitted(Strict):
     """The API created a prediction: the image is paid for and collectable by its id.
 
     :param found: Its response was lost; the account's history proved that it is ours.
     """
 
-    model_config = _strict
     event: Literal["submitted"] = "submitted"
     key: str
     prediction_id: str
     found: bool = False
 
 
-class Adopted(BaseModel):
+class Adopted(Strict):
     """A prediction that another job bought, the same request for the same destination, is this job's too.
 
     :param request: What was sent for it: with the seed that the other job drew.
     :param bought_by: That job: an earlier generation of this task, or another task.
     """
 
-    model_config = _strict
     event: Literal["adopted"] = "adopted"
     key: str
     request: ImageRequest
@@ -205,41 +182,37 @@ class Adopted(BaseModel):
     bought_by: Job
 
 
-class NotCreated(BaseModel):
+class NotCreated(Strict):
     """The intended purchase certainly did not happen."""
 
-    model_config = _strict
     event: Literal["not_created"] = "not_created"
     key: str
     reason: str
 
 
-class Lost(BaseModel):
+class Lost(Strict):
     """The response to the purchase was lost: it is possibly paid, and not collectable."""
 
-    model_config = _strict
     event: Literal["lost"] = "lost"
     key: str
     reason: str
 
 
-class Orphaned(BaseModel):
+class Orphaned(Strict):
     """Of format 1: a process that had been replaced bought this all the same. Alone in its entry; a note now.
 
     :param intent: Which intent of the image it was, counted from 1.
     """
 
-    model_config = _strict
     event: Literal["orphaned"] = "orphaned"
     key: str
     prediction_id: str
     intent: int
 
 
-class Stored(BaseModel):
+class Stored(Strict):
     """The image is at its destination and its receipt is written, or both were there before (``reused``)."""
 
-    model_config = _strict
     event: Literal["stored"] = "stored"
     key: str
     receipt: str
@@ -258,10 +231,9 @@ class Failure(StrEnum):
     UNSAFE = "unsafe"
 
 
-class Failed(BaseModel):
+class Failed(Strict):
     """The prediction ended and there is no image to store."""
 
-    model_config = _strict
     event: Literal["failed"] = "failed"
     key: str
     failure: Failure
@@ -269,26 +241,11 @@ class Failed(BaseModel):
 
 
 ImageEvent = Submitted | Adopted | NotCreated | Lost | Stored | Failed
-Event = Annotated[
-    Claimed
-    | Rested
-    | Planned
-    | Intended
-    | Submitted
-    | Adopted
-    | NotCreated
-    | Lost
-    | Orphaned
-    | Stored
-    | Failed,
-    Field(discriminator="event"),
-]
+Event = Annotated[Claimed | Rested | Planned | Intended | Orphaned | ImageEvent, Field(discriminator="event")]
 
 
-class Entry(BaseModel):
+class Entry(Strict):
     """One file of the journal."""
-
-    model_config = _strict
 
     format: int = FORMAT
     number: int
@@ -296,15 +253,14 @@ class Entry(BaseModel):
     writer: Owner
     events: tuple[Event, ...] = Field(min_length=1)
 
-    @model_validator(mode="before")
+    @field_validator("events", mode="before")
     @classmethod
-    def _without_snapshot(cls, fields: Any) -> Any:
+    def _without_snapshot(cls, events: object, info: ValidationInfo) -> object:
         """Skip the snapshot of an entry of format 1: all entries are read, and it says nothing else."""
-        if isinstance(fields, dict) and fields.get("format") == 1 and isinstance(fields.get("events"), list):
-            events = [event for event in fields["events"] if not _is_snapshot(event)]
-            return {**fields, "events": events}
-        return fields
-
-
-def _is_snapshot(event: object) -> bool:
-    return isinstance(event, dict) and event.get("event") == "snapshot"
+        if info.data.get("format") == 1 and isinstance(events, list):
+            return [
+                event
+                for event in events
+                if not (isinstance(event, dict) and event.get("event") == "snapshot")
+            ]
+        return events

@@ -8,9 +8,9 @@ its :meth:`GroupCommit.write` returns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.records.events import Event
@@ -23,7 +23,6 @@ LINGER_SECONDS = 0.025
 @dataclass(slots=True, eq=False)
 class _Waiting:
     events: tuple[Event, ...]
-    is_written: bool = False
     error: Exception | None = None
 
 
@@ -31,16 +30,11 @@ class GroupCommit:
     """Writes into the journal of one job.
 
     :param journal: Claimed by this process.
-    :param sleep: Waits for a number of seconds.
-    :param now: Returns Unix time.
     """
 
-    def __init__(
-        self, journal: Journal, *, sleep: Callable[[float], Awaitable[None]], now: Callable[[], float]
-    ) -> None:
+    def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
-        self._sleep = sleep
-        self._now = now
+        self._clock = clock
         self._waiting: list[_Waiting] = []
         self._turn = asyncio.Lock()
 
@@ -53,27 +47,21 @@ class GroupCommit:
         mine = _Waiting(events)
         self._waiting.append(mine)
         async with self._turn:
-            if not mine.is_written and mine.error is None:
+            if mine in self._waiting:  # else it was written along with others
                 await self._write_all()
         if mine.error is not None:
             raise mine.error
 
     async def _write_all(self) -> None:
         if self._journal.state.number >= LONG_JOURNAL:
-            await self._sleep(LINGER_SECONDS)
+            await self._clock.sleep(LINGER_SECONDS)
         together, self._waiting = self._waiting, []
         events = [event for waiting in together for event in waiting.events]
         try:
-            await asyncio.to_thread(self._journal.append, self._now(), *events)
+            await asyncio.to_thread(self._journal.append, self._clock.time(), *events)
         except BaseException as error:
             # The others learn of it, too; one that is cancelled here must not appear cancelled there.
-            raised = (
-                error
-                if isinstance(error, Exception)
-                else StorageError("Writing to the journal was interrupted")
-            )
+            interrupted = StorageError("Writing to the journal was interrupted")
             for waiting in together:
-                waiting.error = raised
+                waiting.error = error if isinstance(error, Exception) else interrupted
             raise
-        for waiting in together:
-            waiting.is_written = True

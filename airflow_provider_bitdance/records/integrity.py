@@ -7,8 +7,6 @@ import hashlib
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
 
-__all__ = ["damage", "is_intact"]
-
 
 def is_intact(folder: Folder, receipt: Receipt, *, by_size: bool = False) -> bool:
     """Say whether the file of a receipt is there as it was stored. Reads it where the size is right.

@@ -1,21 +1,29 @@
-"""Reads and writes the journal of one job in one store, as one process does it."""
+"""Reads and writes the journal of one job in one store, as one process does it.
+
+All that reads it raises ``RecordUnreadableError`` for an entry or a note that is damaged or of a newer
+format, and overwrites nothing. If the store fails, it is a ``StorageError``: nothing is known to be written.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import count, islice
 
 from airflow_provider_bitdance.exceptions import FencedError
 from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import FORMAT, Claimed, Entry, Event, Job, Owner
-from airflow_provider_bitdance.records.notes import Note, list_notes, read_notes, write_note
+from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner
+from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
 from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage.naming import safe_name
 
+ONE_BY_ONE = 4
+"""Entries of a journal that are read one by one: most have no more."""
 READ_AHEAD = 128
 """Entries of a long journal that are read at once. A slow job of 10,000 images writes 24,000 of them. On a
 store that takes 30 ms an operation it is entered in 10 s; with 64, in 16 s (``benchmarks/reentry.py``)."""
@@ -42,23 +50,16 @@ class Journal:
         return uri_of(self._folder, self.job.folder)
 
     def load(self) -> JobState:
-        """Read what has been written since the last read, and return the state.
-
-        :raises RecordUnreadableError: A record is damaged or of a newer format. Nothing is overwritten.
-        :raises StorageError: The store failed.
-        """
+        """Read what has been written since the last read, and return the state."""
         new = read_entries(self._folder, self.job.folder, after=self.state.number)
         self.state = fold_all(self.state, new)
         return self.read_notes()
 
     def read_notes(self) -> JobState:
-        """Read what replaced processes have bought, where there may be such, and return the state.
-
-        :raises RecordUnreadableError: A note is damaged or of a newer format.
-        :raises StorageError: The store failed.
-        """
+        """Read what replaced processes have bought, where there may be such, and return the state."""
         if self.state.may_have_notes:  # else no listing: most journals are of one process at a time
-            notes = read_notes(self._folder, list_notes(self._folder, self.job.folder))
+            names = filter(is_note, self._folder.names(f"{self.job.folder}{NOTES}"))
+            notes = read_notes(self._folder, names)
             with self._turn:
                 self.state = fold_notes(self.state, notes)
         return self.state
@@ -76,7 +77,6 @@ class Journal:
 
         :param now: Unix time.
         :raises FencedError: The number is taken: another process has gone on with the job.
-        :raises StorageError: The store failed; nothing is known to be written.
         """
         with self._turn:
             last = self.state.owner
@@ -85,20 +85,27 @@ class Journal:
             return self._append(now, *events)
 
     def _append(self, now: float, *events: Event) -> JobState:
-        left = events
-        while left and (found := self._write(now, left)) is not None:
-            if found.writer.token != self.owner.token:
-                raise self._fenced()
-            # Written although the store said that it failed, or that it took too long.
-            left = tuple(event for event in left if event not in found.events)
-            self.state = fold(self.state, found)
+        left, time = events, datetime.fromtimestamp(now, UTC)
+        while left:
+            entry = Entry(number=self.state.number + 1, time=time, writer=self.owner, events=left)
+            after = fold(self.state, entry)
+            name = _entry_name(self.job.folder, entry.number)
+            try:
+                self._folder.create(name, entry.model_dump_json(indent=1).encode())
+            except FileExistsError:
+                found = _read_entry(self._folder, self.job.folder, entry.number)
+                if found is None or found.writer.token != self.owner.token:  # None: it is not to be seen yet
+                    raise self._fenced() from None
+                # Written although the store said that it failed, or that it took too long.
+                entry, after = found, fold(self.state, found)
+            self.state = after
+            left = tuple(event for event in left if event not in entry.events)
         return self.state
 
     def note(self, now: float, *, key: str, prediction_id: str, intent: int) -> None:
         """Leave a note of what was bought, as a process that has been replaced; it changes no entry.
 
         :param intent: Which intent of the image it was, counted from 1.
-        :raises StorageError: The store failed; nothing is known to be written.
         """
         note = Note(
             time=datetime.fromtimestamp(now, UTC),
@@ -107,7 +114,10 @@ class Journal:
             prediction_id=prediction_id,
             intent=intent,
         )
-        write_note(self._folder, note)
+        name = f"{self.owner.job.folder}{NOTES}/{safe_name(prediction_id)}.json"
+        # One that is there already is this one: the store's client has repeated its write.
+        with contextlib.suppress(FileExistsError):
+            self._folder.create(name, note.model_dump_json(indent=1).encode())
 
     def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
@@ -117,41 +127,13 @@ class Journal:
         :raises FencedError: One has.
         """
         number = self.state.number + 1
-        while (entry := read_entry(self._folder, self.job.folder, number)) is not None:
+        while (entry := _read_entry(self._folder, self.job.folder, number)) is not None:
             if entry.writer.token != self.owner.token:
                 raise self._fenced()
             number += 1  # an entry of ours is written at this moment, in another thread
 
     def _fenced(self) -> FencedError:
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
-
-    def _write(self, now: float, events: tuple[Event, ...]) -> Entry | None:
-        """Write the next entry; or return the one that is there already."""
-        number = self.state.number + 1
-        entry = Entry(number=number, time=datetime.fromtimestamp(now, UTC), writer=self.owner, events=events)
-        after = fold(self.state, entry)
-        try:
-            name = _entry_name(self.job.folder, number)
-            self._folder.create(name, entry.model_dump_json(indent=1).encode())
-        except FileExistsError:
-            found = read_entry(self._folder, self.job.folder, number)
-            if found is None:  # taken, and not to be seen yet
-                raise self._fenced() from None
-            return found
-        self.state = after
-        return None
-
-
-def read_entry(folder: Folder, journal: str, number: int) -> Entry | None:
-    """Read one entry of a journal; ``None`` where there is none of this number.
-
-    :param journal: The journal's folder.
-    :raises RecordUnreadableError: It is damaged or of a newer format.
-    :raises StorageError: The store failed.
-    """
-    name = _entry_name(journal, number)
-    data = folder.read(name)
-    return None if data is None else read_record(Entry, data, newest=FORMAT, uri=uri_of(folder, name))
 
 
 def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[Entry]:
@@ -163,29 +145,24 @@ def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[En
 
     :param journal: The journal's folder.
     :param after: Begin after this number.
-    :raises RecordUnreadableError: An entry is damaged or of a newer format.
-    :raises StorageError: The store failed.
     """
-    with ExitStack() as stack:
-        pool: ThreadPoolExecutor | None = None
+    numbers = count(after + 1)
+    for number in islice(numbers, ONE_BY_ONE):
+        if (entry := _read_entry(folder, journal, number)) is None:
+            return
+        yield entry
+    with ThreadPoolExecutor(READ_AHEAD, "bitdance-journal") as pool:
         ahead = deque[Future[Entry | None]]()
-        last = read = after
-        while True:
-            window = min((read - after) // 2, READ_AHEAD)
-            if window < 2 and not ahead:
-                last += 1
-                entry = read_entry(folder, journal, last)
-            else:
-                if pool is None:
-                    pool = stack.enter_context(ThreadPoolExecutor(READ_AHEAD, "bitdance-journal"))
-                while len(ahead) < window:
-                    last += 1
-                    ahead.append(pool.submit(read_entry, folder, journal, last))
-                entry = ahead.popleft().result()
-            if entry is None:
+        for read in count(ONE_BY_ONE):
+            while len(ahead) < min(read // 2, READ_AHEAD):
+                ahead.append(pool.submit(_read_entry, folder, journal, next(numbers)))
+            if (entry := ahead.popleft().result()) is None:
                 return
-            read += 1
             yield entry
+
+
+def _read_entry(folder: Folder, journal: str, number: int) -> Entry | None:
+    return read_record(Entry, folder, _entry_name(journal, number))
 
 
 def _entry_name(journal: str, number: int) -> str:

@@ -9,26 +9,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from airflow_provider_bitdance.records.codec import read_record
+from airflow_provider_bitdance.records.codec import Strict, read_record
 from airflow_provider_bitdance.records.events import Owner
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
-__all__ = ["Receipt", "Receipts"]
 
-FORMAT = 2
-
-
-class Receipt(BaseModel):
+class Receipt(Strict):
     """One stored image.
 
     :param uri: Where the file is.
@@ -40,7 +30,7 @@ class Receipt(BaseModel):
     :param width: Real width of the file, pixels.
     :param height: Real height of the file, pixels.
     :param size_differs: The image does not have the size that was requested. Format 1 did not say so.
-    :param sha256_received: Hash of the file as it was received, before anything was done to it.
+    :param sha256_received: Hash of the file as it was received, if anything was done to it since.
     :param inference_ms: The service's own figure, milliseconds.
     :param estimated_cost_usd: The price we assumed; the API reports no cost for a prediction.
     :param reservation: Number of the reservation under which it was made; 0 where the name needs none.
@@ -48,9 +38,10 @@ class Receipt(BaseModel):
         that gave it; each may have been charged.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A time that the API reports as infinite must not keep a stored image from its receipt.
+    model_config = ConfigDict(allow_inf_nan=True)
 
-    format: int = FORMAT
+    format: int = 2
     uri: str
     file: str
     prediction_id: str
@@ -64,7 +55,7 @@ class Receipt(BaseModel):
     media_type: str
     bytes: int
     sha256: str
-    sha256_received: str
+    sha256_received: str | None = None
     nsfw: bool
     inference_ms: float | None
     estimated_cost_usd: float
@@ -74,20 +65,11 @@ class Receipt(BaseModel):
     stored_at: datetime
     writer: Owner
 
-    @model_validator(mode="before")
-    @classmethod
-    def _as_received(cls, fields: Any) -> Any:
-        """Take the file for what was received, where nothing else is said: nothing was done to it then."""
-        if isinstance(fields, dict) and "sha256" in fields:
-            return {"sha256_received": fields["sha256"], **fields}
-        return fields
-
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is as usual."""
-        usual = {"prompt_asked": None, "size_differs": False, "sha256_received": self.sha256}
-        fields: dict[str, Any] = whole(self)
-        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
+        usual = {"prompt_asked": None, "size_differs": False, "sha256_received": None}
+        return {name: value for name, value in whole(self).items() if (name, value) not in usual.items()}
 
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
@@ -139,12 +121,8 @@ class Receipts:
         """Return the receipt of the image at ``destination``.
 
         :raises RecordUnreadableError: There is one, and it is damaged or newer than this package.
-        :raises StorageError: The store failed.
         """
-        data = self._folder.read(self._name(destination))
-        if data is None:
-            return None
-        return read_record(Receipt, data, newest=FORMAT, uri=self.uri(destination))
+        return read_record(Receipt, self._folder, self._name(destination))
 
     def exists(self, destination: Destination) -> bool:
         """Say whether there is a receipt of the image at ``destination``."""

@@ -9,28 +9,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
-
-from airflow_provider_bitdance.records.codec import read_record
+from airflow_provider_bitdance.records.codec import Strict, read_record
 from airflow_provider_bitdance.records.events import Owner
-from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 
-__all__ = ["Reservation", "Reservations"]
 
-FORMAT = 1
-
-
-class Reservation(BaseModel):
+class Reservation(Strict):
     """One job's hold on a destination.
 
     :param key: The image's name within that job.
     :param fingerprint: Identity of what that job requests.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = FORMAT
+    format: int = 1
     number: int
     time: datetime
     writer: Owner
@@ -53,14 +45,12 @@ class Reservations:
         :param known: Number of a reservation that is known to be there: the search begins at it.
         :param after: Number of a reservation that was read already: only later ones are searched for.
         """
-        found = None
+        last = None
         number = known if known and self._folder.size(self._name(destination, known)) is not None else 1
         number = after + 1 if after else number
-        while (data := self._folder.read(self._name(destination, number))) is not None:
-            uri = uri_of(self._folder, self._name(destination, number))
-            found = read_record(Reservation, data, newest=FORMAT, uri=uri)
-            number += 1
-        return found
+        while found := read_record(Reservation, self._folder, self._name(destination, number)):
+            last, number = found, number + 1
+        return last
 
     def take(self, destination: Destination, reservation: Reservation) -> bool:
         """Take a destination, and say whether it worked: another may have been quicker."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records.events import (
     Adopted,
     Claimed,
     Entry,
+    Event,
     Failed,
     Failure,
     ImageEvent,
@@ -174,18 +175,20 @@ def fold_all(state: JobState, entries: Iterable[Entry]) -> JobState:
 
     :raises RecordUnreadableError: An entry breaks the format's rules.
     """
-    images = dict(state.images)  # once: thousands of entries may follow, of thousands of images
-    spent = state.spent
+    # A dictionary of its own, made once: thousands of entries may follow, of thousands of images.
+    state = replace(state, images=dict(state.images))
     for entry in entries:
         if entry.number != state.number + 1:
             raise _broken(entry, f"follows entry {state.number}")
-        if all(isinstance(event, Orphaned) for event in entry.events):
-            state = replace(state, number=entry.number)
-            spent += _add_notes(images, _notes_of(entry))
-        else:
-            state, more = _apply(_claimed_by(state, entry, images), entry, images)
-            spent += more
-    return replace(state, images=images, spent=spent)
+        match entry.events:
+            case (Orphaned() as orphan,):  # takes the journal from nobody
+                note = Note(time=entry.time, owner=entry.writer, **orphan.model_dump(exclude={"event"}))
+                state = _add_note(replace(state, number=entry.number), note)
+            case _:
+                state = _claimed_by(state, entry)
+                for event in entry.events:
+                    state = _apply(state, entry, event)
+    return state
 
 
 def fold_notes(state: JobState, notes: Iterable[Note]) -> JobState:
@@ -193,20 +196,24 @@ def fold_notes(state: JobState, notes: Iterable[Note]) -> JobState:
 
     :raises RecordUnreadableError: A note speaks of an image that was not planned.
     """
-    images = dict(state.images)
-    spent = state.spent + _add_notes(images, notes)
-    return replace(state, images=images, spent=spent)
+    return reduce(_add_note, notes, replace(state, images=dict(state.images)))
 
 
-def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) -> JobState:
+def _put(state: JobState, image: ImageState) -> JobState:
+    """Put a planned image into the fold's own dictionary, and count what is spent more."""
+    before = state.images[image.plan.key]
+    state.images[image.plan.key] = image
+    more = image.spent - before.spent
+    return replace(state, spent=state.spent + more) if more else state
+
+
+def _claimed_by(state: JobState, entry: Entry) -> JobState:
     """Return the state with the entry's number, time and owner, which has claimed the journal."""
     is_new = state.owner is None or state.owner.token != entry.writer.token
     if is_new and not isinstance(entry.events[0], Claimed):
         raise _broken(entry, "was written by a process that has not claimed the journal")
     # Where nothing was intended, the process before had nothing under way that it could leave a note of.
-    may_have_notes = state.may_have_notes or (
-        is_new and any(image.status is Status.INTENDED for image in images.values())
-    )
+    may_have_notes = state.may_have_notes or (is_new and bool(state.having(Status.INTENDED)))
     return replace(
         state,
         number=entry.number,
@@ -216,62 +223,37 @@ def _claimed_by(state: JobState, entry: Entry, images: dict[str, ImageState]) ->
     )
 
 
-def _apply(state: JobState, entry: Entry, images: dict[str, ImageState]) -> tuple[JobState, int]:
-    """Put an entry's events into the images, and return the state of the job and what is spent more."""
-    spent = 0
-    for event in entry.events:
-        if isinstance(event, Claimed):
-            state = replace(state, deadline=event.deadline)
-        elif isinstance(event, Rested):
-            state = replace(state, window=event.window, blocked_until=event.until)
-        elif isinstance(event, Planned):
-            if images:
-                raise _broken(entry, "plans a second time")
-            is_batch = event.is_batch or len(event.images) > 1
-            state = replace(state, output=event.output, is_batch=is_batch, planned_at=state.time)
-            images.update((plan.key, ImageState(plan)) for plan in event.images)
-        elif isinstance(event, Orphaned):
-            raise _broken(entry, "says 'orphaned' among other events")
-        else:
-            for key in event.keys if isinstance(event, Intended) else (event.key,):
-                if key not in images:
-                    raise _broken(entry, f"names an image {key!r} that was not planned")
-                before = images[key]
-                images[key] = _apply_to_image(before, entry, event)
-                spent += images[key].spent - before.spent
-    return state, spent
+def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
+    if isinstance(event, Claimed):
+        return replace(state, deadline=event.deadline)
+    if isinstance(event, Rested):
+        return replace(state, window=event.window, blocked_until=event.until)
+    if isinstance(event, Orphaned):
+        raise _broken(entry, "says 'orphaned' among other events")
+    if isinstance(event, Planned):
+        if state.images:
+            raise _broken(entry, "plans a second time")
+        is_batch = event.is_batch or len(event.images) > 1
+        images = {plan.key: ImageState(plan) for plan in event.images}
+        return replace(state, output=event.output, is_batch=is_batch, planned_at=state.time, images=images)
+    for key in event.keys if isinstance(event, Intended) else (event.key,):
+        if key not in state.images:
+            raise _broken(entry, f"names an image {key!r} that was not planned")
+        state = _put(state, _apply_to_image(state.images[key], entry, event))
+    return state
 
 
-def _notes_of(entry: Entry) -> list[Note]:
-    """Return what an entry of format 1 says that only holds notes."""
-    return [
-        Note(
-            time=entry.time,
-            owner=entry.writer,
-            key=event.key,
-            prediction_id=event.prediction_id,
-            intent=event.intent,
+def _add_note(state: JobState, note: Note) -> JobState:
+    image = state.images.get(note.key)
+    if image is None:
+        raise RecordUnreadableError(
+            f"The note of prediction {note.prediction_id} beside the journal "
+            f"{note.owner.job.folder} names an image {note.key!r} that was not planned",
+            fix="Keep the folder. To buy again what is not stored, move the whole folder away",
         )
-        for event in entry.events
-        if isinstance(event, Orphaned)
-    ]
-
-
-def _add_notes(images: dict[str, ImageState], notes: Iterable[Note]) -> int:
-    """Put notes into the images, and return what is spent more."""
-    spent = 0
-    for note in notes:
-        before = images.get(note.key)
-        if before is None:
-            raise RecordUnreadableError(
-                f"The note of prediction {note.prediction_id} beside the journal "
-                f"{note.owner.job.folder} names an image {note.key!r} that was not planned",
-                fix="Keep the folder. To buy again what is not stored, move the whole folder away",
-            )
-        if note not in before.notes:
-            images[note.key] = replace(before, notes=(*before.notes, note))
-            spent += images[note.key].spent - before.spent
-    return spent
+    if note in image.notes:
+        return state
+    return _put(state, replace(image, notes=(*image.notes, note)))
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:

@@ -15,6 +15,8 @@ from airflow_provider_bitdance.redaction import redact
 class Folder(Protocol):
     """A folder: names are relative to it and may hold slashes.
 
+    Its methods raise :class:`StorageError` where the store fails, whatever its library throws.
+
     :ivar uri: Its URI, without a slash at the end.
     """
 
@@ -25,41 +27,25 @@ class Folder(Protocol):
         """The URL of a store that is not its vendor's own, as for MinIO; else empty."""
 
     def is_exclusive(self) -> bool:
-        """Return whether of many workers that create one file, on any machine, exactly one can succeed.
-
-        :raises StorageError: The store failed.
-        """
+        """Return whether of many workers that create one file, on any machine, exactly one can succeed."""
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new file, whole or not at all.
 
         :raises FileExistsError: There is one of this name already; it is unchanged.
-        :raises StorageError: The store failed.
         """
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all, in the place of any that is there.
-
-        :raises StorageError: The store failed.
-        """
+        """Write a file, whole or not at all, in the place of any that is there."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, or ``None`` where there is none.
-
-        :raises StorageError: The store failed.
-        """
+        """Return a file's bytes, or ``None`` where there is none."""
 
     def size(self, name: str) -> int | None:
-        """Return a file's size in bytes, or ``None`` where there is none.
-
-        :raises StorageError: The store failed.
-        """
+        """Return a file's size in bytes, or ``None`` where there is none."""
 
     def remove(self, name: str) -> None:
-        """Delete a file; none of that name is no error.
-
-        :raises StorageError: The store failed.
-        """
+        """Delete a file; none of that name is no error."""
 
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order.
@@ -67,7 +53,6 @@ class Folder(Protocol):
         It may be behind: then an image may be bought again, and none is lost. See docs/storage.md.
 
         :param below: That folder's name; none of that name has no files.
-        :raises StorageError: The store failed.
         """
 
 
@@ -77,10 +62,7 @@ def uri_of(folder: Folder, name: str) -> str:
 
 
 def check_writable(folder: Folder) -> None:
-    """Write and delete a small file.
-
-    :raises StorageError: The folder cannot be written.
-    """
+    """Write and delete a small file, which fails where the folder cannot be written."""
     name = f".bitdance-check-{secrets.token_hex(4)}"
     folder.replace(name, b"")
     folder.remove(name)

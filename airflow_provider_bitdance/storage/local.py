@@ -51,19 +51,15 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes, or ``None`` where there is none."""
-        with translate_errors("read", self.uri, name):
-            try:
-                return (self._path / name).read_bytes()
-            except FileNotFoundError:
-                return None
+        with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
+            return (self._path / name).read_bytes()
+        return None
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or ``None`` where there is none."""
-        with translate_errors("read", self.uri, name):
-            try:
-                return (self._path / name).stat().st_size
-            except FileNotFoundError:
-                return None
+        with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
+            return (self._path / name).stat().st_size
+        return None
 
     def remove(self, name: str) -> None:
         """Delete a file; none of that name is no error."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 
-__all__ = ["EXTENSIONS", "Destination", "parse_destination", "safe_name"]
-
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 """The extension of a stored image, by its real format."""
 
 _KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
-_DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
 _LONGEST_NAME = 100
+_PLAIN = re.compile(rf"(?!\.)[A-Za-z0-9._=-]{{1,{_LONGEST_NAME}}}")
+_DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _LONGEST_STEM = 240
@@ -32,17 +31,12 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
     :param parts: What ``text`` was joined from by dots, if dots within them could give two of them the same
         name.
     """
-    plain = _DISLIKED.sub("-", text)
-    if (
-        not any("." in part for part in parts)
-        and plain == text
-        and 0 < len(text) <= _LONGEST_NAME
-        and not text.startswith(".")
-    ):
+    if _PLAIN.fullmatch(text) and not any("." in part for part in parts):
         return text
+    plain = _DISLIKED.sub("-", text)[: _LONGEST_NAME - 9].lstrip(".")
     whole = "\0".join(parts) or text
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{plain[: _LONGEST_NAME - 9].lstrip('.')}-{digest}"
+    return f"{plain}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +68,8 @@ class Destination:
 
     def file_name(self, media_type: str) -> str:
         """Return the name of the stored file: its extension is that of the real format."""
-        extension = EXTENSIONS[media_type]
-        jpegs = {".jpg", ".jpeg"}
-        if self.extension.lower() == extension or {self.extension.lower(), extension} <= jpegs:
-            extension = self.extension
-        return self.stem + extension
+        real, given = EXTENSIONS[media_type], self.extension
+        return self.stem + (given if given.lower().replace(".jpeg", ".jpg") == real else real)
 
 
 def parse_destination(output_path: object, *, default_stem: str) -> Destination:

@@ -11,9 +11,7 @@ from airflow_provider_bitdance.storage.base import translate_errors
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-ATOMIC = frozenset(
-    {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"},
-)
+ATOMIC = {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"}
 """The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
 ``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others check first and then
 write, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
@@ -49,8 +47,6 @@ class ObjectFolder:
 
         The store is tested, and not its version number: old libraries and some S3-compatible servers ignore
         the condition and overwrite. One small write; two if nobody has tested this folder before.
-
-        :raises StorageError: The folder cannot be written.
         """
         names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
         if names.isdisjoint(ATOMIC):
@@ -87,20 +83,16 @@ class ObjectFolder:
 
     def read(self, name: str) -> bytes | None:
         """Return an object's bytes, or ``None`` where there is none."""
-        with translate_errors("read", self.uri, name):
-            try:
-                return bytes(self._fs.cat_file(f"{self._path}/{name}"))
-            except FileNotFoundError:
-                return None
+        with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
+            return bytes(self._fs.cat_file(f"{self._path}/{name}"))
+        return None
 
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or ``None`` where there is none."""
-        with translate_errors("read", self.uri, name):
+        with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
             self._fs.invalidate_cache()  # a listing that others made with this handle may be old
-            try:
-                return int(self._fs.size(f"{self._path}/{name}"))
-            except FileNotFoundError:
-                return None
+            return int(self._fs.size(f"{self._path}/{name}"))
+        return None
 
     def remove(self, name: str) -> None:
         """Delete an object; none of that name is no error."""
@@ -109,15 +101,13 @@ class ObjectFolder:
 
     def names(self, below: str) -> list[str]:
         """Return the names of all objects at any depth below a folder in this one, in any order."""
-        with translate_errors("list", self.uri, below):
+        with translate_errors("list", self.uri, below), contextlib.suppress(FileNotFoundError):
             self._fs.invalidate_cache()  # as in size()
             top = str(self._fs._strip_protocol(self._path))  # as the paths that find() returns
-            try:
-                found = self._fs.find(f"{top}/{below}")
-            except FileNotFoundError:
-                return []
+            found = self._fs.find(f"{top}/{below}")
             # Some stores list a folder itself, too.
             return [path.removeprefix(f"{top}/") for path in found if path.startswith(f"{top}/{below}/")]
+        return []
 
 
 def _s3_code(error: Exception) -> str:

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 
@@ -146,16 +147,14 @@ def test_the_page_says_where_a_decision_is_made_and_which_test_holds_it(question
 
 def test_the_formats_are_those_of_the_code() -> None:
     section = ARCHITECTURE.read_text().split("## What lies on disk")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| [\w ]+ \| `([\w/]+\.py):\w+` \| [^|]+ \| (\d) \|", section, flags=re.M)
-    # A note has the format of the journal beside which it lies.
-    code = {
-        path: re.findall(r"^FORMAT = (\d)", place_of(path).read_text(), flags=re.M)
-        or re.findall(r"^FORMAT = (\d)", place_of("records/events.py").read_text(), flags=re.M)
-        for path, _ in rows
-    }
+    rows = re.findall(r"^\| [\w ]+ \| `records/(\w+)\.py:(\w+)` \| [^|]+ \| (\d) \|", section, flags=re.M)
+    records = [
+        getattr(import_module(f"airflow_provider_bitdance.records.{module}"), name)
+        for module, name, _ in rows
+    ]
 
     assert len(rows) == 4
-    assert {path: [number] for path, number in rows} == code
+    assert [record.model_fields["format"].default for record in records] == [int(row[2]) for row in rows]
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -48,24 +48,24 @@ STATE = mutations_of(
     ),
     ("if entry.number != state.number + 1:", "if entry.number <= state.number:", "a gap is read over"),
     (
-        "    spent = state.spent\n    for entry in entries:",
-        "    spent = 0\n    for entry in entries:",
+        "replace(state, spent=state.spent + more)",
+        "replace(state, spent=more)",
         "each process counts the budget anew",
     ),
     (
-        "    spent = state.spent + _add_notes(images, notes)",
-        "    spent = state.spent + 0 * _add_notes(images, notes)",
+        "return _put(state, replace(image, notes=(*image.notes, note)))",
+        "return replace(_put(state, replace(image, notes=(*image.notes, note))), spent=state.spent)",
         "notes cost nothing of the budget",
     ),
     (
-        "spent += _add_notes(images, _notes_of(entry))",
-        "_add_notes(images, _notes_of(entry))",
+        "state = _add_note(replace(state, number=entry.number), note)",
+        "state = replace(_add_note(replace(state, number=entry.number), note), spent=state.spent)",
         "notes of format 1 cost nothing of the budget",
         "unit/records/test_state.py unit/records/test_journal.py",
     ),
     (
-        "spent += images[key].spent - before.spent",
-        "pass",
+        "replace(state, spent=state.spent + more)",
+        "state",
         "no purchase costs anything of the budget",
     ),
     (
@@ -79,19 +79,23 @@ STATE = mutations_of(
         "a note is overlooked after a second take-over",
     ),
     (
-        "is_new and any(image.status is Status.INTENDED for image in images.values())",
+        "is_new and bool(state.having(Status.INTENDED))",
         "False",
         "no note is ever read",
     ),
-    ("state = replace(state, deadline=event.deadline)", "pass", "a lease never ends, or has ended at once"),
     (
-        '            if images:\n                raise _broken(entry, "plans a second time")\n',
+        "return replace(state, deadline=event.deadline)",
+        "return state",
+        "a lease never ends, or has ended at once",
+    ),
+    (
+        '        if state.images:\n            raise _broken(entry, "plans a second time")\n',
         "",
         "a second plan changes the first",
     ),
     (
-        "is_batch=is_batch, planned_at=state.time)",
-        "is_batch=is_batch)",
+        "is_batch=is_batch, planned_at=state.time, images=images)",
+        "is_batch=is_batch, images=images)",
         "nobody knows which plan is the last",
     ),
     ("intent=image.intent + 1", "intent=image.intent", "two lost purchases are counted as one"),
@@ -142,21 +146,25 @@ JOURNAL = mutations_of(
     "unit/records/test_journal.py",
     ("if last and last.token != self.owner.token:", "if False:", "a replaced process writes on"),
     (
-        "if found.writer.token != self.owner.token:",
-        "if False:",
+        "if found is None or found.writer.token != self.owner.token:",
+        "if found is None:",
         "a process takes another's entry for its own",
     ),
     (
-        "left = tuple(event for event in left if event not in found.events)",
-        "left = tuple(left)",
+        "left = tuple(event for event in left if event not in entry.events)",
+        "left = () if entry.writer is self.owner else left",
         "an entry that the store wrote in spite of its error is written twice",
     ),
     (
-        "left = tuple(event for event in left if event not in found.events)",
+        "left = tuple(event for event in left if event not in entry.events)",
         "left = ()",
         "an event is lost: the number was taken by an earlier entry of ours",
     ),
-    ("self.state = fold(self.state, found)", "pass", "a process does not know what it has written"),
+    (
+        "entry, after = found, fold(self.state, found)",
+        "entry = found",
+        "a process does not know what it has written",
+    ),
     ("if entry.writer.token != self.owner.token:", "if False:", "a replaced process buys"),
     (
         "number += 1  # an entry of ours is written",
@@ -164,24 +172,26 @@ JOURNAL = mutations_of(
         "a replaced process buys if one of its own entries hides the newer claim",
     ),
     (
-        "if found is None:  # taken, and not to be seen yet",
-        "if False:",
+        "if found is None or found.writer.token != self.owner.token:",
+        "if found is None:\n"
+        "                    return self.state\n"
+        "                if found.writer.token != self.owner.token:",
         "an entry that the store refused is taken for written",
     ),
-    ("        self.state = after\n", "", "a process does not know what it has written itself"),
+    ("            self.state = after\n", "", "a process does not know what it has written itself"),
     ("if self.state.may_have_notes:  #", "if False:  #", "notes are never read"),
-    ("entry = ahead.popleft().result()", "entry = ahead.pop().result()", "entries are read out of order"),
-)
-
-NOTES = mutations_of(
-    "records/notes.py",
-    "unit/records/test_journal.py",
+    ("ahead.popleft().result()", "ahead.pop().result()", "entries are read out of order"),
     (
         "contextlib.suppress(FileExistsError)",
         "contextlib.nullcontext()",
         "a note that the store's client wrote twice is an error",
     ),
-    ("safe_name(note.prediction_id)", "note.prediction_id", "an id chooses where its note lies"),
+    ("safe_name(prediction_id)", "prediction_id", "an id chooses where its note lies"),
+)
+
+NOTES = mutations_of(
+    "records/notes.py",
+    "unit/records/test_journal.py",
     (' and not file.startswith(".")', "", "what a crash left stops the reader"),
 )
 
@@ -196,12 +206,7 @@ RECEIPTS = mutations_of(
     ),
     ('"seed": self.request.seed', '"seed": self.seed_asked', "the result does not say the real seed"),
     (
-        '{"sha256_received": fields["sha256"], **fields}',
-        '{**fields, "sha256_received": fields["sha256"]}',
-        "the hash of what was received is forgotten",
-    ),
-    (
-        "if name not in usual or value != usual[name]",
+        "if (name, value) not in usual.items()",
         "if name not in usual",
         "the prompt as asked is forgotten",
     ),
@@ -231,8 +236,8 @@ RESERVATIONS = mutations_of(
         "a reservation that is gone frees a destination that is held",
     ),
     (
-        "while (data := self._folder.read(self._name(destination, number))) is not None:",
-        "if (data := self._folder.read(self._name(destination, number))) is not None:",
+        "while found := read_record(Reservation, self._folder, self._name(destination, number)):",
+        "if found := read_record(Reservation, self._folder, self._name(destination, number)):",
         "the first holder holds it for ever",
     ),
 )
@@ -258,17 +263,15 @@ EVENTS = mutations_of(
         "mapped tasks at one destination each buy",
         "unit/engine/test_destination_lock.py",
     ),
-    ("if self.prompt_asked is None:", "if True:", "the prompt as asked is not in the journal"),
     (
-        'isinstance(fields, dict) and fields.get("format") == 1 and',
-        "isinstance(fields, dict) and",
-        "a snapshot in format 2 is skipped, and with it what it may say",
+        'if (name, value) != ("prompt_asked", None)',
+        'if name != "prompt_asked"',
+        "the prompt as asked is not in the journal",
     ),
-    ("allow_inf_nan=False)", "allow_inf_nan=True)", "a deadline is written that no reader understands"),
     (
-        '_strict = ConfigDict(frozen=True, extra="forbid"',
-        '_strict = ConfigDict(frozen=True, extra="ignore"',
-        "what a record says is dropped without a word",
+        'if info.data.get("format") == 1 and isinstance(events, list):',
+        "if isinstance(events, list):",
+        "a snapshot in format 2 is skipped, and with it what it may say",
     ),
     (
         "[safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]",
@@ -277,4 +280,15 @@ EVENTS = mutations_of(
     ),
 )
 
-MUTATIONS = (*STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS)
+CODEC = mutations_of(
+    "records/codec.py",
+    "unit/records/test_state.py unit/records/test_journal.py",
+    ("allow_inf_nan=False)", "allow_inf_nan=True)", "a deadline is written that no reader understands"),
+    (
+        'ConfigDict(frozen=True, extra="forbid"',
+        'ConfigDict(frozen=True, extra="ignore"',
+        "what a record says is dropped without a word",
+    ),
+)
+
+MUTATIONS = (*STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS, *CODEC)

@@ -139,7 +139,6 @@ def receipt_of(image: PlannedImage, writer: Owner) -> Receipt:
         media_type="image/png",
         bytes=len(PICTURE),
         sha256=hashlib.sha256(PICTURE).hexdigest(),
-        sha256_received=hashlib.sha256(PICTURE).hexdigest(),
         nsfw=False,
         inference_ms=1234.5,
         estimated_cost_usd=0.01,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_provider_bitdance.exceptions import Paid, RecordNewerError, RecordUnreadableError
 from airflow_provider_bitdance.records.codec import read_record
+from tests.unit.support import MemoryFolder
 
 
 class Mood(StrEnum):
@@ -40,24 +41,28 @@ class Note(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int
+    format: int = 1
     text: str
     mood: Mood = Mood.CALM
     events: tuple[Annotated[Wind | Rain, Field(discriminator="event")], ...] = ()
 
 
-def read(data: bytes) -> Note:
-    return read_record(Note, data, newest=1, uri="mem://n")
+def read(data: bytes) -> Note | None:
+    return read_record(Note, MemoryFolder({"mem://disk/n": data}, "mem://disk"), "n")
 
 
 def error_of(data: bytes) -> RecordUnreadableError:
-    with pytest.raises(RecordUnreadableError, match="mem://n") as caught:
+    with pytest.raises(RecordUnreadableError, match="mem://disk/n") as caught:
         read(data)
     return caught.value
 
 
 def test_a_record_is_read() -> None:
     assert read(b'{"format": 1, "text": "hello"}') == Note(format=1, text="hello")
+
+
+def test_a_record_that_is_not_there_is_none() -> None:
+    assert read_record(Note, MemoryFolder({}, "mem://disk"), "n") is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_a_record_is_read() -> None:
 )
 def test_a_damaged_record_is_refused_and_no_retry_is_made(data: bytes, complaint: str) -> None:
     error = error_of(data)
-    assert error.what == f"The record mem://n {complaint}"
+    assert error.what == f"The record mem://disk/n {complaint}"
     assert (error.retry_helps, error.paid) == (False, Paid.POSSIBLY)
     assert "a receipt alone, any other record with its whole folder" in str(error)
 
