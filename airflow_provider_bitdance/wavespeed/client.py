@@ -146,8 +146,12 @@ class AsyncClient:
             await self._output_rule.check(url)
             into.seek(0)
             into.truncate()
-            with _downloading():
-                redirect = await self._fetch(url, into, max_bytes)
+            with _quietly():
+                try:
+                    redirect = await self._fetch(url, into, max_bytes)
+                except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                    # No chaining: the text of some of these holds the output's URL.
+                    raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
             if redirect is None:
                 return
             url = redirect
@@ -212,8 +216,7 @@ def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SE
 def _read(settings: ClientSettings, call: protocol.Call[T], response: httpx.Response) -> T:
     # A response that echoes the key must not carry it into an error's text.
     body = response.content.replace(settings.api_key.encode(), b"***")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return protocol.read(call, response.status_code, headers, body)
+    return protocol.read(call, response.status_code, response.headers, body)
 
 
 _NOT_SENT = (
@@ -245,16 +248,6 @@ def _explained(call: protocol.Call[Any]) -> Iterator[None]:
             raise LostResponseError(
                 f"The response to {call.method} {call.path} was lost: {type(error).__name__}", paid=call.paid
             ) from None
-
-
-@contextmanager
-def _downloading() -> Iterator[None]:
-    with _quietly():
-        try:
-            yield
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            # No chaining: the text of some of these holds the output's URL.
-            raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
 
 
 _quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)

@@ -90,7 +90,7 @@ def get_price(request: ImageRequest) -> Call[Price]:
 def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """Read the response to ``call``.
 
-    :param headers: With lower-case names.
+    :param headers: Looked up by lower-case names.
     :raises APIError: The HTTP status or the envelope's ``code`` is an error; both are checked.
     :raises GarbledResponseError: The status is good, but this is not what the API documents.
     """
@@ -138,7 +138,7 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.Predic
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
     """Return the seconds that ``Retry-After`` requests: a number, or a date against the API's clock.
 
-    :param headers: With lower-case names.
+    :param headers: Looked up by lower-case names.
     :param now: Unix time, for a response without a ``Date`` header.
     """
     value = headers.get("retry-after", "").strip()
