@@ -6,27 +6,15 @@ on: an id that is safe in URLs and paths. Sources: docs/get-result, docs/docs-co
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
-
-def _safe_id(value: str) -> str:
-    if not _ID.fullmatch(value):
-        raise ValueError("is not safe in a URL or a path")
-    return value
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _status(value: object) -> str:
-    return _text(value).lower() or "created"
+def _only(kind: type, default: object) -> BeforeValidator:
+    """Take what is not of this very kind (a boolean is no number) for "not said"."""
+    return BeforeValidator(lambda value: value if type(value) is kind else default)
 
 
 def _items(value: object) -> list[Any] | tuple[Any, ...]:
@@ -34,24 +22,16 @@ def _items(value: object) -> list[Any] | tuple[Any, ...]:
 
 
 def _output_urls(value: object) -> list[str]:
-    urls = (_text(item.get("url")) if isinstance(item, dict) else _text(item) for item in _items(value))
-    return [url for url in urls if url]
+    urls = (item.get("url") if isinstance(item, dict) else item for item in _items(value))
+    return [url for url in urls if isinstance(url, str) and url]
 
 
 def _flags(value: object) -> list[bool]:
     return [item is True for item in _items(value)]
 
 
-def _code(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
 def _positive(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
-
-
-def _object(value: object) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) else None
 
 
 def _time(value: object) -> datetime | None:
@@ -65,7 +45,7 @@ def _time(value: object) -> datetime | None:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
-_Text = Annotated[str, BeforeValidator(_text)]
+_Text = Annotated[str, _only(str, "")]
 _Time = Annotated[datetime | None, BeforeValidator(_time)]
 _Milliseconds = Annotated[float | None, BeforeValidator(_positive)]
 _NULL_IS_EMPTY = BeforeValidator(lambda value: value or ())
@@ -81,17 +61,17 @@ class Prediction(_Response):
     Output URLs and the input are left out of ``repr``, so that they cannot reach a log.
     """
 
-    id: Annotated[str, AfterValidator(_safe_id)]
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     model: _Text = ""
-    status: Annotated[str, BeforeValidator(_status)] = "created"
+    status: Annotated[_Text, AfterValidator(lambda status: status.lower() or "created")] = "created"
     outputs: Annotated[tuple[str, ...], BeforeValidator(_output_urls)] = Field(default=(), repr=False)
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
     created_at: _Time = None
     error: _Text = Field(default="", repr=False)
-    code: Annotated[int, BeforeValidator(_code)] = 0
+    code: Annotated[int, _only(int, 0)] = 0
     timed_ms: _Milliseconds = Field(default=None, validation_alias=AliasPath("timings", "inference"))
     executed_ms: _Milliseconds = Field(default=None, validation_alias="executionTime")
-    input: Annotated[dict[str, Any] | None, BeforeValidator(_object)] = Field(default=None, repr=False)
+    input: Annotated[dict[str, Any] | None, _only(dict, None)] = Field(default=None, repr=False)
 
     @property
     def inference_ms(self) -> float | None:
