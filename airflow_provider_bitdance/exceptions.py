@@ -47,43 +47,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Self
 
-__all__ = [
-    "APIError",
-    "AuthenticationError",
-    "BitDanceError",
-    "BudgetError",
-    "DestinationBusyError",
-    "FencedError",
-    "GarbledResponseError",
-    "InputError",
-    "InsufficientCreditError",
-    "ItemsFailedError",
-    "LostResponseError",
-    "ModerationError",
-    "NotFoundError",
-    "NotSentError",
-    "NsfwError",
-    "OutputError",
-    "OutputExpiredError",
-    "OutputRefusedError",
-    "Paid",
-    "PredictionError",
-    "PredictionFailedError",
-    "PredictionGoneError",
-    "PredictionRefusedError",
-    "PredictionTimeoutError",
-    "RateLimitError",
-    "RecordError",
-    "RecordNewerError",
-    "RecordUnreadableError",
-    "RequestRefusedError",
-    "ServerError",
-    "StorageError",
-    "TaskKilledError",
-    "TransportError",
-    "UnconfirmedPurchaseError",
-]
-
 
 class Paid(StrEnum):
     """Whether the image that an error is about may have been charged."""
@@ -140,20 +103,12 @@ class BitDanceError(Exception):
     ) -> Self:
         """Return a copy that says something else about money, about a retry, or about what was wrong.
 
-        :param paid: May an image be paid for?
         :param retry: Does a retry help? Its words go with it, unless ``retry_in_words`` gives others.
-        :param retry_in_words: The sentence about a retry.
-        :param what: What was wrong.
         """
-        known = dict(self.__dict__)
-        if paid is not None:
-            known["paid"] = paid
-        if retry is not None:
-            known |= {"retry_helps": retry, "retry_in_words": ""}
-        if retry_in_words is not None:
-            known["retry_in_words"] = retry_in_words
-        if what is not None:
-            known["what"] = what
+        if retry is not None and retry_in_words is None:
+            retry_in_words = ""
+        verdict = {"paid": paid, "retry_helps": retry, "retry_in_words": retry_in_words, "what": what}
+        known = self.__dict__ | {name: said for name, said in verdict.items() if said is not None}
         copy = type(self).__new__(type(self), known["what"])
         copy.__dict__.update(known)
         copy.__cause__, copy.__suppress_context__ = self.__cause__, self.__suppress_context__
@@ -161,14 +116,9 @@ class BitDanceError(Exception):
 
     def __str__(self) -> str:
         retry = self.retry_in_words or ("A retry may help." if self.retry_helps else "A retry does not help.")
-        parts = [
-            _sentence(self.what),
-            f"Allowed: {_sentence(self.allowed)}" if self.allowed else "",
-            _sentence(self.fix) if self.fix else "",
-            retry,
-            _PAID_IN_WORDS[self.paid],
-        ]
-        return " ".join(part for part in parts if part)
+        allowed = f"Allowed: {self.allowed}" if self.allowed else ""
+        parts = (self.what, allowed, self.fix, retry, _PAID_IN_WORDS[self.paid])
+        return " ".join(_sentence(part) for part in parts if part)
 
 
 class InputError(BitDanceError, ValueError):
@@ -178,20 +128,11 @@ class InputError(BitDanceError, ValueError):
 class APIError(BitDanceError):
     """The API responded with an error.
 
-    :param what: What was wrong.
     :param status: The HTTP status, or the envelope's code where that is the one that says no.
     """
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        status: int,
-        allowed: str | None = None,
-        fix: str | None = None,
-        paid: Paid | None = None,
-    ) -> None:
-        super().__init__(what, allowed=allowed, fix=fix, paid=paid)
+    def __init__(self, what: str, *, status: int, fix: str | None = None, paid: Paid | None = None) -> None:
+        super().__init__(what, fix=fix, paid=paid)
         self.status = status
 
 
@@ -219,10 +160,8 @@ class RateLimitError(APIError):
 
     retry_helps = True
 
-    def __init__(
-        self, what: str, *, status: int = 429, retry_after: float | None = None, fix: str | None = None
-    ) -> None:
-        super().__init__(what, status=status, fix=fix)
+    def __init__(self, what: str, *, retry_after: float | None = None, fix: str | None = None) -> None:
+        super().__init__(what, status=429, fix=fix)
         self.retry_after = retry_after
 
 
@@ -247,45 +186,43 @@ class TransportError(BitDanceError):
     """No usable response arrived."""
 
     retry_helps = True
+    default_paid = Paid.POSSIBLY
 
 
 class NotSentError(TransportError):
     """No connection was made, so the request certainly never left this machine."""
 
+    default_paid = Paid.NO
+
 
 class LostResponseError(TransportError):
     """The request was sent, at least in part, and no response was read."""
-
-    default_paid = Paid.POSSIBLY
 
 
 class GarbledResponseError(TransportError):
     """A response with a good status that is not what the API documents: no JSON, no data, no id."""
 
-    default_paid = Paid.POSSIBLY
-
 
 class PredictionError(BitDanceError):
     """The prediction ended without an image."""
+
+    default_paid = Paid.POSSIBLY
 
 
 class PredictionFailedError(PredictionError):
     """The service failed at it. WaveSpeed refunds failed predictions within 3 hours (refund policy)."""
 
     retry_helps = True
+    default_paid = Paid.NO
     retry_in_words = "A retry buys the image again; WaveSpeed refunds failed predictions."
 
 
 class PredictionRefusedError(PredictionError):
     """The service refused the input after the task was created (codes 1400 to 1402, 1407)."""
 
-    default_paid = Paid.POSSIBLY
-
 
 class ModerationError(PredictionError):
     """Content moderation refused the prompt."""
-
-    default_paid = Paid.POSSIBLY
 
 
 class NsfwError(ModerationError):
@@ -296,8 +233,6 @@ class NsfwError(ModerationError):
 
 class PredictionGoneError(PredictionError):
     """Somebody cancelled or deleted the prediction, or the API no longer knows it."""
-
-    default_paid = Paid.POSSIBLY
 
 
 class ItemsFailedError(BitDanceError):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["redact", "shorten"]
-
 PROMPT_SHOWN = 80
 """A prompt is shown to at most this many characters in errors and logs."""
 

@@ -8,6 +8,7 @@ from airflow_provider_bitdance.exceptions import BudgetError, UnconfirmedPurchas
 from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
@@ -69,7 +70,7 @@ async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> d
     kinds = {(item.request.model, item.request.size): item.request for item in wanted}
     found = {}
     for (model, size), request in kinds.items():
-        if policy.price_usd is not None and model == protocol.BITDANCE_14B:
+        if policy.price_usd is not None and model == BITDANCE_14B:
             found[model, size] = policy.price_usd
         else:
             found[model, size] = (await client.send(protocol.get_price(request))).charged

@@ -219,7 +219,7 @@ class BitDanceHook(BaseHook):
                 f"The key works, but there is no credit: the balance is ${balance:.2f}. Top up the account."
             )
         if self._unknown:
-            said += f" {_no_effect(self._unknown)}"
+            said += f" {self._unknown}"
         return balance > 0, said
 
     def _explained(self, error: BitDanceError) -> str:
@@ -253,7 +253,7 @@ class BitDanceHook(BaseHook):
         read = read_connection(connection, extra_fields)
         self._unknown = unknown_fields(extra_fields)
         if self._unknown:
-            self.log.warning("Connection %r: %s", connection.conn_id, _no_effect(self._unknown))
+            self.log.warning("Connection %r: %s", connection.conn_id, self._unknown)
         return read
 
 
@@ -286,7 +286,3 @@ def _poll_until_ended(
                 what = f"Polling prediction {prediction.id} failed: {error.what}"
                 raise _NotWaitedForError(what) from error
     return prediction
-
-
-def _no_effect(unknown: str) -> str:
-    return f"Unknown extra fields have no effect: {unknown}."

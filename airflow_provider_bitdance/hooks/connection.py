@@ -18,8 +18,6 @@ from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-__all__ = ["ConnectionExtra", "read_connection", "unknown_fields"]
-
 
 class ConnectionExtra(BaseModel):
     """The extra fields of a ``bitdance`` connection; a field left empty has its default.
@@ -77,15 +75,15 @@ class ConnectionExtra(BaseModel):
 def unknown_fields(extra: dict[str, Any]) -> str:
     """Name the extra fields that have no effect, each with the known one that it may be a slip of.
 
-    :return: Empty where there are none.
+    :return: A sentence; empty where there are none.
     """
     known = list(ConnectionExtra.model_fields)
-    unknown = [str(name) for name in extra if name not in known]
     named = []
-    for name in unknown:
-        near = get_close_matches(re.sub(r"\W", "_", name.lower()), known, n=1)
-        named.append(shorten(repr(name)) + (f" (did you mean {near[0]}?)" if near else ""))
-    return ", ".join(named)
+    for name in extra:
+        if name not in known:
+            near = get_close_matches(re.sub(r"\W", "_", name.lower()), known, n=1)
+            named.append(shorten(repr(name)) + (f" (did you mean {near[0]}?)" if near else ""))
+    return f"Unknown extra fields have no effect: {', '.join(named)}." if named else ""
 
 
 def read_connection(

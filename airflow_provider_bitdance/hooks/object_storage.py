@@ -11,8 +11,6 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
 
-__all__ = ["find_records", "open_folder", "open_records", "read_file", "records_path"]
-
 _S3 = "Run pip install 'airflow-provider-bitdance[s3]' on every worker"
 _GOOGLE = "Run pip install apache-airflow-providers-google on every worker"
 _AZURE = "Run pip install apache-airflow-providers-microsoft-azure on every worker"
@@ -92,7 +90,7 @@ def open_records(given: str, *, of_connection: str) -> Folder:
         raise InputError(
             "No records path is set",
             allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
-            fix=("If the Dags set none, the records are in .bitdance of each output folder: pass that path"),
+            fix="If the Dags set none, the records are in .bitdance of each output folder: pass that path",
         )
     return open_folder(path.rstrip("/"))
 

@@ -55,11 +55,7 @@ LINKS = (WaveSpeedLink(), StoredLink())
 
 
 def show_predictions(operator: Any, api_url: str, context: Context) -> None:
-    """Show the link to WaveSpeed at once. None where the API is not WaveSpeed's own.
-
-    :param operator: The task, as it runs.
-    :param api_url: The API's base URL.
-    """
+    """Show the link to WaveSpeed at once. None where the API is not WaveSpeed's own."""
     if api_url != DEFAULT_BASE_URL:
         return
     link = WaveSpeedLink()
@@ -71,19 +67,13 @@ def show_predictions(operator: Any, api_url: str, context: Context) -> None:
 
 
 def show_stored(operator: Any, uri: str, folder: Folder) -> None:
-    """Show the link to a stored file when this leg of the task ends. None where a browser cannot open it.
-
-    :param operator: The task, as it runs.
-    :param uri: Of the file.
-    :param folder: The folder of the file.
-    """
+    """Show the link to a stored file when this leg of the task ends. None where a browser cannot open it."""
     operator.link_targets[StoredLink.name] = stored_page(uri, folder.endpoint)
 
 
 def stored_page(uri: str, endpoint: str = "") -> str:
     """Return where a browser finds a stored file; nothing where that is not known.
 
-    :param uri: Of the file.
     :param endpoint: The store's own URL, if it is not its vendor's.
     """
     scheme, _, rest = uri.partition("://")

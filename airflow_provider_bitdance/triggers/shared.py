@@ -18,7 +18,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
-from airflow_provider_bitdance.wavespeed.client import AsyncClient, prepare_tls
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, tls_context
 
 __all__ = ["shared_poller", "wait_for"]
 
@@ -84,6 +84,6 @@ async def _read(connection: _Connection, conn_id: str) -> BitDanceHook:
         if connection.hook is None or time.monotonic() > connection.read_at + CONNECTION_SECONDS:
             hook = BitDanceHook(conn_id)
             await hook.read_connection()
-            await asyncio.to_thread(prepare_tls)
+            await asyncio.to_thread(tls_context)
             connection.hook, connection.read_at = hook, time.monotonic()
         return connection.hook

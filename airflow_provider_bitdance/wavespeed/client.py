@@ -14,10 +14,10 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 import httpx
+from pydantic import BaseModel
 
 from airflow_provider_bitdance import __version__
 from airflow_provider_bitdance.exceptions import (
@@ -25,7 +25,6 @@ from airflow_provider_bitdance.exceptions import (
     NotSentError,
     OutputError,
     OutputRefusedError,
-    Paid,
 )
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed import protocol, urls
@@ -33,9 +32,9 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Balance, Prediction
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 
-__all__ = ["AsyncClient", "Client", "ClientSettings", "prepare_tls"]
+__all__ = ["AsyncClient", "Client", "ClientSettings", "tls_context"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=BaseModel)
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 32
@@ -61,7 +60,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -84,7 +83,7 @@ class Client:
         """Send any call of :mod:`protocol` and read its response."""
         with _explained(call):
             response = self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, _response(self.settings, response))
+        return _read(self.settings, call, response)
 
 
 class AsyncClient:
@@ -114,7 +113,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -147,8 +146,12 @@ class AsyncClient:
             await self._output_rule.check(url)
             into.seek(0)
             into.truncate()
-            with _downloading():
-                redirect = await self._fetch(url, into, max_bytes)
+            with _quietly():
+                try:
+                    redirect = await self._fetch(url, into, max_bytes)
+                except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                    # No chaining: the text of some of these holds the output's URL.
+                    raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
             if redirect is None:
                 return
             url = redirect
@@ -185,7 +188,7 @@ class AsyncClient:
         """Send any call of :mod:`protocol` and read its response."""
         with _explained(call):
             response = await self._http.request(call.method, call.path, json=call.body)
-        return protocol.read(call, _response(self.settings, response))
+        return _read(self.settings, call, response)
 
 
 def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECOND
         "follow_redirects": False,
         "headers": {"User-Agent": USER_AGENT},
         "transport": transport,
-        "verify": _ssl_context(),
+        "verify": tls_context(),
         "limits": httpx.Limits(
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_CONNECTIONS,
@@ -210,11 +213,10 @@ def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SE
     return {**options, "base_url": settings.base_url}
 
 
-def _response(settings: ClientSettings, response: httpx.Response) -> protocol.Response:
+def _read(settings: ClientSettings, call: protocol.Call[T], response: httpx.Response) -> T:
     # A response that echoes the key must not carry it into an error's text.
     body = response.content.replace(settings.api_key.encode(), b"***")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return protocol.Response(response.status_code, headers, body)
+    return protocol.read(call, response.status_code, response.headers, body)
 
 
 _NOT_SENT = (
@@ -232,35 +234,20 @@ def _explained(call: protocol.Call[Any]) -> Iterator[None]:
 
     Theirs are not chained: it is a hundred lines of a task's log, and the text of some holds a header.
     """
-    paid = Paid.POSSIBLY if call.buys else Paid.NO
     with _quietly():
         try:
             yield
         except _NOT_SENT as error:
+            # The text of a ConnectError is the operating system's.
+            why = f": {redact(error)}" if isinstance(error, httpx.ConnectError) else ""
             raise NotSentError(
-                f"No connection to the API for {call.method} {call.path}: {_in_words(error)}",
+                f"No connection to the API for {call.method} {call.path}: {type(error).__name__}{why}",
                 fix="Check the connection's host and the network",
             ) from None
         except httpx.HTTPError as error:
             raise LostResponseError(
-                f"The response to {call.method} {call.path} was lost: {type(error).__name__}", paid=paid
+                f"The response to {call.method} {call.path} was lost: {type(error).__name__}", paid=call.paid
             ) from None
-
-
-def _in_words(error: httpx.HTTPError) -> str:
-    """Say why there was no connection: the operating system's words, where it had any."""
-    name = type(error).__name__
-    return f"{name}: {redact(error)}" if isinstance(error, httpx.ConnectError) else name
-
-
-@contextmanager
-def _downloading() -> Iterator[None]:
-    with _quietly():
-        try:
-            yield
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            # No chaining: the text of some of these holds the output's URL.
-            raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
 
 
 _quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)
@@ -276,19 +263,11 @@ def _quietly() -> Iterator[None]:
         _quiet.reset(token)
 
 
-def _not_ours(_: logging.LogRecord) -> bool:
-    return not _quiet.get()
-
-
 for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
-    logging.getLogger(_name).addFilter(_not_ours)
-
-
-def prepare_tls() -> None:
-    """Build what each client needs and what takes tens of milliseconds; for use off the event loop."""
-    _ssl_context()
+    logging.getLogger(_name).addFilter(lambda _: not _quiet.get())
 
 
 @functools.cache
-def _ssl_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Return the TLS context of all clients. The first call takes tens of ms: not for an event loop."""
     return httpx.create_ssl_context()

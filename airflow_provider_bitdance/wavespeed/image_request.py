@@ -24,8 +24,6 @@ from pydantic import (
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 
-__all__ = ["BITDANCE_14B", "DEFAULT_SIZE", "SIZE_PRESETS", "ImageRequest"]
-
 BITDANCE_14B = "wavespeed-ai/bitdance-14b/text-to-image"
 DEFAULT_SIZE = "1024*1024"
 MIN_SIDE, MAX_SIDE = 256, 1536
@@ -91,12 +89,9 @@ class ImageRequest(BaseModel):
     ) -> Self:
         """Check what a user gave, lax on rendered strings ("42"), and return the request.
 
-        :param prompt: The text. Required, not blank.
         :param size: A preset such as ``"16:9"``, ``"W*H"`` or ``"WxH"``; default 1024*1024.
         :param width: Pixels, 256 to 1536; only together with ``height`` and without ``size``.
         :param height: Pixels, 256 to 1536; only together with ``width`` and without ``size``.
-        :param seed: -1 to 2147483647; -1 means any.
-        :param model: The model's path on WaveSpeed.
         :raises InputError: Names every field that is wrong, its value, and what is allowed.
         """
         asked_size, findings = _asked_size(size, width, height)
@@ -153,15 +148,12 @@ class ImageRequest(BaseModel):
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came after 0.1.0 and is at its default."""
-        defaults = {
-            name: field.get_default(call_default_factory=True)
-            for name, field in type(self).model_fields.items()
-            if name not in FIRST_FIELDS
-        }
+        fields = type(self).model_fields
         return {
             name: value
             for name, value in whole(self).items()
-            if name not in defaults or getattr(self, name) != defaults[name]
+            if name in FIRST_FIELDS
+            or getattr(self, name) != fields[name].get_default(call_default_factory=True)
         }
 
     def identity(self) -> dict[str, Any]:

@@ -6,66 +6,77 @@ on: an id that is safe in URLs and paths. Sources: docs/get-result, docs/docs-co
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-__all__ = ["Balance", "BillingPage", "BillingRecord", "HistoryPage", "Prediction", "Price"]
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _safe_id(value: str) -> str:
-    if not _ID.fullmatch(value):
-        raise ValueError("is not safe in a URL or a path")
-    return value
+def _only(kind: type, default: object) -> BeforeValidator:
+    """Take what is not of this very kind (a boolean is no number) for "not said"."""
+    return BeforeValidator(lambda value: value if type(value) is kind else default)
 
 
-PredictionId = Annotated[str, AfterValidator(_safe_id)]
+def _items(value: object) -> list[Any] | tuple[Any, ...]:
+    return value if isinstance(value, list | tuple) else ()
 
 
-class Prediction(BaseModel):
+def _output_urls(value: object) -> list[str]:
+    urls = (item.get("url") if isinstance(item, dict) else item for item in _items(value))
+    return [url for url in urls if isinstance(url, str) and url]
+
+
+def _flags(value: object) -> list[bool]:
+    return [item is True for item in _items(value)]
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _time(value: object) -> datetime | None:
+    """Read an ISO time, UTC unless it says otherwise; of nine fractional digits Python keeps six."""
+    try:
+        read = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    if not isinstance(read, datetime):
+        return None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+_Text = Annotated[str, _only(str, "")]
+_Time = Annotated[datetime | None, BeforeValidator(_time)]
+_Milliseconds = Annotated[float | None, BeforeValidator(_positive)]
+_NULL_IS_EMPTY = BeforeValidator(lambda value: value or ())
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Prediction(_Response):
     """WaveSpeed's task for one image, as the API last reported it.
 
-    Lenient: unknown fields are dropped and ``null`` means "not said". Strict: ``id``. Output URLs and the
-    input are left out of ``repr``, so that they cannot reach a log.
+    Output URLs and the input are left out of ``repr``, so that they cannot reach a log.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    model: _Text = ""
+    status: Annotated[_Text, AfterValidator(lambda status: status.lower() or "created")] = "created"
+    outputs: Annotated[tuple[str, ...], BeforeValidator(_output_urls)] = Field(default=(), repr=False)
+    has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
+    created_at: _Time = None
+    error: _Text = Field(default="", repr=False)
+    code: Annotated[int, _only(int, 0)] = 0
+    timed_ms: _Milliseconds = Field(default=None, validation_alias=AliasPath("timings", "inference"))
+    executed_ms: _Milliseconds = Field(default=None, validation_alias="executionTime")
+    input: Annotated[dict[str, Any] | None, _only(dict, None)] = Field(default=None, repr=False)
 
-    id: PredictionId
-    model: str = ""
-    status: str = "created"
-    outputs: tuple[str, ...] = Field(default=(), repr=False)
-    has_nsfw_contents: tuple[bool, ...] = ()
-    created_at: datetime | None = None
-    error: str = Field(default="", repr=False)
-    code: int = 0
-    inference_ms: float | None = None
-    input: dict[str, Any] | None = Field(default=None, repr=False)
-
-    @classmethod
-    def from_api(cls, data: dict[str, Any]) -> Self:
-        """Read the ``data`` of a response.
-
-        :raises ValidationError: There is no id, or it is not safe in a URL or a path.
-        """
-        timings = data.get("timings")
-        inference = timings.get("inference") if isinstance(timings, dict) else None
-        return cls(
-            id=data.get("id"),  # type: ignore[arg-type]  # checked by the field
-            model=_text(data.get("model")),
-            status=_text(data.get("status")).lower() or "created",
-            outputs=tuple(url for item in _list(data.get("outputs")) if (url := _output_url(item))),
-            has_nsfw_contents=tuple(item is True for item in _list(data.get("has_nsfw_contents"))),
-            created_at=_time(data.get("created_at")),
-            error=_text(data.get("error")),
-            code=_number(data.get("code")) or 0,
-            inference_ms=_positive(inference) or _positive(data.get("executionTime")),
-            input=data["input"] if isinstance(data.get("input"), dict) else None,
-        )
+    @property
+    def inference_ms(self) -> float | None:
+        """The service's own figure, milliseconds, from where the response has one."""
+        return self.timed_ms or self.executed_ms
 
     @property
     def is_completed(self) -> bool:
@@ -86,35 +97,27 @@ class Prediction(BaseModel):
 _ENDED_WITHOUT_IMAGE = frozenset({"failed", "cancelled", "canceled", "timeout", "deleted"})
 
 
-class HistoryPage(BaseModel):
+class HistoryPage(_Response):
     """One page of the account's predictions of the past 7 days, newest first.
 
     :param api_time: Unix time of the response by the API's own clock, where it said so.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    page: int
-    items: tuple[Prediction, ...]
+    items: Annotated[tuple[Prediction, ...], _NULL_IS_EMPTY] = ()
     api_time: float | None = None
 
 
-class Balance(BaseModel):
+class Balance(_Response):
     """The account's balance in US dollars."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     balance: float
 
 
-class Price(BaseModel):
+class Price(_Response):
     """What one run costs, as quoted: an estimate in US dollars."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     price: float
     discounted_price: float | None = None
-    currency: str = "USD"
 
     @property
     def charged(self) -> float:
@@ -122,72 +125,22 @@ class Price(BaseModel):
         return self.price if self.discounted_price is None else self.discounted_price
 
 
-class BillingRecord(BaseModel):
-    """One line of the account's bill.
+class BillingRecord(_Response):
+    """One line of the account's bill (wavespeed-cli, src/lib/api.ts).
 
     :param billing_type: What it is: a charge, a refund, a top-up.
     :param price: US dollars.
     :param prediction_id: The prediction that it is about; empty for a top-up.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    uuid: str
-    billing_type: str
+    uuid: _Text = ""
+    billing_type: _Text = ""
     price: float
-    created_at: datetime | None
-    prediction_id: str
-
-    @classmethod
-    def from_api(cls, data: dict[str, Any]) -> Self:
-        """Read one item of the response (wavespeed-cli, src/lib/api.ts).
-
-        :raises ValidationError: There is no price.
-        """
-        about = data.get("prediction")
-        return cls(
-            uuid=_text(data.get("uuid")),
-            billing_type=_text(data.get("billing_type")),
-            price=data.get("price"),  # type: ignore[arg-type]  # checked by the field
-            created_at=_time(data.get("created_at")),
-            prediction_id=_text(about.get("uuid")) if isinstance(about, dict) else "",
-        )
+    created_at: _Time = None
+    prediction_id: _Text = Field(default="", validation_alias=AliasPath("prediction", "uuid"))
 
 
-class BillingPage(BaseModel):
+class BillingPage(_Response):
     """One page of the account's bill, newest first."""
 
-    model_config = ConfigDict(frozen=True)
-
-    page: int
-    has_more: bool
-    items: tuple[BillingRecord, ...]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
-
-
-def _output_url(item: object) -> str:
-    return _text(item.get("url")) if isinstance(item, dict) else _text(item)
-
-
-def _time(value: object) -> datetime | None:
-    """Read an ISO time, UTC unless it says otherwise; of nine fractional digits Python keeps six."""
-    try:
-        read = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    return read.replace(tzinfo=UTC) if read and read.tzinfo is None else read
+    items: Annotated[tuple[BillingRecord, ...], _NULL_IS_EMPTY] = ()

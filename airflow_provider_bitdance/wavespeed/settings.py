@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from urllib.parse import urlsplit
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.wavespeed import urls
-
-__all__ = ["DEFAULT_TIMEOUT", "ClientSettings"]
-
-DEFAULT_TIMEOUT = 60.0
-"""Seconds for one HTTP request; WaveSpeed advises 30 to 60 (docs/errors-retries-timeouts)."""
 
 
 class ClientSettings:
@@ -19,7 +15,7 @@ class ClientSettings:
     :param api_key: The WaveSpeed API key.
     :param base_url: ``https://host``; http only to this machine unless ``allow_http``.
     :param allow_http: Accept http to other hosts; the key then travels in clear text.
-    :param timeout: Seconds for one HTTP request; WaveSpeed advises 30 to 60.
+    :param timeout: Seconds for one HTTP request; WaveSpeed advises 30 to 60 (docs/errors-retries-timeouts).
     :raises InputError: The key or the URL cannot be used.
     """
 
@@ -29,13 +25,13 @@ class ClientSettings:
         *,
         base_url: str = urls.DEFAULT_BASE_URL,
         allow_http: bool = False,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = 60.0,
     ) -> None:
         key = (api_key or "").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
                 "The API key is missing or malformed",
-                allowed=("the key from the WaveSpeed dashboard, one word of printable ASCII characters"),
+                allowed="the key from the WaveSpeed dashboard, one word of printable ASCII characters",
                 fix="Enter it in the password field of the connection",
             )
         self.api_key = key
@@ -52,5 +48,5 @@ class ClientSettings:
 
     @property
     def host(self) -> str:
-        """``host`` or ``host:port`` of the API."""
-        return urls.host_of(self.base_url)
+        """``host`` or ``host:port`` of the API: the part of its URL that is a request's identity."""
+        return urlsplit(self.base_url).netloc

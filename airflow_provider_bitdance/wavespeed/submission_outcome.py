@@ -11,8 +11,6 @@ from enum import StrEnum
 
 from airflow_provider_bitdance import exceptions
 
-__all__ = ["SUBMISSION_OUTCOMES", "SubmissionOutcome", "submission_outcome"]
-
 
 class SubmissionOutcome(StrEnum):
     """Whether a task was created, and so charged."""

@@ -17,8 +17,6 @@ from urllib.request import getproxies
 
 from airflow_provider_bitdance.exceptions import InputError, OutputError, OutputRefusedError
 
-__all__ = ["DEFAULT_BASE_URL", "OutputRule", "base_url", "host_of", "uses_proxy"]
-
 DEFAULT_BASE_URL: Final = "https://api.wavespeed.ai"
 
 _LABEL = "[A-Za-z0-9_-]{1,63}"
@@ -57,11 +55,6 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
     # The host is part of a request's identity, so one service has one spelling.
     port = None if port == {"https": 443, "http": 80}[parts.scheme] else port
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
-
-
-def host_of(url: str) -> str:
-    """Return ``host`` or ``host:port`` of the API: the part of its URL that is a request's identity."""
-    return urlsplit(url).netloc
 
 
 def uses_proxy(url: str) -> bool:

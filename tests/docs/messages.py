@@ -15,6 +15,12 @@ from functools import cache
 from airflow_provider_bitdance import exceptions
 from tests.docs.pages import PACKAGE
 
+ERRORS = {
+    name: kind
+    for name, kind in vars(exceptions).items()
+    if isinstance(kind, type) and issubclass(kind, exceptions.BitDanceError)
+}
+"""The public errors, by name."""
 HOLE = "\0"
 LEAST_LETTERS = 8
 """A text with fewer of its own, or of one word, says nothing: it would fit everything."""
@@ -61,11 +67,7 @@ def texts_by_error() -> dict[str, frozenset[str]]:
                 continue
             names = dict(_assigned(function))
             for call in ast.walk(function):
-                if (
-                    isinstance(call, ast.Call)
-                    and call.args
-                    and (name := _name(call.func)) in exceptions.__all__
-                ):
+                if isinstance(call, ast.Call) and call.args and (name := _name(call.func)) in ERRORS:
                     found[name].update(_texts(call.args[0], names))
     return {name: frozenset(said) for name, said in found.items()}
 

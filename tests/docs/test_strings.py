@@ -14,8 +14,7 @@ from functools import cache
 
 import pytest
 
-from airflow_provider_bitdance import exceptions
-from tests.docs.messages import HOLE
+from tests.docs.messages import ERRORS, HOLE
 from tests.docs.pages import PACKAGE
 
 NOT_HELD = ("local/",)
@@ -110,7 +109,7 @@ def _said(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
     name = _name(call)
     if name in ("debug", "info", "warning", "error", "exception", "log_image") and call.args:
         yield "log", call.args[0]
-    if name in exceptions.__all__:
+    if name in ERRORS:
         yield from (("what", value) for value in call.args[:1])
         yield from ((word.arg, word.value) for word in call.keywords if word.arg in LONGEST)
 
@@ -164,7 +163,7 @@ def test_a_permanent_error_says_what_is_allowed_or_what_to_do() -> None:
     for module, tree in modules().items():
         calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args)
         for call in calls:
-            kind = getattr(exceptions, _name(call), None) if _name(call) in exceptions.__all__ else None
+            kind = ERRORS.get(_name(call))
             if kind is None or kind.retry_helps or {word.arg for word in call.keywords} & {"allowed", "fix"}:
                 continue
             what = f"{_name(call)}: {_what(call.args[0])}"

@@ -299,7 +299,7 @@ BUDGET = mutations_of(
         "each size has the price of the first",
     ),
     (
-        "if policy.price_usd is not None and model == protocol.BITDANCE_14B:",
+        "if policy.price_usd is not None and model == BITDANCE_14B:",
         "if policy.price_usd is not None:",
         "another model has BitDance-14B's price",
         "unit/engine/test_budget.py unit/engine/test_plan.py",

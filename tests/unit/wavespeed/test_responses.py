@@ -13,7 +13,7 @@ from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Predict
 
 
 def prediction(**data: Any) -> Prediction:
-    return Prediction.from_api({"id": "p-1", **data})
+    return Prediction.model_validate({"id": "p-1", **data})
 
 
 def test_a_whole_answer_is_read() -> None:
@@ -96,6 +96,8 @@ def test_a_time_is_read_with_its_zone_or_not_at_all(written: object, read: datet
         ({"timings": {"inference": 0}}, None),
         ({"timings": []}, None),
         ({"timings": {"inference": "fast"}}, None),
+        ({"timings": "fast", "executionTime": 900}, 900.0),
+        ({"timings": None, "executionTime": "slow"}, None),
     ],
 )
 def test_the_inference_time_is_where_the_answer_has_one(
@@ -106,7 +108,7 @@ def test_the_inference_time_is_where_the_answer_has_one(
 
 @pytest.mark.parametrize("good", ["a", "0b3f6c2e", "A-1_b.c", "x" * 128])
 def test_an_id_of_plain_characters_is_taken(good: str) -> None:
-    assert Prediction.from_api({"id": good}).id == good
+    assert Prediction.model_validate({"id": good}).id == good
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_an_id_of_plain_characters_is_taken(good: str) -> None:
 )
 def test_an_id_that_is_unsafe_in_a_url_or_a_path_is_refused(bad: object) -> None:
     with pytest.raises(ValidationError, match="id"):
-        Prediction.from_api({"id": bad})
+        Prediction.model_validate({"id": bad})
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_a_repr_shows_no_output_no_input_and_no_error_text() -> None:
 
 
 def test_a_line_of_the_bill_names_its_prediction() -> None:
-    line = BillingRecord.from_api(
+    line = BillingRecord.model_validate(
         {
             "uuid": "b-1",
             "billing_type": "deduct",
@@ -183,10 +185,16 @@ def test_a_line_of_the_bill_names_its_prediction() -> None:
 
 
 def test_a_top_up_is_about_no_prediction() -> None:
-    assert BillingRecord.from_api({"uuid": "b-2", "price": 10, "prediction": None}).prediction_id == ""
+    assert BillingRecord.model_validate({"uuid": "b-2", "price": 10, "prediction": None}).prediction_id == ""
+
+
+@pytest.mark.parametrize("about", [None, "p-1", [], {}, {"uuid": None}, {"uuid": 7}])
+def test_a_line_that_names_no_prediction_is_about_none(about: object) -> None:
+    line = BillingRecord.model_validate({"price": 1, "prediction": about, "uuid": 7, "created_at": 7})
+    assert (line.prediction_id, line.uuid, line.created_at) == ("", "", None)
 
 
 @pytest.mark.parametrize("price", [None, "free", {}])
 def test_a_line_without_a_price_is_not_one(price: object) -> None:
     with pytest.raises(ValidationError):
-        BillingRecord.from_api({"uuid": "b-1", "price": price})
+        BillingRecord.model_validate({"uuid": "b-1", "price": price})

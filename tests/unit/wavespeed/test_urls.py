@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from airflow_provider_bitdance.exceptions import InputError, OutputError, OutputRefusedError
-from airflow_provider_bitdance.wavespeed.urls import OutputRule, base_url, host_of, uses_proxy
+from airflow_provider_bitdance.wavespeed.settings import ClientSettings
+from airflow_provider_bitdance.wavespeed.urls import OutputRule, base_url, uses_proxy
 
 API = "https://api.wavespeed.ai"
 PUBLIC, PRIVATE = "93.184.215.14", "10.1.2.3"
@@ -107,8 +108,8 @@ def test_the_key_goes_over_http_to_another_machine_only_where_the_user_says_so(h
 
 
 def test_the_host_of_the_api_is_its_name_and_port() -> None:
-    assert host_of(API) == "api.wavespeed.ai"
-    assert host_of("http://[::1]:8000") == "[::1]:8000"
+    assert ClientSettings("key").host == "api.wavespeed.ai"
+    assert ClientSettings("key", base_url="http://[::1]:8000/ws").host == "[::1]:8000"
 
 
 @pytest.mark.parametrize(
