@@ -15,7 +15,7 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
-CLOCK_MARGIN = timedelta(hours=1)
+BILLING_MARGIN = timedelta(hours=1)
 """The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]
     """
 
     async def ask(page: int) -> Iterable[BillingRecord]:
-        call = protocol.search_billings(page=page, start_time=since - CLOCK_MARGIN)
+        call = protocol.search_billings(page=page, start_time=since - BILLING_MARGIN)
         return (await client.send(call)).items
 
     found = await _all_pages(ask, lambda record: record.uuid or record)

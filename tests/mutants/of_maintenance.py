@@ -106,7 +106,7 @@ COLLECT = mutations_of(
 ACCOUNT = mutations_of(
     "maintenance/account.py",
     "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
-    ("start_time=since - CLOCK_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
+    ("start_time=since - BILLING_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
     ("lambda record: record.uuid or record)", "lambda record: record.uuid)", "charges without an id are one"),
     ("for record in found if record.prediction_id]", "for record in found]", "a top-up is a charge"),
     ("-abs(record.price) if is_refund(record)", "record.price if is_refund(record)", "a refund is a charge"),
@@ -156,7 +156,7 @@ COSTS = mutations_of(
         "a prediction without a time is never untracked, and cannot explain a loss",
     ),
     (
-        "start = loss.intended_at - CLOCK_MARGIN.total_seconds()",
+        "start = loss.intended_at - BILLING_MARGIN.total_seconds()",
         "start = loss.intended_at",
         "a clock that is behind hides the lost purchase: taken for not created",
     ),
