@@ -50,11 +50,11 @@ COLLECT = mutations_of(
     "maintenance/collect.py",
     "unit/maintenance/test_reconcile.py",
     (
-        "context.journal.claim, context.journal.state.deadline,",
-        "context.journal.claim, 0.0,",
+        "journal.claim, journal.state.deadline,",
+        "journal.claim, 0.0,",
         "a retry that waits is out of time",
     ),
-    ("    await resolve_intents(context, context.journal)\n", "", "open intents stay open"),
+    ("        await resolve_intents(context, journal)\n", "", "open intents stay open"),
     (
         'prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds()',
         'prediction.status == "deleted"',
@@ -107,9 +107,13 @@ ACCOUNT = mutations_of(
     "maintenance/account.py",
     "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
     ("start_time=since - BILLING_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
-    ("lambda record: record.uuid or record)", "lambda record: record.uuid)", "charges without an id are one"),
-    ("for record in found if record.prediction_id]", "for record in found]", "a top-up is a charge"),
-    ("-abs(record.price) if is_refund(record)", "record.price if is_refund(record)", "a refund is a charge"),
+    (
+        "found.setdefault(record.uuid or record, record)",
+        "found.setdefault(record.uuid, record)",
+        "charges without an id are one",
+    ),
+    (" if record.prediction_id]", "]", "a top-up is a charge"),
+    ("-abs(record.price) if is_refund", "record.price if is_refund", "a refund is a charge"),
     ("else abs(record.price)", "else record.price", "a charge written as negative is a refund"),
     (
         '"refund" in record.billing_type.lower()',
@@ -122,7 +126,7 @@ ACCOUNT = mutations_of(
         "        raise\n",
         "without the bill nothing is told",
     ),
-    ("    while new := {", "    if new := {", "a long bill is not read to its end"),
+    ("if len(found) == known:", "if True:", "a long bill is not read to its end"),
 )
 
 COSTS = mutations_of(
