@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from airflow_provider_bitdance.exceptions import BitDanceError, OutputError
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.imaging.validation import validate_image
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records
 from airflow_provider_bitdance.records import Status
@@ -21,13 +21,13 @@ def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder
     :param records: All that is below ``folder``.
     :param open_folder: Resolves an output folder.
     """
-    receipts = [stored.receipt for stored in records.receipts]
+    receipts = records.receipts.values()
     folders = {uri: _opened(open_folder, uri) for uri in sorted(set(map(_folder_of, receipts)))}
     with ThreadPoolExecutor(READERS) as pool:
         problems = pool.map(lambda receipt: _problem(receipt, folders[_folder_of(receipt)]), receipts)
         wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, problems, strict=True) if what]
     # A damaged receipt is reported once.
-    there = {stored.uri for stored in records.receipts} | {finding.uri for finding in records.findings}
+    there = records.receipts.keys() | {finding.uri for finding in records.findings}
     missing = [
         Finding(record.uri, f"the receipt of its stored image {key!r} is missing: {uri}")
         for record in records.jobs
@@ -54,13 +54,10 @@ def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
         return folder.what
     try:
         data = folder.read(receipt.file)
-    except BitDanceError as error:
-        return error.what
-    if (wrong := damage(data, receipt)) or data is None:
-        return wrong
-    try:
+        if (wrong := damage(data, receipt)) or data is None:
+            return wrong
         image = validate_image(data)
-    except OutputError as error:
+    except BitDanceError as error:
         return error.what
     found = (image.media_type, image.width, image.height)
     if found != (receipt.media_type, receipt.width, receipt.height):

@@ -20,7 +20,7 @@ RECONCILE = mutations_of(
     ("since if since.tzinfo else since.replace(tzinfo=UTC)", "since.astimezone(UTC)", "the wrong hours"),
     ("include_running=self.include_running)", "include_running=True)", "a running task is stopped"),
     (
-        "models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}",
+        "models = {BITDANCE_14B, *(plan.request.model for plan in plans)}",
         "models = {BITDANCE_14B}",
         "a lost purchase of another model is taken for not created",
     ),
