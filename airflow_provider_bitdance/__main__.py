@@ -73,9 +73,8 @@ def _verify(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.maintenance.scan import read_records
     from airflow_provider_bitdance.maintenance.verify import verify
 
-    folder = find_records(given.records_path, given.conn_id)
-    records = read_records(folder)
-    findings = verify(records, folder, open_folder)
+    records = read_records(find_records(given.records_path, given.conn_id))
+    findings = verify(records, open_folder)
     shown, as_json = render.shown_findings(records, findings), render.findings_as_json(records, findings)
     return Result(bool(findings), shown, as_json)
 

@@ -41,7 +41,7 @@ def jobs_as_json(records: Records, jobs: list[JobRecord]) -> dict[str, Any]:
 
 def _image_as_json(image: ImageState, records: Records) -> dict[str, Any]:
     plan, request = image.plan, image.plan.request
-    receipt = records.receipts.get(image.receipt)
+    receipt = records.receipt_of(image)
     return {
         "key": plan.key,
         "status": image.status.value,
@@ -82,7 +82,7 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
         yield f"  bought    {image.prediction_id} at {_moment(image.submitted_at)}, {by}"
     if image.status is Status.STORED:
-        receipt = records.receipts.get(image.receipt)
+        receipt = records.receipt_of(image)
         uri = receipt.uri if receipt else f"the receipt {image.receipt} is missing"
         yield f"  stored    {uri}{', reused' if image.reused else ''}"
     elif image.status is Status.FAILED:

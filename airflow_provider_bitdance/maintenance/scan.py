@@ -109,7 +109,7 @@ class JobRecord:
 class Records:
     """All that is below one records path, jobs by Dag, task, map index and time.
 
-    :param receipts: By their URIs.
+    :param receipts: By file name: the URI that a journal has is that of its day, and records may be moved.
     """
 
     uri: str
@@ -137,10 +137,19 @@ class Records:
             found.setdefault(receipt.prediction_id, bought)
         return list(found.values())
 
+    def receipt_of(self, image: ImageState) -> Receipt | None:
+        """Return the receipt of a stored image, if it is there and whole."""
+        return self.receipts.get(file_of(image.receipt))
+
     def has_later(self, record: JobRecord) -> bool:
         """Say whether the task was cleared since this job, and has planned again."""
         others = (other for other in self.jobs if other.job.same_task(record.job))
         return any(other.state.planned_at > record.state.planned_at for other in others)
+
+
+def file_of(uri: str) -> str:
+    """Return the last part of a URI or a name."""
+    return uri.rpartition("/")[2]
 
 
 def read_records(records: Folder) -> Records:
@@ -164,17 +173,18 @@ def read_records(records: Folder) -> Records:
         findings,
     )
     stored = _read_all(records, sorted(receipts), lambda name: _read_receipt(records, name), findings)
+    by_file = {file_of(name): receipt for name, receipt in stored.items()}
     by_task = sorted(
         jobs.values(), key=lambda found: (found.job.dag_id, found.job.task_id, found.job.map_index)
     )
     findings.sort(key=lambda finding: finding.uri)
-    return Records(records.uri, tuple(by_task), stored, tuple(findings))
+    return Records(records.uri, tuple(by_task), by_file, tuple(findings))
 
 
 def _read_all(
     records: Folder, names: list[str], read: Callable[[str], T | None], findings: list[Finding]
 ) -> dict[str, T]:
-    """Read several records at once, and return them by their URIs; one that cannot be read is a finding."""
+    """Read several records at once, and return them by their names; one that cannot be read is a finding."""
 
     def read_one(name: str) -> T | None:
         try:
@@ -185,7 +195,7 @@ def _read_all(
 
     with ThreadPoolExecutor(READERS) as pool:
         found = zip(names, pool.map(read_one, names), strict=True)
-        return {uri_of(records, name): record for name, record in found if record is not None}
+        return {name: record for name, record in found if record is not None}
 
 
 def _read_job(records: Folder, name: str, last: int, notes: list[str]) -> JobRecord | None:

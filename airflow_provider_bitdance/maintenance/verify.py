@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.imaging.validation import validate_image
-from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records
+from airflow_provider_bitdance.maintenance.scan import READERS, Finding, Records, file_of
 from airflow_provider_bitdance.records import Status
 from airflow_provider_bitdance.records.integrity import damage
-from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.storage.naming import Destination
 
 
-def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder]) -> list[Finding]:
+def verify(records: Records, open_folder: Callable[[str], Folder]) -> list[Finding]:
     """Return everything that is not as it should be. Reads every stored image; blocks.
 
-    :param records: All that is below ``folder``.
     :param open_folder: Resolves an output folder.
     """
     receipts = records.receipts.values()
@@ -27,12 +25,12 @@ def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder
         problems = pool.map(lambda receipt: _problem(receipt, folders[_folder_of(receipt)]), receipts)
         wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, problems, strict=True) if what]
     # A damaged receipt is reported once.
-    there = records.receipts.keys() | {finding.uri for finding in records.findings}
+    there = records.receipts.keys() | {file_of(finding.uri) for finding in records.findings}
     missing = [
-        Finding(record.uri, f"the receipt of its stored image {key!r} is missing: {uri}")
+        Finding(record.uri, f"the receipt of its stored image {image.plan.key!r} is missing: {image.receipt}")
         for record in records.jobs
-        for key, uri in _receipts_of(record, folder)
-        if uri not in there
+        for image in record.state.having(Status.STORED)
+        if file_of(image.receipt) not in there
     ]
     return [*records.findings, *wrong, *missing]
 
@@ -66,11 +64,3 @@ def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
             f"{receipt.width}, {receipt.height}"
         )
     return ""
-
-
-def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]:
-    """Yield the key and the receipt's URI of each image that a journal says is stored."""
-    for image in record.state.having(Status.STORED):
-        plan = image.plan
-        destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
-        yield plan.key, Receipts(folder).uri(destination)
