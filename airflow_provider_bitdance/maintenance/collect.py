@@ -49,8 +49,15 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         # The deadline stays: when this process ends, nobody waits for the job, and its task sets its own.
         await asyncio.to_thread(journal.claim, journal.state.deadline, context.clock.time())
         await resolve_intents(context, journal)
-        for image, prediction in await _ended(context):
-            done[image.plan.key] = await _collect_one(context, image, prediction)
+        bought = journal.state.having(Status.SUBMITTED)
+        ended = await wait_for(
+            Poller(context.client, policy=context.policy.poll, clock=context.clock),
+            {image.prediction_id: image.submitted_at for image in bought},
+            until=context.clock.time() + PATIENCE,
+        )
+        for image in bought:
+            if image.prediction_id in ended:
+                done[image.plan.key] = await _collect_one(context, image, ended[image.prediction_id])
     except FencedError:
         stopped = CollectStatus.RUNNING, "its own task is continuing with it"
     except BitDanceError as error:
@@ -59,17 +66,6 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         key: done.get(key) or _standing(journal.state.images[key], image, *stopped)
         for key, image in before.items()
     }
-
-
-async def _ended(context: JobContext) -> list[tuple[ImageState, Prediction]]:
-    """Return the images whose predictions have ended."""
-    bought = context.journal.state.having(Status.SUBMITTED)
-    ended = await wait_for(
-        Poller(context.client, policy=context.policy.poll, clock=context.clock),
-        {image.prediction_id: image.submitted_at for image in bought},
-        until=context.clock.time() + PATIENCE,
-    )
-    return [(image, ended[image.prediction_id]) for image in bought if image.prediction_id in ended]
 
 
 async def _collect_one(context: JobContext, image: ImageState, prediction: Prediction) -> Collected:

@@ -1,4 +1,4 @@
-"""What a reconciliation found: plain values, and their form for programs. People read ``render.py``'s."""
+"""What a reconciliation found: plain values, with a form for programs. ``render.py`` has that for people."""
 
 from __future__ import annotations
 

@@ -199,11 +199,9 @@ def _read_all(
 
 
 def _read_job(records: Folder, name: str, last: int, notes: list[str]) -> JobRecord | None:
-    """Read one journal; ``None`` where its own task has written nothing into it.
+    """Read one journal, by its folder; ``None`` where its own task has written nothing into it.
 
-    :param name: The journal's folder below the records path.
     :param last: Number of the last entry that was listed.
-    :param notes: Names of the notes beside it.
     """
     with _ONE_LONG if last > READ_AHEAD else nullcontext():
         entries = list(read_entries(records, name))
