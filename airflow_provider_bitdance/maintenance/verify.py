@@ -27,10 +27,13 @@ def verify(records: Records, open_folder: Callable[[str], Folder]) -> list[Findi
     # A damaged receipt is reported once.
     there = records.receipts.keys() | {file_of(finding.uri) for finding in records.findings}
     missing = [
-        Finding(record.uri, f"the receipt of its stored image {image.plan.key!r} is missing: {image.receipt}")
+        Finding(
+            record.uri,
+            f"the receipt of its stored image {image.plan.key!r} is missing: {records.uri}/receipts/{file}",
+        )
         for record in records.jobs
         for image in record.state.having(Status.STORED)
-        if file_of(image.receipt) not in there
+        if (file := file_of(image.receipt)) not in there
     ]
     return [*records.findings, *wrong, *missing]
 

@@ -30,6 +30,17 @@ def test_a_stored_image_is_shown_with_its_place_though_the_records_have_moved() 
     assert verify(records, office.open_folder) == []
 
 
+def test_a_missing_receipt_is_named_where_the_records_are_now() -> None:
+    office = Office()
+    office.task()
+    receipt = next(name for name in office.disk if "/receipts/" in name)
+    del office.disk[receipt]
+
+    (finding,) = verify(moved(office), office.open_folder)
+
+    assert finding.what.endswith(f"is missing: {receipt.replace(RECORDS, MOVED)}")
+
+
 def test_a_stored_image_without_a_receipt_is_shown_with_what_is_missing() -> None:
     office = Office()
     office.task()
