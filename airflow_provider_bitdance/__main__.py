@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import BitDanceError
@@ -56,41 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.hooks import object_storage
+    from airflow_provider_bitdance.hooks.object_storage import find_records
     from airflow_provider_bitdance.maintenance import render
-    from airflow_provider_bitdance.maintenance.report import plain
     from airflow_provider_bitdance.maintenance.scan import read_records
 
-    records = read_records(object_storage.find_records(given.records_path, given.conn_id))
+    records = read_records(find_records(given.records_path, given.conn_id))
     wanted = {name: value for name in ("dag_id", "run_id", "task_id") if (value := getattr(given, name))}
     jobs = [record for record in records.jobs if wanted.items() <= record.job.model_dump().items()]
-    uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
-    as_json = {
-        "records": records.uri,
-        "jobs": [render.job_as_json(record, uris) for record in jobs],
-        "findings": plain(records.findings),
-    }
-    return Result(bool(records.findings), render.shown_jobs(records, jobs), as_json)
+    shown, as_json = render.shown_jobs(records, jobs), render.jobs_as_json(records, jobs)
+    return Result(bool(records.findings), shown, as_json)
 
 
 def _verify(given: argparse.Namespace) -> Result:
-    from airflow_provider_bitdance.hooks import object_storage
-    from airflow_provider_bitdance.hooks.object_storage import open_folder
+    from airflow_provider_bitdance.hooks.object_storage import find_records, open_folder
     from airflow_provider_bitdance.maintenance import render
-    from airflow_provider_bitdance.maintenance.report import plain
     from airflow_provider_bitdance.maintenance.scan import read_records
     from airflow_provider_bitdance.maintenance.verify import verify
 
-    folder = object_storage.find_records(given.records_path, given.conn_id)
-    records = read_records(folder)
-    findings = verify(records, folder, open_folder)
-    as_json = {
-        "records": records.uri,
-        "jobs": len(records.jobs),
-        "receipts": len(records.receipts),
-        "findings": plain(findings),
-    }
-    return Result(bool(findings), render.shown_findings(records, findings), as_json)
+    records = read_records(find_records(given.records_path, given.conn_id))
+    findings = verify(records, open_folder)
+    shown, as_json = render.shown_findings(records, findings), render.findings_as_json(records, findings)
+    return Result(bool(findings), shown, as_json)
 
 
 def _reconcile(given: argparse.Namespace) -> Result:
@@ -158,7 +144,7 @@ def _command(
         "--records-path",
         default="",
         metavar="PATH",
-        help=("where the records are (default: the records path of the connection, else of the settings)"),
+        help="where the records are (default: the records path of the connection, else of the settings)",
     )
     parser.add_argument(
         "--conn-id",
@@ -172,10 +158,9 @@ def _command(
 
 def _moment(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an ISO date such as 2026-11-22") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

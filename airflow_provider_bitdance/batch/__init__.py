@@ -4,21 +4,9 @@ Rows come from a list or from a file (:func:`read_items`); :func:`checked_items`
 refuses them all with one finding for each bad row.
 """
 
-from airflow_provider_bitdance.batch.columns import RESULT_COLUMNS, Scalar
+from airflow_provider_bitdance.batch.columns import Scalar
 from airflow_provider_bitdance.batch.keys import CONTACT_SHEET
-from airflow_provider_bitdance.batch.readers import Row, read_items
-from airflow_provider_bitdance.batch.template import PromptTemplate
-from airflow_provider_bitdance.batch.validation import MAX_ITEMS, MAX_VARIANTS, Item, checked_items
+from airflow_provider_bitdance.batch.readers import read_items
+from airflow_provider_bitdance.batch.validation import Item, checked_items
 
-__all__ = [
-    "CONTACT_SHEET",
-    "MAX_ITEMS",
-    "MAX_VARIANTS",
-    "RESULT_COLUMNS",
-    "Item",
-    "PromptTemplate",
-    "Row",
-    "Scalar",
-    "checked_items",
-    "read_items",
-]
+__all__ = ["CONTACT_SHEET", "Item", "Scalar", "checked_items", "read_items"]

@@ -30,7 +30,7 @@ def column_name(name: object) -> str:
 
     :raises ValueError: Names the column and says what is wrong with its name.
     """
-    if not isinstance(name, str) or not name.strip() or _has_surrogate(name):
+    if not isinstance(name, str) or not name.strip() or has_surrogate(name):
         raise _fault(name, "has an unusable name")
     alike = name.strip().casefold()
     if alike in REQUESTED:
@@ -48,7 +48,7 @@ def scalar(name: object, value: object) -> Scalar:
     :raises ValueError: Names the column and says what is wrong with its value.
     """
     if isinstance(value, str):
-        if _has_surrogate(value):
+        if has_surrogate(value):
             raise _fault(name, "contains a lone surrogate, which UTF-8 cannot encode")
         return value
     if isinstance(value, float | Decimal) and not math.isfinite(value):
@@ -67,5 +67,6 @@ def _fault(name: object, wrong: str) -> ValueError:
     return ValueError(f"column {shorten(repr(name))} {wrong}")
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Say whether a text has half a character, which UTF-8 cannot encode."""
     return any("\ud800" <= char <= "\udfff" for char in text)

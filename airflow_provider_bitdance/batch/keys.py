@@ -19,10 +19,9 @@ KEY_ALLOWED = (
 _WORDS_SHOWN = 40
 
 
-def check_key(key: object, *, suffix: str) -> str:
-    """Return a key that the user gave as text.
+def check_key(key: object, *, suffix: str) -> None:
+    """Check a key that the user gave: text or a whole number.
 
-    :param key: Text or a whole number.
     :param suffix: The longest text that is put after it.
     :raises ValueError: Says what is wrong with it.
     """
@@ -38,7 +37,6 @@ def check_key(key: object, *, suffix: str) -> str:
         )
     if text.casefold().endswith(CONTACT_SHEET):
         raise ValueError(f"ends in {CONTACT_SHEET}, the name of a contact sheet")
-    return text
 
 
 def derived_key(request: ImageRequest) -> str:

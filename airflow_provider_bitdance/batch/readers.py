@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any, NoReturn
 
+from airflow_provider_bitdance.batch.columns import has_surrogate
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 
@@ -38,27 +39,19 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
     :param name: Its name or URI: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
     :raises InputError: It is none of these, or cannot be read at all.
     """
-    suffix = name[name.rfind(".") :].lower()
-    reader = _READERS.get(suffix)
+    reader = _READERS.get(name[name.rfind(".") :].lower())
     if reader is None:
         raise _unreadable(name, "has no extension that shows its format")
+    return list(reader(data, name))
+
+
+def _csv_rows(data: bytes, name: str) -> Iterator[Row]:
+    reader = csv.reader(StringIO(_text(data, name), newline=""), strict=True)
     try:
-        return list(reader(data))
-    except _UnreadableError as error:
-        raise _unreadable(name, str(error)) from None
-
-
-class _UnreadableError(Exception):
-    """No row of the file can be read; says why."""
-
-
-def _csv_rows(data: bytes) -> Iterator[Row]:
-    reader = csv.reader(StringIO(_text(data), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [column.strip() for column in next(reader, [])]
     except csv.Error as error:
-        raise _UnreadableError(f"has an unreadable header row: {error}") from None
-    _check_header(header)
+        raise _unreadable(name, f"has an unreadable header row: {error}") from None
+    _check_header(header, name)
     while True:
         number = reader.line_num + 1
         try:
@@ -75,32 +68,32 @@ def _csv_rows(data: bytes) -> Iterator[Row]:
 def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         return Row(number, None, f"has {len(cells)} cells, and the header has {len(header)}")
-    if any(map(_is_garbled, cells)):
+    if any(map(has_surrogate, cells)):
         return Row(number, None, _NOT_UTF8)
     # CSV has no null: an empty cell is a value that was not given.
     return Row(number, {name: cell or None for name, cell in zip(header, cells, strict=True)})
 
 
-def _check_header(header: list[str]) -> None:
+def _check_header(header: list[str], name: str) -> None:
     if not any(header):
-        raise _UnreadableError("has no header row")
+        raise _unreadable(name, "has no header row")
     if len(header) == 1 and any(char in header[0] for char in _OTHER_SEPARATORS):
-        raise _UnreadableError(f"has a header without commas: {shorten(repr(header[0]))}")
+        raise _unreadable(name, f"has a header without commas: {shorten(repr(header[0]))}")
     if "" in header:
-        raise _UnreadableError(f"has no name for column {header.index('') + 1}")
-    if twice := [name for name, times in Counter(header).items() if times > 1]:
-        raise _UnreadableError(f"has two columns named {shorten(repr(twice[0]))}")
+        raise _unreadable(name, f"has no name for column {header.index('') + 1}")
+    if twice := [column for column, times in Counter(header).items() if times > 1]:
+        raise _unreadable(name, f"has two columns named {shorten(repr(twice[0]))}")
 
 
-def _jsonl_rows(data: bytes) -> Iterator[Row]:
+def _jsonl_rows(data: bytes, name: str) -> Iterator[Row]:
     # Not splitlines: JSON text may hold other line separators as they are.
-    for number, line in enumerate(_text(data).split("\n"), start=1):
+    for number, line in enumerate(_text(data, name).split("\n"), start=1):
         if line.strip():
             yield _jsonl_row(number, line)
 
 
 def _jsonl_row(number: int, line: str) -> Row:
-    if _is_garbled(line):
+    if has_surrogate(line):
         return Row(number, None, _NOT_UTF8)
     try:
         value = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -122,25 +115,27 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def _parquet_rows(data: bytes) -> Iterator[Row]:
+def _parquet_rows(data: bytes, name: str) -> Iterator[Row]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise _UnreadableError(
-            "needs pyarrow; run pip install 'airflow-provider-bitdance[parquet]' on every worker"
+        raise _unreadable(
+            name, "needs pyarrow; run pip install 'airflow-provider-bitdance[parquet]' on every worker"
         ) from None
     try:
         table: Any = parquet.read_table(BytesIO(data))
-        _check_header(table.column_names)
+        _check_header(table.column_names, name)
         records = table.to_pylist()
+    except InputError:
+        raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _UnreadableError(f"is not a readable Parquet file: {shorten(str(error))}") from None
+        raise _unreadable(name, f"is not a readable Parquet file: {shorten(str(error))}") from None
     for number, record in enumerate(records, start=1):
         yield Row(number, record)
 
 
-_READERS: dict[str, Callable[[bytes], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[bytes, str], Iterator[Row]]] = {
     ".csv": _csv_rows,
     ".jsonl": _jsonl_rows,
     ".ndjson": _jsonl_rows,
@@ -148,15 +143,11 @@ _READERS: dict[str, Callable[[bytes], Iterator[Row]]] = {
 }
 
 
-def _text(data: bytes) -> str:
-    """Decode a file so that a wrong byte is the fault of its own row."""
+def _text(data: bytes, name: str) -> str:
+    """Decode a file so that a wrong byte is the fault of its own row, where it is half a character."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _UnreadableError("is UTF-16, not UTF-8")
+        raise _unreadable(name, "is UTF-16, not UTF-8")
     return data.decode("utf-8-sig", "surrogateescape")
-
-
-def _is_garbled(text: str) -> bool:
-    return any("\udc80" <= char <= "\udcff" for char in text)
 
 
 def _unreadable(name: str, wrong: str) -> InputError:

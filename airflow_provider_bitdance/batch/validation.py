@@ -33,14 +33,12 @@ class Item:
     :param key: Its name, and that of its file without the extension.
     :param request: What is requested, the seed as the user gave it.
     :param columns: The row's free columns.
-    :param row: Where a person finds the row: its place in the list or its line in the file, from 1.
     :param variant_of: The row's key, where the row has several variants.
     """
 
     key: str
     request: ImageRequest
     columns: Mapping[str, Scalar]
-    row: int
     variant_of: str | None = None
 
 
@@ -52,7 +50,6 @@ def checked_items(
     seed: object = -1,
     model: object = BITDANCE_14B,
     variants: int = 1,
-    max_items: int = MAX_ITEMS,
 ) -> list[Item]:
     """Return what to make, in the order of the rows, variants of a row next to one another.
 
@@ -64,7 +61,6 @@ def checked_items(
     :param seed: Of rows that give none; -1 for any.
     :param model: Of all rows.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
-    :param max_items: The most images, all variants counted.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
     if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= MAX_VARIANTS:
@@ -75,23 +71,23 @@ def checked_items(
         prompt=_ANY_PROMPT if prompt is None else prompt, size=size, seed=seed, model=model
     )
     batch = _Batch(None if prompt is None else PromptTemplate(prompt), defaults, variants)
-    checked = [_check(row, batch) for row in _numbered(rows, variants, max_items)]
+    checked = [_check(row, batch) for row in _numbered(rows, variants)]
     _find_duplicates(checked)
     if any(row.faults for row in checked):
         raise _refusal(checked)
-    return [item for row in checked for item in row.items(variants)]
+    return [item for row in checked for item in row.items]
 
 
-def _numbered(rows: object, variants: int, max_items: int) -> list[Row]:
+def _numbered(rows: object, variants: int) -> list[Row]:
     if isinstance(rows, str | bytes) or not isinstance(rows, Sequence):
         raise InputError(f"items is of type {type(rows).__name__}", allowed=_ROWS_ALLOWED)
     if not rows:
         raise InputError("There is nothing to make: items is empty", allowed=_ROWS_ALLOWED)
-    if len(rows) * variants > max_items:
+    if len(rows) * variants > MAX_ITEMS:
         times = f" times {variants} variants" if variants > 1 else ""
         raise InputError(
             f"There are {len(rows)} items{times}",
-            allowed=f"{max_items} images",
+            allowed=f"{MAX_ITEMS} images",
             fix="Split them into chunks, as in .expand(items=[chunk, chunk])",
         )
     return [row if isinstance(row, Row) else Row(number, row) for number, row in enumerate(rows, start=1)]
@@ -99,27 +95,16 @@ def _numbered(rows: object, variants: int, max_items: int) -> list[Row]:
 
 @dataclass(slots=True)
 class _Checked:
-    """A row, as far as it could be used."""
+    """A row, as far as it could be used.
+
+    :param faults: What is wrong, each with what is allowed.
+    """
 
     number: int
+    faults: dict[str, str] = field(default_factory=dict)
     key: str | None = None
     is_key_derived: bool = False
-    request: ImageRequest | None = None
-    columns: dict[str, Scalar] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    allowed: list[str] = field(default_factory=list)
-
-    def items(self, variants: int) -> Iterator[Item]:
-        """Yield the items of a row without faults."""
-        assert self.key is not None
-        assert self.request is not None
-        for number in range(variants):
-            seed = self.request.seed
-            if seed is not None and seed != -1:
-                seed += number
-            request = self.request.model_copy(update={"seed": seed})
-            suffix, variant_of = (f"-v{number + 1}", self.key) if variants > 1 else ("", None)
-            yield Item(self.key + suffix, request, self.columns, self.number, variant_of)
+    items: list[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,36 +120,49 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     """Check all of a row whatever is wrong with a part of it, so that a person corrects it once."""
     value = {"prompt": row.value} if isinstance(row.value, str) else row.value
     if row.fault or not isinstance(value, Mapping):
-        fault = row.fault or f"is of type {type(value).__name__}"
-        return _Checked(row.number, faults=[fault], allowed=[_ROWS_ALLOWED])
+        return _Checked(row.number, {row.fault or f"is of type {type(value).__name__}": _ROWS_ALLOWED})
     checked = _Checked(row.number)
+    columns: dict[str, Scalar] = {}
     for name, cell in value.items():
         if name not in REQUESTED:
             try:
-                checked.columns[column_name(name)] = scalar(name, cell)
+                columns[column_name(name)] = scalar(name, cell)
             except ValueError as error:
-                checked.faults.append(str(error))
+                checked.faults[str(error)] = ""
     if (key := value.get("key")) is not None:
         checked.key = str(key)
         try:
             check_key(key, suffix=f"-v{batch.variants}" if batch.variants > 1 else "")
         except ValueError as error:
-            checked.faults.append(f"key {error}: {shorten(repr(key))}")
-            checked.allowed.append(KEY_ALLOWED)
-    checked.request = _request(checked, value, batch)
-    if key is None and checked.request is not None:
-        checked.key, checked.is_key_derived = derived_key(checked.request), True
+            checked.faults[f"key {error}: {shorten(repr(key))}"] = KEY_ALLOWED
+    request = _request(value, batch, checked.faults)
+    if request is None:
+        return checked
+    if checked.key is None:
+        checked.key, checked.is_key_derived = derived_key(request), True
+    checked.items = list(_variants(checked.key, request, columns, batch.variants))
     return checked
 
 
-def _request(checked: _Checked, row: Mapping[object, object], batch: _Batch) -> ImageRequest | None:
+def _variants(
+    key: str, request: ImageRequest, columns: Mapping[str, Scalar], variants: int
+) -> Iterator[Item]:
+    for number in range(variants):
+        seed = request.seed
+        if seed is not None and seed != -1:
+            seed += number
+        name, variant_of = (f"{key}-v{number + 1}", key) if variants > 1 else (key, None)
+        yield Item(name, request.model_copy(update={"seed": seed}), columns, variant_of)
+
+
+def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]) -> ImageRequest | None:
     """Return the row's request, or add to its faults."""
     size, seed = row.get("size"), row.get("seed")
     prompt: object = None
     try:
         prompt = _prompt(row, batch.template)
     except ValueError as error:
-        checked.faults.append(str(error))
+        faults[str(error)] = ""
     try:
         request = ImageRequest.of(
             # Without a prompt there is no request, and size and seed are checked all the same.
@@ -174,11 +172,10 @@ def _request(checked: _Checked, row: Mapping[object, object], batch: _Batch) -> 
             model=batch.defaults.model,
         )
     except InputError as error:
-        checked.faults.append(error.what)
-        checked.allowed += (error.allowed or "").split("; ")
+        faults[error.what] = error.allowed or ""
         return None
     if request.seed is not None and request.seed + batch.variants - 1 > MAX_SEED:
-        checked.faults.append(f"seed {request.seed} leaves no room for {batch.variants} variants")
+        faults[f"seed {request.seed} leaves no room for {batch.variants} variants"] = ""
     return None if prompt is None else request
 
 
@@ -208,23 +205,19 @@ def _find_duplicates(checked: list[_Checked]) -> None:
         if row.key is None or (other := first.setdefault(row.key.casefold(), row)) is row:
             continue
         if row.is_key_derived and other.is_key_derived:
-            row.faults.append(
-                f"requests the same image as row {other.number}; give each row a key, or use variants"
-            )
+            fault = f"requests the same image as row {other.number}; give each row a key, or use variants"
         else:
-            row.faults.append(f"key {shorten(repr(row.key))} is already used by row {other.number}")
-        row.allowed.append(KEY_ALLOWED)
+            fault = f"key {shorten(repr(row.key))} is already used by row {other.number}"
+        row.faults[fault] = KEY_ALLOWED
 
 
 def _refusal(checked: list[_Checked]) -> InputError:
     bad = [row for row in checked if row.faults]
-    lines = []
-    for row in bad[:FINDINGS_SHOWN]:
-        # A bad column may be found twice: as a column, and by the template that uses it.
-        faults = "; ".join(dict.fromkeys(row.faults))
-        lines.append(f"row {row.number}: {shorten(faults, _LINE_SHOWN)}")
+    lines = [
+        f"row {row.number}: {shorten('; '.join(row.faults), _LINE_SHOWN)}" for row in bad[:FINDINGS_SHOWN]
+    ]
     if len(bad) > FINDINGS_SHOWN:
         lines.append(f"and {len(bad) - FINDINGS_SHOWN} more")
     found = "\n  ".join([f"{len(bad)} of {len(checked)} rows cannot be used:", *lines])
-    allowed = dict.fromkeys(text for row in bad for text in row.allowed)
-    return InputError(found, allowed="; ".join(allowed) or None)
+    allowed = "; ".join(text for row in bad for text in row.faults.values() if text)
+    return InputError(found, allowed="; ".join(dict.fromkeys(allowed.split("; "))) or None)

@@ -5,6 +5,5 @@ that died, a Dag run that was deleted, a bill that has to be explained. Nothing 
 """
 
 from airflow_provider_bitdance.maintenance.reconcile import reconcile
-from airflow_provider_bitdance.maintenance.report import Report
 
-__all__ = ["Report", "reconcile"]
+__all__ = ["reconcile"]

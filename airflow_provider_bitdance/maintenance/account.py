@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from itertools import count
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.account_history import read_history
@@ -15,10 +15,8 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
-CLOCK_MARGIN = timedelta(hours=1)
+BILLING_MARGIN = timedelta(hours=1)
 """The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,38 +52,24 @@ async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str],
 async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
     """Return the account's charges and refunds that are about predictions, newest first.
 
+    Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
+    requested, and what is new at the top moves items down.
+
     :raises BitDanceError: The API cannot be reached.
     """
-
-    async def ask(page: int) -> Iterable[BillingRecord]:
-        call = protocol.search_billings(page=page, start_time=since - CLOCK_MARGIN)
-        return (await client.send(call)).items
-
-    found = await _all_pages(ask, lambda record: record.uuid or record)
-    return [record for record in found if record.prediction_id]
+    found: dict[str | BillingRecord, BillingRecord] = {}
+    for page in count(1):
+        known = len(found)
+        call = protocol.search_billings(page=page, start_time=since - BILLING_MARGIN)
+        for record in (await client.send(call)).items:
+            found.setdefault(record.uuid or record, record)
+        if len(found) == known:
+            break
+    return [record for record in found.values() if record.prediction_id]
 
 
 def charged(record: BillingRecord) -> float:
     """Return what a line of the bill took, in US dollars; a refund gives back, whatever its sign."""
-    return -abs(record.price) if is_refund(record) else abs(record.price)
-
-
-def is_refund(record: BillingRecord) -> bool:
-    """Say whether a line gives money back. WaveSpeed documents no list of types; seen: deduct, refund."""
-    return "refund" in record.billing_type.lower()
-
-
-async def _all_pages(
-    ask: Callable[[int], Awaitable[Iterable[T]]], identity: Callable[[T], Hashable]
-) -> list[T]:
-    """Read page after page until one brings nothing new.
-
-    Not until one is short: the API may return fewer than requested, and what is new at the top moves items
-    down.
-    """
-    found: dict[Hashable, T] = {}
-    page = 1
-    while new := {identity(item): item for item in await ask(page) if identity(item) not in found}:
-        found |= new
-        page += 1
-    return list(found.values())
+    # WaveSpeed documents no list of types; seen: deduct, refund.
+    is_refund = "refund" in record.billing_type.lower()
+    return -abs(record.price) if is_refund else abs(record.price)

@@ -46,9 +46,18 @@ async def collect(context: JobContext) -> dict[str, Collected]:
     done: dict[str, Collected] = {}
     stopped = CollectStatus.LEFT, "the prediction has not ended yet"
     try:
-        await _take_over(context)
-        for image, prediction in await _ended(context):
-            done[image.plan.key] = await _collect_one(context, image, prediction)
+        # The deadline stays: when this process ends, nobody waits for the job, and its task sets its own.
+        await asyncio.to_thread(journal.claim, journal.state.deadline, context.clock.time())
+        await resolve_intents(context, journal)
+        bought = journal.state.having(Status.SUBMITTED)
+        ended = await wait_for(
+            Poller(context.client, policy=context.policy.poll, clock=context.clock),
+            {image.prediction_id: image.submitted_at for image in bought},
+            until=context.clock.time() + PATIENCE,
+        )
+        for image in bought:
+            if image.prediction_id in ended:
+                done[image.plan.key] = await _collect_one(context, image, ended[image.prediction_id])
     except FencedError:
         stopped = CollectStatus.RUNNING, "its own task is continuing with it"
     except BitDanceError as error:
@@ -57,24 +66,6 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         key: done.get(key) or _standing(journal.state.images[key], image, *stopped)
         for key, image in before.items()
     }
-
-
-async def _take_over(context: JobContext) -> None:
-    """Become the job's owner, and find out what became of what it was about to buy."""
-    # The deadline stays: when this process ends, nobody waits for the job either, and its task sets its own.
-    await asyncio.to_thread(context.journal.claim, context.journal.state.deadline, context.clock.time())
-    await resolve_intents(context, context.journal)
-
-
-async def _ended(context: JobContext) -> list[tuple[ImageState, Prediction]]:
-    """Return the images whose predictions have ended."""
-    bought = context.journal.state.having(Status.SUBMITTED)
-    ended = await wait_for(
-        Poller(context.client, policy=context.policy.poll, clock=context.clock),
-        {image.prediction_id: image.submitted_at for image in bought},
-        until=context.clock.time() + PATIENCE,
-    )
-    return [(image, ended[image.prediction_id]) for image in bought if image.prediction_id in ended]
 
 
 async def _collect_one(context: JobContext, image: ImageState, prediction: Prediction) -> Collected:
@@ -93,14 +84,13 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         why = f"a newer image is at its destination: {receipt.uri}"
         return Collected(prediction.id, CollectStatus.SUPERSEDED, why)
     try:
-        await collect_output(context, image, prediction)
+        receipt = await collect_output(context, image, prediction)
     except FencedError:
         raise
     except BitDanceError as error:
         failed = context.journal.state.images[image.plan.key].status is Status.FAILED
         return Collected(prediction.id, CollectStatus.FAILED if failed else CollectStatus.LEFT, error.what)
-    receipt = await asyncio.to_thread(context.receipts.find, context.destination_of(image.plan))
-    return Collected(prediction.id, CollectStatus.STORED, receipt.uri if receipt else "")
+    return Collected(prediction.id, CollectStatus.STORED, receipt.uri)
 
 
 def _standing(image: ImageState, before: ImageState, outcome: CollectStatus, why: str) -> Collected:

@@ -9,7 +9,7 @@ from math import fsum, inf
 
 from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.lost_responses import proof_of
-from airflow_provider_bitdance.maintenance.account import CLOCK_MARGIN, charged
+from airflow_provider_bitdance.maintenance.account import BILLING_MARGIN, charged
 from airflow_provider_bitdance.maintenance.report import (
     Cost,
     PossiblyPaid,
@@ -94,8 +94,8 @@ def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float
     left = sorted(unknown, key=_made_at)
     explained = []
     for loss in sorted(losses, key=lambda loss: loss.intended_at):
-        start = loss.intended_at - CLOCK_MARGIN.total_seconds()
-        proofs = {item.id: proof_of(item, loss.request) for item in left if _made_at(item) >= start}
+        start = loss.intended_at - BILLING_MARGIN.total_seconds()
+        proofs = {item.id: proof_of(item, loss.plan.request) for item in left if _made_at(item) >= start}
         ours = [name for name, proof in proofs.items() if proof is Proof.OURS]
         found = loss.prediction_id or next(iter(ours), "")
         left = [item for item in left if item.id != found]
@@ -105,10 +105,10 @@ def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float
         explained.append(
             PossiblyPaid(
                 job=loss.job,
-                key=loss.key,
-                prompt=shorten(loss.request.prompt),
+                key=loss.plan.key,
+                prompt=shorten(loss.plan.request.prompt),
                 at=datetime.fromtimestamp(loss.intended_at, UTC),
-                estimated_cost_usd=loss.estimated_cost_usd,
+                estimated_cost_usd=loss.plan.estimated_cost_usd,
                 verdict=verdict,
                 prediction_id=found,
                 reason=loss.reason,

@@ -41,8 +41,6 @@ from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
-__all__ = ["Reconciliation", "reconcile"]
-
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +108,8 @@ class Reconciliation:
         found = triage(records, api_host=host, now=now, include_running=self.include_running)
         # Opened here, where there is no event loop: Airflow's filesystems cannot be opened within one.
         jobs = [self._opened(job, now) for job in found]
-        models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}
+        plans = (image.plan for record in records.jobs for image in record.state.images.values())
+        models = {BITDANCE_14B, *(plan.request.model for plan in plans)}
         images, account = asyncio.run(self._collect_and_ask(jobs, models, now))
         return self._report(records if self.dry_run else read_records(self.records), images, account, now)
 

@@ -1,17 +1,18 @@
-"""What people read: jobs, findings and reports as text. Prompts at most to 80 characters; no output URLs."""
+"""What the commands print, as text or JSON. Prompts at most to 80 characters; no output URLs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_bitdance.maintenance.report import CollectStatus, Report, Verdict
+from airflow_provider_bitdance.maintenance.report import CollectStatus, Report, Verdict, plain
 from airflow_provider_bitdance.maintenance.scan import Finding, JobRecord, Records
 from airflow_provider_bitdance.records import ImageState, Job, Status
 from airflow_provider_bitdance.redaction import shorten
 
-__all__ = ["job_as_json", "name_of", "shown_findings", "shown_jobs", "shown_report"]
+DONE = (CollectStatus.STORED, CollectStatus.FAILED, CollectStatus.NOT_CREATED, CollectStatus.POSSIBLY_PAID)
+"""Outcomes after which nobody needs the output that WaveSpeed keeps for some days."""
 
 
 def name_of(job: Job) -> str:
@@ -20,22 +21,27 @@ def name_of(job: Job) -> str:
     return f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}"
 
 
-def job_as_json(record: JobRecord, uris: dict[str, str]) -> dict[str, Any]:
-    """Return one job as plain JSON: what was requested, bought, stored, possibly paid.
+def jobs_as_json(records: Records, jobs: list[JobRecord]) -> dict[str, Any]:
+    """Return jobs as plain JSON: what was requested, bought, stored, possibly paid.
 
-    :param uris: Where the images are, by their receipts.
+    :param jobs: Those of ``records`` to show.
     """
-    return {
-        "job": record.job.model_dump(),
-        "journal": record.uri,
-        "tries": record.last_try,
-        "last_entry_at": _moment(record.state.time),
-        "images": [_image_as_json(image, uris) for image in record.state.images.values()],
-    }
+    shown = [
+        {
+            "job": record.job.model_dump(),
+            "journal": record.uri,
+            "tries": record.last_try,
+            "last_entry_at": _moment(record.state.time),
+            "images": [_image_as_json(image, records) for image in record.state.images.values()],
+        }
+        for record in jobs
+    ]
+    return {"records": records.uri, "jobs": shown, "findings": plain(records.findings)}
 
 
-def _image_as_json(image: ImageState, uris: dict[str, str]) -> dict[str, Any]:
+def _image_as_json(image: ImageState, records: Records) -> dict[str, Any]:
     plan, request = image.plan, image.plan.request
+    receipt = records.receipt_of(image)
     return {
         "key": plan.key,
         "status": image.status.value,
@@ -46,7 +52,7 @@ def _image_as_json(image: ImageState, uris: dict[str, str]) -> dict[str, Any]:
         "prediction_id": image.prediction_id or None,
         "bought_at": _moment(image.submitted_at) if image.prediction_id else None,
         "reused": image.reused,
-        "uri": uris.get(image.receipt),
+        "uri": receipt.uri if receipt else None,
         "receipt": image.receipt or None,
         "failure": image.failure.value if image.failure and image.status is Status.FAILED else None,
         "reason": shorten(image.reason, 300) or None,
@@ -60,16 +66,15 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
 
     :param jobs: Those of ``records`` to show.
     """
-    uris = {stored.uri: stored.receipt.uri for stored in records.receipts}
     lines = [f"{records.uri}: {_count(len(jobs), 'job')}"]
     for record in jobs:
         lines += ["", f"{name_of(record.job)}, generation {record.job.generation}, try {record.last_try}"]
         for image in record.state.images.values():
-            lines += _image_lines(image, uris)
-    return "\n".join([*lines, *_finding_lines(records.findings)])
+            lines += _image_lines(image, records)
+    return "\n".join(lines + _unreadable_lines(records.findings))
 
 
-def _image_lines(image: ImageState, uris: dict[str, str]) -> Iterator[str]:
+def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
     named = f"{plan.key}: " if plan.key != "image" else ""
     yield f"  requested {named}{shorten(request.prompt)} ({request.size}, seed {request.seed})"
@@ -77,8 +82,9 @@ def _image_lines(image: ImageState, uris: dict[str, str]) -> Iterator[str]:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
         yield f"  bought    {image.prediction_id} at {_moment(image.submitted_at)}, {by}"
     if image.status is Status.STORED:
-        reused = ", reused" if image.reused else ""
-        yield f"  stored    {uris.get(image.receipt, f'the receipt {image.receipt} is missing')}{reused}"
+        receipt = records.receipt_of(image)
+        uri = receipt.uri if receipt else f"the receipt {image.receipt} is missing"
+        yield f"  stored    {uri}{', reused' if image.reused else ''}"
     elif image.status is Status.FAILED:
         yield f"  failed    {shorten(image.reason, 300)}"
     else:
@@ -94,11 +100,17 @@ _OPEN = {
 }
 
 
+def findings_as_json(records: Records, findings: list[Finding]) -> dict[str, Any]:
+    """Return what is wrong with records and stored files as plain JSON."""
+    read = {"jobs": len(records.jobs), "receipts": len(records.receipts)}
+    return {"records": records.uri, **read, "findings": plain(findings)}
+
+
 def shown_findings(records: Records, findings: list[Finding]) -> str:
     """Show what is wrong with records and stored files."""
     read = f"{_count(len(records.jobs), 'job')} and {_count(len(records.receipts), 'receipt')} read"
-    lines = [f"{records.uri}: {read}, {_count(len(findings), 'finding')}"]
-    return "\n".join(lines + [f"  {finding.uri}\n      {finding.what}" for finding in findings])
+    found = f"{records.uri}: {read}, {_count(len(findings), 'finding')}"
+    return "\n".join([found, *_finding_lines(findings)])
 
 
 def shown_report(report: Report) -> str:
@@ -106,26 +118,22 @@ def shown_report(report: Report) -> str:
     lines = [
         f"{report.records}: {_count(report.jobs, 'job')}, {_count(report.receipts, 'receipt')}",
         f"since {report.since:%Y-%m-%d %H:%M} UTC{'; a dry run: nothing was changed' * report.dry_run}",
-        "",
-        "Bought or about to be bought, and left behind:",
     ]
-    lines += _indented(_open_lines(report))
-    lines += ["", "Possibly paid:", *_indented(_possibly_paid_lines(report))]
-    lines += ["", "Predictions of the account that are in no record:", *_indented(_untracked_lines(report))]
-    lines += ["", "Cost by Dag and day (UTC):", *_cost_lines(report)]
-    return "\n".join([*lines, *_finding_lines(report.findings)])
+    sections = {
+        "Bought or about to be bought, and left behind": _open_lines(report),
+        "Possibly paid": _possibly_paid_lines(report),
+        "Predictions of the account that are in no record": _untracked_lines(report),
+        "Cost by Dag and day (UTC)": _cost_lines(report),
+    }
+    for title, section in sections.items():
+        lines += ["", f"{title}:", *([f"  {line}" for line in section] or ["  none"])]
+    return "\n".join(lines + _unreadable_lines(report.findings))
 
 
 def _open_lines(report: Report) -> Iterator[str]:
     for image in report.open_images:
         prediction = f"prediction {image.prediction_id}" if image.prediction_id else "no prediction"
-        kept = set(CollectStatus) - {
-            CollectStatus.STORED,
-            CollectStatus.FAILED,
-            CollectStatus.NOT_CREATED,
-            CollectStatus.POSSIBLY_PAID,
-        }
-        days = f", {image.days_left:.1f} days left" if image.outcome in kept else ""
+        days = "" if image.outcome in DONE else f", {image.days_left:.1f} days left"
         cost = f"about ${image.estimated_cost_usd:.4g}"
         yield f"{image.outcome:<13} {name_of(image.job)}: {prediction}, {cost}{days}: {image.prompt}"
         if image.detail:
@@ -148,31 +156,28 @@ def _untracked_lines(report: Report) -> Iterator[str]:
 
 
 def _cost_lines(report: Report) -> Iterator[str]:
-    width = max([len("in all"), *(len(cost.dag_id) for cost in report.costs)])
-    yield f"  {'Dag':<{width}}  day         predictions  estimated      real"
-    for cost in report.costs:
-        unbilled = f"   {cost.unbilled} not on the bill yet" if cost.unbilled else ""
-        yield (
-            _cost_line(width, cost.dag_id, str(cost.day), cost.predictions, cost.estimated_usd, cost.real_usd)
-            + unbilled
-        )
+    rows = [
+        (cost.dag_id, str(cost.day), cost.predictions, cost.estimated_usd, cost.real_usd, cost.unbilled)
+        for cost in report.costs
+    ]
     made = sum(cost.predictions for cost in report.costs)
-    yield _cost_line(width, "in all", "", made, report.estimated_usd, report.real_usd)
+    rows.append(("in all", "", made, report.estimated_usd, report.real_usd, 0))
+    width = max(len(dag_id) for dag_id, *_ in rows)
+    yield f"{'Dag':<{width}}  day         predictions  estimated      real"
+    for dag_id, day, made, estimated, real, unbilled in rows:
+        usd = f"{f'${estimated:.4f}':>9}  {f'${real:.4f}':>8}"
+        missing = f"   {unbilled} not on the bill yet" if unbilled else ""
+        yield f"{dag_id:<{width}}  {day:<10}  {made:>11}  {usd}{missing}"
     others = _count(report.unattributed.predictions, "prediction")
-    yield (f"  The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records.")
+    yield f"The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records."
 
 
-def _cost_line(width: int, dag_id: str, day: str, made: int, estimated: float, real: float) -> str:
-    return f"  {dag_id:<{width}}  {day:<10}  {made:>11}  {f'${estimated:.4f}':>9}  {f'${real:.4f}':>8}"
+def _unreadable_lines(findings: Sequence[Finding]) -> list[str]:
+    return ["", "Unreadable:", *_finding_lines(findings)] if findings else []
 
 
-def _finding_lines(findings: Iterable[Finding]) -> list[str]:
-    lines = [line for finding in findings for line in (f"  {finding.uri}", f"      {finding.what}")]
-    return ["", "Unreadable:", *lines] if lines else []
-
-
-def _indented(lines: Iterator[str]) -> list[str]:
-    return [f"  {line}" for line in lines] or ["  none"]
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    return [f"  {finding.uri}\n      {finding.what}" for finding in findings]
 
 
 def _count(number: int, noun: str) -> str:

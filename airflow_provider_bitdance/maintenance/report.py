@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel
-
 from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.records import Job
-
-__all__ = [
-    "CollectStatus",
-    "Cost",
-    "OpenImage",
-    "PossiblyPaid",
-    "Report",
-    "Unattributed",
-    "UntrackedPrediction",
-    "Verdict",
-    "plain",
-]
 
 
 class CollectStatus(StrEnum):
@@ -170,16 +156,12 @@ class Report:
         return {**plain(self), **totals, "needs_attention": self.needs_attention}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a value of this package as plain JSON: dicts, lists, text and numbers."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, StrEnum):
-        return value.value
-    return value.isoformat() if isinstance(value, date) else value
+    return json.loads(json.dumps(value, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Job):
+        return value.model_dump()
+    return value.isoformat() if isinstance(value, date) else asdict(value)

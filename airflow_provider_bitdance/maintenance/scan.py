@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records import (
@@ -19,24 +20,25 @@ from airflow_provider_bitdance.records import (
     Job,
     JobState,
     Lost,
-    Note,
+    PlannedImage,
     Status,
     Submitted,
 )
 from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import Entry, Event
+from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
 from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
-from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
 """Files read at once: a store far away takes tens of milliseconds for each."""
 BOUGHT_TOO = "bought by a process that had already been replaced"
 _ENTRY = re.compile(r"(jobs/.+/generation=\d+)/(\d{6,})\.json")
 _RECEIPT = re.compile(r"receipts/[^/.][^/]*\.json")
+_ONE_LONG = Lock()
+"""Held while a long journal is read: that takes many threads of its own."""
 
 T = TypeVar("T")
 
@@ -74,10 +76,8 @@ class Loss:
     """
 
     job: Job
-    key: str
-    request: ImageRequest
+    plan: PlannedImage
     intended_at: float
-    estimated_cost_usd: float
     reason: str
     prediction_id: str = ""
 
@@ -103,40 +103,30 @@ class JobRecord:
         """The images that are bought, or were about to be, and neither stored nor failed."""
         return self.state.having(Status.INTENDED, Status.SUBMITTED)
 
-    @property
-    def models(self) -> set[str]:
-        """The models that the job's images are requested from."""
-        return {image.plan.request.model for image in self.state.images.values()}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReceipt:
-    """A receipt, and its URI."""
-
-    uri: str
-    receipt: Receipt
-
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All that is below one records path, jobs by Dag, task, map index and time."""
+    """All that is below one records path, jobs by Dag, task, map index and time.
+
+    :param receipts: By file name: the URI that a journal has is that of its day, and records may be moved.
+    """
 
     uri: str
     jobs: tuple[JobRecord, ...]
-    receipts: tuple[StoredReceipt, ...]
+    receipts: Mapping[str, Receipt]
     findings: tuple[Finding, ...]
 
     @property
     def predictions(self) -> set[str]:
         """Every prediction id that some record names."""
-        named = {found.receipt.prediction_id for found in self.receipts}
+        named = {receipt.prediction_id for receipt in self.receipts.values()}
         return named.union(*(record.predictions for record in self.jobs))
 
     @property
     def purchases(self) -> list[Purchase]:
         """Every prediction that some record says was bought, once. A receipt may outlive its journal."""
         found = {purchase.prediction_id: purchase for record in self.jobs for purchase in record.purchases}
-        for receipt in (stored.receipt for stored in self.receipts):
+        for receipt in self.receipts.values():
             bought = Purchase(
                 receipt.prediction_id,
                 receipt.writer.job,
@@ -146,10 +136,19 @@ class Records:
             found.setdefault(receipt.prediction_id, bought)
         return list(found.values())
 
+    def receipt_of(self, image: ImageState) -> Receipt | None:
+        """Return the receipt of a stored image, if it is there and whole."""
+        return self.receipts.get(file_of(image.receipt))
+
     def has_later(self, record: JobRecord) -> bool:
         """Say whether the task was cleared since this job, and has planned again."""
         others = (other for other in self.jobs if other.job.same_task(record.job))
         return any(other.state.planned_at > record.state.planned_at for other in others)
+
+
+def file_of(uri: str) -> str:
+    """Return the last part of a URI or a name."""
+    return uri.rpartition("/")[2]
 
 
 def read_records(records: Folder) -> Records:
@@ -164,29 +163,46 @@ def read_records(records: Folder) -> Records:
             journals[match[1]] = max(journals[match[1]], int(match[2]))
         elif is_note(name):
             notes[name.rpartition("/")[0].removesuffix(NOTES)].append(name)
-    listed = [(name, last, notes[name]) for name, last in sorted(journals.items())]
-    one_long = Lock()
-    receipts = [name for name in records.names("receipts") if _RECEIPT.fullmatch(name)]
+    receipts = (name for name in records.names("receipts") if _RECEIPT.fullmatch(name))
     findings: list[Finding] = []
+    jobs = _read_all(
+        records,
+        sorted(journals),
+        lambda name: _read_job(records, name, journals[name], notes.get(name, [])),
+        findings,
+    )
+    stored = _read_all(records, sorted(receipts), lambda name: read_record(Receipt, records, name), findings)
+    by_file = {file_of(name): receipt for name, receipt in stored.items()}
+    by_task = sorted(
+        jobs.values(), key=lambda found: (found.job.dag_id, found.job.task_id, found.job.map_index)
+    )
+    findings.sort(key=lambda finding: finding.uri)
+    return Records(records.uri, tuple(by_task), by_file, tuple(findings))
+
+
+def _read_all(
+    records: Folder, names: list[str], read: Callable[[str], T | None], findings: list[Finding]
+) -> dict[str, T]:
+    """Read several records at once, and return them by their names; one that cannot be read is a finding."""
+
+    def read_one(name: str) -> T | None:
+        try:
+            return read(name)
+        except RecordUnreadableError as error:
+            findings.append(Finding(uri_of(records, name), error.what))
+            return None
+
     with ThreadPoolExecutor(READERS) as pool:
-        jobs = pool.map(lambda item: _or_finding(_read_listed, records, *item, one_long), listed)
-        stored = pool.map(lambda name: _or_finding(_read_receipt, records, name), sorted(receipts))
-        good_jobs, good_receipts = list(_good(jobs, findings)), list(_good(stored, findings))
-    good_jobs.sort(key=lambda record: (record.job.dag_id, record.job.task_id, record.job.map_index))
-    return Records(records.uri, tuple(good_jobs), tuple(good_receipts), tuple(findings))
+        found = zip(names, pool.map(read_one, names), strict=True)
+        return {name: record for name, record in found if record is not None}
 
 
-def _read_listed(
-    records: Folder, name: str, last: int, notes: list[str], one_long: AbstractContextManager[Any]
-) -> JobRecord | None:
-    """Read one journal; ``None`` where its own task has written nothing into it.
+def _read_job(records: Folder, name: str, last: int, notes: list[str]) -> JobRecord | None:
+    """Read one journal, by its folder; ``None`` where its own task has written nothing into it.
 
-    :param name: The journal's folder below the records path.
     :param last: Number of the last entry that was listed.
-    :param notes: Names of the notes beside it.
-    :param one_long: Held while a long journal is read: that takes many threads of its own.
     """
-    with one_long if last > READ_AHEAD else nullcontext():
+    with _ONE_LONG if last > READ_AHEAD else nullcontext():
         entries = list(read_entries(records, name))
     state = fold_all(JobState(), entries)
     if state.number < last:
@@ -199,82 +215,50 @@ def _read_listed(
     own = [entry.writer for entry in entries if entry.writer.job.folder == name]
     if not own:
         return None
-    left = [note for image in state.images.values() for note in image.notes]
-    named = [event for _, event in _events(entries) if isinstance(event, Submitted | Adopted)]
+    purchases, losses = _bought_and_lost(state, own[-1].job, entries)
+    events = (event for entry in entries for event in entry.events)
+    adopted = {event.prediction_id for event in events if isinstance(event, Adopted)}
     return JobRecord(
         uri=uri_of(records, name),
         job=own[-1].job,
         last_try=own[-1].try_number,
         state=state,
-        purchases=tuple(_purchases(state, own[-1].job, entries, left)),
-        losses=tuple(_losses(state, own[-1].job, entries, left)),
-        predictions=frozenset(item.prediction_id for item in (*named, *left)),
+        purchases=purchases,
+        losses=losses,
+        predictions=frozenset(adopted.union(bought.prediction_id for bought in purchases)),
     )
 
 
-def _purchases(state: JobState, job: Job, entries: list[Entry], notes: list[Note]) -> Iterable[Purchase]:
-    """Return what was bought, each prediction once: the history may prove one that is noted, too."""
-    bought = [
-        (event.prediction_id, event.key, entry.time)
-        for entry, event in _events(entries)
-        if isinstance(event, Submitted)
-    ]
-    bought += [(note.prediction_id, note.key, note.time) for note in notes]
-    found: dict[str, Purchase] = {}
-    for prediction_id, key, time in bought:
-        cost = state.images[key].plan.estimated_cost_usd
-        found.setdefault(prediction_id, Purchase(prediction_id, job, time.timestamp(), cost))
-    return sorted(found.values(), key=lambda purchase: purchase.bought_at)
-
-
-def _losses(state: JobState, job: Job, entries: list[Entry], notes: list[Note]) -> Iterable[Loss]:
-    """Return the intents that were possibly paid and gave the job no prediction, each once."""
-    submitted: set[str] = set()
+def _bought_and_lost(
+    state: JobState, job: Job, entries: list[Entry]
+) -> tuple[tuple[Purchase, ...], tuple[Loss, ...]]:
+    """Return what was bought, each prediction once, and what was possibly paid and gave the job no image."""
+    bought: dict[str, tuple[str, datetime]] = {}
+    lost: dict[tuple[str, int], tuple[str, str]] = {}
     intents: Counter[str] = Counter()
     intended_at: dict[tuple[str, int], float] = {}
-    lost: dict[tuple[str, int], tuple[str, str]] = {}
-    for entry, event in _events(entries):
-        if isinstance(event, Intended):
-            intents.update(event.keys)
-            intended_at |= {(key, intents[key]): entry.time.timestamp() for key in event.keys}
-        elif isinstance(event, Submitted):
-            submitted.add(event.prediction_id)
-        elif isinstance(event, Lost):
-            lost[event.key, intents[event.key]] = event.reason, ""
-    # What became of an intent that was taken for lost, by the process that made it.
-    lost |= {
-        (note.key, note.intent): (BOUGHT_TOO, note.prediction_id)
-        for note in notes
-        if note.prediction_id not in submitted
-    }
-    for (key, intent), (reason, prediction_id) in lost.items():
-        plan, when = state.images[key].plan, intended_at.get((key, intent), state.time)
-        cost = plan.estimated_cost_usd
-        yield Loss(job, key, plan.request, when, cost, reason, prediction_id)
-
-
-def _events(entries: list[Entry]) -> Iterator[tuple[Entry, Event]]:
-    return ((entry, event) for entry in entries for event in entry.events)
-
-
-def _read_receipt(records: Folder, name: str) -> StoredReceipt | None:
-    receipt = read_record(Receipt, records, name)  # None: withdrawn since it was listed
-    return None if receipt is None else StoredReceipt(uri_of(records, name), receipt)
-
-
-def _or_finding(
-    read: Callable[..., T | None], records: Folder, name: str, *more: object
-) -> T | Finding | None:
-    try:
-        return read(records, name, *more)
-    except RecordUnreadableError as error:
-        return Finding(uri_of(records, name), error.what)
-
-
-def _good(found: Iterable[T | Finding | None], findings: list[Finding]) -> Iterator[T]:
-    """Yield what could be read, and put aside what could not."""
-    for item in found:
-        if isinstance(item, Finding):
-            findings.append(item)
-        elif item is not None:
-            yield item
+    for entry in entries:
+        for event in entry.events:
+            if isinstance(event, Intended):
+                intents.update(event.keys)
+                intended_at |= {(key, intents[key]): entry.time.timestamp() for key in event.keys}
+            elif isinstance(event, Submitted):
+                bought.setdefault(event.prediction_id, (event.key, entry.time))
+            elif isinstance(event, Lost):
+                lost[event.key, intents[event.key]] = event.reason, ""
+    for note in (note for image in state.images.values() for note in image.notes):
+        # The history may have proved it since: then the job has it.
+        if note.prediction_id not in bought:
+            bought[note.prediction_id] = note.key, note.time
+            lost[note.key, note.intent] = BOUGHT_TOO, note.prediction_id
+    plans = {key: image.plan for key, image in state.images.items()}
+    purchases = [
+        Purchase(prediction_id, job, time.timestamp(), plans[key].estimated_cost_usd)
+        for prediction_id, (key, time) in bought.items()
+    ]
+    purchases.sort(key=lambda purchase: purchase.bought_at)
+    losses = (
+        Loss(job, plans[key], intended_at.get((key, intent), state.time), reason, prediction_id)
+        for (key, intent), (reason, prediction_id) in lost.items()
+    )
+    return tuple(purchases), tuple(losses)

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from airflow_provider_bitdance.exceptions import BitDanceError, OutputError
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.imaging.validation import validate_image
-from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records
+from airflow_provider_bitdance.maintenance.scan import READERS, Finding, Records, file_of
 from airflow_provider_bitdance.records import Status
 from airflow_provider_bitdance.records.integrity import damage
-from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.storage.naming import Destination
 
 
-def verify(records: Records, folder: Folder, open_folder: Callable[[str], Folder]) -> list[Finding]:
+def verify(records: Records, open_folder: Callable[[str], Folder]) -> list[Finding]:
     """Return everything that is not as it should be. Reads every stored image; blocks.
 
-    :param records: All that is below ``folder``.
     :param open_folder: Resolves an output folder.
     """
-    receipts = [stored.receipt for stored in records.receipts]
+    receipts = records.receipts.values()
     folders = {uri: _opened(open_folder, uri) for uri in sorted(set(map(_folder_of, receipts)))}
     with ThreadPoolExecutor(READERS) as pool:
         problems = pool.map(lambda receipt: _problem(receipt, folders[_folder_of(receipt)]), receipts)
         wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, problems, strict=True) if what]
     # A damaged receipt is reported once.
-    there = {stored.uri for stored in records.receipts} | {finding.uri for finding in records.findings}
+    there = records.receipts.keys() | {file_of(finding.uri) for finding in records.findings}
     missing = [
-        Finding(record.uri, f"the receipt of its stored image {key!r} is missing: {uri}")
+        Finding(
+            record.uri,
+            f"the receipt of its stored image {image.plan.key!r} is missing: {records.uri}/receipts/{file}",
+        )
         for record in records.jobs
-        for key, uri in _receipts_of(record, folder)
-        if uri not in there
+        for image in record.state.having(Status.STORED)
+        if (file := file_of(image.receipt)) not in there
     ]
     return [*records.findings, *wrong, *missing]
 
@@ -54,13 +55,10 @@ def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
         return folder.what
     try:
         data = folder.read(receipt.file)
-    except BitDanceError as error:
-        return error.what
-    if (wrong := damage(data, receipt)) or data is None:
-        return wrong
-    try:
+        if (wrong := damage(data, receipt)) or data is None:
+            return wrong
         image = validate_image(data)
-    except OutputError as error:
+    except BitDanceError as error:
         return error.what
     found = (image.media_type, image.width, image.height)
     if found != (receipt.media_type, receipt.width, receipt.height):
@@ -69,11 +67,3 @@ def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
             f"{receipt.width}, {receipt.height}"
         )
     return ""
-
-
-def _receipts_of(record: JobRecord, folder: Folder) -> Iterator[tuple[str, str]]:
-    """Yield the key and the receipt's URI of each image that a journal says is stored."""
-    for image in record.state.having(Status.STORED):
-        plan = image.plan
-        destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
-        yield plan.key, Receipts(folder).uri(destination)

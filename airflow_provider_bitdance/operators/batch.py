@@ -229,7 +229,7 @@ def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
     from airflow_provider_bitdance.batch import Item
     from airflow_provider_bitdance.manifest import manifest_row
 
-    item = Item(image.key, image.request, image.columns, row=0, variant_of=image.variant_of)
+    item = Item(image.key, image.request, image.columns, image.variant_of)
     if image.key in finished.stored:
         return manifest_row(item, status="stored", result=finished.stored[image.key])
     possibly_paid = {"possibly_paid": finished.possibly_paid.get(image.key, 0)}

@@ -259,7 +259,7 @@ class Scene:
         """Count what there is."""
         records = read_records(self.records)
         assert not records.findings, records.findings
-        receipts = [stored.receipt for stored in records.receipts]
+        receipts = list(records.receipts.values())
         right = {receipt.request.prompt for receipt in receipts if shows_its_request(receipt)}
         tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
         results = {run: self.result(run) for run, task in tasks.items() if task["state"] == "success"}

@@ -20,7 +20,7 @@ RECONCILE = mutations_of(
     ("since if since.tzinfo else since.replace(tzinfo=UTC)", "since.astimezone(UTC)", "the wrong hours"),
     ("include_running=self.include_running)", "include_running=True)", "a running task is stopped"),
     (
-        "models = {BITDANCE_14B, *(model for record in records.jobs for model in record.models)}",
+        "models = {BITDANCE_14B, *(plan.request.model for plan in plans)}",
         "models = {BITDANCE_14B}",
         "a lost purchase of another model is taken for not created",
     ),
@@ -50,11 +50,11 @@ COLLECT = mutations_of(
     "maintenance/collect.py",
     "unit/maintenance/test_reconcile.py",
     (
-        "context.journal.claim, context.journal.state.deadline,",
-        "context.journal.claim, 0.0,",
+        "journal.claim, journal.state.deadline,",
+        "journal.claim, 0.0,",
         "a retry that waits is out of time",
     ),
-    ("    await resolve_intents(context, context.journal)\n", "", "open intents stay open"),
+    ("        await resolve_intents(context, journal)\n", "", "open intents stay open"),
     (
         'prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds()',
         'prediction.status == "deleted"',
@@ -106,10 +106,14 @@ COLLECT = mutations_of(
 ACCOUNT = mutations_of(
     "maintenance/account.py",
     "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
-    ("start_time=since - CLOCK_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
-    ("lambda record: record.uuid or record)", "lambda record: record.uuid)", "charges without an id are one"),
-    ("for record in found if record.prediction_id]", "for record in found]", "a top-up is a charge"),
-    ("-abs(record.price) if is_refund(record)", "record.price if is_refund(record)", "a refund is a charge"),
+    ("start_time=since - BILLING_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
+    (
+        "found.setdefault(record.uuid or record, record)",
+        "found.setdefault(record.uuid, record)",
+        "charges without an id are one",
+    ),
+    (" if record.prediction_id]", "]", "a top-up is a charge"),
+    ("-abs(record.price) if is_refund", "record.price if is_refund", "a refund is a charge"),
     ("else abs(record.price)", "else record.price", "a charge written as negative is a refund"),
     (
         '"refund" in record.billing_type.lower()',
@@ -122,7 +126,7 @@ ACCOUNT = mutations_of(
         "        raise\n",
         "without the bill nothing is told",
     ),
-    ("    while new := {", "    if new := {", "a long bill is not read to its end"),
+    ("if len(found) == known:", "if True:", "a long bill is not read to its end"),
 )
 
 COSTS = mutations_of(
@@ -156,7 +160,7 @@ COSTS = mutations_of(
         "a prediction without a time is never untracked, and cannot explain a loss",
     ),
     (
-        "start = loss.intended_at - CLOCK_MARGIN.total_seconds()",
+        "start = loss.intended_at - BILLING_MARGIN.total_seconds()",
         "start = loss.intended_at",
         "a clock that is behind hides the lost purchase: taken for not created",
     ),

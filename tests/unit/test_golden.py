@@ -168,7 +168,7 @@ def test_maintenance_reads_all_of_it_and_finds_nothing_wrong(version: str) -> No
     found = read_records(LocalFolder(GOLDEN / version / "records"))
     later = version != "0.1.0"
     assert found.findings == ()
-    assert [stored.receipt.prediction_id for stored in found.receipts] == [
+    assert [receipt.prediction_id for receipt in found.receipts.values()] == [
         "pred-cover",
         *(["pred-logo"] if later else []),
     ]

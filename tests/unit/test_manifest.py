@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.batch import RESULT_COLUMNS, Item, checked_items
+from airflow_provider_bitdance.batch import Item, checked_items
+from airflow_provider_bitdance.batch.columns import RESULT_COLUMNS
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.manifest import (
     ManifestRow,

@@ -15,17 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.batch import (
-    CONTACT_SHEET,
-    MAX_ITEMS,
-    RESULT_COLUMNS,
-    Item,
-    PromptTemplate,
-    Row,
-    checked_items,
-    read_items,
-)
+from airflow_provider_bitdance.batch import CONTACT_SHEET, Item, checked_items, read_items
+from airflow_provider_bitdance.batch.columns import RESULT_COLUMNS
 from airflow_provider_bitdance.batch.keys import derived_key
+from airflow_provider_bitdance.batch.readers import Row
+from airflow_provider_bitdance.batch.template import PromptTemplate
+from airflow_provider_bitdance.batch.validation import MAX_ITEMS
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
 from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
@@ -58,7 +53,6 @@ def test_a_list_of_prompts_becomes_items_in_its_order() -> None:
     items = checked_items(["a cat", " a dog "], size="16:9", seed=7)
     assert [item.request.prompt for item in items] == ["a cat", "a dog"]
     assert {(item.request.size, item.request.seed) for item in items} == {("1280*720", 7)}
-    assert [item.row for item in items] == [1, 2]
 
 
 def test_what_a_row_gives_wins_over_what_the_batch_gives() -> None:
@@ -100,12 +94,12 @@ def test_no_items_are_refused() -> None:
         checked_items([])
 
 
-@pytest.mark.parametrize(("rows", "variants"), [(11, 1), (6, 2)])
+@pytest.mark.parametrize(("rows", "variants"), [(10_001, 1), (5_001, 2)])
 def test_more_images_than_a_batch_takes_are_refused(rows: int, variants: int) -> None:
     prompts = [f"number {number}" for number in range(rows)]
-    with pytest.raises(InputError, match="Allowed: 10 images"):
-        checked_items(prompts, variants=variants, max_items=10)
-    assert len(checked_items(prompts[:5], variants=2, max_items=10)) == 10
+    with pytest.raises(InputError, match="Allowed: 10000 images"):
+        checked_items(prompts, variants=variants)
+    assert len(checked_items(prompts[:5_000], variants=2)) == 10_000
 
 
 def test_the_most_items_are_checked_and_told_apart() -> None:
@@ -476,11 +470,11 @@ def test_a_duplicate_of_a_row_with_another_fault_is_found_too() -> None:
 
 def test_variants_of_a_row_stand_next_to_one_another_under_keys_of_their_own() -> None:
     items = checked_items([{"key": "a", "prompt": "p", "id": 1}, {"key": "b", "prompt": "q"}], variants=2)
-    assert [(item.key, item.variant_of, item.row) for item in items] == [
-        ("a-v1", "a", 1),
-        ("a-v2", "a", 1),
-        ("b-v1", "b", 2),
-        ("b-v2", "b", 2),
+    assert [(item.key, item.variant_of) for item in items] == [
+        ("a-v1", "a"),
+        ("a-v2", "a"),
+        ("b-v1", "b"),
+        ("b-v2", "b"),
     ]
     assert [item.columns for item in items] == [{"id": 1}, {"id": 1}, {}, {}]
 

@@ -17,7 +17,7 @@ from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
-from tests.unit.support import START, a_job, a_request, a_wanted, envelope, run
+from tests.unit.support import START, a_job, a_plan, a_request, a_wanted, envelope, run
 
 SINCE = datetime.fromtimestamp(START, UTC)
 
@@ -46,8 +46,8 @@ def a_prediction(prediction_id: str, *, after: float = 0.0, **inputs: Any) -> Pr
 
 
 def a_loss(prompt: str = "a fox", *, seed: int = 7, after: float = 60.0, prediction_id: str = "") -> Loss:
-    request = a_request(prompt, seed=seed)
-    return Loss(a_job(), "image", request, START + after, 0.01, "lost", prediction_id)
+    plan = a_plan().model_copy(update={"request": a_request(prompt, seed=seed)})
+    return Loss(a_job(), plan, START + after, "lost", prediction_id)
 
 
 # Cost

@@ -66,9 +66,9 @@ def test_an_image_whose_worker_died_is_stored_where_its_plan_says_and_recorded(o
     assert office.images == {"cover.png": office.api.made["pred-1"].picture}
     (record,) = office.records.jobs
     assert record.state.is_stored
-    (stored,) = office.records.receipts
-    assert (stored.receipt.prediction_id, stored.receipt.writer.job) == ("pred-1", a_job())
-    assert image.detail == stored.receipt.uri
+    (receipt,) = office.records.receipts.values()
+    assert (receipt.prediction_id, receipt.writer.job) == ("pred-1", a_job())
+    assert image.detail == receipt.uri
     assert office.api.billed == len(office.api.posts) == 1
 
 

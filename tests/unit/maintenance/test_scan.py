@@ -19,7 +19,7 @@ def office() -> Office:
 def test_a_records_path_without_records_has_none(office: Office) -> None:
     records = office.records
 
-    assert (records.jobs, records.receipts, records.findings) == ((), (), ())
+    assert (records.jobs, records.receipts, records.findings) == ((), {}, ())
 
 
 def test_each_task_is_a_job_with_what_it_bought_and_its_receipt(office: Office) -> None:
@@ -35,7 +35,7 @@ def test_each_task_is_a_job_with_what_it_bought_and_its_receipt(office: Office) 
         "pred-2",
         "pred-1",
     ]
-    assert {found.receipt.prediction_id for found in records.receipts} == {"pred-1", "pred-2"}
+    assert {receipt.prediction_id for receipt in records.receipts.values()} == {"pred-1", "pred-2"}
     assert records.findings == ()
 
 
@@ -58,7 +58,7 @@ def test_a_lost_response_is_a_loss_with_what_was_asked(office: Office) -> None:
     (record,) = office.records.jobs
 
     (loss,) = record.losses
-    assert (loss.request.prompt, loss.key, loss.prediction_id) == ("a fox", "image", "")
+    assert (loss.plan.request.prompt, loss.plan.key, loss.prediction_id) == ("a fox", "image", "")
     assert loss.reason
 
 
@@ -181,7 +181,7 @@ def test_a_damaged_receipt_is_a_finding(office: Office) -> None:
 
     records = office.records
 
-    assert records.receipts == ()
+    assert records.receipts == {}
     assert [finding.uri for finding in records.findings] == [name]
 
 

@@ -17,7 +17,7 @@ FILE = f"{OUTPUT}/cover.png"
 
 
 def findings(office: Office) -> list[Finding]:
-    return verify(office.records, office.folder, office.open_folder)
+    return verify(office.records, office.open_folder)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_folder_that_this_machine_cannot_open_is_told_for_each_of_its_images(o
     def refuse(uri: str) -> Folder:
         raise InputError(f"{uri} cannot be opened")
 
-    found = verify(office.records, office.folder, refuse)
+    found = verify(office.records, refuse)
 
     assert [finding.uri for finding in found] == [f"{OUTPUT}/b.png", FILE]
     assert all("cannot be opened" in finding.what for finding in found)
