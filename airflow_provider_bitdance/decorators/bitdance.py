@@ -81,13 +81,13 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         *DecoratedOperator.template_fields,
         *BitDanceTextToImageOperator.template_fields,
     )
-    is_batch: bool = False
     # An argument that ends like a template file's name is an argument.
     template_ext: Sequence[str] = ()
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
         "prompt": "md",
     }
+    is_batch: bool = False
 
     def __init__(
         self, *, width: int | str | None = None, height: int | str | None = None, **kwargs: Any

@@ -178,9 +178,7 @@ def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None)
     if context.policy.if_exists != "reuse" or not is_listed:
         return None
     receipt = context.receipts.find(item.destination)
-    if receipt is None:
-        return None
-    if not is_intact(context.images, receipt, by_size=known is not None):
+    if receipt is not None and not is_intact(context.images, receipt, by_size=known is not None):
         context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
         return None
     return receipt

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -84,6 +84,8 @@ class BitDanceBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("prompt", "output_path", "size", "seed", "model", "records_path")
+    template_ext: Sequence[str] = (".prompt",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
     operator_extra_links = LINKS
     ui_color = "#e8e2f7"
     output_path: str
@@ -221,18 +223,14 @@ class BitDanceBaseOperator(BaseOperator):
         return finished.results[0]
 
     def _run(self, context: Context, *, resumed: bool) -> dict[str, Any]:
-        from airflow_provider_bitdance.operators import runtime
-
         try:
-            result = self._run_engine(context, resumed=resumed)
+            return self._run_engine(context, resumed=resumed)
         except BitDanceError as error:
             if error.retry_helps:
                 raise
             if self.nsfw == "skip" and isinstance(error, NsfwError):
                 raise AirflowSkipException(str(error)) from None
             raise AirflowFailException(str(error)) from error
-        runtime.set_asset_extra(context, self.outlets, result)
-        return result
 
     def _run_engine(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
@@ -268,6 +266,7 @@ class BitDanceBaseOperator(BaseOperator):
         uri = result["uri"] if "uri" in result else result["manifest"]
         show_stored(self, uri, job_context.images)
         runtime.emit_lineage(hook, uri, self.log)
+        runtime.set_asset_extra(context, self.outlets, result)
         return result
 
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:

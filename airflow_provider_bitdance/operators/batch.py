@@ -74,7 +74,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     """
 
     template_fields: Sequence[str] = ("items", *BitDanceBaseOperator.template_fields)
-    template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"items": "json", "prompt": "md"}
 
     def __init__(
@@ -207,10 +206,10 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
     if plan.key in finished.stored:
         return manifest_row(item, status="stored", result=finished.stored[plan.key])
     known = {"possibly_paid": plan.possibly_paid + image.unconfirmed}
-    if plan.key not in finished.failures:
+    failure = finished.failures.get(plan.key)
+    if failure is None:
         return manifest_row(item, status="missing", result=known)
-    error = shorten(finished.failures[plan.key].what, 300)
-    return manifest_row(item, status="failed", error=error, result=known)
+    return manifest_row(item, status="failed", error=shorten(failure.what, 300), result=known)
 
 
 def _write_contact_sheets(finished: Finished, images: Folder) -> None:

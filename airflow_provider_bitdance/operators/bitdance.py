@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
@@ -50,8 +50,6 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     """
 
     template_fields: Sequence[str] = (*BitDanceBaseOperator.template_fields, "width", "height")
-    template_ext: Sequence[str] = (".prompt",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
 
     def __init__(
         self,
