@@ -8,6 +8,7 @@ it was one request or a list, for what comes out differs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -18,17 +19,16 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine import Estimate, Finished, Wanted
+    from airflow_provider_bitdance.engine import Estimate, Finished, JobContext, Policy, Wanted
+    from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
     from airflow_provider_bitdance.records import Job, Journal
-    from airflow_provider_bitdance.storage import Folder
 
 __all__ = ["BitDanceDecoratedOperator", "bitdance_task"]
 
@@ -79,14 +79,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     custom_operator_name = "@task.bitdance"
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        "output_path",
-        "prompt",
-        "size",
-        "width",
-        "height",
-        "seed",
-        "model",
-        "records_path",
+        *BitDanceTextToImageOperator.template_fields,
     )
     # An argument that ends like a template file's name is an argument.
     template_ext: Sequence[str] = ()
@@ -94,6 +87,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         **DecoratedOperator.template_fields_renderers,
         "prompt": "md",
     }
+    is_batch: bool = False
 
     def __init__(
         self, *, width: int | str | None = None, height: int | str | None = None, **kwargs: Any
@@ -150,17 +144,15 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
     def _check_options(self) -> None:
         """Refuse an option that what was returned leaves without effect."""
-        returned = "a list" if self.is_batch else "one request"
-        if wrong := [name for name in self._given if name in (FOR_ONE if self.is_batch else FOR_A_LIST)]:
+        returned, refused = ("a list", FOR_ONE) if self.is_batch else ("one request", FOR_A_LIST)
+        fix = "Omit the option" if self.is_batch else "Omit the option, or return a list"
+        if wrong := [name for name in self._given if name in refused]:
             raise InputError(
-                f"{self._name} returned {returned}, which does not allow {', '.join(wrong)}",
-                fix="Omit the option" + (", or return a list" if not self.is_batch else ""),
+                f"{self._name} returned {returned}, which does not allow {', '.join(wrong)}", fix=fix
             )
 
-    def _destination(self, job: Job) -> Destination:
-        from airflow_provider_bitdance.operators import runtime
-
-        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
+    def _policy(self, extra: ConnectionExtra) -> Policy:
+        return replace(super()._policy(extra), is_batch=self.is_batch)
 
     def _output_folder(self, job: Job) -> str:
         # The same for one image and for a list: it leads to the journal, which says which of them it is.
@@ -188,18 +180,14 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 allowed=", ".join(IN_A_REQUEST),
                 fix="Return a list if you want keys and free columns",
             )
-        has_size = fields.get("size") is not None
-        return ImageRequest.of(
-            prompt=fields.get("prompt"),
-            size=fields["size"] if has_size else self.size,
-            width=None if has_size else self.width,
-            height=None if has_size else self.height,
-            seed=self.seed if fields.get("seed") is None else fields["seed"],
-            model=self.model,
-        )
+        own = {name: value for name, value in fields.items() if value is not None}
+        sizes = {} if "size" in own else {"size": self.size, "width": self.width, "height": self.height}
+        return ImageRequest.of(**{"prompt": None, "seed": self.seed, "model": self.model, **sizes, **own})
 
-    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
-        return super()._result(finished, journal, images) if journal.state.is_batch else finished.results[0]
+    def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
+        if job_context.journal.state.is_batch:
+            return super()._result(finished, job_context)
+        return finished.results[0]
 
 
 def bitdance_task(
@@ -207,10 +195,8 @@ def bitdance_task(
 ) -> TaskDecorator:
     """Make a task of a function: ``@task.bitdance`` of a Dag file. See :class:`BitDanceDecoratedOperator`.
 
-    :param python_callable: The function.
     :param multiple_outputs: Give each field of the result an XCom of its own as well, for
         ``cover()["uri"]``. Never guessed from the function's annotation: that is of what it returns.
-    :param kwargs: Options of the task.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -116,7 +116,7 @@ class Dispatcher:
             self._poller.close(self._subscription)
         if isinstance(self.failures.stopped, FencedError):
             raise self.failures.stopped
-        self._progress.report(last=True)
+        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight, last=True)
 
     @property
     def outage(self) -> str:

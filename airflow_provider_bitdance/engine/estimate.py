@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
 from airflow_provider_bitdance.engine.context import Wanted
-from airflow_provider_bitdance.engine.plan import READS_AT_ONCE
 from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipts
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-
-__all__ = ["Estimate", "estimate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +51,13 @@ async def estimate(
     :raises BitDanceError: The store or, for a live price, the API could not be read.
     """
     price = await prices(client, policy, wanted)
-    gate = asyncio.Semaphore(READS_AT_ONCE)
-
-    async def is_there(item: Wanted) -> bool:
-        async with gate:
-            return await asyncio.to_thread(_is_there, records, images, item, client.settings.host)
-
     there = [False] * len(wanted)
     if policy.if_exists == "reuse":
-        there = await asyncio.gather(*(is_there(item) for item in wanted))
+        host = client.settings.host
+        # The threads are few, and so bound how many reads there are at once.
+        there = await asyncio.gather(
+            *(asyncio.to_thread(_is_there, records, images, item, host) for item in wanted)
+        )
     missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
     return Estimate(
         reuse=len(wanted) - len(missing),
@@ -75,4 +71,4 @@ def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str) -> b
     receipt = Receipts(records).find(item.destination)
     if receipt is None or receipt.fingerprint != item.request.fingerprint(api_host):
         return False
-    return images.size(receipt.file) == receipt.bytes
+    return is_intact(images, receipt, by_size=True)

@@ -91,11 +91,8 @@ class Failures:
             return
         self.by_key[key] = error
         policy = self._context.policy
-        if policy.leaves_out(error):
-            return
-        counted = [failure for failure in self.by_key.values() if not policy.leaves_out(failure)]
-        too_many = policy.max_failures is not None and len(counted) > policy.max_failures
-        if policy.on_item_failure == "fail_fast" or too_many:
+        counted = policy.counted(self.by_key)
+        if key in counted and (policy.on_item_failure == "fail_fast" or policy.are_too_many(counted)):
             self.stop(error)
 
     def stop(self, error: Exception) -> None:

@@ -32,5 +32,3 @@ def counts(events: tuple[Event, ...], state: JobState) -> Iterator[tuple[str, in
                 yield f"{PREFIX}.stored", 1
             case Failed():
                 yield f"{PREFIX}.failed", 1
-            case _:
-                pass

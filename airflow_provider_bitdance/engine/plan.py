@@ -21,6 +21,7 @@ from airflow_provider_bitdance.exceptions import InputError, NsfwError
 from airflow_provider_bitdance.records import (
     Failed,
     Failure,
+    ImageState,
     Journal,
     Planned,
     PlannedImage,
@@ -101,10 +102,8 @@ async def _decide(
     known: set[str] | None,
 ) -> Decision:
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
-    image = _planned(context, item, price[item.request.model, item.request.size])
     bought = earlier.state.images.get(item.key) if earlier is not None else None
-    if bought is not None:
-        image = image.model_copy(update={"possibly_paid": bought.possibly_paid})
+    image = _planned(context, item, price[item.request.model, item.request.size], bought)
     facts = WantedFacts(
         fingerprint=image.fingerprint,
         policy=context.policy,
@@ -153,7 +152,7 @@ def _refused(
     raise AssertionError("unreachable: a flagged image is refused")
 
 
-def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImage:
+def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: ImageState | None) -> PlannedImage:
     """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
@@ -169,6 +168,7 @@ def _planned(context: JobContext, item: Wanted, price_usd: float) -> PlannedImag
         estimated_cost_usd=price_usd,
         columns=dict(item.columns),
         variant_of=item.variant_of,
+        possibly_paid=earlier.possibly_paid if earlier else 0,
     )
 
 
@@ -178,9 +178,7 @@ def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None)
     if context.policy.if_exists != "reuse" or not is_listed:
         return None
     receipt = context.receipts.find(item.destination)
-    if receipt is None:
-        return None
-    if not is_intact(context.images, receipt, by_size=known is not None):
+    if receipt is not None and not is_intact(context.images, receipt, by_size=known is not None):
         context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
         return None
     return receipt

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from airflow_provider_bitdance.exceptions import NsfwError
+from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
 from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.records import Failure, ImageState
 
@@ -57,6 +58,14 @@ class Policy:
         """Say whether a try may buy an image whose prediction failed: in an earlier try, and not for good."""
         return self.retry_failed and image.failure is Failure.FAILED and image.failed_in_try != try_number
 
-    def leaves_out(self, error: Exception) -> bool:
-        """Say whether an image of a batch that failed with this counts as no failure."""
-        return self.is_batch and self.nsfw == "skip" and isinstance(error, NsfwError)
+    def counted(self, failures: Mapping[str, BitDanceError]) -> dict[str, BitDanceError]:
+        """Return the failures that count: with ``nsfw="skip"`` a flagged image fails nothing."""
+        return {
+            key: error
+            for key, error in failures.items()
+            if self.nsfw != "skip" or not isinstance(error, NsfwError)
+        }
+
+    def are_too_many(self, failures: Collection[object]) -> bool:
+        """Say whether these are more failures than ``max_failures`` tolerates."""
+        return self.max_failures is not None and len(failures) > self.max_failures

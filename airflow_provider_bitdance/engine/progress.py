@@ -12,53 +12,41 @@ PAUSE_SHARE = 0.1
 
 
 class Progress:
-    """Logs how far a job of several images is.
-
-    :param context: The job.
-    """
+    """Logs how far a job of several images is."""
 
     def __init__(self, context: JobContext) -> None:
         self._context = context
         self._total = len(context.journal.state.images)
         self._there_before = len(context.journal.state.having(Status.STORED))
         self._started = self._logged_at = context.clock.time()
-        self._failed = self._in_flight = 0
         self._explained = ""
 
-    def report(
-        self,
-        *,
-        failed: int | None = None,
-        in_flight: int | None = None,
-        last: bool = False,
-    ) -> None:
+    def report(self, *, failed: int, in_flight: int, last: bool = False) -> None:
         """Say how far the job is, where that is news and the last line is some seconds old.
 
         :param last: Nothing more will change in this process.
         """
-        self._failed = self._failed if failed is None else failed
-        self._in_flight = self._in_flight if in_flight is None else in_flight
         now = self._context.clock.time()
         pause = max(PAUSE_SECONDS, PAUSE_SHARE * (now - self._started))
         if self._total < 2 or not (last or now >= self._logged_at + pause):
             return
-        text = self._text(now)
+        text = self._text(now, failed, in_flight)
         if text != self._explained:
             self._explained, self._logged_at = text, now
             self._context.log.info("%s", text)
 
-    def _text(self, now: float) -> str:
+    def _text(self, now: float, failed: int, in_flight: int) -> str:
         # Those that another task has stored for this one count, too.
         done = len(self._context.journal.state.having(Status.STORED))
         new = done - self._there_before
         parts = [f"{done}/{self._total} stored"]
-        if self._in_flight:
-            parts.append(f"{self._in_flight} in flight")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
+        if in_flight:
+            parts.append(f"{in_flight} in flight")
+        if failed:
+            parts.append(f"{failed} failed")
         parts.append(usd(round(self._context.journal.state.spent_usd, 6)))
         minutes = (now - self._started) / 60
-        left = self._total - done - self._failed
+        left = self._total - done - failed
         if new and minutes > 0 and left:
             rate = new / minutes
             parts.append(f"{rate:.0f}/min")

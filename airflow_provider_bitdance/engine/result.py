@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_bitdance.engine.budget import usd
@@ -11,7 +11,7 @@ from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
 from airflow_provider_bitdance.engine.failures import recorded_error
 from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
-from airflow_provider_bitdance.records import ImageState, JobState, PlannedImage, Status
+from airflow_provider_bitdance.records import ImageState, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
 
 RECEIPTS_AT_ONCE = 16
@@ -22,24 +22,25 @@ class Finished:
     """Nothing is left to do in this try.
 
     :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
-    :param planned: The plan's images, in their order.
-    :param possibly_paid: By key, submissions that were lost without a response, where there are any.
-    :param bought_usd: What the job's purchases cost, estimated, failed ones among them.
-    :param failures: By key, why an image is not stored. Of a job of one image it is raised.
-    :param stopped: Why not everything was bought. Only of a batch; else it is raised.
+    :param images: All that the journal says of the images, in the same order.
+    :param failures: By key, why an image is not stored.
+    :param stopped: Why not everything was bought.
     """
 
     stored: dict[str, dict[str, Any]]
-    planned: list[PlannedImage]
-    possibly_paid: dict[str, int] = field(default_factory=dict)
-    bought_usd: float = 0.0
-    failures: dict[str, BitDanceError] = field(default_factory=dict)
-    stopped: BitDanceError | None = None
+    images: list[ImageState]
+    failures: dict[str, BitDanceError]
+    stopped: BitDanceError | None
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """The summaries of the stored images, in the plan's order."""
         return list(self.stored.values())
+
+    @property
+    def errors(self) -> list[BitDanceError]:
+        """Why the task does not succeed; what stopped it goes before all else."""
+        return [self.stopped] if self.stopped else list(self.failures.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Waiting:
 async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | Waiting:
     """Say what this process came to.
 
-    :raises Exception: What ends the try: of a job of one image its error, of a batch what nobody thought of.
+    :raises Exception: What nobody thought of, and what ended the try.
     """
     waiting = _waiting(context, dispatcher)
     if waiting is not None:
@@ -88,30 +89,16 @@ async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | 
         if not isinstance(stopped, BitDanceError):
             raise stopped
         stopped = _with_what_is_missing(stopped, state)
-        if not context.policy.is_batch:
-            raise stopped
     # Where all are stopped, an image that has not failed itself is no failure: it is missing, bought or not.
     ends = {Status.STORED, *((Status.PLANNED, Status.SUBMITTED) if stopped else ())}
+    found = dispatcher.failures.by_key
     failures = {
-        image.plan.key: _failure(context, dispatcher, image)
-        for image in state.images.values()
-        if image.plan.key in dispatcher.failures.by_key or image.status not in ends
+        key: found.get(key) or _failure(context, dispatcher, image)
+        for key, image in state.images.items()
+        if key in found or image.status not in ends
     }
-    if failures and len(state.images) == 1 and not context.policy.is_batch:
-        raise next(iter(failures.values()))
-    images = state.images.values()
-    return Finished(
-        stored=await _summaries(context, dispatcher, failures),
-        planned=[image.plan for image in images],
-        possibly_paid={
-            image.plan.key: image.plan.possibly_paid + image.unconfirmed
-            for image in images
-            if image.plan.possibly_paid + image.unconfirmed
-        },
-        bought_usd=sum(image.purchases * image.plan.estimated_cost_usd for image in images),
-        failures=failures,
-        stopped=stopped,
-    )
+    stored = await _summaries(context, dispatcher, failures)
+    return Finished(stored, list(state.images.values()), failures, stopped)
 
 
 def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
@@ -124,17 +111,16 @@ def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
     step = dispatcher.hand_over
     if step is None or not (waiting or dispatcher.to_buy):
         return None
+    enough, resume_at = step.enough, step.until
     if not dispatcher.to_buy:
-        return Waiting(pending, state.deadline, now, len(pending), step.until if step.until > now else 0.0)
-    if len(pending) < dispatcher.in_flight:  # something has ended since this was decided
-        return Waiting(pending, state.deadline, now, 0, now, dispatcher.to_buy)
-    return Waiting(pending, state.deadline, now, step.enough, step.until, dispatcher.to_buy)
+        enough = len(pending)
+    elif len(pending) < dispatcher.in_flight:  # something has ended since this was decided
+        enough, resume_at = 0, now
+    return Waiting(pending, state.deadline, now, enough, resume_at, dispatcher.to_buy)
 
 
 def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> BitDanceError:
-    """Return why an image is not stored: found by this process, recorded by an earlier one, or the time."""
-    if image.plan.key in dispatcher.failures.by_key:
-        return dispatcher.failures.by_key[image.plan.key]
+    """Return why an image is not stored, where no error says so: an earlier process's, or the time."""
     if image.status is Status.FAILED:
         return recorded_error(context, image)
     is_late = context.clock.time() >= context.journal.state.deadline
@@ -164,18 +150,15 @@ async def _summaries(
 ) -> dict[str, dict[str, Any]]:
     """Return the summary of each stored image; receipts of earlier processes are read, some at a time.
 
-    :param failures: Takes those of several images whose receipt is gone or is another's by now.
+    :param failures: Takes those whose receipt is gone or is another's by now.
     """
     gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
-    images = context.journal.state.images
 
     async def summary(image: ImageState) -> dict[str, Any] | None:
         try:
             async with gate:
                 receipt = dispatcher.receipts.get(image.plan.key) or await _receipt(context, image)
         except RecordUnreadableError as error:
-            if len(images) == 1 and not context.policy.is_batch:
-                raise
             failures[image.plan.key] = error
             return None
         return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)

@@ -37,8 +37,9 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
             await asyncio.to_thread(context.journal.read_notes)
         outcome = await job_result(context, dispatcher)
         if isinstance(outcome, Finished):
-            stopped = [outcome.stopped] if outcome.stopped else list(outcome.failures.values())
-            await _release(context, stopped)
+            if outcome.errors and not context.policy.is_batch:
+                raise outcome.errors[0]
+            await _release(context, outcome.errors)
         return outcome
     except BitDanceError as error:
         # A record that cannot be read or written costs nothing itself, but the image that it is about may be
@@ -79,8 +80,10 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         ours, last = context.journal.owner, state.owner
         if state.images and (last is None or last.try_number != ours.try_number):
             await asyncio.to_thread(check_is_latest, context)
-        if len(state.images) == 1 and not context.policy.is_batch:
-            _raise_if_failed_for_good(context)
+        if not context.policy.is_batch:
+            for image in state.having(Status.FAILED):
+                if not context.may_buy_anew(image):
+                    raise recorded_error(context, image)
         events: list[Event] = []
         if not state.images:
             events += await plan(context, wanted)
@@ -107,12 +110,6 @@ def _deadline(context: JobContext) -> float:
     if is_same_try and state.deadline:
         return state.deadline
     return context.clock.time() + context.policy.timeout
-
-
-def _raise_if_failed_for_good(context: JobContext) -> None:
-    for image in context.journal.state.having(Status.FAILED):
-        if not context.may_buy_anew(image):
-            raise recorded_error(context, image)
 
 
 def _check_not_replaced(context: JobContext) -> None:

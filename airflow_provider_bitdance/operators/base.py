@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -24,11 +24,14 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError, NsfwError, StorageError
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.validation import check_choice, check_number, reason_of
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,9 +40,6 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
     from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
-    from airflow_provider_bitdance.wavespeed.client import AsyncClient
-
-__all__ = ["BitDanceBaseOperator"]
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
@@ -51,6 +51,11 @@ DEFERRAL_MARGIN = timedelta(seconds=60)
 class BitDanceBaseOperator(BaseOperator):
     """Buys what is missing, waits, and stores. Not for use in a Dag: its subclasses say what is wanted.
 
+    :param size: A preset (1:1, 16:9, 9:16, 4:3, 3:4, 3:2, 2:3) or ``"W*H"``, sides of 256 to 1536 pixels; in
+        a batch of the rows that give none. Default 1024*1024. (templated)
+    :param seed: 0 to 2147483647, or -1 for any: then one is drawn and recorded. In a batch of the rows that
+        give none. (templated)
+    :param model: The model's path on WaveSpeed. (templated)
     :param bitdance_conn_id: The connection with the API key.
     :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
         default_deferrable``.
@@ -78,16 +83,21 @@ class BitDanceBaseOperator(BaseOperator):
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
-    is_batch: bool = False
-    template_fields: Sequence[str] = ("records_path",)
+    template_fields: Sequence[str] = ("prompt", "output_path", "size", "seed", "model", "records_path")
+    template_ext: Sequence[str] = (".prompt",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
     operator_extra_links = LINKS
+    ui_color = "#e8e2f7"
+    output_path: str
     _is_killed: bool = False
     _notify_engine: Callable[[], object] = staticmethod(lambda: None)
-    ui_color = "#e8e2f7"
 
     def __init__(
         self,
         *,
+        size: str | None = None,
+        seed: int | str = -1,
+        model: str = BITDANCE_14B,
         bitdance_conn_id: str = "bitdance_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         defer_after: float = 15.0,
@@ -103,14 +113,9 @@ class BitDanceBaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_choice("if_exists", if_exists, ("reuse", "regenerate", "fail"))
-        check_choice("nsfw", nsfw, ("fail", "skip", "allow"))
-        check_choice("on_lost_response", on_lost_response, ("buy_again", "fail"))
-        check_number("defer_after", defer_after, 0.0, LONGEST_WAIT, "seconds")
-        check_number("timeout", timeout, 1.0, LONGEST_WAIT, "seconds")
-        check_number("poll_interval", poll_interval, 0.1, LONGEST_WAIT, "seconds")
-        if max_cost_usd is not None:
-            check_number("max_cost_usd", max_cost_usd, 0.0, 1e6, "US dollars")
+        self.size = size
+        self.seed = seed
+        self.model = model
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
         self.defer_after = defer_after
@@ -124,6 +129,17 @@ class BitDanceBaseOperator(BaseOperator):
         self.retry_failed = retry_failed
         self.records_path = records_path
         self.link_targets: dict[str, str] = {}
+        self._refuse_bad_options()
+
+    def _refuse_bad_options(self) -> None:
+        check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
+        check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
+        check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))
+        check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
+        check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
+        check_number("poll_interval", self.poll_interval, 0.1, LONGEST_WAIT, "seconds")
+        if self.max_cost_usd is not None:
+            check_number("max_cost_usd", self.max_cost_usd, 0.0, 1e6, "US dollars")
 
     def execute(self, context: Context) -> Any:
         """Make what is wanted, or go on where the last try stopped.
@@ -168,23 +184,17 @@ class BitDanceBaseOperator(BaseOperator):
         :param context: Of any task of the same Dag run.
         :raises InputError: The fields cannot be used.
         """
-        task = self.prepare_for_execution()
-        task.render_template_fields(context)
-        return task._estimate(context)
-
-    def _estimate(self, context: Context) -> Estimate:
         from airflow_provider_bitdance.engine import estimate
-        from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
 
+        task = self.prepare_for_execution()
+        task.render_template_fields(context)
         hook = BitDanceHook(self.bitdance_conn_id)
         job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
-        wanted = self._wanted(job)
-        records, images = (
-            self._open_records(job, hook),
-            object_storage.open_folder(wanted[0].destination.folder),
-        )
+        wanted = task._wanted(job)
+        records = task._open_records(job, hook)
+        images = object_storage.open_folder(wanted[0].destination.folder)
 
         async def run() -> Estimate:
             async with hook.new_async_client() as client:
@@ -192,9 +202,14 @@ class BitDanceBaseOperator(BaseOperator):
 
         return asyncio.run(run())
 
-    @abstractmethod
+    def _destination(self, job: Job) -> Destination:
+        """Return where the image of a task that makes one goes, as the fields say now."""
+        from airflow_provider_bitdance.operators import runtime
+
+        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
+
     def _output_folder(self, job: Job) -> str:
-        """Return where images go, as the fields say now."""
+        return self._destination(job).folder
 
     @abstractmethod
     def _wanted(self, job: Job) -> list[Wanted]:
@@ -203,39 +218,24 @@ class BitDanceBaseOperator(BaseOperator):
         :raises InputError: They cannot be used.
         """
 
-    @abstractmethod
-    def _result(self, finished: Finished, journal: Journal, images: Folder) -> Any:
-        """Return what goes to XCom.
+    def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
+        """Return what goes to XCom, and into the event of an asset: small, and without prompts."""
+        return finished.results[0]
 
-        :param journal: The job's, as this process wrote it.
-        :param images: The output folder.
-        """
-
-    def _extra(self, result: Any) -> dict[str, Any]:
-        """Return what an asset event says of the result: small, and without prompts."""
-        return dict(result)
-
-    def _run(self, context: Context, *, resumed: bool) -> Any:
-        from airflow_provider_bitdance.operators import runtime
-
+    def _run(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         try:
-            result = self._run_engine(context, resumed=resumed)
-        except NsfwError as error:
-            if self.nsfw == "skip" and not self.is_batch:
-                raise AirflowSkipException(str(error)) from None
-            raise AirflowFailException(str(error)) from error
+            return self._run_engine(context, resumed=resumed)
         except BitDanceError as error:
             if error.retry_helps:
                 raise
+            if self.nsfw == "skip" and isinstance(error, NsfwError):
+                raise AirflowSkipException(str(error)) from None
             raise AirflowFailException(str(error)) from error
-        runtime.set_asset_extra(context, self.outlets, self._extra(result))
-        return result
 
-    def _run_engine(self, context: Context, *, resumed: bool) -> Any:
+    def _run_engine(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections are not available elsewhere."""
         from airflow_provider_bitdance.engine import JobContext, Waiting
-        from airflow_provider_bitdance.hooks import object_storage
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
 
@@ -248,50 +248,42 @@ class BitDanceBaseOperator(BaseOperator):
             records, owner, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
-        images = object_storage.open_folder(journal.state.output or wanted[0].destination.folder)
-
-        def new_context(client: AsyncClient) -> JobContext:
-            return JobContext(
-                client=client,
-                journal=journal,
-                records=records,
-                images=images,
-                policy=self._policy(hook.extra),
-                log=self.log,
-                started_at=started_at,
-                run_started_at=runtime.run_start(context),
-                count=runtime.counter(owner.job),
-            )
-
-        outcome = asyncio.run(self._run_job(hook, new_context, wanted))
+        job_context = JobContext(
+            client=hook.new_async_client(),
+            journal=journal,
+            records=records,
+            images=object_storage.open_folder(journal.state.output or wanted[0].destination.folder),
+            policy=self._policy(hook.extra),
+            log=self.log,
+            started_at=started_at,
+            run_started_at=runtime.run_start(context),
+            count=runtime.counter(owner.job),
+        )
+        outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
-        result = self._result(outcome, journal, images)
-        if "uri" in result:
-            show_stored(self, result["uri"], images)
-        runtime.emit_lineage(hook, result["uri"] if "uri" in result else result["manifest"], self.log)
+        result = self._result(outcome, job_context)
+        uri = result["uri"] if "uri" in result else result["manifest"]
+        show_stored(self, uri, job_context.images)
+        runtime.emit_lineage(hook, uri, self.log)
+        runtime.set_asset_extra(context, self.outlets, result)
         return result
 
-    async def _run_job(
-        self, hook: BitDanceHook, new_context: Callable[[AsyncClient], JobContext], wanted: list[Wanted]
-    ) -> Finished | Waiting:
+    async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""
         from airflow_provider_bitdance.engine import run_job
 
-        loop = asyncio.get_running_loop()
+        loop, killed = asyncio.get_running_loop(), job_context.coordination.killed
         # The default is four more than there are cores; ours wait for stores, and hardly compute.
         loop.set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
-        async with hook.new_async_client() as client:
-            job_context = new_context(client)
-            self._notify_engine = lambda: loop.call_soon_threadsafe(job_context.coordination.killed.set)
+        async with job_context.client:
+            self._notify_engine = lambda: loop.call_soon_threadsafe(killed.set)
             if self._is_killed:
-                job_context.coordination.killed.set()
+                killed.set()
             return await run_job(job_context, wanted)
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
-        from airflow_provider_bitdance.hooks import object_storage
-
         return object_storage.open_folder(
             object_storage.records_path(self.records_path, hook.extra.records_path)
             or f"{self._output_folder(job)}/.bitdance"
@@ -323,22 +315,16 @@ class BitDanceBaseOperator(BaseOperator):
             on_lost_response=self.on_lost_response,
             retry_failed=self.retry_failed,
             poll=PollPolicy(interval=self.poll_interval),
-            is_batch=self.is_batch,
-            **self._batch_policy(extra),
         )
-
-    def _batch_policy(self, extra: ConnectionExtra) -> dict[str, Any]:
-        """Return the part of the policy that only a batch has."""
-        return {}
 
     def _hand_over(self, waiting: Waiting) -> NoReturn:
         left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
-        not_before, resume_at = waiting.now + SHORTEST_DEFERRAL, waiting.resume_at - REENTRY_SECONDS
-        until = waiting.deadline
+        not_before, until = waiting.now + SHORTEST_DEFERRAL, waiting.deadline
+        back = max(not_before, waiting.resume_at - REENTRY_SECONDS)
         if not waiting.enough:
-            until = not_before = max(not_before, resume_at)
+            until = not_before = back
         elif waiting.resume_at > waiting.now:
-            until = min(until, max(not_before, resume_at))
+            until = min(until, back)
         seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
             rest = (

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.exceptions import (
-    InputError,
-    ItemsFailedError,
-    NsfwError,
-    Paid,
-)
+from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import show_stored
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
-from airflow_provider_bitdance.operators.validation import check_choice, check_whole
+from airflow_provider_bitdance.operators.validation import check_choice, check_number
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
 if TYPE_CHECKING:
-    from airflow_provider_bitdance.engine import Finished, Wanted
+    from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted
     from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
     from airflow_provider_bitdance.manifest import ManifestRow
-    from airflow_provider_bitdance.records import Job, Journal, Owner, PlannedImage
-    from airflow_provider_bitdance.storage import Folder
-
-__all__ = ["BitDanceBatchOperator"]
+    from airflow_provider_bitdance.records import ImageState, Job
 
 FAILURES_SHOWN = 5
 
@@ -64,9 +58,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         (templated)
     :param prompt: A template over a row's columns, such as ``"A {style} poster"``, or the name of a
         ``.prompt`` file with one; the prompt of every row. (templated)
-    :param size: Of rows that give none. Default 1024*1024. (templated)
-    :param seed: Of rows that give none; -1 for any. (templated)
-    :param model: The model's path on WaveSpeed. (templated)
     :param variants: Images a row, 1 to 16, with different seeds, and a contact sheet of them:
         ``<key>-contact-sheet.jpg``.
     :param max_in_flight: Predictions in flight at once. Default: the connection's limit, else what the
@@ -82,17 +73,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
     """
 
-    is_batch: bool = True
-    template_fields: Sequence[str] = (
-        "items",
-        "output_path",
-        "prompt",
-        "size",
-        "seed",
-        "model",
-        "records_path",
-    )
-    template_ext: Sequence[str] = (".prompt",)
+    template_fields: Sequence[str] = ("items", *BitDanceBaseOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {"items": "json", "prompt": "md"}
 
     def __init__(
@@ -101,9 +82,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         items: Any,
         output_path: str,
         prompt: str | None = None,
-        size: str | None = None,
-        seed: int | str = -1,
-        model: str = BITDANCE_14B,
         variants: int = 1,
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
@@ -116,9 +94,13 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         super().__init__(check_balance=check_balance, **kwargs)
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
-        check_whole("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions")
-        check_whole("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions")
-        check_whole("max_failures", max_failures, 0, 10_000, "images")
+        for name, value, least, most, unit in (
+            ("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions"),
+            ("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions"),
+            ("max_failures", max_failures, 0, 10_000, "images"),
+        ):
+            if value is not None:
+                check_number(name, value, least, most, unit, kind=int)
         if max_failures is not None and on_item_failure != "tolerate":
             raise InputError(
                 'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
@@ -126,9 +108,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.items = items
         self.output_path = output_path
         self.prompt = prompt
-        self.size = size
-        self.seed = seed
-        self.model = model
         self.variants = variants
         self.max_in_flight = max_in_flight
         self.requests_per_minute = requests_per_minute
@@ -142,7 +121,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.batch import checked_items, read_items
         from airflow_provider_bitdance.engine import Wanted
-        from airflow_provider_bitdance.hooks import object_storage
 
         folder = self._output_folder(job)
         rows = self.items
@@ -162,21 +140,28 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             for item in items
         ]
 
-    def _batch_policy(self, extra: ConnectionExtra) -> dict[str, Any]:
-        return {
-            "max_in_flight": self.max_in_flight or extra.max_in_flight,
-            "requests_per_minute": self.requests_per_minute or extra.requests_per_minute,
-            "on_item_failure": self.on_item_failure,
-            "max_failures": self.max_failures,
-        }
+    def _policy(self, extra: ConnectionExtra) -> Policy:
+        return replace(
+            super()._policy(extra),
+            is_batch=True,
+            max_in_flight=self.max_in_flight or extra.max_in_flight,
+            requests_per_minute=self.requests_per_minute or extra.requests_per_minute,
+            on_item_failure=self.on_item_failure,
+            max_failures=self.max_failures,
+        )
 
-    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
+    def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
-        from airflow_provider_bitdance.storage import uri_of
+        from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
+        from airflow_provider_bitdance.operators import runtime
 
-        rows = [_row(image, finished) for image in finished.planned]
-        name = self._write_manifest(rows, journal.job, images)
+        images = job_context.images
+        rows = [_row(image, finished) for image in finished.images]
+        name = f"{runtime.default_stem(job_context.journal.job)}.manifest.{self.manifest_format}"
+        write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
+        images.replace(name, write(rows))
         _write_contact_sheets(finished, images)
+        bought = sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)
         summary = {
             "manifest": uri_of(images, name),
             "items": len(rows),
@@ -184,59 +169,47 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "reused": sum(result["reused"] for result in finished.results),
             "failed": len(finished.failures),
             "possibly_paid": sum(row.possibly_paid for row in rows),
-            "estimated_cost_usd": round(finished.bought_usd, 6),
+            "estimated_cost_usd": round(bought, 6),
         }
         show_stored(self, summary["manifest"], images)
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if finished.stopped is not None:
             raise finished.stopped
-        self._raise_if_not_tolerated(finished, journal.owner, summary["manifest"])
+        _raise_if_not_tolerated(finished, job_context, summary["manifest"])
         return summary
 
-    def _write_manifest(self, rows: list[ManifestRow], job: Job, images: Folder) -> str:
-        from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
-        from airflow_provider_bitdance.operators import runtime
 
-        name = f"{runtime.default_stem(job)}.manifest.{self.manifest_format}"
-        write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
-        images.replace(name, write(rows))
-        return name
-
-    def _raise_if_not_tolerated(self, finished: Finished, owner: Owner, manifest: str) -> None:
-        failures = {
-            key: error
-            for key, error in finished.failures.items()
-            if not (self.nsfw == "skip" and isinstance(error, NsfwError))
-        }
-        tolerated = self.on_item_failure == "tolerate" and (
-            self.max_failures is None or len(failures) <= self.max_failures
-        )
-        # What is paid for and not stored yet is not given up while there are tries left.
-        collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
-        if not failures or (tolerated and not (collectable and owner.has_tries_left)):
-            return
-        shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
-        more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
-        failed = ItemsFailedError(
-            f"{len(failures)} of {len(finished.planned)} images failed: {shorten(shown, 1000)}{more}",
-            fix=f"The others are stored; see {manifest} for each image",
-        )
-        retry_helps = any(error.retry_helps for error in failures.values())
-        raise failed if retry_helps else failed.with_verdict(retry=False)
+def _raise_if_not_tolerated(finished: Finished, job_context: JobContext, manifest: str) -> None:
+    policy = job_context.policy
+    failures = policy.counted(finished.failures)
+    tolerated = policy.on_item_failure == "tolerate" and not policy.are_too_many(failures)
+    # What is paid for and not stored yet is not given up while there are tries left.
+    collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
+    if not failures or (tolerated and not (collectable and job_context.journal.owner.has_tries_left)):
+        return
+    shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
+    more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+    failed = ItemsFailedError(
+        f"{len(failures)} of {len(finished.images)} images failed: {shorten(shown, 1000)}{more}",
+        fix=f"The others are stored; see {manifest} for each image",
+    )
+    retry_helps = any(error.retry_helps for error in failures.values())
+    raise failed if retry_helps else failed.with_verdict(retry=False)
 
 
-def _row(image: PlannedImage, finished: Finished) -> ManifestRow:
+def _row(image: ImageState, finished: Finished) -> ManifestRow:
     from airflow_provider_bitdance.batch import Item
     from airflow_provider_bitdance.manifest import manifest_row
 
-    item = Item(image.key, image.request, image.columns, image.variant_of)
-    if image.key in finished.stored:
-        return manifest_row(item, status="stored", result=finished.stored[image.key])
-    possibly_paid = {"possibly_paid": finished.possibly_paid.get(image.key, 0)}
-    if image.key not in finished.failures:
-        return manifest_row(item, status="missing", result=possibly_paid)
-    error = shorten(finished.failures[image.key].what, 300)
-    return manifest_row(item, status="failed", error=error, result=possibly_paid)
+    plan = image.plan
+    item = Item(plan.key, plan.request, plan.columns, plan.variant_of)
+    if plan.key in finished.stored:
+        return manifest_row(item, status="stored", result=finished.stored[plan.key])
+    known = {"possibly_paid": plan.possibly_paid + image.unconfirmed}
+    failure = finished.failures.get(plan.key)
+    if failure is None:
+        return manifest_row(item, status="missing", result=known)
+    return manifest_row(item, status="failed", error=shorten(failure.what, 300), result=known)
 
 
 def _write_contact_sheets(finished: Finished, images: Folder) -> None:
@@ -244,17 +217,16 @@ def _write_contact_sheets(finished: Finished, images: Folder) -> None:
     from airflow_provider_bitdance.batch import CONTACT_SHEET
     from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
 
-    with_variants = [image for image in finished.planned if image.variant_of is not None]
-    for row, variants in groupby(with_variants, key=lambda image: image.variant_of):
-        found = [finished.stored[image.key] for image in variants if image.key in finished.stored]
-        files = [result["uri"].rpartition("/")[2] for result in found]
-        shown = "\n".join(f"{file} {result['sha256']}" for file, result in zip(files, found, strict=True))
+    plans = (image.plan for image in finished.images if image.plan.variant_of is not None)
+    for row, variants in groupby(plans, key=lambda plan: plan.variant_of):
+        stored = (finished.stored[plan.key] for plan in variants if plan.key in finished.stored)
+        found = {result["uri"].rpartition("/")[2]: result for result in stored}
+        shown = "\n".join(f"{file} {result['sha256']}" for file, result in found.items())
         comment = hashlib.sha256(shown.encode()).hexdigest()
         name = f"{row}{CONTACT_SHEET}.jpg"
         if not found or comment_of(images.read(name) or b"") == comment:
             continue
         variant_files = (
-            (f"{file}\nseed {result['seed']}", images.read(file) or b"")
-            for file, result in zip(files, found, strict=True)
+            (f"{file}\nseed {result['seed']}", images.read(file) or b"") for file, result in found.items()
         )
         images.replace(name, contact_sheet(variant_files, comment=comment))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
-from airflow_provider_bitdance.storage.naming import Destination, parse_destination
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_bitdance.engine import Finished, Wanted
-    from airflow_provider_bitdance.records import Job, Journal
-    from airflow_provider_bitdance.storage import Folder
+    from airflow_provider_bitdance.engine import Wanted
+    from airflow_provider_bitdance.records import Job
 
 __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
 
@@ -45,52 +43,28 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,
         and the name is made from Dag, task, run and map index; without one it names the file. The stored
         extension is that of the real format. (templated)
-    :param size: A preset (1:1, 16:9, 9:16, 4:3, 3:4, 3:2, 2:3) or ``"W*H"``, sides of 256 to 1536 pixels.
-        Default 1024*1024. (templated)
     :param width: Pixels, together with ``height`` and instead of ``size``. (templated)
     :param height: Pixels, together with ``width`` and instead of ``size``. (templated)
-    :param seed: 0 to 2147483647, or -1 for any: then one is drawn and recorded. (templated)
-    :param model: The model's path on WaveSpeed. (templated)
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`:
-        connection, deferral, waiting, budget, what exists, what fails.
+        size, seed, model, connection, deferral, waiting, budget, what exists, what fails.
     """
 
-    template_fields: Sequence[str] = (
-        "prompt",
-        "output_path",
-        "size",
-        "width",
-        "height",
-        "seed",
-        "model",
-        "records_path",
-    )
-    template_ext: Sequence[str] = (".prompt",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
+    template_fields: Sequence[str] = (*BitDanceBaseOperator.template_fields, "width", "height")
 
     def __init__(
         self,
         *,
         prompt: str,
         output_path: str,
-        size: str | None = None,
         width: int | str | None = None,
         height: int | str | None = None,
-        seed: int | str = -1,
-        model: str = BITDANCE_14B,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
         self.output_path = output_path
-        self.size = size
         self.width = width
         self.height = height
-        self.seed = seed
-        self.model = model
-
-    def _output_folder(self, job: Job) -> str:
-        return self._destination(job).folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
@@ -104,11 +78,3 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             model=self.model,
         )
         return [Wanted(key="image", request=request, destination=self._destination(job))]
-
-    def _result(self, finished: Finished, journal: Journal, images: Folder) -> dict[str, Any]:
-        return finished.results[0]
-
-    def _destination(self, job: Job) -> Destination:
-        from airflow_provider_bitdance.operators import runtime
-
-        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))

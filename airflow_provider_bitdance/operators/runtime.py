@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -68,12 +69,7 @@ def counter(job: Job) -> Callable[[str, int], None]:
     """Return what takes the engine's metrics: Airflow's Stats, tagged with Dag and task."""
     from airflow.providers.common.compat.sdk import Stats
 
-    tags = {"dag_id": job.dag_id, "task_id": job.task_id}
-
-    def count(name: str, number: int) -> None:
-        Stats.incr(name, number, tags=tags)
-
-    return count
+    return partial(Stats.incr, tags={"dag_id": job.dag_id, "task_id": job.task_id})
 
 
 def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str, Any]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from types import UnionType
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.triggers.bitdance import Reason
-
-__all__ = ["check_choice", "check_number", "check_whole", "reason_of"]
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -17,19 +16,19 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
 
 
-def check_number(name: str, value: object, least: float, most: float, unit: str) -> None:
-    """Refuse an option that is no number, or out of range."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+def check_number(
+    name: str,
+    value: object,
+    least: float,
+    most: float,
+    unit: str,
+    *,
+    kind: type | UnionType = int | float,
+) -> None:
+    """Refuse an option that is no number of this kind, or out of range."""
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
-
-
-def check_whole(name: str, value: object, least: int, most: int, unit: str) -> None:
-    """Refuse an option that is no whole number, or out of range. ``None`` is an option that is not given."""
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least} to {most}")
 
 
 def reason_of(event: dict[str, Any]) -> Reason:

@@ -55,7 +55,6 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionar
 async def shared_poller(conn_id: str, *, poll_interval: float, clock: Clock) -> AsyncIterator[Poller]:
     """Yield the poller of a connection's account; the last one to leave closes its client.
 
-    :param conn_id: The connection.
     :param poll_interval: Seconds; triggers with another one have a poller of their own.
     :raises BitDanceError: The connection cannot be used.
     """

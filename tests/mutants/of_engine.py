@@ -286,28 +286,12 @@ RESULT = mutations_of(
     "engine/result.py",
     "unit/engine/test_dispatcher.py unit/engine/test_run.py",
     (
-        "image.plan.key: image.plan.possibly_paid + image.unconfirmed",
-        "image.plan.key: image.unconfirmed",
-        "the result forgets what was possibly paid before a clear",
-        "unit/engine/test_dispatcher.py unit/engine/test_run.py unit/engine/test_purchase.py",
-    ),
-    (
-        "for image in images\n            if image.plan.possibly_paid + image.unconfirmed",
-        "for image in images\n            if image.status is Status.STORED",
-        "the result hides what is possibly paid and not stored",
-    ),
-    (
-        "sum(image.purchases * image.plan.estimated_cost_usd for image in images)",
-        "sum(image.plan.estimated_cost_usd for image in images if image.status is Status.STORED)",
-        "the result counts no failed purchase, and what was reused",
-    ),
-    (
         "*((Status.PLANNED, Status.SUBMITTED) if stopped else ())",
         "",
         "images that were not begun are failures",
     ),
     (
-        "if image.plan.key in dispatcher.failures.by_key or image.status not in ends",
+        "if key in found or image.status not in ends",
         "if image.status not in ends",
         "an image that failed before all were stopped is no failure",
     ),
@@ -326,4 +310,24 @@ RESULT = mutations_of(
     ("    if image.status is Status.FAILED:\n", "    if False:\n", "a failure is called a time-out"),
 )
 
-MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *POLICY, *FAILURES, *INTEGRITY, *DOWNLOAD, *RESULT)
+BATCH = mutations_of(
+    "operators/batch.py",
+    "unit/operators/test_batch.py",
+    (
+        "plan.possibly_paid + image.unconfirmed",
+        "image.unconfirmed",
+        "the result forgets what was possibly paid before a clear",
+    ),
+    (
+        "plan.possibly_paid + image.unconfirmed",
+        "0",
+        "the result hides what is possibly paid and not stored",
+    ),
+    (
+        "sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)",
+        "sum(image.plan.estimated_cost_usd for image in finished.images if image.receipt)",
+        "the result counts no failed purchase, and what was reused",
+    ),
+)
+
+MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *POLICY, *FAILURES, *INTEGRITY, *DOWNLOAD, *RESULT, *BATCH)

@@ -46,7 +46,7 @@ def go(world: World, count: int = 3, **context: Any) -> Finished:
 def test_results_are_in_the_plans_order_whatever_ends_first(world: World) -> None:
     finished = go(world, 20)
     assert list(finished.stored) == [f"k{number}" for number in range(20)]
-    assert [plan.key for plan in finished.planned] == list(finished.stored)
+    assert [image.plan.key for image in finished.images] == list(finished.stored)
     assert all(
         world.api.made[result["prediction_id"]].body["prompt"] == f"prompt {number}"
         for number, result in enumerate(finished.results)
@@ -107,23 +107,23 @@ def test_a_429_slows_all_of_them_down_and_loses_none(world: World) -> None:
 
 def test_one_failed_image_does_not_stop_the_others(world: World) -> None:
     world.api.on_post = [refusal(400, "bad prompt")]
-    finished = go(world, 5)
+    finished = go(world, 5, is_batch=True)
     assert [type(failure) for failure in finished.failures.values()] == [RequestRefusedError]
     assert len(finished.stored) == 4
 
 
 def test_a_retry_buys_only_what_failed(world: World) -> None:
     world.api.on_post = [world.api.answer_failing(status="failed", code=5000)]
-    first = go(world, 4)
+    first = go(world, 4, is_batch=True)
     assert [type(failure) for failure in first.failures.values()] == [PredictionFailedError]
-    second = go(world, 4, try_number=2)
+    second = go(world, 4, is_batch=True, try_number=2)
     assert (len(second.stored), second.failures, world.api.billed) == (4, {}, 5)
 
 
 def test_what_is_moderated_is_never_bought_again_and_stays_a_failure(world: World) -> None:
     world.api.on_post = [world.api.answer_failing(status="failed", code=1200)]
-    go(world, 4)
-    second = go(world, 4, try_number=2)
+    go(world, 4, is_batch=True)
+    second = go(world, 4, is_batch=True, try_number=2)
     (failure,) = second.failures.values()
     assert isinstance(failure, ModerationError)
     assert not failure.retry_helps
@@ -133,15 +133,16 @@ def test_what_is_moderated_is_never_bought_again_and_stays_a_failure(world: Worl
 def test_an_image_that_failed_is_not_bought_again_when_the_same_try_comes_back_from_the_triggerer() -> None:
     world = World(latency=20)
     world.api.on_post = [world.api.answer_failing(status="failed", code=5000)]
-    outcome = run(run_job(world.context(defer_after=30.0), many(3)))
+    policy: dict[str, Any] = {"is_batch": True, "defer_after": 30.0}
+    outcome = run(run_job(world.context(**policy), many(3)))
     for _ in range(5):
         if isinstance(outcome, Waiting):
             world.clock.now += 100
-            outcome = run(run_job(world.context(defer_after=30.0), many(3)))
+            outcome = run(run_job(world.context(**policy), many(3)))
     assert isinstance(outcome, Finished)
     assert [type(failure) for failure in outcome.failures.values()] == [PredictionFailedError]
     assert world.api.billed == 3
-    assert run(run_job(world.context(defer_after=30.0), many(3))).failures.keys() == outcome.failures.keys()
+    assert run(run_job(world.context(**policy), many(3))).failures.keys() == outcome.failures.keys()
     assert world.api.billed == 3
 
 
@@ -171,7 +172,11 @@ def test_a_retry_of_a_fail_fast_batch_stays_stopped_by_what_failed_for_good(worl
 
 @pytest.mark.parametrize(
     ("policy", "posts"),
-    [({"on_item_failure": "fail_fast"}, 1), ({"max_failures": 0, "on_item_failure": "tolerate"}, 1), ({}, 6)],
+    [
+        ({"on_item_failure": "fail_fast"}, 1),
+        ({"max_failures": 0, "on_item_failure": "tolerate"}, 1),
+        ({"is_batch": True}, 6),
+    ],
 )
 def test_the_policy_says_whether_a_failure_stops_the_others(
     world: World, policy: dict[str, Any], posts: int
@@ -205,7 +210,7 @@ def test_an_image_that_is_not_done_in_time_is_one_failure() -> None:
         )
 
     world.api.on_post = [never]
-    finished = go(world, 4, timeout=5000.0)
+    finished = go(world, 4, is_batch=True, timeout=5000.0)
     assert list(finished.failures) == ["k0"]
     assert isinstance(finished.failures["k0"], PredictionTimeoutError)
 
@@ -312,7 +317,8 @@ def test_an_account_that_refuses_for_long_is_left_alone_until_then() -> None:
     world.api.on_post = [world.api.answer_rightly, refusal(429, Retry_After="50")]
     started = world.clock.now
     rests, finished = legs(world, 12)
-    assert (len(finished.stored), world.api.billed, finished.possibly_paid) == (12, 12, {})
+    assert (len(finished.stored), world.api.billed) == (12, 12)
+    assert not any(image.possibly_paid for image in finished.images)
     assert [rest.enough for rest in rests] == [0]
     assert 50 <= rests[0].resume_at - started <= 60
     assert world.api.histories == []

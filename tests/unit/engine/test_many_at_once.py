@@ -111,7 +111,8 @@ def test_a_failed_image_of_a_busy_batch_does_not_get_the_batch_taken_for_dead(an
     seen = {"failed": "failed", "refused": "not_created"}[answer]
 
     async def both() -> Any:
-        busy = world.context(job=a_job(task_id="one"), requests_per_minute=1, timeout=600.0)
+        pace: dict[str, Any] = {"requests_per_minute": 1, "timeout": 600.0}
+        busy = world.context(job=a_job(task_id="one"), is_batch=True, **pace)
         one = asyncio.create_task(run_job(busy, many(5)))
         while not any(event["event"] == seen for event in world.events):  # noqa: ASYNC110
             await asyncio.sleep(0.001)

@@ -115,7 +115,8 @@ def test_fail_does_not_refuse_the_image_that_an_earlier_try_stored(world: World)
 def test_what_takes_long_is_handed_over_with_ids_and_without_the_prompt(world: World) -> None:
     world.api.latency = 100
     outcome = go(world, defer_after=20.0, timeout=300.0)
-    assert outcome == Waiting({"pred-1": START}, deadline=START + 300, now=world.clock.now, enough=1)
+    now = world.clock.now
+    assert outcome == Waiting({"pred-1": START}, deadline=START + 300, now=now, enough=1, resume_at=now)
     assert START < outcome.now <= START + 20
     assert a_wanted().request.prompt not in json.dumps(dataclasses.asdict(outcome))
 

@@ -284,6 +284,20 @@ def test_what_is_possibly_paid_is_reported_for_failed_images_too(local: LocalSer
     assert local.bill().billed == 3
 
 
+def test_what_was_possibly_paid_before_a_clear_is_reported_for_an_image_that_fails_after_it(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="reset", after_create=True, match="kettle", times=1)
+    local.add_fault(on="submit", kind="status", status=400, match="kettle")
+    asked = batch(output, on_item_failure="tolerate")
+    asked.execute(context(try_number=1, max_tries=2))
+
+    result = asked.execute(context(try_number=2, max_tries=3))
+
+    row = read_manifest(result["manifest"])[1]
+    assert (row.status, row.possibly_paid, result["possibly_paid"]) == ("failed", 1, 1)
+
+
 def test_an_image_that_is_paid_for_and_not_stored_is_not_tolerated_away_while_there_are_tries(
     local: LocalService, output: Path
 ) -> None:
