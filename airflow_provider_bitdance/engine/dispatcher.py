@@ -116,7 +116,7 @@ class Dispatcher:
             self._poller.close(self._subscription)
         if isinstance(self.failures.stopped, FencedError):
             raise self.failures.stopped
-        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight, last=True)
+        self._report(last=True)
 
     @property
     def outage(self) -> str:
@@ -275,7 +275,7 @@ class Dispatcher:
         in_flight = None if is_stored else self._watched(key)
         await self._renew_deadline(LEASE * self._context.policy.timeout)
         if in_flight is None:
-            self._progress.report()
+            self._report()
         else:
             await self._wait_and_store(key, in_flight)
 
@@ -319,7 +319,10 @@ class Dispatcher:
                 self.failures.add(key, error.with_verdict(paid=paid))
             else:
                 self.failures.add(key, error)
-        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight)
+        self._report()
+
+    def _report(self, *, last: bool = False) -> None:
+        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight, last=last)
 
     def _move(self, *, bought: bool) -> None:
         """Take note that a purchase is over, or an image in flight: there may be more to do."""

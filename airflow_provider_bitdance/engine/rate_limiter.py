@@ -127,8 +127,8 @@ class RateLimiter:
         self._is_trying = False
         self._answered.append(now)  # it counts from here on: it has arrived, however long it was on its way
 
-    def refused(self, *, sent_at: float, now: float, requested: float | None, draw: float) -> float:
-        """Take note of a 429, and return the seconds for which nothing is sent; then one submission tries it.
+    def refused(self, *, sent_at: float, now: float, requested: float | None, draw: float) -> None:
+        """Take note of a 429: for a while nothing is sent, and then one submission tries it.
 
         The pauses double. From the third one on they last to the end of a minute in which some were taken:
         WaveSpeed's limits "reset every minute" (docs, troubleshooting-guide).
@@ -147,7 +147,6 @@ class RateLimiter:
             self._blocked_until = max(self._blocked_until, now + pause * (1 + draw / 10))
             if self._max_in_flight is None:
                 self._growing_fast, self._window = False, max(1.0, self._window / 2)
-        return self.blocked(now=now)
 
 
 def _forget_before(moment: float, moments: deque[float]) -> None:

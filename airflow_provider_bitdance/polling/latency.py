@@ -25,10 +25,12 @@ class Poll:
 class Latencies:
     """What is known of one kind of predictions: those of one job, or all that are alone in theirs.
 
+    :ivar is_single: Whether each is alone in its job; the others are other jobs'.
     :ivar expected: The age in seconds at which one may have ended; ``None`` before the first end.
     :ivar probe: One that is polled from the start, whatever is expected: a wrong expectation blinds nobody.
     """
 
+    is_single: bool = False
     expected: float | None = None
     probe: str = ""
     polls: deque[Poll] = field(default_factory=lambda: deque(maxlen=TELLING * AT_ONCE))

@@ -33,7 +33,6 @@ class Subscription:
     """
 
     kind: Latencies
-    is_single: bool
     waiting: dict[str, Ending] = field(default_factory=dict)
     ended: dict[str, Prediction] = field(default_factory=dict)
     error: BaseException | None = None
@@ -43,16 +42,16 @@ class Subscription:
     def resolve(self, id_: str, outcome: Prediction | BaseException | None) -> None:
         """Take note of how a prediction ended."""
         future = self.waiting.pop(id_)
+        self.changed.set()
+        if future.done():
+            return  # who waited for it was cancelled
         if isinstance(outcome, BaseException):
             self.error = outcome
-            if not future.done():
-                future.set_exception(outcome)
-                future.exception()  # not everybody asks the future
+            future.set_exception(outcome)
+            future.exception()  # not everybody asks the future
         else:
             self.ended |= {id_: outcome} if outcome else {}
-            if not future.done():
-                future.set_result(outcome)
-        self.changed.set()
+            future.set_result(outcome)
 
 
 class Poller:
@@ -68,7 +67,7 @@ class Poller:
         self.outage: BitDanceError | None = None
         self.scheduler = PollScheduler(policy or PollPolicy())
         self._client = client
-        self._singles = Latencies()
+        self._singles = Latencies(is_single=True)
         self._subscribers: dict[str, list[Subscription]] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
@@ -80,7 +79,7 @@ class Poller:
 
     def subscribe(self, *, is_single: bool = False) -> Subscription:
         """Return a new subscription; those for one prediction only share what is learned."""
-        return Subscription(self._singles if is_single else Latencies(), is_single)
+        return Subscription(self._singles if is_single else Latencies())
 
     def add(self, subscription: Subscription, id_: str, submitted_at: float) -> Ending:
         """Poll a prediction, submitted at a Unix time, until it ends. Free."""
@@ -91,8 +90,7 @@ class Poller:
             return future
         subscribers = self._subscribers.setdefault(id_, [])
         if not subscribers:
-            kind, is_single = subscription.kind, subscription.is_single
-            self.scheduler.add(id_, submitted_at, kind, is_single=is_single, now=self.clock.time())
+            self.scheduler.add(id_, submitted_at, subscription.kind, now=self.clock.time())
         subscribers.append(subscription)
         self._changed.set()
         if self._driver is None or self._driver.done():

@@ -56,7 +56,7 @@ def watching(
     return run(wait())
 
 
-def look_ages(api: FakeAPI) -> list[float]:
+def poll_ages(api: FakeAPI) -> list[float]:
     return [round(moment - START, 2) for _, moment in api.polls]
 
 
@@ -66,10 +66,10 @@ def test_a_prediction_that_ends_is_returned(api: FakeAPI) -> None:
     assert found["pred-1"].outputs
 
 
-def test_the_looks_grow_rarer(api: FakeAPI) -> None:
+def test_the_polls_grow_rarer(api: FakeAPI) -> None:
     api.latency = 100
     watching(api)
-    ages = look_ages(api)
+    ages = poll_ages(api)
     assert ages[:13] == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.1, 13.31, 14.64]
     assert ages[-3:] == [89.54, 98.5, 108.35]
 
@@ -79,7 +79,7 @@ def test_every_end_is_an_end_and_not_only_success(api: FakeAPI) -> None:
     assert watching(api)["pred-1"].status == "failed"
 
 
-def test_an_unknown_status_is_looked_at_again(api: FakeAPI) -> None:
+def test_an_unknown_status_is_polled_again(api: FakeAPI) -> None:
     made = api.create({})
     api.on_poll = [envelope({"id": made.id, "status": word}) for word in ("pondering", "", "queued")]
     assert watching(api, {made.id: START})[made.id].is_completed
@@ -110,29 +110,29 @@ def test_too_many_failures_one_after_another_are_raised(api: FakeAPI, failure: s
     assert len(api.polls) == 10
 
 
-def test_a_look_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> None:
+def test_a_poll_that_succeeds_forgives_the_failures_before_it(api: FakeAPI) -> None:
     made = api.create({})
     alive = envelope({"id": made.id, "status": "processing"})
     api.on_poll = [*(refusal(503) for _ in range(9)), alive, *(refusal(503) for _ in range(9))]
     assert watching(api, {made.id: START})[made.id].is_completed
 
 
-def test_failures_make_the_looks_rarer(api: FakeAPI) -> None:
+def test_failures_make_the_polls_rarer(api: FakeAPI) -> None:
     api.on_poll = [refusal(503) for _ in range(4)]
     watching(api)
-    assert look_ages(api) == [2, 4, 8, 16, 31]
+    assert poll_ages(api) == [2, 4, 8, 16, 31]
 
 
 def test_retry_after_is_waited_for(api: FakeAPI) -> None:
     api.on_poll = [refusal(429, Retry_After="40")]
     watching(api)
-    assert look_ages(api) == [2, 42]
+    assert poll_ages(api) == [2, 42]
 
 
 def test_retry_after_is_waited_for_at_the_end_of_the_time_too(api: FakeAPI) -> None:
     api.on_poll = [refusal(429, Retry_After="40")]
     assert watching(api, seconds=20) == {}
-    assert look_ages(api) == [2]
+    assert poll_ages(api) == [2]
 
 
 def test_an_error_for_good_is_raised_at_once(api: FakeAPI) -> None:
@@ -150,7 +150,7 @@ def test_a_prediction_just_made_may_be_unknown_for_a_moment(api: FakeAPI) -> Non
 def test_a_prediction_unknown_after_the_grace_has_ended_as_deleted(api: FakeAPI) -> None:
     ended = watching(api, {"pred-404": START})["pred-404"]
     assert (ended.status, ended.is_terminal, ended.is_completed) == ("deleted", True, False)
-    assert 60 < look_ages(api)[-1] < 90
+    assert 60 < poll_ages(api)[-1] < 90
 
 
 def test_an_old_prediction_that_is_unknown_twice_is_gone(api: FakeAPI) -> None:
@@ -207,34 +207,34 @@ def test_a_retry_after_of_a_day_holds_up_others_for_a_minute_at_most(api: FakeAP
     assert clock.now < START + 180
 
 
-def test_the_last_look_is_at_the_end_of_the_time(api: FakeAPI) -> None:
+def test_the_last_poll_is_at_the_end_of_the_time(api: FakeAPI) -> None:
     api.latency = 9999
     assert watching(api, seconds=50) == {}
-    assert look_ages(api)[-2:] == [45.95, 50.0]
+    assert poll_ages(api)[-2:] == [45.95, 50.0]
 
 
 @pytest.mark.parametrize(("seconds", "last"), [(20, 19.49), (22, 21.44)])
-def test_no_look_comes_right_after_another_at_the_hand_over(
+def test_no_poll_comes_right_after_another_at_the_hand_over(
     api: FakeAPI, seconds: float, last: float
 ) -> None:
     api.latency = 9999
     assert watching(api, seconds=seconds) == {}
-    assert look_ages(api)[-1] == last
+    assert poll_ages(api)[-1] == last
 
 
-def test_nothing_is_looked_at_when_the_hand_over_comes_before_the_first_look(api: FakeAPI) -> None:
+def test_nothing_is_polled_when_the_hand_over_comes_before_the_first_poll(api: FakeAPI) -> None:
     assert watching(api, seconds=0) == {}
     assert api.polls == []
 
 
-def test_an_overdue_prediction_is_looked_at_at_once(api: FakeAPI) -> None:
+def test_an_overdue_prediction_is_polled_at_once(api: FakeAPI) -> None:
     made = api.create({})
     api.clock.now += 30
     assert watching(api, {made.id: START})[made.id].is_completed
-    assert look_ages(api) == [30]
+    assert poll_ages(api) == [30]
 
 
-def test_a_prediction_is_looked_at_once_even_after_the_deadline(api: FakeAPI) -> None:
+def test_a_prediction_is_polled_once_even_after_the_deadline(api: FakeAPI) -> None:
     made = api.create({})
     api.clock.now += 30
     assert watching(api, {made.id: START}, seconds=-10)[made.id].is_completed
@@ -318,7 +318,7 @@ def test_one_prediction_is_polled_once_for_all_that_wait_for_it(api: FakeAPI, cl
 
     first, second = run(both())
     assert first[made.id] is second[made.id]
-    assert look_ages(api) == [2, 3]
+    assert poll_ages(api) == [2, 3]
 
 
 def test_outages_one_after_another_are_told_once_a_minute(

@@ -20,23 +20,29 @@ class Field:
     """Predictions of known ends, and polls of them on a clock of its own."""
 
     def __init__(
-        self, ends: list[float], *, single: bool = False, in_flight: int | None = None, interval: float = 1.0
+        self,
+        ends: list[float],
+        *,
+        single: bool = False,
+        in_flight: int | None = None,
+        interval: float = 1.0,
+        submitted_within: float = 0.0,
     ) -> None:
         self.scheduler = PollScheduler(PollPolicy(interval=interval), draw=random.Random(1).random)
-        self.kind = Latencies()
-        self.single = single
+        self.kind = Latencies(is_single=single)
         self.ends = ends
         self.added: dict[int, float] = {}
         self.seen_at: dict[int, float] = {}
         self.polled: list[tuple[float, int]] = []
-        for _ in range(in_flight or len(ends)):
-            self.add(0.0)
+        begun = in_flight or len(ends)
+        for number in range(begun):
+            self.add(submitted_within * number / begun)
 
     def add(self, now: float) -> None:
         number = len(self.added)
         if number < len(self.ends):
             self.added[number] = now
-            self.scheduler.add(str(number), now, self.kind, is_single=self.single, now=now)
+            self.scheduler.add(str(number), now, self.kind, now=now)
 
     def run(self, *, until: float = 1000.0, most: int = 16) -> None:
         """Poll whenever it is due; a response takes 20 milliseconds. Each end lets in the next one."""
@@ -73,9 +79,10 @@ def around(seconds: float, count: int = 100, seed: int = 1) -> list[float]:
 
 def scheduled(*names: str, now: float = 0.0, single: bool = False, **policy: float) -> PollScheduler:
     """Return a scheduler with predictions of one kind that were submitted at 0."""
-    scheduler, kind = PollScheduler(PollPolicy(**policy), draw=lambda: 0.5), Latencies()  # type: ignore[arg-type]
+    scheduler = PollScheduler(PollPolicy(**policy), draw=lambda: 0.5)  # type: ignore[arg-type]
+    kind = Latencies(is_single=single)
     for name in names:
-        scheduler.add(name, 0.0, kind, is_single=single, now=now)
+        scheduler.add(name, 0.0, kind, now=now)
     return scheduler
 
 
@@ -104,6 +111,19 @@ def test_of_a_hundred_that_begin_together_each_is_polled_twice_and_seen_soon(sec
     assert polls <= 2.2
     assert lag <= 0.14
     assert longest <= 0.6
+
+
+@pytest.mark.parametrize("seconds", [5.0, 40.0])
+def test_of_a_hundred_submitted_within_a_second_each_is_polled_twice_and_seen_soon(seconds: float) -> None:
+    """Their ages differ, so what one poll tells of all at one moment is not enough."""
+    runs = []
+    for seed in range(3):
+        field = Field(around(seconds, seed=seed), submitted_within=1.0)
+        field.run()
+        runs.append((field.polls_each, statistics.median(field.lags) / seconds))
+    polls, lag = (statistics.mean(column) for column in zip(*runs, strict=True))
+    assert polls <= 2.2
+    assert lag <= 0.1
 
 
 def test_of_a_hundred_of_which_some_take_long_each_is_polled_three_times() -> None:
@@ -137,9 +157,9 @@ def test_with_more_to_buy_slow_images_are_seen_within_a_twentieth_of_their_time(
 
 def test_what_has_ended_says_when_to_poll_the_next_one_first() -> None:
     scheduler, kind = PollScheduler(draw=lambda: 0.5), Latencies(expected=12.0)
-    scheduler.add("probe", 100.0, kind, is_single=False, now=100.0)
+    scheduler.add("probe", 100.0, kind, now=100.0)
     assert scheduler.next_due() == 102, "one is polled from the start, should they have got quicker"
-    scheduler.add("two", 90.0, kind, is_single=False, now=100.0)
+    scheduler.add("two", 90.0, kind, now=100.0)
     scheduler.remove("probe")
     assert scheduler.take(101.9, most=9) == []
     assert scheduler.take(102.0, most=9) == ["two"]
@@ -149,7 +169,7 @@ def test_after_slow_ones_the_first_quick_one_says_that_things_have_changed() -> 
     """A service that was cold, or busy, is not taken for slow ever after."""
     scheduler, kind = PollScheduler(draw=lambda: 0.5), Latencies(expected=120.0)
     for name in ("probe", "a", "b"):
-        scheduler.add(name, 100.0, kind, is_single=False, now=100.0)
+        scheduler.add(name, 100.0, kind, now=100.0)
     assert scheduler.take(110.0, most=9) == ["probe"]
     scheduler.polled("probe", ended=True, now=110.0)
     assert sorted(scheduler.take(110.1, most=9)) == ["a", "b"]
@@ -177,10 +197,10 @@ def test_what_ended_long_ago_is_seen_at_once(age: float) -> None:
 
 
 def test_a_batch_does_not_wait_for_the_slow_ones_of_another() -> None:
-    scheduler, slow, quick = PollScheduler(draw=lambda: 0.5), Latencies(), Latencies()
+    scheduler, slow, quick = PollScheduler(draw=lambda: 0.5), Latencies(), Latencies(is_single=True)
     for number in range(100):
-        scheduler.add(f"slow {number}", 0.0, slow, is_single=False, now=0.0)
-    scheduler.add("quick", 0.0, quick, is_single=True, now=0.0)
+        scheduler.add(f"slow {number}", 0.0, slow, now=0.0)
+    scheduler.add("quick", 0.0, quick, now=0.0)
     now, polled_at = 0.0, []
     while now < 12:
         now = max(now + 0.01, scheduler.next_due())
@@ -195,8 +215,8 @@ def test_the_slow_ones_of_a_batch_do_not_hide_the_end_of_one_never_polled() -> N
     scheduler, kind = PollScheduler(draw=lambda: 0.5), Latencies(expected=5.0)
     kind.probe = "slow 0"
     for number in range(40):
-        scheduler.add(f"slow {number}", 0.0, kind, is_single=False, now=0.0)
-    scheduler.add("quick", 0.0, kind, is_single=False, now=0.0)
+        scheduler.add(f"slow {number}", 0.0, kind, now=0.0)
+    scheduler.add("quick", 0.0, kind, now=0.0)
     now = 0.0
     while now < 12:
         now = max(now, scheduler.next_due())
@@ -219,7 +239,7 @@ def test_a_response_after_its_prediction_was_removed_and_added_again_changes_not
     scheduler = scheduled("one")
     assert scheduler.take(5.0, most=1) == ["one"]
     scheduler.remove("one")
-    scheduler.add("one", 0.0, Latencies(), is_single=False, now=5.0)
+    scheduler.add("one", 0.0, Latencies(), now=5.0)
     scheduler.polled("one", ended=False, now=5.1)
     assert scheduler.failed("one", requested=None, now=5.1) == 0
     assert scheduler.take(5.2, most=1) == ["one"]
@@ -227,10 +247,10 @@ def test_a_response_after_its_prediction_was_removed_and_added_again_changes_not
 
 def test_a_first_poll_that_finds_the_end_may_have_come_late_so_the_next_comes_sooner() -> None:
     scheduler, kind = PollScheduler(draw=lambda: 0.5), Latencies(expected=30.0, probe="another")
-    scheduler.add("another", 0.0, kind, is_single=False, now=0.0)
+    scheduler.add("another", 0.0, kind, now=0.0)
     for number in range(10):
         start = 100.0 * number
-        scheduler.add(str(number), start, kind, is_single=False, now=start)
+        scheduler.add(str(number), start, kind, now=start)
         polled_now(scheduler, str(number), ended=True, now=start + (kind.expected or 0.0))
     assert kind.expected is not None
     assert kind.expected < 20
@@ -241,7 +261,7 @@ def test_what_ended_while_nobody_polled_teaches_nothing() -> None:
     polled_now(scheduler, "ended", ended=True, now=57.0)
     assert scheduler.expected_end("not yet") is None, "it may have ended long ago"
     polled_now(scheduler, "not yet", ended=False, now=57.0)
-    scheduler.add("next", 0.0, scheduler._items["not yet"].kind, is_single=False, now=57.0)
+    scheduler.add("next", 0.0, scheduler._items["not yet"].kind, now=57.0)
     polled_now(scheduler, "not yet", ended=True, now=60.0)
     assert scheduler.expected_end("next") == 57.0
 
@@ -258,7 +278,7 @@ def test_an_image_alone_in_its_task_is_never_polled_sooner_than_the_interval(sin
 
 def test_the_first_poll_is_never_sooner_than_the_interval_whatever_was_learned() -> None:
     scheduler, kind = PollScheduler(PollPolicy(interval=8.0), draw=lambda: 0.0), Latencies(expected=3.0)
-    scheduler.add("next", 10.0, kind, is_single=False, now=10.0)
+    scheduler.add("next", 10.0, kind, now=10.0)
     assert scheduler.take(17.9, most=1) == []
     assert scheduler.take(18.0, most=1) == ["next"]
 
@@ -266,7 +286,7 @@ def test_the_first_poll_is_never_sooner_than_the_interval_whatever_was_learned()
 def test_no_more_polls_than_allowed_are_taken_and_the_others_come_next() -> None:
     scheduler, kind = PollScheduler(draw=lambda: 0.5), Latencies()
     for number in range(4):
-        scheduler.add(str(number), 100.0 * number, kind, is_single=False, now=400.0)
+        scheduler.add(str(number), 100.0 * number, kind, now=400.0)
     first = scheduler.take(402.0, most=2)
     assert len(first) == 2
     assert sorted([*first, *scheduler.take(402.0, most=9)]) == ["0", "1", "2", "3"]
