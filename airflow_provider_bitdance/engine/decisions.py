@@ -97,7 +97,11 @@ def decide_wanted(facts: WantedFacts) -> Reuse | Adopt | Buy | Refuse:
     if earlier is None or not _is_collectable(earlier, policy):
         return Buy()
     is_same = policy.if_exists != "regenerate" and earlier.plan.fingerprint == facts.fingerprint
-    return Adopt(earlier) if is_same else Buy(leaves=earlier.prediction_id)
+    return _adopted_or_left(earlier, is_same=is_same)
+
+
+def _adopted_or_left(bought: ImageState, *, is_same: bool) -> Adopt | Buy:
+    return Adopt(bought) if is_same else Buy(leaves=bought.prediction_id)
 
 
 def _is_collectable(earlier: ImageState, policy: Policy) -> bool:
@@ -161,10 +165,9 @@ def decide_destination(facts: DestinationFacts) -> Adopt | Buy | WaitUntil | Reu
     if theirs.status is Status.STORED:
         # With the same request its file is gone, or belongs to another task by now: it is bought again.
         return Refuse(Refusal.JUST_MADE) if _is_just_made(facts, held) else Buy()
-    if facts.is_stopped and theirs.status is not Status.SUBMITTED:
-        return Buy()
     if facts.is_stopped:
-        return Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)
+        is_bought = theirs.status is Status.SUBMITTED
+        return _adopted_or_left(theirs, is_same=facts.is_same) if is_bought else Buy()
     if facts.now >= holder.deadline or not holder.has_work:
         return TakeOver()
     return WaitUntil(holder.deadline) if facts.is_same else Refuse(Refusal.IN_USE, until=holder.deadline)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-EARLY = 0.2
-"""The part of the predictions that has ended at the age at which one is worth its first poll."""
+EARLY = 0.4
+"""The part of the predictions that had ended at the age at which the next one is worth its first poll."""
 TELLING = 3
 """So many polls in a row that find no end tell that others of that age have hardly ended, either."""
 AT_ONCE = 16
 """Polls under way, at most."""
+RECENT = TELLING * AT_ONCE
 
 
 @dataclass(slots=True, eq=False)
 class Poll:
-    """A poll at an age, and whether it found the end; ``None`` until its response."""
+    """A poll at an age, and whether it found the end; ``None`` until its response.
+
+    :ivar is_first: Whether it is its prediction's first. What was polled before is more likely a slow one.
+    """
 
     age: float
+    is_first: bool
     found_end: bool | None = None
 
 
@@ -33,18 +38,23 @@ class Latencies:
     is_single: bool = False
     expected: float | None = None
     probe: str = ""
-    polls: deque[Poll] = field(default_factory=lambda: deque(maxlen=TELLING * AT_ONCE))
+    ended: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    polls: deque[Poll] = field(default_factory=lambda: deque(maxlen=RECENT))
 
-    def learn(self, latency: float, *, growth: float) -> None:
-        """Move the expected age towards the one at which the early part of the predictions has ended."""
-        if self.expected is None or latency < self.expected * (1 - EARLY):
-            self.expected = latency  # the first one; or things have changed: the service was cold, or busy
-        else:
-            self.expected *= 1 + growth * (EARLY if latency > self.expected else EARLY - 1)
+    def learn(self, latency: float) -> None:
+        """Expect the others when the early part of the last ones had ended."""
+        if self.expected is not None and latency < self.expected * (1 - EARLY):
+            self.ended.clear()  # things have changed: the service was cold, or busy
+        self.ended.append(latency)
+        self.expected = sorted(self.ended)[int(EARLY * len(self.ended))]
 
-    def quiet_until(self, age: float, *, width: float, gap: float) -> float:
+    def quiet_until(self, age: float, *, is_first: bool, width: float, gap: float) -> float:
         """Return the age up to which a poll is not worth it, as the last ones within a width show; or 0."""
-        near = [poll for poll in reversed(self.polls) if abs(poll.age - age) <= width]
+        near = [
+            poll
+            for poll in reversed(self.polls)
+            if poll.is_first >= is_first and abs(poll.age - age) <= width
+        ]
         known = [poll.found_end for poll in near if poll.found_end is not None]
         if len(near) < TELLING or len(near) - len(known) < TELLING * sum(known[:TELLING]):
             return 0.0  # the more of the last ones found an end, the more may be under way

@@ -39,7 +39,7 @@ WANTED = mutations_of(
         'policy.if_exists != "regenerate"',
         "a purchase of another request is adopted after a clear",
     ),
-    ("Buy(leaves=earlier.prediction_id)", "Buy()", "nobody says that a purchase is left behind"),
+    ("Buy(leaves=bought.prediction_id)", "Buy()", "nobody says that a purchase is left behind"),
     (
         'earlier.failure is Failure.NSFW and policy.nsfw == "allow"',
         'policy.nsfw == "allow"',
@@ -101,7 +101,7 @@ DESTINATION = mutations_of(
         "mapped tasks with one file name each buy an image, and one is kept",
     ),
     (
-        "return Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
+        "return _adopted_or_left(theirs, is_same=facts.is_same) if is_bought else Buy()",
         "return Buy()",
         "what a dead task had bought is bought again",
     ),
@@ -131,18 +131,18 @@ DESTINATION = mutations_of(
         "nobody says when the destination is free",
     ),
     (
-        "if facts.is_stopped and theirs.status is not Status.SUBMITTED:",
-        "if facts.is_stopped and theirs.status is Status.PLANNED:",
+        "is_bought = theirs.status is Status.SUBMITTED",
+        "is_bought = theirs.status is not Status.PLANNED",
         "a failed prediction of a dead task is adopted",
     ),
     (
-        "Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
-        "Adopt(theirs)",
+        "_adopted_or_left(theirs, is_same=facts.is_same)",
+        "_adopted_or_left(theirs, is_same=True)",
         "the picture of another request is adopted",
     ),
     (
-        "Adopt(theirs) if facts.is_same else Buy(leaves=theirs.prediction_id)",
-        "Buy(leaves=theirs.prediction_id)",
+        "_adopted_or_left(theirs, is_same=facts.is_same)",
+        "_adopted_or_left(theirs, is_same=False)",
         "the same request is bought twice",
     ),
     (

@@ -68,8 +68,12 @@ class Field:
         return len(self.polled) / len(self.ends)
 
     @property
+    def lags_in_order(self) -> list[float]:
+        return [self.seen_at[n] - self.added[n] - end for n, end in enumerate(self.ends)]
+
+    @property
     def lags(self) -> list[float]:
-        return sorted(self.seen_at[n] - self.added[n] - end for n, end in enumerate(self.ends))
+        return sorted(self.lags_in_order)
 
 
 def around(seconds: float, count: int = 100, seed: int = 1) -> list[float]:
@@ -114,7 +118,9 @@ def test_of_a_hundred_that_begin_together_each_is_polled_twice_and_seen_soon(sec
 
 
 @pytest.mark.parametrize("seconds", [5.0, 40.0])
-def test_of_a_hundred_submitted_within_a_second_each_is_polled_twice_and_seen_soon(seconds: float) -> None:
+def test_of_a_hundred_submitted_within_a_second_each_is_polled_twice_or_thrice_and_seen_soon(
+    seconds: float,
+) -> None:
     """Their ages differ, so what one poll tells of all at one moment is not enough."""
     runs = []
     for seed in range(3):
@@ -122,7 +128,7 @@ def test_of_a_hundred_submitted_within_a_second_each_is_polled_twice_and_seen_so
         field.run()
         runs.append((field.polls_each, statistics.median(field.lags) / seconds))
     polls, lag = (statistics.mean(column) for column in zip(*runs, strict=True))
-    assert polls <= 2.2
+    assert polls <= 2.6
     assert lag <= 0.1
 
 
@@ -131,6 +137,18 @@ def test_of_a_hundred_of_which_some_take_long_each_is_polled_three_times() -> No
     field.run()
     assert field.polls_each <= 3.2
     assert statistics.median(field.lags) <= 0.9
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_slow_ones_that_are_polled_again_and_again_do_not_hide_that_the_others_have_ended(seed: int) -> None:
+    """The oldest are polled first. If they are slow ones, the others must not wait for them."""
+    ends = [*around(5.0, 80, seed), *around(40.0, 20, seed)]
+    random.Random(seed).shuffle(ends)
+    field = Field(ends, submitted_within=1.0)
+    field.run()
+    shares = sorted(lag / end for lag, end in zip(field.lags_in_order, ends, strict=True))
+    assert shares[50] <= 0.2
+    assert shares[90] <= 1.0
 
 
 @pytest.mark.parametrize("count", [100, 1000])
@@ -263,7 +281,7 @@ def test_what_ended_while_nobody_polled_teaches_nothing() -> None:
     polled_now(scheduler, "not yet", ended=False, now=57.0)
     scheduler.add("next", 0.0, scheduler._items["not yet"].kind, now=57.0)
     polled_now(scheduler, "not yet", ended=True, now=60.0)
-    assert scheduler.expected_end("next") == 57.0
+    assert scheduler.expected_end("next") == 58.5, "it ended between two polls"
 
 
 @pytest.mark.parametrize("single", [True, False])

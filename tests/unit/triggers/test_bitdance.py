@@ -81,7 +81,7 @@ def test_the_deadline_fires_with_what_has_ended_by_then(local: LocalService, clo
     }
 
 
-def test_a_deadline_between_two_looks_fires_at_its_time_and_not_at_the_last_look(
+def test_a_deadline_between_two_polls_fires_at_its_time_and_not_at_the_last_poll(
     local: LocalService, clock: FakeClock
 ) -> None:
     deadline = clock.now + 7
@@ -101,7 +101,7 @@ def test_the_poll_interval_is_the_shortest_pause(local: LocalService, clock: Fak
     assert second - first == pytest.approx(8, abs=1)
 
 
-def test_a_deadline_that_is_past_still_allows_one_look(local: LocalService, clock: FakeClock) -> None:
+def test_a_deadline_that_is_past_still_allows_one_poll(local: LocalService, clock: FakeClock) -> None:
     pending = bought(local, clock, latency=5)
     clock.now += 3600
 
@@ -123,7 +123,7 @@ def test_an_api_that_comes_back_in_time_is_waited_for(local: LocalService, clock
     assert fired(waiting_for(pending, clock))["reason"] == "ready"
 
 
-def test_a_wrong_key_is_unreachable_at_the_first_look(
+def test_a_wrong_key_is_unreachable_at_the_first_poll(
     local: LocalService, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pending = bought(local, clock)
@@ -176,7 +176,7 @@ def test_an_event_whose_time_is_past_is_sent_at_once(local: LocalService, clock:
     assert clock.now == start + PollPolicy().first
 
 
-def test_it_only_looks_at_its_predictions(local: LocalService, clock: FakeClock) -> None:
+def test_it_only_polls_its_predictions(local: LocalService, clock: FakeClock) -> None:
     pending = bought(local, clock, images=3, latency=60)
 
     fired(waiting_for(pending, clock))
