@@ -161,6 +161,13 @@ def decide_destination(facts: DestinationFacts) -> Adopt | Buy | WaitUntil | Reu
         return Buy()
     if holder is None or held.key not in holder.images:
         return Buy()
+    return _decide_held(facts, held, holder)
+
+
+def _decide_held(
+    facts: DestinationFacts, held: Reservation, holder: JobState
+) -> Adopt | Buy | WaitUntil | TakeOver | Refuse:
+    """Decide it where another task holds the destination, by how far that has come with its image."""
     theirs = holder.images[held.key]
     if theirs.status is Status.STORED:
         # With the same request its file is gone, or belongs to another task by now: it is bought again.

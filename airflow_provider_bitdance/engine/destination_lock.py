@@ -91,8 +91,9 @@ class DestinationLock:
         if (moment := self._known_lease(image)) is not None:
             raise self._hold(image, moment)
         while True:
-            held, receipt = await asyncio.to_thread(self._read, image)
+            held, receipt = await asyncio.to_thread(self._read_or_take, image)
             if held is not None and held.writer.job == context.journal.job:
+                context.coordination.reserved[image.plan.key] = held.number
                 return True
             command = await self._decide(image, held, receipt)
             if isinstance(command, Reuse):
@@ -100,11 +101,11 @@ class DestinationLock:
                 return False
             if isinstance(command, WaitUntil):
                 raise self._hold(image, command.moment)
+            assert held is not None
             if isinstance(command, Refuse):
-                assert held is not None
                 raise _refusal(context, image, held.writer.job, command)
-            is_adopted = held is not None and await self._adopts(held.writer.job, image, command)
-            mine = self._reservation(image, held.number + 1 if held else 1)
+            is_adopted = await self._adopts(held.writer.job, image, command)
+            mine = self._reservation(image, held.number + 1)
             if await asyncio.to_thread(context.reservations.take, destination, mine):
                 context.coordination.reserved[image.plan.key] = mine.number
                 return not is_adopted and not await self._was_bought_meanwhile(image, held)
@@ -130,14 +131,14 @@ class DestinationLock:
             )
         return isinstance(command, Adopt)
 
-    async def _was_bought_meanwhile(self, image: ImageState, held: Reservation | None) -> bool:
+    async def _was_bought_meanwhile(self, image: ImageState, held: Reservation) -> bool:
         """Make sure that a stopped holder has not come back before it could see our reservation.
 
         A retry of its task may have claimed its journal back after we read it, and bought. It is stopped
         again then; one that comes back later finds our reservation and waits.
         """
-        holder = self._holders.get(held.writer.job.folder) if held is not None else None
-        if held is None or holder is None or not holder.is_stopped:
+        holder = self._holders.get(held.writer.job.folder)
+        if holder is None or not holder.is_stopped:
             return False
         await self._load(holder)
         if holder.is_stopped:
@@ -176,10 +177,11 @@ class DestinationLock:
         self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
 
-    def _read(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
+    def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.
 
-        The reservation is not read if the receipt alone decides: that is half the reads of a batch.
+        A destination that nobody has reserved is taken at once. The reservation is not read if the receipt
+        alone decides: that is half the reads of a batch.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
         receipt = context.receipts.find(destination)
@@ -187,7 +189,10 @@ class DestinationLock:
         receipt = self._if_intact(receipt)
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
             return None, receipt
-        return context.reservations.last(destination, known=known), receipt
+        held = context.reservations.last(destination, known=known)
+        if held is None and context.reservations.take(destination, mine := self._reservation(image, 1)):
+            return mine, receipt
+        return held or context.reservations.last(destination), receipt
 
     def _intact_receipt(self, image: ImageState) -> Receipt | None:
         context = self._context

@@ -114,8 +114,7 @@ class PollScheduler:
             return
         self.remove(id_)
         if item.polled_age or not item.is_overdue:  # else nobody knows how long ago it ended
-            earliest = poll.age * (1 - self.policy.growth)
-            item.kind.learn(max((item.polled_age + poll.age) / 2, earliest) if item.polled_age else earliest)
+            item.kind.learn(max(item.polled_age, poll.age * (1 - self.policy.growth)))
         self._recall(item.kind, now)
 
     def failed(self, id_: str, *, requested: float | None, now: float) -> int:

@@ -8,7 +8,11 @@ DESTINATION_LOCK = mutations_of(
     "engine/destination_lock.py",
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
-    ("held.number + 1 if held else 1", "1", "a destination is never taken over"),
+    (
+        "self._reservation(image, held.number + 1)",
+        "self._reservation(image, 1)",
+        "a destination is never taken over",
+    ),
     ("return not is_adopted and not await", "return not await", "what was adopted is bought, too"),
     (
         "if await asyncio.to_thread(context.reservations.take, destination, mine):",
@@ -231,6 +235,7 @@ DOWNLOAD = mutations_of(
         "    context.journal.check_unchanged()\n    number =",
         "    number =",
         "a process that slept through a clear puts its old picture over the new one",
+        "unit/engine/test_destination_lock.py",
     ),
     (
         "number = check_destination_is_ours(",
@@ -262,6 +267,7 @@ DOWNLOAD = mutations_of(
         "    context.journal.check_unchanged()\n    check_destination",
         "    check_destination",
         "a process that slept through a clear puts its old receipt over the new one",
+        "unit/engine/test_destination_lock.py",
     ),
     (
         "    check_destination_is_ours(context, image, known=number)\n",
@@ -301,6 +307,7 @@ RESULT = mutations_of(
         "if receipt.fingerprint != image.plan.fingerprint:",
         "if False:",
         "the picture of another request is the result",
+        "unit/engine/test_destination_lock.py",
     ),
     (
         "missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)",

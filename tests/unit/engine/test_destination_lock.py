@@ -191,6 +191,44 @@ def test_a_damaged_journal_of_long_ago_stops_nobody(caplog: pytest.LogCaptureFix
     assert "is damaged" in caplog.text
 
 
+def test_a_cleared_process_that_writes_at_the_moment_of_its_take_over_is_stopped_all_the_same() -> None:
+    world = World(latency=50)
+    first, wrote = world.context(), list[str]()
+    plan = Planned(output=OUTPUT, images=(a_plan(),))
+    first.journal.claim(world.clock.now + 600, world.clock.now, plan)
+
+    def first_is_quicker(step: str) -> None:
+        if step == "before create 000002" and not wrote:
+            wrote.append(step)
+            aside(lambda: first.journal.append(world.clock.now, Claimed(deadline=world.clock.now + 900)))
+
+    result(go(world, CLEARED, try_number=2, step=first_is_quicker))
+    with pytest.raises(FencedError):
+        first.journal.check_unchanged()
+
+
+def test_a_cleared_process_without_a_plan_is_stopped_also_where_an_older_one_has_a_plan() -> None:
+    world = World(latency=50)
+    in_flight(world)
+    sleeper = world.context(job=CLEARED, try_number=2)
+    sleeper.journal.claim(world.clock.now + 600, world.clock.now)
+    world.clock.now += 1
+    result(go(world, a_job(generation=2), try_number=3))
+    with pytest.raises(FencedError):
+        sleeper.journal.check_unchanged()
+
+
+def test_what_was_adopted_of_an_adopted_image_stays_the_purchase_of_the_first_task() -> None:
+    world = World(latency=2000)
+    in_flight(world, FIRST, named=True)
+    world.clock.now += 601
+    in_flight(world, SECOND, named=True)
+    world.clock.now += 1000
+    cleared = result(go(world, SECOND.model_copy(update={"generation": 1}), named=True, try_number=2))
+    assert world.api.billed == 1
+    assert (cleared["reused"], cleared["estimated_cost_usd"]) == (True, 0.0)
+
+
 def test_a_second_clear_adopts_what_the_first_adopted() -> None:
     world = World(latency=50)
     in_flight(world)
@@ -862,16 +900,25 @@ def test_what_a_known_holder_has_bought_is_adopted_once_its_lease_has_ended() ->
     assert world.context(job=SECOND).journal.state.images["b"].prediction_id == "pred-2"
 
 
-def test_a_holder_that_has_extended_its_deadline_is_waited_for_and_not_stopped() -> None:
+@pytest.mark.parametrize("at", ["before its journal is read", "when its journal is claimed"])
+def test_a_holder_that_has_extended_its_deadline_is_waited_for_and_not_stopped(at: str) -> None:
     world = World(latency=5000)
-    first = two_in_flight(world)
-    lock, (a, _) = locked(world)
+    first, moments = two_in_flight(world), list[str]()
+
+    def extend() -> None:
+        if moments:
+            moments.clear()
+            first.journal.append(world.clock.now, Claimed(deadline=world.clock.now + 300))
+
+    lock, (a, _) = locked(world, step=lambda step: extend() if step.startswith("before create") else None)
 
     async def take() -> float:
         with pytest.raises(HeldError) as held:
             await lock.take(a)
         world.clock.now = held.value.until
-        first.journal.append(world.clock.now, Claimed(deadline=world.clock.now + 300))
+        moments.append(at)
+        if at == "before its journal is read":
+            extend()
         with pytest.raises(HeldError) as again:
             await lock.take(a)
         return again.value.until

@@ -484,6 +484,28 @@ def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFix
     assert caplog.text.count("The API responds again") == 1
 
 
+def test_the_image_that_stopped_a_batch_is_a_failure_though_it_is_only_planned(world: World) -> None:
+    world.api.on_post = [refusal(400)]
+    finished = go(world, is_batch=True, on_item_failure="fail_fast", max_in_flight=1)
+    assert list(finished.failures) == ["k0"]
+    assert isinstance(finished.failures["k0"], RequestRefusedError)
+
+
+def test_what_failed_is_part_of_what_the_rest_costs(world: World) -> None:
+    world.api.next_changes = {"status": "failed", "code": 5000}
+    finished = go(world, is_batch=True, on_item_failure="fail_fast", max_in_flight=1)
+    assert "0 of 3 images are stored; the rest costs about $0.03" in str(finished.stopped)
+
+
+def test_an_image_of_an_earlier_try_that_a_stopped_one_does_not_reach_keeps_its_reason(world: World) -> None:
+    world.api.next_changes = {"status": "failed", "code": 5000, "error": "no GPU"}
+    go(world, 2, is_batch=True)
+    world.api.on_post = [refusal(401)]
+    finished = go(world, 2, is_batch=True, try_number=2, max_in_flight=1)
+    assert isinstance(finished.stopped, AuthenticationError)
+    assert isinstance(finished.failures["k1"], PredictionFailedError)
+
+
 def test_what_stopped_a_batch_says_what_is_bought_and_what_is_missing(world: World) -> None:
     world.api.latency = 9999
     finished = go(world, 10, is_batch=True, max_in_flight=4, timeout=30.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_bitdance.engine.context import MANY
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.records import Planned, Stored
@@ -234,3 +235,12 @@ def test_where_nothing_is_bought_the_last_try_is_not_spoken_of(
     stand(world)
     assert reused(planning(world)) == ["image"]
     assert "last try" not in caplog.text
+
+
+def test_of_many_one_whose_file_is_gone_is_bought_again(world: World) -> None:
+    names = [f"image-{number}" for number in range(MANY + 1)]
+    for name in names:
+        stand(world, name)
+    del world.disk[f"{OUTPUT}/image-3.png"]
+    events = planning(world, *(a_wanted(key=name, name=name, named=True) for name in names))
+    assert reused(events) == [name for name in names if name != "image-3"]

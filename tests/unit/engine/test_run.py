@@ -200,6 +200,17 @@ def test_a_failed_prediction_is_bought_anew_by_the_next_try_and_not_by_this_one(
     assert world.images == {"cover.png": world.api.made["pred-2"].picture}
 
 
+def test_with_retry_failed_off_a_next_try_buys_nothing_and_says_that_a_retry_does_not_help(
+    world: World,
+) -> None:
+    world.api.next_changes = {"status": "failed", "code": 5000, "error": "no GPU"}
+    for try_number in (1, 2):
+        with pytest.raises(PredictionFailedError, match="no GPU") as caught:
+            go(world, try_number=try_number, retry_failed=False)
+        assert not caught.value.retry_helps
+    assert world.api.billed == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

@@ -231,6 +231,15 @@ def test_where_all_inputs_are_shown_and_none_is_it_nothing_was_created(inputs: d
     assert fates([a_loss()], [a_prediction("a", **inputs)]) == [(Verdict.NOT_CREATED, "")]
 
 
+def test_of_two_losses_of_one_request_the_earlier_one_is_called_bought() -> None:
+    later, earlier = a_loss(after=60), a_loss(after=0)
+
+    found = explain([later, earlier], [a_prediction("a", after=30, prompt="a fox", seed=7)], START)
+
+    verdicts = {each.at.timestamp() - START: each.verdict for each in found}
+    assert verdicts == {0: Verdict.BOUGHT, 60: Verdict.NOT_CREATED}
+
+
 def test_where_no_prediction_is_unknown_nothing_was_created() -> None:
     assert fates([a_loss()], []) == [(Verdict.NOT_CREATED, "")]
 
