@@ -101,7 +101,8 @@ class DestinationLock:
                 return False
             if isinstance(command, WaitUntil):
                 raise self._hold(image, command.moment)
-            assert held is not None
+            if held is None:
+                continue  # another task was quicker, and the store does not list its reservation yet
             if isinstance(command, Refuse):
                 raise _refusal(context, image, held.writer.job, command)
             is_adopted = await self._adopts(held.writer.job, image, command)

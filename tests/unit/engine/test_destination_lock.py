@@ -27,6 +27,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.records import ImageState, Job, Planned, Status, Submitted
 from airflow_provider_bitdance.records.events import Claimed, Entry
+from airflow_provider_bitdance.records.reservations import Reservations
 from tests.unit.support import (
     OUTPUT,
     RECORDS,
@@ -925,6 +926,23 @@ def test_a_holder_that_has_extended_its_deadline_is_waited_for_and_not_stopped(a
 
     assert run(take()) == world.clock.now + 300
     first.journal.check_unchanged()  # nobody has claimed it
+
+
+def test_a_store_that_lists_another_tasks_reservation_late_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, late = World(latency=5000), [True, True]
+    two_in_flight(world)
+    lock, (a, _) = locked(world)
+    last = Reservations.last
+
+    def lists_late(self: Reservations, *args: Any, **options: Any) -> Any:
+        return None if late and late.pop() else last(self, *args, **options)
+
+    monkeypatch.setattr(Reservations, "last", lists_late)
+    with pytest.raises(HeldError):
+        run(lock.take(a))
+    assert late == []
 
 
 @pytest.mark.parametrize("change", [{"if_exists": "regenerate"}, {"seed_of_b": 8}])
