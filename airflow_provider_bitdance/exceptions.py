@@ -12,6 +12,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── InsufficientCreditError no retry · not paid      400 "Insufficient credits"
     │   ├── RequestRefusedError     no retry · not paid      400 and every other 4xx
     │   ├── NotFoundError           no retry · not paid      404
+    │   │   └── UnknownPathError    no retry · not paid      404 that is not the API's
     │   ├── RateLimitError          retry    · not paid      429
     │   └── ServerError             retry    · possibly      5xx, redirects, unknown envelope codes
     ├── BudgetError                 no retry · not paid      more than max_cost_usd, or than the balance
@@ -150,6 +151,10 @@ class RequestRefusedError(APIError):
 
 class NotFoundError(APIError):
     """The API knows no such model or prediction (404)."""
+
+
+class UnknownPathError(NotFoundError):
+    """Nothing is at this path (404, not in the API's JSON). It says nothing of a model or a prediction."""
 
 
 class RateLimitError(APIError):

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime
@@ -35,14 +36,30 @@ NOTHING_FOUND = "The account's history shows no such prediction"
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
-    Prompt and seed must both be there: only the seed distinguishes two images of one prompt.
+    Only the seed distinguishes two images of one prompt, so ours has both. The API may write a size in
+    another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is another's
+    only if both differ, and what is neither stays in doubt.
     """
     echoed = prediction.input or {}
-    if "prompt" not in echoed or "seed" not in echoed:
-        return Proof.NONE
-    sent = {"prompt": request.prompt, "seed": request.seed, "size": request.size}
-    same = all(echoed.get(name, value) == value for name, value in sent.items())
-    return Proof.OURS if same else Proof.ANOTHER
+    prompt, seed, size = echoed.get("prompt"), _number(echoed.get("seed")), _sides(echoed.get("size"))
+    is_same_prompt = isinstance(prompt, str) and prompt.split() == request.prompt.split()
+    is_same_seed = seed == request.seed
+    if is_same_prompt and is_same_seed and size in (None, _sides(request.size)):
+        return Proof.OURS
+    both_are_shown = isinstance(prompt, str) and seed is not None
+    return Proof.ANOTHER if both_are_shown and not (is_same_prompt or is_same_seed) else Proof.NONE
+
+
+def _number(value: object) -> int | None:
+    """Read a seed, a number or one as text."""
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else None
+
+
+def _sides(value: object) -> tuple[int, int] | None:
+    """Read a size such as 1024*1024 or 1024x1024; ``None`` where it does not say two sides."""
+    found = re.fullmatch(r"\s*([0-9]{1,5})\s*[*xX]\s*([0-9]{1,5})\s*", str(value or ""))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 async def resolve_intents(context: JobContext, journal: Journal, keys: Collection[str] | None = None) -> None:

@@ -17,14 +17,13 @@ from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
     GarbledResponseError,
-    NotFoundError,
     PredictionTimeoutError,
     RateLimitError,
     TransportError,
 )
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -267,7 +266,7 @@ def _poll_until_ended(
     :raises PredictionTimeoutError: It has not ended in time, or polling failed.
     """
     start = time.monotonic()
-    failures, retry_after = 0, None
+    failures, failing_since, retry_after = 0, start, None
     while not prediction.is_terminal:
         age = time.monotonic() - start
         if age >= timeout:
@@ -278,11 +277,10 @@ def _poll_until_ended(
             prediction = client.get_prediction(prediction.id)
             failures, retry_after = 0, None
         except BitDanceError as error:
-            failures += 1
+            failures, failing_since = failures + 1, failing_since if failures else time.monotonic()
             retry_after = error.retry_after if isinstance(error, RateLimitError) else None
-            # The API may not know a prediction yet that it has just created.
-            is_too_new = isinstance(error, NotFoundError) and age < MINUTE
-            if failures >= policy.failures or not (error.retry_helps or is_too_new):
+            # That the API does not know yet what it has just created passes within a minute, too.
+            if policy.gives_up(error, failing_for=time.monotonic() - failing_since):
                 what = f"Polling prediction {prediction.id} failed: {error.what}"
                 raise _NotWaitedForError(what) from error
     return prediction

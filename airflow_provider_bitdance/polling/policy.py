@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_bitdance.exceptions import BitDanceError, UnknownPathError
+
 DEFAULT_POLL_INTERVAL = 1.0
 """Seconds. WaveSpeed's own clients poll each second; its page docs/get-result asks for 2 or more."""
 FIRST_POLL = 2.0
@@ -19,13 +21,15 @@ class PollPolicy:
 
     :param interval: The shortest pause of a prediction that is alone in its job.
     :param growth: The pause as a part of the age; it is drawn this part up or down, so that tasks spread.
-    :param failures: So many polls may fail one after another.
+    :param patience: So long the polls of a prediction may fail one after another: an image is paid for, and
+        outages of WaveSpeed last two to three minutes. A refusal, such as 401, may last a minute: keys that
+        work were refused for a moment.
     """
 
     interval: float = DEFAULT_POLL_INTERVAL
     longest: float = 15.0
     growth: float = 0.1
-    failures: int = 10
+    patience: float = 600.0
 
     @property
     def first(self) -> float:
@@ -34,5 +38,10 @@ class PollPolicy:
 
     def pause(self, *, age: float, draw: float, failures: int = 0, requested: float | None = None) -> float:
         """Return the seconds until the next poll: each failure doubles them; no fewer than were requested."""
-        pause = min(max(self.interval, age * self.growth) * 2.0 ** min(failures, self.failures), self.longest)
+        pause = min(max(self.interval, age * self.growth) * 2.0 ** min(failures, 10), self.longest)
         return max(pause * (1 + self.growth * (2 * draw - 1)), self.interval, requested or 0.0)
+
+    def gives_up(self, error: BitDanceError, *, failing_for: float) -> bool:
+        """Say whether polls that have failed for so many seconds, this way the last time, fail for good."""
+        may_pass = error.retry_helps or isinstance(error, UnknownPathError)
+        return failing_for >= (self.patience if may_pass else MINUTE)

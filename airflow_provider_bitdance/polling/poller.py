@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import BitDanceError, NotFoundError, RateLimitError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    NotFoundError,
+    RateLimitError,
+    UnknownPathError,
+)
 from airflow_provider_bitdance.polling.latency import AT_ONCE, TELLING, Latencies
 from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy
 from airflow_provider_bitdance.polling.scheduler import PollScheduler
@@ -153,11 +158,14 @@ class Poller:
 
     def _take_failure(self, id_: str, error: BitDanceError) -> None:
         now, requested = self.clock.time(), error.retry_after if isinstance(error, RateLimitError) else None
-        failures, is_unknown = self.scheduler.failed(id_, requested=requested, now=now), id_ in self._unknown
+        failing_for, is_unknown = (
+            self.scheduler.failed(id_, requested=requested, now=now),
+            id_ in self._unknown,
+        )
         self._unknown.discard(id_)
-        if not isinstance(error, NotFoundError):
+        if not isinstance(error, NotFoundError) or isinstance(error, UnknownPathError):
             self._take_outage(error, now)
-            if not error.retry_helps or failures >= self.scheduler.policy.failures:
+            if self.scheduler.policy.gives_up(error, failing_for=failing_for):
                 self._end(id_, error)
         elif id_ in self._subscribers:  # else nobody waits for it any more
             # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.

@@ -32,6 +32,7 @@ class _Item:
     due: float = math.inf
     polled_age: float = 0.0
     failures: int = 0
+    failing_since: float = 0.0
     is_deferred: bool = False
     under_way: Poll | None = None
 
@@ -117,20 +118,21 @@ class PollScheduler:
             item.kind.learn(max(item.polled_age, poll.age * (1 - self.policy.growth)))
         self._recall(item.kind, now)
 
-    def failed(self, id_: str, *, requested: float | None, now: float) -> int:
-        """Take note of a poll that failed, and return how many did one after another.
+    def failed(self, id_: str, *, requested: float | None, now: float) -> float:
+        """Take note of a poll that failed, and return for how many seconds none has succeeded.
 
         :param requested: Seconds that the API asked to wait: nothing is polled before, for a minute at most.
         """
         item = self._items.get(id_)
         if item is None or item.under_way is None:
-            return 0
+            return 0.0
+        item.failing_since = item.failing_since if item.failures else now
         item.under_way, item.failures, requested = None, item.failures + 1, min(requested or 0.0, MINUTE)
         self._blocked_until = max(self._blocked_until, now + requested)
         age, draw = now - item.submitted_at, self.draw()
         pause = self.policy.pause(age=age, draw=draw, failures=item.failures, requested=requested)
         self._put(id_, now + pause)
-        return item.failures
+        return now - item.failing_since
 
     def _put(self, id_: str, due: float) -> None:
         item = self._items[id_]

@@ -22,13 +22,29 @@ from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import Paid
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.responses import Balance, BillingPage, HistoryPage, Prediction, Price
+from airflow_provider_bitdance.wavespeed.responses import (
+    Balance,
+    BillingPage,
+    Deletion,
+    HistoryPage,
+    Prediction,
+    Price,
+    as_code,
+    as_reason,
+)
 
 T = TypeVar("T", bound=BaseModel)
 PREFIX = "/api/v3"
 PAGE_SIZE = 100
 _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
 _FLAGGED = re.compile(r"sensitive|nsfw|moderation", re.IGNORECASE)
+_NO_SUCH_TASK = re.compile(r"\b(task|prediction)s? (was |is )?(not found|unknown)", re.IGNORECASE)
+_NO_SUCH_MODEL = re.compile(r"\b(model|product)s? (was |is )?not found", re.IGNORECASE)
+# What the model refuses after the submission, in its own words: with the same request it always will.
+_REFUSED_TEXT = re.compile(
+    r"image size must|must be at (least|most)|check your inputs?|\brejected\b|not supported|unsupported",
+    re.IGNORECASE,
+)
 # docs/error-codes: missing or invalid parameter, media URL not reachable.
 _REFUSED_INPUT = frozenset({1400, 1401, 1402})
 
@@ -40,6 +56,7 @@ class Call(Generic[T]):
     :param reads: What the response's ``data`` is read as.
     :param paid: May an image be paid for if the response cannot be used? Only a submission spends money.
     :param prompt: The prompt it carries, to keep it short where the API's text quotes it.
+    :param about: Id of the prediction that it asks for.
     """
 
     method: str
@@ -48,6 +65,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     paid: Paid = Paid.NO
     prompt: str = field(default="", repr=False)
+    about: str = ""
 
 
 def submit(request: ImageRequest) -> Call[Prediction]:
@@ -59,7 +77,8 @@ def submit(request: ImageRequest) -> Call[Prediction]:
 
 def get_prediction(prediction_id: str) -> Call[Prediction]:
     """Build ``GET /predictions/{id}/result``."""
-    return Call("GET", f"{PREFIX}/predictions/{quote(prediction_id, safe='')}/result", Prediction)
+    path = f"{PREFIX}/predictions/{quote(prediction_id, safe='')}/result"
+    return Call("GET", path, Prediction, about=prediction_id)
 
 
 def list_predictions(*, model: str, created_after: datetime, page: int = 1) -> Call[HistoryPage]:
@@ -73,6 +92,11 @@ def search_billings(*, start_time: datetime, page: int = 1) -> Call[BillingPage]
     """Build ``POST /billings/search``: the account's charges and refunds, newest first."""
     body = {"page": page, "page_size": PAGE_SIZE, "start_time": start_time.isoformat()}
     return Call("POST", f"{PREFIX}/billings/search", BillingPage, body)
+
+
+def delete_predictions(ids: list[str]) -> Call[Deletion]:
+    """Build ``POST /predictions/delete``; unknown ids are ignored."""
+    return Call("POST", f"{PREFIX}/predictions/delete", Deletion, {"ids": ids})
 
 
 def get_balance() -> Call[Balance]:
@@ -94,17 +118,14 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
     :raises APIError: The HTTP status or the envelope's ``code`` is an error; both are checked.
     :raises GarbledResponseError: The status is good, but this is not what the API documents.
     """
-    try:
-        envelope = json.loads(body)
-    except (ValueError, RecursionError):
-        envelope = None
-    if not isinstance(envelope, dict):
-        envelope = {}
-    code, data = envelope.get("code"), envelope.get("data")
-    if 200 <= status < 300 and isinstance(code, int) and not 200 <= code < 300:
+    envelope = _json_object(body)
+    is_bare = "data" not in envelope and {"id", "status"} <= envelope.keys()
+    data, code = (envelope, None) if is_bare else (envelope.get("data"), as_code(envelope.get("code")))
+    is_accepted = 200 <= status < 300
+    if is_accepted and code and not 200 <= code < 300:
         status = code
-    if not 200 <= status < 300:
-        raise _refusal(call, status, headers, envelope.get("message"))
+    if not 200 <= status < 300 and not _counts_all_the_same(call, data, is_accepted=is_accepted):
+        raise _refusal(call, status, headers, as_reason(envelope), is_of_api=bool(envelope))
     if not isinstance(data, dict):
         raise _garbled(call, "is not the JSON that the API documents")
     try:
@@ -114,6 +135,28 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
         # Of an item in a list, the field within the item.
         fields = {[part for part in found["loc"] if isinstance(part, str)][-1] for found in error.errors()}
         raise _garbled(call, f"has no usable {', '.join(sorted(fields))}") from None
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """Return the object that a body holds; empty where it holds none."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _counts_all_the_same(call: Call[Any], data: object, *, is_accepted: bool) -> bool:
+    """Whether there is a prediction, whatever the envelope's code says of it.
+
+    An id in an accepted response to a submission is a purchase. Where we ask for a prediction, that it has
+    ended comes before a 402 or 500 around it, which is about its end.
+    """
+    try:
+        found = Prediction.model_validate(data)
+    except ValidationError:
+        return False
+    return is_accepted if call.paid is not Paid.NO else found.id == call.about and found.is_terminal
 
 
 def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.PredictionError:
@@ -130,7 +173,7 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.Predic
         return exceptions.ModerationError(what, fix="Change the prompt")
     if prediction.code == 1407:
         return exceptions.PredictionRefusedError(what, fix="Top up the WaveSpeed account", paid=Paid.NO)
-    if prediction.code in _REFUSED_INPUT:
+    if prediction.code in _REFUSED_INPUT or _says(_REFUSED_TEXT, prediction.error, prompt):
         return exceptions.PredictionRefusedError(what, fix="Change the request")
     return exceptions.PredictionFailedError(what)
 
@@ -151,11 +194,16 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
     return max(0.0, until - here)
 
 
-def _refusal(call: Call[Any], status: int, headers: Mapping[str, str], said: object) -> exceptions.APIError:
+def _refusal(
+    call: Call[Any], status: int, headers: Mapping[str, str], said: str, *, is_of_api: bool
+) -> exceptions.APIError:
     """Choose the error for a status that is not 2xx. For a submission: can the task exist?
 
     4xx means that the API read the request and made no task; 408 comes from gateways that gave up waiting,
     so it is no 4xx in that sense. Everything else leaves it open (docs/errors-retries-timeouts).
+
+    :param is_of_api: The body is JSON, as all that the API itself says. A proxy's page or Go's text for an
+        unknown path is not.
     """
     message = redact(said, prompt=call.prompt)
     what = f"{call.method} {call.path} got status {status}" + (f": {message}" if message else "")
@@ -166,25 +214,31 @@ def _refusal(call: Call[Any], status: int, headers: Mapping[str, str], said: obj
             fix="Run fewer tasks at once, for example in an Airflow pool",
         )
     if status in {401, 403}:
-        return exceptions.AuthenticationError(
-            what,
-            status=status,
-            fix="Check the API key in the connection; a key works only after the first top-up",
-        )
+        fix = "Check the API key in the connection; a key works only after the first top-up"
+        if status == 403 and not is_of_api:
+            fix = "It is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
+        return exceptions.AuthenticationError(what, status=status, fix=fix)
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
     if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return exceptions.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
-    if status == 404:
+    if status == 404 and not is_of_api:
+        return exceptions.UnknownPathError(what, status=status, fix="Check the connection's host")
+    if status == 404 or (status == 400 and call.about and _says(_NO_SUCH_TASK, said, "")):
         return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
     if 400 <= status < 500 and status != 408:
-        return exceptions.RequestRefusedError(what, status=status, fix="Change the request")
+        is_model = _says(_NO_SUCH_MODEL, said, call.prompt)
+        fix = "Check the model's path on WaveSpeed" if is_model else "Change the request"
+        return exceptions.RequestRefusedError(what, status=status, fix=fix)
     return exceptions.ServerError(what, status=status, paid=call.paid)
 
 
-def _says(pattern: re.Pattern[str], message: object, prompt: str) -> bool:
-    """Search what the API says: the words of a prompt that it quotes decide nothing."""
-    text = str(message or "")
-    return bool(pattern.search(text.replace(prompt, "") if pattern.search(prompt) else text))
+def _says(pattern: re.Pattern[str], text: str, prompt: str) -> bool:
+    """Search what the API says: the words of a prompt that it quotes, as JSON perhaps, decide nothing."""
+    if prompt and pattern.search(prompt):
+        for _ in range(3):
+            text = text.replace(prompt, "")
+            prompt = json.dumps(prompt, ensure_ascii=False)[1:-1]
+    return bool(pattern.search(text))
 
 
 def _garbled(call: Call[Any], why: str) -> exceptions.GarbledResponseError:

@@ -6,10 +6,19 @@ on: an id that is safe in URLs and paths. Sources: docs/get-result, docs/docs-co
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 
 def _only(kind: type, default: object) -> BeforeValidator:
@@ -17,21 +26,46 @@ def _only(kind: type, default: object) -> BeforeValidator:
     return BeforeValidator(lambda value: value if type(value) is kind else default)
 
 
+def as_code(value: object) -> int | None:
+    """Read the API's own code, a number or one as text; ``None`` where it says nothing that could be one."""
+    text = value if isinstance(value, str) else str(value) if type(value) is int and abs(value) < 1e9 else ""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,9}\s*", text) else None
+
+
+def as_reason(value: object) -> str:
+    """Read why something failed: a text, or the first text of an object or a list that says it."""
+    if isinstance(value, dict):
+        texts = (as_reason(value.get(name)) for name in ("message", "detail", "error", "reason", "msg"))
+        return next(filter(None, texts), "")
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(as_reason, value[:5])))
+    return value if isinstance(value, str) else ""
+
+
 def _items(value: object) -> list[Any] | tuple[Any, ...]:
     return value if isinstance(value, list | tuple) else ()
 
 
 def _output_urls(value: object) -> list[str]:
-    urls = (item.get("url") if isinstance(item, dict) else item for item in _items(value))
+    items = [value] if isinstance(value, str | dict) else _items(value)
+    urls = (item.get("url") if isinstance(item, dict) else item for item in items)
     return [url for url in urls if isinstance(url, str) and url]
 
 
 def _flags(value: object) -> list[bool]:
-    return [item is True for item in _items(value)]
+    """Read flags so that the guard fails closed: what does not say "no" counts as flagged."""
+    return [_is_flag(item) for item in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _is_flag(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() not in {"", "false", "0", "no", "none", "null"}
+    return bool(value)
 
 
 def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    is_number = isinstance(value, int | float) and 0 < value < MAX_NUMBER  # not infinite, nor NaN
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _time(value: object) -> datetime | None:
@@ -45,9 +79,12 @@ def _time(value: object) -> datetime | None:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
+MAX_NUMBER = 1e15
+"""No amount and no duration is larger; what is, was garbled."""
 _Text = Annotated[str, _only(str, "")]
 _Time = Annotated[datetime | None, BeforeValidator(_time)]
 _Milliseconds = Annotated[float | None, BeforeValidator(_positive)]
+_Dollars = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
 _NULL_IS_EMPTY = BeforeValidator(lambda value: value or ())
 
 
@@ -67,11 +104,19 @@ class Prediction(_Response):
     outputs: Annotated[tuple[str, ...], BeforeValidator(_output_urls)] = Field(default=(), repr=False)
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
     created_at: _Time = None
-    error: _Text = Field(default="", repr=False)
-    code: Annotated[int, _only(int, 0)] = 0
+    error: Annotated[str, BeforeValidator(as_reason)] = Field(default="", repr=False)
+    code: Annotated[int, BeforeValidator(lambda value: as_code(value) or 0)] = 0
     timed_ms: _Milliseconds = Field(default=None, validation_alias=AliasPath("timings", "inference"))
     executed_ms: _Milliseconds = Field(default=None, validation_alias="executionTime")
     input: Annotated[dict[str, Any] | None, _only(dict, None)] = Field(default=None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inputs_are_input(cls, data: Any) -> Any:
+        """The history has them in ``inputs``, with ``include_inputs``, and else in ``input``."""
+        if isinstance(data, dict) and isinstance(data.get("inputs"), dict):
+            return {**data, "input": data["inputs"]}
+        return data
 
     @property
     def inference_ms(self) -> float | None:
@@ -107,22 +152,28 @@ class HistoryPage(_Response):
     api_time: float | None = None
 
 
+class Deletion(_Response):
+    """How many predictions were deleted."""
+
+    deleted_count: Annotated[int, BeforeValidator(lambda value: value or 0)] = 0
+
+
 class Balance(_Response):
     """The account's balance in US dollars."""
 
-    balance: float
+    balance: _Dollars
 
 
 class Price(_Response):
     """What one run costs, as quoted: an estimate in US dollars."""
 
-    price: float
-    discounted_price: float | None = None
+    price: _Dollars
+    discounted_price: _Dollars | None = None
 
     @property
     def charged(self) -> float:
-        """The lower of the two figures that the quote gives."""
-        return self.price if self.discounted_price is None else self.discounted_price
+        """The lower of the two figures that the quote gives. A discounted price of 0 is no discount."""
+        return self.discounted_price or self.price
 
 
 class BillingRecord(_Response):
@@ -135,7 +186,7 @@ class BillingRecord(_Response):
 
     uuid: _Text = ""
     billing_type: _Text = ""
-    price: float
+    price: _Dollars
     created_at: _Time = None
     prediction_id: _Text = Field(default="", validation_alias=AliasPath("prediction", "uuid"))
 

@@ -30,6 +30,7 @@ SUBMISSION_OUTCOMES: dict[type[exceptions.BitDanceError], SubmissionOutcome] = {
     exceptions.InsufficientCreditError: SubmissionOutcome.REFUSED,
     exceptions.RequestRefusedError: SubmissionOutcome.REFUSED,
     exceptions.NotFoundError: SubmissionOutcome.REFUSED,
+    exceptions.UnknownPathError: SubmissionOutcome.REFUSED,
     # The task may exist and be charged: the account's history is searched before anything is sent.
     exceptions.ServerError: SubmissionOutcome.UNKNOWN,
     exceptions.LostResponseError: SubmissionOutcome.UNKNOWN,
