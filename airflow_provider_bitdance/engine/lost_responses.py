@@ -37,8 +37,8 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
     Only the seed distinguishes two images of one prompt, so ours has both. The API may write a size in
-    another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is another's
-    only if both differ, and what is neither stays in doubt.
+    another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is
+    another's only if both differ, and what is neither stays in doubt.
     """
     echoed = prediction.input or {}
     prompt, seed, size = echoed.get("prompt"), _number(echoed.get("seed")), _sides(echoed.get("size"))

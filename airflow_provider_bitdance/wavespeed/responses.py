@@ -54,7 +54,8 @@ def _output_urls(value: object) -> list[str]:
 
 def _flags(value: object) -> list[bool]:
     """Read flags so that the guard fails closed: what does not say "no" counts as flagged."""
-    return [_is_flag(item) for item in (value if isinstance(value, list | tuple) else [value])]
+    items = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    return [_is_flag(item) for item in items]
 
 
 def _is_flag(value: object) -> bool:

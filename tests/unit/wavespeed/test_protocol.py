@@ -134,7 +134,7 @@ CASES = {
     "402": (402, b"", {}, E.InsufficientCreditError, False, Paid.NO),
     "403": (403, body(403, "suspended"), {}, E.AuthenticationError, False, Paid.NO),
     "404": (404, body(404, "not found"), {}, E.NotFoundError, False, Paid.NO),
-    "404 of nothing": (404, b"", {}, E.NotFoundError, False, Paid.NO),
+    "404 of nothing": (404, b"", {}, E.UnknownPathError, False, Paid.NO),
     "408": (408, b"", {}, E.ServerError, True, Paid.POSSIBLY),
     "409": (409, b"", {}, E.RequestRefusedError, False, Paid.NO),
     "413 as HTML": (413, HTML, {}, E.RequestRefusedError, False, Paid.NO),
@@ -163,8 +163,8 @@ CASES = {
     "envelope 429": (200, body(429), {}, E.RateLimitError, True, Paid.NO),
     "envelope 500": (200, body(500), {}, E.ServerError, True, Paid.POSSIBLY),
     "envelope 1200": (200, body(1200), {}, E.ServerError, True, Paid.POSSIBLY),
-    "envelope 0": (200, body(0), {}, E.ServerError, True, Paid.POSSIBLY),
-    "envelope 500 around data": (200, body(500, data={"id": "p-1"}), {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 0": (200, body(0), {}, E.GarbledResponseError, True, Paid.POSSIBLY),
+    "envelope 500 around data": (200, body(500, data={"n": 1}), {}, E.ServerError, True, Paid.POSSIBLY),
     "truncated JSON": (200, OK[:40], {}, E.GarbledResponseError, True, Paid.POSSIBLY),
     "no body": (200, b"", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
     "204": (204, b"", {}, E.GarbledResponseError, True, Paid.POSSIBLY),
@@ -250,6 +250,94 @@ def test_words_of_the_prompt_do_not_look_like_a_lack_of_money() -> None:
 )
 def test_an_envelope_without_a_bad_code_is_good(envelope: dict[str, Any]) -> None:
     assert protocol.read(SUBMIT, 201, {}, json.dumps(envelope).encode()).id == "p-1"
+
+
+@pytest.mark.parametrize("code", [0, "0", 400, 402, 500, 1200, "200"])
+def test_an_id_in_an_accepted_response_to_a_submission_is_a_purchase_whatever_the_code(code: object) -> None:
+    said = json.dumps({"code": code, "message": "?", "data": {"id": "p-1"}}).encode()
+    assert protocol.read(SUBMIT, 200, {}, said).id == "p-1"
+    assert refused(SUBMIT, 500, said).paid is Paid.POSSIBLY
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 402), (200, 500), (500, 500), (402, 402)])
+def test_that_a_prediction_has_ended_comes_before_the_code_around_it(status: int, code: int) -> None:
+    call = protocol.get_prediction("p-1")
+
+    def said(**data: object) -> bytes:
+        return json.dumps({"code": code, "message": "Insufficient credits", "data": data}).encode()
+
+    assert protocol.read(call, status, {}, said(id="p-1", status="failed", code=1200)).code == 1200
+    assert isinstance(refused(call, status, said(id="p-2", status="failed")), exceptions.APIError)
+    assert isinstance(refused(call, status, said(id="p-1", status="processing")), exceptions.APIError)
+
+
+def test_a_body_without_an_envelope_is_the_prediction_and_its_code_that_of_its_end() -> None:
+    bare = {"id": "p-1", "status": "failed", "code": 5004, "error": {"message": "out of memory"}}
+    found = protocol.read(protocol.get_prediction("p-1"), 200, {}, json.dumps(bare).encode())
+    assert (found.status, found.code, found.error) == ("failed", 5004, "out of memory")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "no such size"},
+        {"error": "no such size"},
+        {"error": {"code": 7, "message": "no such size"}},
+        {"detail": "no such size"},
+        {"detail": [{"msg": "no such size", "loc": ["size"]}]},
+    ],
+)
+def test_the_reason_of_a_refusal_reaches_the_user_in_whatever_shape_it_comes(said: dict[str, Any]) -> None:
+    assert "no such size" in str(refused(SUBMIT, 400, json.dumps({"code": 400, **said}).encode()))
+
+
+@pytest.mark.parametrize("escapes", [0, 1, 2])
+def test_a_prompt_that_is_quoted_as_json_decides_nothing(escapes: int) -> None:
+    prompt = quoted = 'a sign that says "insufficient credits" in neon'
+    for _ in range(escapes):
+        quoted = json.dumps(quoted)[1:-1]
+    said = body(400, f'invalid request body, Error at "/prompt": too long. Value: "{quoted}"')
+    error = refused(protocol.submit(ImageRequest.of(prompt=prompt)), 400, said)
+    assert type(error) is exceptions.RequestRefusedError
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "9" * 400, "9" * 5000])
+def test_a_number_that_is_none_is_garbled_or_left_out_and_never_a_crash(number: str) -> None:
+    def said(text: str) -> bytes:
+        return f'{{"code": 200, "data": {text}}}'.encode()
+
+    with pytest.raises(exceptions.GarbledResponseError):
+        protocol.read(protocol.get_balance(), 200, {}, said(f'{{"balance": {number}}}'))
+    text = f'{{"id": "p-1", "status": "failed", "code": {number}, "timings": {{"inference": {number}}}}}'
+    try:
+        found = protocol.read(SUBMIT, 200, {}, said(text))
+    except exceptions.GarbledResponseError as error:
+        assert error.paid is Paid.POSSIBLY
+    else:
+        assert (found.inference_ms, found.code) == (None, 0)
+        assert str(protocol.failure_of(found))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "image size must be at least 3686400 pixels",
+        "Please check your inputs and try again.",
+        "The request was rejected by the model",
+        "guidance_scale is not supported",
+    ],
+)
+def test_what_the_model_refuses_after_the_submission_is_never_bought_again(reason: str) -> None:
+    ended = Prediction(id="p-1", status="failed", error=reason)
+    error = protocol.failure_of(ended)
+    assert (type(error), error.retry_helps) == (exceptions.PredictionRefusedError, False)
+
+
+def test_a_403_that_is_no_json_speaks_of_a_proxy_and_an_unknown_model_of_the_model() -> None:
+    assert "proxy" in str(refused(SUBMIT, 403, b"<html>Forbidden</html>"))
+    assert "API key" in str(refused(SUBMIT, 403, body(403, "suspended")))
+    for said in ("model not found", "product not found"):
+        assert "model's path" in str(refused(SUBMIT, 400, body(400, said)))
 
 
 NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -410,7 +498,7 @@ def test_an_answer_that_cannot_be_used_names_the_field(
         ({"price": 0.01}, 0.01),
         ({"price": 0.01, "discounted_price": 0.008}, 0.008),
         ({"price": 0.01, "discounted_price": None}, 0.01),
-        ({"price": "0.01", "discounted_price": 0}, 0.0),
+        ({"price": "0.01", "discounted_price": 0}, 0.01),
     ],
 )
 def test_a_price_is_the_discounted_one_where_there_is_one(data: dict[str, Any], charged: float) -> None:

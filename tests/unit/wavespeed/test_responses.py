@@ -62,7 +62,9 @@ def test_null_means_not_said() -> None:
         ([None, "", {"url": None}, {}, 7, "https://a/1"], ("https://a/1",)),
         ([], ()),
         (None, ()),
-        ({"url": "https://a/1"}, ()),
+        ({"url": "https://a/1"}, ("https://a/1",)),
+        ("https://a/1", ("https://a/1",)),
+        ("", ()),
     ],
 )
 def test_outputs_may_be_strings_or_objects(outputs: object, urls: tuple[str, ...]) -> None:
@@ -153,7 +155,12 @@ def test_an_end_without_a_picture_is_final(status: str) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "flagged"),
-    [([True], True), ([False, True], True), ([False], False), (None, False), (["no"], False)],
+    [
+        *(([flag], False) for flag in (False, 0, "", "false", "False ", "0", "no", None, [], {})),
+        *((flag, False) for flag in (False, 0, "", "false", "no", None, [])),
+        *(([flag], True) for flag in (True, 1, "true", "yes", "nsfw", 0.7, ["nudity"], {"score": 1})),
+        *((flag, True) for flag in (True, "true", 1, [False, True])),
+    ],
 )
 def test_a_prediction_is_flagged_where_any_of_its_outputs_is(flags: object, flagged: bool) -> None:
     assert prediction(has_nsfw_contents=flags).is_nsfw is flagged
