@@ -313,7 +313,7 @@ def test_no_more_polls_than_allowed_are_taken_and_the_others_come_next() -> None
 def test_retry_after_holds_up_every_poll_even_the_last_one() -> None:
     scheduler = scheduled("one", "two", now=60.0)
     (taken,) = scheduler.take(60.0, most=1)
-    assert scheduler.failed(taken, requested=30.0, now=60.0) == 1
+    scheduler.failed(taken, requested=30.0, now=60.0)
     assert scheduler.take(89.0, most=9) == []
     assert not scheduler.take_last("two", now=89.0)
     assert len(scheduler.take(91.0, most=9)) == 2
@@ -326,16 +326,16 @@ def test_retry_after_of_a_day_holds_up_for_a_minute() -> None:
     assert len(scheduler.take(121.0, most=9)) == 2
 
 
-def test_failures_are_counted_until_a_poll_succeeds() -> None:
+def test_the_time_of_failures_is_counted_until_a_poll_succeeds() -> None:
     scheduler, counted = scheduled("one"), []
-    for fails in (True, True, False, True):
+    for fails in (True, True, True, False, True):
         now = scheduler.next_due()
         assert scheduler.take(now, most=1) == ["one"]
         if fails:
             counted.append(scheduler.failed("one", requested=None, now=now))
         else:
             scheduler.polled("one", ended=False, now=now)
-    assert counted == [1, 2, 1]
+    assert counted == [0.0, 2.0, 6.0, 0.0]
 
 
 def test_what_is_removed_is_not_polled_and_its_late_response_changes_nothing() -> None:
