@@ -113,12 +113,20 @@ async def _search_patiently(
 async def _search(
     context: JobContext, journal: Journal, intents: list[ImageState], searches: int
 ) -> float | None:
-    """Carry out what one search of the history can decide, the last intent first: it has the fewest
-    predictions that can be its own."""
+    """Carry out what one search of the history can decide.
+
+    First each intent takes what is proven to be its own: then it leaves no doubt about the others. Of the
+    others the last one comes first, because it has the fewest predictions that can be its own.
+    """
     history = await _unclaimed(context, journal, intents)
     searched = {image.plan.key for image in intents}
+
+    def is_unproven(image: ImageState) -> bool:
+        items = history.since(image.intended_at)
+        return not any(proof_of(item, image.plan.request) is Proof.OURS for item in items)
+
     pauses = []
-    for image in sorted(intents, key=lambda image: image.intended_at, reverse=True):
+    for image in sorted(intents, key=lambda image: (is_unproven(image), -image.intended_at)):
         underway = [
             other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched
         ]

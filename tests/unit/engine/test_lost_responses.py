@@ -71,9 +71,15 @@ def echoed(**changed: Any) -> Prediction:
         (echoed(), Proof.OURS),
         (Prediction(id="p-1", input={"prompt": SENT["prompt"], "seed": 7}), Proof.OURS),
         (echoed(guidance=3), Proof.OURS),
-        (echoed(seed=8), Proof.ANOTHER),
-        (echoed(prompt="another"), Proof.ANOTHER),
-        (echoed(size="512*512"), Proof.ANOTHER),
+        (echoed(seed="7", size="1024x1024", prompt="  a lighthouse\nat dawn "), Proof.OURS),
+        (echoed(size=None), Proof.OURS),
+        (echoed(seed=8, prompt="another"), Proof.ANOTHER),
+        (echoed(seed=8), Proof.NONE),
+        (echoed(seed=True), Proof.NONE),
+        (echoed(seed=None, prompt="another"), Proof.NONE),
+        (echoed(prompt="another"), Proof.NONE),
+        (echoed(prompt="a lighthouse"), Proof.NONE),
+        (echoed(size="512*512"), Proof.NONE),
         (Prediction(id="p-1"), Proof.NONE),
         (Prediction(id="p-1", input={}), Proof.NONE),
         (Prediction(id="p-1", input={"prompt": SENT["prompt"]}), Proof.NONE),
@@ -105,11 +111,21 @@ def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_
     assert (image.prediction_id, image.possibly_paid) == (made.id, 0)
 
 
-def test_a_prediction_of_another_seed_is_not_ours(world: World) -> None:
+@pytest.mark.parametrize(
+    ("changed", "event"),
+    [
+        ({"seed": 8, "prompt": "another"}, "not_created"),
+        ({"seed": 8}, "lost"),
+        ({"prompt": "another"}, "lost"),
+    ],
+)
+def test_a_prediction_whose_prompt_and_seed_both_differ_is_not_ours_and_one_that_shares_either_is_in_doubt(
+    world: World, changed: dict[str, Any], event: str
+) -> None:
     world.api.echo = "history"
     process = left_open(world)
-    world.api.create(SENT | {"seed": 8})
-    assert settled(world, process) == ["not_created"]
+    world.api.create(SENT | changed)
+    assert settled(world, process) == [event]
 
 
 def test_a_prediction_that_shows_late_is_found(world: World) -> None:
