@@ -543,7 +543,7 @@ def test_a_bill_that_cannot_be_read_just_now_ends_it_for_a_retry(office: Office)
 
 
 def test_a_wrong_key_ends_it_and_writes_nothing_off(office: Office) -> None:
-    office.api.on_poll = office.api.on_history = [refusal(401), refusal(401)]
+    office.api.on_poll = office.api.on_history = [refusal(401) for _ in range(100)]
 
     with pytest.raises(AuthenticationError):
         office.reconcile()

@@ -309,13 +309,12 @@ def test_a_number_that_is_none_is_garbled_or_left_out_and_never_a_crash(number: 
     with pytest.raises(exceptions.GarbledResponseError):
         protocol.read(protocol.get_balance(), 200, {}, said(f'{{"balance": {number}}}'))
     text = f'{{"id": "p-1", "status": "failed", "code": {number}, "timings": {{"inference": {number}}}}}'
-    try:
-        found = protocol.read(SUBMIT, 200, {}, said(text))
-    except exceptions.GarbledResponseError as error:
-        assert error.paid is Paid.POSSIBLY
-    else:
-        assert (found.inference_ms, found.code) == (None, 0)
-        assert str(protocol.failure_of(found))
+    if len(number) > 4300:  # Python reads no such number, and so not the response
+        assert refused(SUBMIT, 200, said(text)).paid is Paid.POSSIBLY
+        return
+    found = protocol.read(SUBMIT, 200, {}, said(text))
+    assert (found.inference_ms, found.code) == (None, 0)
+    assert str(protocol.failure_of(found))
 
 
 @pytest.mark.parametrize(
