@@ -266,19 +266,21 @@ def _poll_until_ended(
     :raises PredictionTimeoutError: It has not ended in time, or polling failed.
     """
     start = time.monotonic()
-    failures, failing_since, retry_after = 0, start, None
+    failures, failing_since, failure = 0, start, None
     while not prediction.is_terminal:
         age = time.monotonic() - start
         if age >= timeout:
-            raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}")
-        pause = policy.pause(age=age, draw=0.5, failures=failures, requested=retry_after)
+            outage = f"; the last poll failed: {failure.what}" if failure else ""
+            raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}{outage}")
+        requested = failure.retry_after if isinstance(failure, RateLimitError) else None
+        pause = policy.pause(age=age, draw=0.5, failures=failures, requested=requested)
         time.sleep(min(pause, timeout - age))
         try:
             prediction = client.get_prediction(prediction.id)
-            failures, retry_after = 0, None
+            failures, failure = 0, None
         except BitDanceError as error:
             failures, failing_since = failures + 1, failing_since if failures else time.monotonic()
-            retry_after = error.retry_after if isinstance(error, RateLimitError) else None
+            failure = error
             # That the API does not know yet what it has just created passes within a minute, too.
             if policy.gives_up(error, failing_for=time.monotonic() - failing_since):
                 what = f"Polling prediction {prediction.id} failed: {error.what}"

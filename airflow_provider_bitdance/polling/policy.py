@@ -21,15 +21,11 @@ class PollPolicy:
 
     :param interval: The shortest pause of a prediction that is alone in its job.
     :param growth: The pause as a part of the age; it is drawn this part up or down, so that tasks spread.
-    :param patience: So long the polls of a prediction may fail one after another: an image is paid for, and
-        outages of WaveSpeed last two to three minutes. A refusal, such as 401, may last a minute: keys that
-        work were refused for a moment.
     """
 
     interval: float = DEFAULT_POLL_INTERVAL
     longest: float = 15.0
     growth: float = 0.1
-    patience: float = 600.0
 
     @property
     def first(self) -> float:
@@ -42,6 +38,11 @@ class PollPolicy:
         return max(pause * (1 + self.growth * (2 * draw - 1)), self.interval, requested or 0.0)
 
     def gives_up(self, error: BitDanceError, *, failing_for: float) -> bool:
-        """Say whether polls that have failed for so many seconds, this way the last time, fail for good."""
+        """Say whether polls that have failed for so many seconds, this way the last time, fail for good.
+
+        An outage is waited out, as long as the task waits: the image is paid for, and WaveSpeed's last two to
+        three minutes. A refusal, such as 401, may pass within a minute: keys that work were refused for a
+        moment.
+        """
         may_pass = error.retry_helps or isinstance(error, UnknownPathError)
-        return failing_for >= (self.patience if may_pass else MINUTE)
+        return failing_for >= MINUTE and not may_pass

@@ -158,10 +158,8 @@ class Poller:
 
     def _take_failure(self, id_: str, error: BitDanceError) -> None:
         now, requested = self.clock.time(), error.retry_after if isinstance(error, RateLimitError) else None
-        failing_for, is_unknown = (
-            self.scheduler.failed(id_, requested=requested, now=now),
-            id_ in self._unknown,
-        )
+        failing_for = self.scheduler.failed(id_, requested=requested, now=now)
+        is_unknown = id_ in self._unknown
         self._unknown.discard(id_)
         if not isinstance(error, NotFoundError) or isinstance(error, UnknownPathError):
             self._take_outage(error, now)

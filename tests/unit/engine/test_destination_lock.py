@@ -670,11 +670,12 @@ def test_a_batch_that_has_failed_for_good_frees_its_addresses_at_once() -> None:
 def test_a_task_with_a_paid_image_in_flight_keeps_its_address_also_where_it_has_failed_for_good() -> None:
     world = World(latency=50)
     in_flight(world, FIRST, named=True)
-    world.api.on_poll = [refusal(401, "Unauthorized")]
+    world.api.on_poll = [refusal(401, "Unauthorized") for _ in range(9)]
     with pytest.raises(AuthenticationError):
         go(world, SECOND, named=True)  # has adopted the first one's prediction
     with pytest.raises(InputError):
         go(world, a_job(task_id="third", run_id="run-3"), named=True, prompt="a windmill")
+    world.api.on_poll = []
     assert result(go(world, FIRST, named=True))
 
 

@@ -287,7 +287,7 @@ def test_a_receipt_that_is_gone_when_the_job_ends_is_said_and_nothing_is_bought(
 @pytest.mark.parametrize(
     ("polls", "changes", "paid"),
     [
-        ([refusal(401)], {}, Paid.YES),
+        ([refusal(401)] * 9, {}, Paid.YES),
         ([], {"status": "failed", "code": 5000}, Paid.NO),
         ([], {"nsfw": True}, Paid.YES),
     ],

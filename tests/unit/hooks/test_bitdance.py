@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +113,27 @@ def test_generate_takes_it_that_a_new_prediction_is_unknown_for_a_moment(
     assert hook.generate(prompt=PROMPT, size="256*256").is_completed
 
 
-@pytest.mark.parametrize(("status", "seconds"), [(401, 60), (400, 60), (404, 60), (500, 600)], ids=str)
+@pytest.mark.parametrize(
+    ("status", "seconds", "why"),
+    [
+        (401, 60, "Polling prediction {id} failed: GET /api/v3/predictions/{id}/result got status 401"),
+        (400, 60, "Polling prediction {id} failed: GET /api/v3/predictions/{id}/result got status 400"),
+        (404, 60, "Polling prediction {id} failed: GET /api/v3/predictions/{id}/result got status 404"),
+        (500, 3600, "{id}; the last poll failed: GET /api/v3/predictions/{id}/result got status 500"),
+    ],
+    ids=["401", "400", "404", "500"],
+)
 def test_generate_that_loses_sight_names_the_prediction_that_is_paid_for(
-    status: int, seconds: int, hook: BitDanceHook, service: LocalService
+    status: int, seconds: int, why: str, hook: BitDanceHook, service: LocalService, clock: Clock
 ) -> None:
     service.add_fault(on="result", kind="status", status=status)
-    start = time.monotonic()
+    start = clock.now
     with pytest.raises(exceptions.PredictionTimeoutError) as caught:
         hook.generate(prompt=PROMPT, timeout=3600)
     (task,) = service.predictions()
-    assert f"Polling prediction {task['id']} failed" in str(caught.value)
+    assert why.format(id=task["id"]) in str(caught.value)
     assert (caught.value.retry_helps, caught.value.paid) == (False, Paid.YES)
-    assert time.monotonic() - start == pytest.approx(seconds, abs=20)
+    assert clock.now - start == pytest.approx(seconds, abs=20)
 
 
 def test_a_refused_submission_is_not_repeated(hook: BitDanceHook, service: LocalService) -> None:

@@ -676,7 +676,7 @@ def fault(**rule: Any) -> dict[str, Any]:
         (fault(on="submit", kind="no_id"), exceptions.GarbledResponseError),
         (fault(on="submit", kind="never_finish"), exceptions.PredictionTimeoutError),
         (fault(on="submit", kind="failed", code=5000), exceptions.PredictionFailedError),
-        (fault(on="result", kind="status", status=503), exceptions.ServerError),
+        (fault(on="result", kind="status", status=503), exceptions.PredictionTimeoutError),
         (fault(on="output", kind="truncated"), exceptions.OutputError),
         (fault(on="output", kind="wrong_type"), exceptions.OutputError),
     ],
