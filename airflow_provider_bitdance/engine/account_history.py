@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import NotFoundError
+from airflow_provider_bitdance.exceptions import NotFoundError, RequestRefusedError
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import Prediction
@@ -28,19 +28,21 @@ class History:
     """Predictions of the account, newest first.
 
     :param skew: Seconds by which the API's clock is ahead of ours.
+    :param is_whole: Every row could be read, up to the last page.
     """
 
     items: tuple[Prediction, ...]
     skew: float = 0.0
+    is_whole: bool = True
+
+    def made_at(self, item: Prediction) -> float | None:
+        """Return the Unix time by our clock at which one was made, if it says so."""
+        return item.created_at.timestamp() - self.skew if item.created_at else None
 
     def since(self, moment: float) -> list[Prediction]:
         """Return those made after a moment by our clock, oldest first; one without a time may be."""
-        first = moment + self.skew - CLOCK_MARGIN
-        return [
-            item
-            for item in reversed(self.items)
-            if item.created_at is None or item.created_at.timestamp() >= first
-        ]
+        made = ((self.made_at(item), item) for item in reversed(self.items))
+        return [item for when, item in made if when is None or when >= moment - CLOCK_MARGIN]
 
 
 async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: float) -> History:
@@ -53,20 +55,30 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
     """
     skew: float | None = None
     found: dict[str, Prediction] = {}
-    page = 1
+    page, unreadable, include_inputs = 1, 0, True
     while page <= MAX_PAGES:
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
-        response = await client.send(protocol.list_predictions(page=page, model=model, created_after=after))
+        call = protocol.list_predictions(
+            page=page, model=model, created_after=after, include_inputs=include_inputs
+        )
+        try:
+            response = await client.send(call)
+        except RequestRefusedError:
+            if not include_inputs:
+                raise
+            include_inputs = False  # the docs do not have the flag
+            continue
         if skew is None and response.api_time is not None:
             skew = response.api_time - clock.time()
             if abs(skew) > CLOCK_MARGIN:
                 continue  # ask again, for the period by the API's own clock
+        unreadable += response.unreadable
         new = {item.id: item for item in response.items if item.id not in found}
         if not new:
             break
         found |= new
         page += 1
-    return History(tuple(found.values()), skew or 0.0)
+    return History(tuple(found.values()), skew or 0.0, is_whole=page <= MAX_PAGES and not unreadable)
 
 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:

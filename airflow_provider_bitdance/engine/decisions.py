@@ -21,8 +21,15 @@ CONNECTION_TRIES = 5
 """Submissions in a row that may fail to reach the API; then the try ends, and Airflow's retry goes on."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between them: doubled each time."""
-SEARCH_PAUSES = (1.0, 3.0, 6.0)
-"""Seconds between searches of the account's history. What the last one does not show was not created."""
+SEARCH_PAUSES = (1.0, 3.0, 6.0, 10.0, 20.0, 26.0)
+"""Seconds between searches of the account's history for a request that may still arrive."""
+SEARCHES_ANSWERED = 3
+"""So many of them follow a response that says that the request has arrived, and not what became of it."""
+ARRIVES_WITHIN = 60.0
+"""Seconds after which a request that was given up, stuck behind a gateway, arrives no more."""
+SHOWN_WITHIN = 90.0
+"""Seconds after which a prediction is in the history, if others that were made later are: they may show in
+another order than that in which they were made."""
 
 
 class Refusal(StrEnum):
@@ -256,9 +263,10 @@ def decide_submission(facts: SubmissionFacts) -> Record | SendAgain | Postpone |
 
 
 class Proof(StrEnum):
-    """What the API's echo says of a prediction: ours, not ours, or nothing."""
+    """What the API's echo of a prediction's inputs says: ours, perhaps ours, not ours, or nothing."""
 
     OURS = "ours"
+    SIMILAR = "similar"
     ANOTHER = "another"
     NONE = "none"
 
@@ -279,7 +287,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class NotCreated:
-    """The history shows no prediction that could be it."""
+    """The history shows no prediction that could be it, and would show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +303,7 @@ class IntentFacts:
 
     :param proofs: By prediction id, oldest first, what the history proves of each that could be it.
     :param searches: How many searches there were before this one.
+    :param has_arrived: There was a response, so the request arrives no later; ``False`` if it still may.
     :param underway: Purchases of this job under way, whose responses may still come.
     :param same_underway: One of them is of the same request.
     :param doubted: Predictions that are already counted as another lost purchase.
@@ -302,20 +311,66 @@ class IntentFacts:
 
     proofs: dict[str, Proof]
     searches: int
+    has_arrived: bool = False
     underway: int = 0
     same_underway: bool = False
     doubted: Collection[str] = ()
 
 
-def decide_intent(facts: IntentFacts) -> Found | Lost | NotCreated | SearchAgain:
-    """Decide what became of an intent. Only an echo of prompt and seed is proof, never the time alone."""
-    is_last = facts.searches >= len(SEARCH_PAUSES)
-    ours = tuple(name for name, proof in facts.proofs.items() if proof is Proof.OURS)
-    doubtful = tuple(
-        name for name, proof in facts.proofs.items() if proof is Proof.NONE and name not in facts.doubted
-    )
+def decide_intent(facts: IntentFacts) -> Found | Lost | SearchAgain:
+    """Decide what became of an intent. Only an echo of prompt and seed is proof, never the time alone.
+
+    An empty history is no proof, either: it may be behind, or its filters may not match. That nothing was
+    created shows later, if at all (:func:`decide_loss`).
+    """
+    is_last = facts.searches >= (SEARCHES_ANSWERED if facts.has_arrived else len(SEARCH_PAUSES))
+    ours, doubtful = _ours_and_doubtful(facts.proofs, facts.doubted)
     if ours and (is_last or not facts.same_underway):
         return Found(ours)
-    if doubtful and not ours and (is_last or not facts.underway):
-        return Lost(doubtful)
-    return NotCreated() if is_last else SearchAgain(SEARCH_PAUSES[facts.searches])
+    # Where inputs are shown, ours will show them, too.
+    may_clear_up = not doubtful or facts.underway or Proof.SIMILAR in facts.proofs.values()
+    if not is_last and (ours or may_clear_up):
+        return SearchAgain(SEARCH_PAUSES[facts.searches])
+    return Lost(doubtful)
+
+
+def _ours_and_doubtful(
+    proofs: dict[str, Proof], doubted: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    ours = tuple(name for name, proof in proofs.items() if proof is Proof.OURS)
+    unclear = {Proof.NONE, Proof.SIMILAR}
+    return ours, tuple(name for name, proof in proofs.items() if proof in unclear and name not in doubted)
+
+
+@dataclass(frozen=True, slots=True)
+class LossFacts:
+    """What a later listing of the account's history says of a purchase that is recorded as lost.
+
+    :param proofs: By prediction id, oldest first, what the history proves of each that no record knows and
+        that could be it.
+    :param given_up_at: Unix time after which nobody sent the request any more.
+    :param controls: Unix times at which purchases were made that the records know and the same listing shows.
+    :param now: Unix time of the listing.
+    """
+
+    proofs: dict[str, Proof]
+    given_up_at: float
+    controls: Collection[float]
+    now: float
+
+
+def decide_loss(facts: LossFacts) -> NotCreated | Lost:
+    """Decide whether a lost purchase was certainly not made: only if the listing would show it.
+
+    It would if it shows a purchase of ours that was made when the request could arrive no more, and if it is
+    so late that what was made before that shows, too.
+    """
+    arrived_by = facts.given_up_at + ARRIVES_WITHIN
+    is_controlled = any(arrived_by <= made <= facts.now - SHOWN_WITHIN for made in facts.controls)
+    ours, doubtful = _ours_and_doubtful(facts.proofs, ())
+    return NotCreated() if is_controlled and not ours + doubtful else Lost(ours + doubtful)
+
+
+def may_be_settled(given_up_at: float, *, now: float) -> bool:
+    """Say whether a listing now can decide what became of a lost purchase."""
+    return now >= given_up_at + ARRIVES_WITHIN + SHOWN_WITHIN

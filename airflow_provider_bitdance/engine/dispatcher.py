@@ -8,6 +8,7 @@ credit, a bad key, a store that fails) ends the buying, and what is bought is st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from airflow_provider_bitdance.engine.destination_lock import DestinationLock, H
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.failures import Failures, recorded_error
 from airflow_provider_bitdance.engine.handoff import HandOver
-from airflow_provider_bitdance.engine.lost_responses import resolve_intents
+from airflow_provider_bitdance.engine.lost_responses import resolve_intents, settle_losses
 from airflow_provider_bitdance.engine.next_step import (
     CheckHolders,
     JobFacts,
@@ -239,6 +240,9 @@ class Dispatcher:
         if is_last and not isinstance(stopped, FencedError):
             await self._poller.poll_all(self._subscription)
         self._poller.close(self._subscription)
+        if self.failures.stopped is None:
+            with contextlib.suppress(BitDanceError):  # reconcile settles them, too
+                await settle_losses(self._context)
 
     async def _write_rested(self) -> None:
         """Write down what was found out about the account."""

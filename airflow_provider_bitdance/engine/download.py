@@ -44,7 +44,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            valid = await _fetch(context, prediction)
+            valid = await fetch_output(context, prediction)
             receipt = await asyncio.to_thread(_keep, context, image, prediction, valid)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))
@@ -86,7 +86,11 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
     return receipt if is_intact(context.images, receipt) else None
 
 
-async def _fetch(context: JobContext, prediction: Prediction) -> ValidImage:
+async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImage:
+    """Fetch the output of a completed prediction, and check that it is a whole image. Free.
+
+    :raises OutputError: It cannot be fetched, or is none.
+    """
     if not prediction.outputs:
         raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
     url = prediction.outputs[0]

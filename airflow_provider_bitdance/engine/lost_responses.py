@@ -2,7 +2,9 @@
 
 The account's history is searched, and only proof counts: the API echoes our prompt and seed for a prediction
 that none of our records knows. Time alone proves nothing, for other programs buy, too; a wrong image costs
-more than a cent. A response lost just now and an intent found after a crash take the same path.
+more than a cent. An empty history proves nothing, either: it may be behind. What it does not show is possibly
+paid and bought again, until a later listing shows that purchase and still not this one (:func:`settle`).
+A response lost just now and an intent found after a crash take the same path.
 """
 
 from __future__ import annotations
@@ -14,13 +16,27 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from airflow_provider_bitdance.engine import decisions
 from airflow_provider_bitdance.engine.account_history import History, read_history, with_inputs
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.decisions import IntentFacts, Proof, decide_intent
-from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError, RecordError
+from airflow_provider_bitdance.engine.decisions import (
+    IntentFacts,
+    LossFacts,
+    Proof,
+    decide_intent,
+    decide_loss,
+)
+from airflow_provider_bitdance.engine.download import fetch_output
+from airflow_provider_bitdance.exceptions import (
+    APIError,
+    BitDanceError,
+    LostResponseError,
+    OutputError,
+    RecordError,
+)
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -30,7 +46,8 @@ READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
 CLOCKS_MAY_DIFFER = 60.0
 """Seconds between the clocks of two workers, as far as it costs only reading a few more entries."""
-NOTHING_FOUND = "The account's history shows no such prediction"
+NOTHING_FOUND = "The account's history does not show it, which proves nothing yet"
+NOT_SHOWN = "The account's history shows what was bought later, and not this"
 
 
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
@@ -38,16 +55,18 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
 
     Only the seed distinguishes two images of one prompt, so ours has both. The API may write a size in
     another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is
-    another's only if both differ, and what is neither stays in doubt.
+    another's only if both differ.
     """
     echoed = prediction.input or {}
-    prompt, seed, size = echoed.get("prompt"), _number(echoed.get("seed")), _sides(echoed.get("size"))
+    prompt, seed = echoed.get("prompt"), _number(echoed.get("seed"))
+    if not isinstance(prompt, str) and seed is None:
+        return Proof.NONE
     is_same_prompt = isinstance(prompt, str) and prompt.split() == request.prompt.split()
     is_same_seed = seed == request.seed
-    if is_same_prompt and is_same_seed and size in (None, _sides(request.size)):
-        return Proof.OURS
-    both_are_shown = isinstance(prompt, str) and seed is not None
-    return Proof.ANOTHER if both_are_shown and not (is_same_prompt or is_same_seed) else Proof.NONE
+    if is_same_prompt and is_same_seed:
+        return Proof.OURS if _sides(echoed.get("size")) in (None, _sides(request.size)) else Proof.SIMILAR
+    is_another = isinstance(prompt, str) and seed is not None and not (is_same_prompt or is_same_seed)
+    return Proof.ANOTHER if is_another else Proof.SIMILAR
 
 
 def _number(value: object) -> int | None:
@@ -62,16 +81,39 @@ def _sides(value: object) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-async def resolve_intents(context: JobContext, journal: Journal, keys: Collection[str] | None = None) -> None:
-    """Write down what became of open intents of a job: submitted, not created, or lost. Buys nothing.
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One listing of the account's history, seen from one Dag run.
+
+    :param unknown: What none of the run's records knows, with the inputs that the API echoes.
+    :param controls: Unix times at which purchases were made that the records know and the listing shows.
+    """
+
+    unknown: History
+    controls: tuple[float, ...]
+
+    def proofs(
+        self, request: ImageRequest, *, since: float, without: Collection[str] = ()
+    ) -> dict[str, Proof]:
+        """Return by id, oldest first, what it proves of each that may have been made since a moment."""
+        items = (item for item in self.unknown.since(since) if item.id not in without)
+        return {item.id: proof_of(item, request) for item in items}
+
+
+async def resolve_intents(
+    context: JobContext, journal: Journal, keys: Collection[str] | None = None, *, has_arrived: bool = False
+) -> None:
+    """Write down what became of open intents of a job: submitted, or lost. Buys nothing.
 
     :param journal: The job's journal, claimed by this process.
     :param keys: Of these images only. All is right if no purchase of the job is under way.
+    :param has_arrived: There was a response, so none of the requests arrives later.
     :raises LostResponseError: The history cannot be read now; the intents stay open for a next try.
     """
-    searches = 0
+    searches, given_up_at = 0, context.clock.time()
     while intents := _open_intents(journal, keys):
-        pause = await _search_patiently(context, journal, intents, searches)
+        attempt = _Attempt(intents, given_up_at, searches, has_arrived)
+        pause = await _search_patiently(context, journal, attempt)
         if pause is None:
             break
         searches += 1
@@ -82,20 +124,64 @@ async def resolve_intents(context: JobContext, journal: Journal, keys: Collectio
         await asyncio.to_thread(journal.read_notes)
 
 
+async def settle_losses(context: JobContext) -> None:
+    """Write down which purchases of the job, recorded as lost, were certainly not made. Buys nothing.
+
+    One listing, and none where it cannot tell yet. What it leaves open, ``reconcile`` settles later.
+
+    :raises BitDanceError: The history, or a record, cannot be read or written now.
+    """
+    state = context.journal.state
+    losses = [(loss, number, image) for image in state.images.values() for number, loss in image.lost.items()]
+    now = context.clock.time()
+    if not any(decisions.may_be_settled(loss.given_up_at, now=now) for loss, _, _ in losses):
+        return
+    events, accounted = [], set[str]()
+    async with context.coordination.resolving:
+        since, model = min(loss.intended_at for loss, _, _ in losses), losses[0][2].plan.request.model
+        listing = await _list(context, context.journal, model=model, since=since)
+        for loss, number, image in sorted(losses, key=lambda each: each[0].intended_at, reverse=True):
+            proofs = listing.proofs(image.plan.request, since=loss.intended_at, without=accounted)
+            match decide_loss(LossFacts(proofs, loss.given_up_at, listing.controls, now)):
+                case decisions.Lost((first, *_)):
+                    accounted.add(first)  # each can be one purchase only
+                case decisions.NotCreated():
+                    events.append(NotCreated(key=image.plan.key, reason=NOT_SHOWN, intent=number))
+        if events:
+            await context.write(*events)
+            context.log.info(
+                "%d purchases whose response was lost are not possibly paid after all. %s",
+                len(events),
+                NOT_SHOWN,
+            )
+
+
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
     intents = journal.state.having(Status.INTENDED)
     return intents if keys is None else [image for image in intents if image.plan.key in keys]
 
 
-async def _search_patiently(
-    context: JobContext, journal: Journal, intents: list[ImageState], searches: int
-) -> float | None:
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one search is for.
+
+    :param given_up_at: Unix time after which nobody sent these requests any more.
+    :param searches: How many there were before.
+    """
+
+    intents: list[ImageState]
+    given_up_at: float
+    searches: int
+    has_arrived: bool
+
+
+async def _search_patiently(context: JobContext, journal: Journal, attempt: _Attempt) -> float | None:
     """Search the history; return the seconds until the next search, or ``None`` if nothing is left open."""
 
     async def search() -> float | None:
         # One at a time: two intents must not both take one prediction.
         async with context.coordination.resolving:
-            return await _search(context, journal, intents, searches)
+            return await _search(context, journal, attempt)
 
     try:
         return await context.retrying(
@@ -106,48 +192,46 @@ async def _search_patiently(
     except RecordError:
         raise
     except BitDanceError as error:
-        await _give_up_unread(context, journal, intents, error)
+        await _give_up_unread(context, journal, attempt, error)
         return None
 
 
-async def _search(
-    context: JobContext, journal: Journal, intents: list[ImageState], searches: int
-) -> float | None:
+async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> float | None:
     """Carry out what one search of the history can decide.
 
     First each intent takes what is proven to be its own: then it leaves no doubt about the others. Of the
     others the last one comes first, because it has the fewest predictions that can be its own.
     """
-    history = await _unclaimed(context, journal, intents)
-    searched = {image.plan.key for image in intents}
+    since = min(image.intended_at for image in attempt.intents)
+    model = attempt.intents[0].plan.request.model
+    listing = await _list(context, journal, model=model, since=since)
+    searched = {image.plan.key for image in attempt.intents}
 
     def is_unproven(image: ImageState) -> bool:
-        items = history.since(image.intended_at)
-        return not any(proof_of(item, image.plan.request) is Proof.OURS for item in items)
+        proofs = listing.proofs(image.plan.request, since=image.intended_at)
+        return Proof.OURS not in proofs.values()
 
     pauses = []
-    for image in sorted(intents, key=lambda image: (is_unproven(image), -image.intended_at)):
-        underway = [
-            other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched
-        ]
-        known = {other.prediction_id for other in journal.state.images.values()}
+    for image in sorted(attempt.intents, key=lambda image: (is_unproven(image), -image.intended_at)):
+        others = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched]
+        known, request = _predictions_of(journal), image.plan.request
+        proofs = listing.proofs(request, since=image.intended_at, without=known)
+        if found := await _proven_by_pixels(context, journal, image, listing, proofs):
+            proofs[found] = Proof.OURS
         command = decide_intent(
             IntentFacts(
-                proofs={
-                    item.id: proof_of(item, image.plan.request)
-                    for item in history.since(image.intended_at)
-                    if item.id not in known
-                },
-                searches=searches,
-                underway=len(underway),
-                same_underway=any(other.plan.request == image.plan.request for other in underway),
+                proofs=proofs,
+                searches=attempt.searches,
+                has_arrived=attempt.has_arrived,
+                underway=len(others),
+                same_underway=any(other.plan.request == request for other in others),
                 doubted=context.coordination.doubted,
             )
         )
         if isinstance(command, decisions.SearchAgain):
             pauses.append(command.after)
         else:
-            await _carry_out(context, journal, image, command)
+            await _carry_out(context, journal, image, attempt, command)
     return min(pauses, default=None)
 
 
@@ -155,12 +239,14 @@ async def _carry_out(
     context: JobContext,
     journal: Journal,
     image: ImageState,
-    command: decisions.Found | decisions.Lost | decisions.NotCreated,
+    attempt: _Attempt,
+    command: decisions.Found | decisions.Lost,
 ) -> None:
-    key = image.plan.key
     match command:
         case decisions.Found((found, *more)):
-            await context.write(Submitted(key=key, prediction_id=found, found=True), journal=journal)
+            await context.write(
+                Submitted(key=image.plan.key, prediction_id=found, found=True), journal=journal
+            )
             context.log.info(
                 "The response to a purchase was lost. The account's history proves that "
                 "it created prediction %s",
@@ -171,32 +257,65 @@ async def _carry_out(
                     "The account's history shows the same request more than once; also collectable: %s",
                     ", ".join(more),
                 )
+        case decisions.Lost(()):
+            await _give_up(context, journal, image, attempt, NOTHING_FOUND, ())
         case decisions.Lost(doubtful):
             # It can be one purchase only. The oldest is taken: a newer one may be that of an intent which
             # another purchase of this process has written since, and which the oldest cannot be.
             context.coordination.doubted.add(doubtful[0])
             count = len(doubtful)
             reason = (
-                f"The account's history shows {count} predictions from that time but "
-                "not their inputs, so none can be matched"
+                f"The account's history shows {count} predictions from that time that may be it, "
+                "and proves it of none"
             )
-            await _give_up(context, journal, image, reason, doubtful)
-        case _:
-            await context.write(NotCreated(key=key, reason=NOTHING_FOUND), journal=journal)
-            context.log.info("The response to a purchase was lost. %s, so nothing was bought", NOTHING_FOUND)
+            await _give_up(context, journal, image, attempt, reason, doubtful)
 
 
-async def _unclaimed(context: JobContext, journal: Journal, intents: list[ImageState]) -> History:
-    """Read the history since the first intent, without what this Dag run's records know."""
-    since = min(image.intended_at for image in intents)
-    model = intents[0].plan.request.model
+async def _proven_by_pixels(
+    context: JobContext,
+    journal: Journal,
+    image: ImageState,
+    listing: _Listing,
+    proofs: dict[str, Proof],
+) -> str:
+    """Return the only candidate where the API echoes another size for it, and it has ours; or nothing.
+
+    Not where another request of this job asks for the size that is echoed.
+    """
+    candidates = [name for name, proof in proofs.items() if proof is not Proof.ANOTHER]
+    if len(candidates) != 1 or proofs[candidates[0]] is not Proof.SIMILAR:
+        return ""
+    (item,) = (item for item in listing.unknown.items if item.id == candidates[0])
+    request, size = image.plan.request, (item.input or {}).get("size")
+    requests = [other.plan.request for other in journal.state.images.values()]
+    if proof_of(item, request.model_copy(update={"size": size})) is not Proof.OURS or any(
+        proof_of(item, other) is Proof.OURS for other in requests
+    ):
+        return ""
+    try:
+        found = await context.client.get_prediction(item.id)
+        valid = await fetch_output(context, found) if found.is_completed else None
+    except (APIError, OutputError):
+        return ""
+    is_of_size = valid is not None and (valid.width, valid.height) == _sides(request.size)
+    return item.id if is_of_size else ""
+
+
+async def _list(context: JobContext, journal: Journal, *, model: str, since: float) -> _Listing:
+    """List the account's history since a moment, and see what the records of this Dag run know of it."""
     history = await read_history(context.client, context.clock, model=model, since=since)
-    items = list(history.items)
-    if items:
-        ids = {item.id for item in items}
-        known = await asyncio.to_thread(_known, context, journal, ids, since)
-        items = await with_inputs(context.client, [item for item in items if item.id not in known])
-    return History(tuple(items), history.skew)
+    known = _predictions_of(journal)
+    if ids := {item.id for item in history.items} - known:
+        known |= await asyncio.to_thread(_known, context, journal, ids, since)
+    unknown = await with_inputs(context.client, (item for item in history.items if item.id not in known))
+    made = (history.made_at(item) for item in history.items if item.id in known)
+    # What cannot be read may be ours.
+    controls = tuple(moment for moment in made if moment is not None) if history.is_whole else ()
+    return _Listing(replace(history, items=tuple(unknown)), controls)
+
+
+def _predictions_of(journal: Journal) -> set[str]:
+    return set[str]().union(*(image.predictions for image in journal.state.images.values()))
 
 
 def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -> set[str]:
@@ -232,10 +351,16 @@ def _written_at(entry: bytes) -> float:
 
 
 async def _give_up(
-    context: JobContext, journal: Journal, image: ImageState, reason: str, doubtful: Collection[str]
+    context: JobContext,
+    journal: Journal,
+    image: ImageState,
+    attempt: _Attempt,
+    reason: str,
+    doubtful: Collection[str],
 ) -> None:
     # The ids are for the log only: a journal that speaks of them would seem to have bought them.
-    await context.write(Lost(key=image.plan.key, reason=reason), journal=journal)
+    lost = Lost(key=image.plan.key, reason=reason, given_up_at=attempt.given_up_at)
+    await context.write(lost, journal=journal)
     context.log.warning(
         "The response to a purchase was lost: possibly paid, about $%.4g. %s%s",
         image.plan.estimated_cost_usd,
@@ -245,7 +370,7 @@ async def _give_up(
 
 
 async def _give_up_unread(
-    context: JobContext, journal: Journal, intents: list[ImageState], error: BitDanceError
+    context: JobContext, journal: Journal, attempt: _Attempt, error: BitDanceError
 ) -> None:
     """Leave the intents open if a next try may read the history; else give them up."""
     reason = f"The account's history could not be read: {error.what}"
@@ -253,5 +378,5 @@ async def _give_up_unread(
         raise LostResponseError(
             f"The response to a purchase was lost. {reason}", fix="The next try searches again before it buys"
         ) from error
-    for image in intents:
-        await _give_up(context, journal, image, reason, ())
+    for image in attempt.intents:
+        await _give_up(context, journal, image, attempt, reason, ())

@@ -32,6 +32,11 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out a field that says nothing: older versions do not know it."""
+    return {key: value for key, value in fields.items() if key != name or value is not None}
+
+
 class Job(Strict):
     """What one journal belongs to.
 
@@ -132,7 +137,7 @@ class PlannedImage(Strict):
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the prompt as requested where it is the one that is sent."""
-        return {name: value for name, value in whole(self).items() if (name, value) != ("prompt_asked", None)}
+        return _without(whole(self), "prompt_asked")
 
 
 class Planned(Strict):
@@ -183,19 +188,36 @@ class Adopted(Strict):
 
 
 class NotCreated(Strict):
-    """The intended purchase certainly did not happen."""
+    """The intended purchase certainly did not happen.
+
+    :param intent: An earlier one, counted from 1, that is recorded as lost and is not possibly paid after
+        all; ``None`` for the one that is open.
+    """
 
     event: Literal["not_created"] = "not_created"
     key: str
     reason: str
+    intent: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(whole(self), "intent")
 
 
 class Lost(Strict):
-    """The response to the purchase was lost: it is possibly paid, and not collectable."""
+    """The response to the purchase was lost: it is possibly paid, and not collectable.
+
+    :param given_up_at: Unix time after which nobody sent it any more; ``None`` in older entries.
+    """
 
     event: Literal["lost"] = "lost"
     key: str
     reason: str
+    given_up_at: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(whole(self), "given_up_at")
 
 
 class Orphaned(Strict):

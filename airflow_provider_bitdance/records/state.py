@@ -21,6 +21,7 @@ from airflow_provider_bitdance.records.events import (
     Intended,
     Job,
     Lost,
+    NotCreated,
     Orphaned,
     Owner,
     Planned,
@@ -37,6 +38,17 @@ MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class LostPurchase:
+    """A purchase whose response was lost; Unix times.
+
+    :param given_up_at: After it nobody sent the request any more.
+    """
+
+    intended_at: float
+    given_up_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ImageState:
     """What the journal says of one image.
 
@@ -45,7 +57,7 @@ class ImageState:
     :param bought_by: The other job that bought the prediction, where one did.
     :param failed_in_try: The number of the try in which it failed.
     :param bought: The predictions that this job bought for it, by the number of their intent.
-    :param lost: Intents whose response was lost, by their numbers.
+    :param lost: Purchases whose response was lost, by the number of their intent.
     :param notes: What processes of this job bought for it after they had been replaced.
     """
 
@@ -62,7 +74,7 @@ class ImageState:
     failed_in_try: int = 0
     reason: str = ""
     bought: dict[int, str] = field(default_factory=dict)
-    lost: frozenset[int] = frozenset()
+    lost: dict[int, LostPurchase] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
     @property
@@ -74,11 +86,11 @@ class ImageState:
     def unanswered(self) -> frozenset[int]:
         """Intents of this job that may have been charged, and gave it no prediction."""
         if not self.notes:
-            return self.lost
+            return frozenset(self.lost)
         # A note and a loss of one intent are one purchase. Where the account's history has shown the
         # noted prediction to be that of the intent, it is none at all.
         noted = {note.intent for note in self.notes if self.bought.get(note.intent) != note.prediction_id}
-        return self.lost | noted
+        return frozenset(self.lost) | noted
 
     @property
     def possibly_paid(self) -> int:
@@ -90,6 +102,12 @@ class ImageState:
         """How many of them this job made, the one that is under way among them."""
         open_intent = {self.intent} if self.status is Status.INTENDED else set()
         return len(self.unanswered | open_intent)
+
+    @property
+    def predictions(self) -> set[str]:
+        """The ids of all predictions that the job knows as this image's."""
+        current = {self.prediction_id} - {""}
+        return current.union(self.bought.values(), (note.prediction_id for note in self.notes))
 
     @property
     def spent(self) -> int:
@@ -257,6 +275,10 @@ def _add_note(state: JobState, note: Note) -> JobState:
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
+    if isinstance(event, NotCreated) and event.intent is not None:
+        if event.intent not in image.lost:
+            raise _broken(entry, f"says 'not_created' of intent {event.intent}, which is not lost")
+        return replace(image, lost={n: loss for n, loss in image.lost.items() if n != event.intent})
     status = NEXT.get((image.status, event.event))
     if status is None:
         raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
@@ -280,7 +302,9 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
             failure=None,
         )
     if isinstance(event, Lost):
-        return moved(lost=image.lost | {image.intent}, reason=event.reason)
+        time = entry.time.timestamp()
+        loss = LostPurchase(image.intended_at, time if event.given_up_at is None else event.given_up_at)
+        return moved(lost={**image.lost, image.intent: loss}, reason=event.reason)
     if isinstance(event, Stored):
         return moved(receipt=event.receipt, reused=event.reused)
     if isinstance(event, Failed):

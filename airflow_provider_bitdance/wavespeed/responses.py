@@ -7,8 +7,9 @@ on: an id that is safe in URLs and paths. Sources: docs/get-result, docs/docs-co
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     model_validator,
 )
 
@@ -86,7 +88,6 @@ _Text = Annotated[str, _only(str, "")]
 _Time = Annotated[datetime | None, BeforeValidator(_time)]
 _Milliseconds = Annotated[float | None, BeforeValidator(_positive)]
 _Dollars = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
-_NULL_IS_EMPTY = BeforeValidator(lambda value: value or ())
 
 
 class _Response(BaseModel):
@@ -143,13 +144,35 @@ class Prediction(_Response):
 _ENDED_WITHOUT_IMAGE = frozenset({"failed", "cancelled", "canceled", "timeout", "deleted"})
 
 
-class HistoryPage(_Response):
-    """One page of the account's predictions of the past 7 days, newest first.
+class _Page(_Response):
+    """A page of a list, newest first. A row that cannot be read does not spoil it.
+
+    :param unreadable: So many rows are there, too, and cannot be read.
+    """
+
+    items: tuple[BaseModel, ...] = ()
+    unreadable: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unreadable(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        (kind, _), rows = get_args(cls.model_fields["items"].annotation), _items(data.get("items"))
+        readable: list[BaseModel] = []
+        for row in rows:
+            with suppress(ValidationError):
+                readable.append(kind.model_validate(row))
+        return {**data, "items": readable, "unreadable": len(rows) - len(readable)}
+
+
+class HistoryPage(_Page):
+    """One page of the account's predictions of the past 7 days.
 
     :param api_time: Unix time of the response by the API's own clock, where it said so.
     """
 
-    items: Annotated[tuple[Prediction, ...], _NULL_IS_EMPTY] = ()
+    items: tuple[Prediction, ...] = ()
     api_time: float | None = None
 
 
@@ -192,7 +215,7 @@ class BillingRecord(_Response):
     prediction_id: _Text = Field(default="", validation_alias=AliasPath("prediction", "uuid"))
 
 
-class BillingPage(_Response):
-    """One page of the account's bill, newest first."""
+class BillingPage(_Page):
+    """One page of the account's bill."""
 
-    items: Annotated[tuple[BillingRecord, ...], _NULL_IS_EMPTY] = ()
+    items: tuple[BillingRecord, ...] = ()

@@ -49,3 +49,14 @@ def submission_outcome(error: exceptions.BitDanceError | None) -> SubmissionOutc
         if error is None
         else SUBMISSION_OUTCOMES.get(type(error), SubmissionOutcome.UNKNOWN)
     )
+
+
+def has_arrived(error: exceptions.BitDanceError) -> bool:
+    """Say of a submission whose outcome is unknown whether the request has arrived, and comes no later.
+
+    A gateway that gave up (408, 502 to 504, and the 52x of some) may hold it and hand it on, as a broken
+    connection may.
+    """
+    status = error.status if isinstance(error, exceptions.APIError) else None
+    is_gateway = status is not None and (status == 408 or status > 500)
+    return not isinstance(error, exceptions.LostResponseError) and not is_gateway
