@@ -23,8 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between them: doubled each time."""
 SEARCH_PAUSES = (1.0, 3.0, 6.0, 10.0, 20.0, 26.0)
 """Seconds between searches of the account's history for a request that may still arrive."""
-SEARCHES_ANSWERED = 3
-"""So many of them follow a response that says that the request has arrived, and not what became of it."""
+SHORT_SEARCHES = 3
+"""So many of these pauses are enough for a request that arrives no later."""
 ARRIVES_WITHIN = 60.0
 """Seconds after which a request that was given up, stuck behind a gateway, arrives no more."""
 SHOWN_WITHIN = 90.0
@@ -303,7 +303,7 @@ class IntentFacts:
 
     :param proofs: By prediction id, oldest first, what the history proves of each that could be it.
     :param searches: How many searches there were before this one.
-    :param has_arrived: There was a response, so the request arrives no later; ``False`` if it still may.
+    :param may_arrive: The request may still arrive; not if there was a response, or long after.
     :param underway: Purchases of this job under way, whose responses may still come.
     :param same_underway: One of them is of the same request.
     :param doubted: Predictions that are already counted as another lost purchase.
@@ -311,7 +311,7 @@ class IntentFacts:
 
     proofs: dict[str, Proof]
     searches: int
-    has_arrived: bool = False
+    may_arrive: bool = True
     underway: int = 0
     same_underway: bool = False
     doubted: Collection[str] = ()
@@ -323,7 +323,7 @@ def decide_intent(facts: IntentFacts) -> Found | Lost | SearchAgain:
     An empty history is no proof, either: it may be behind, or its filters may not match. That nothing was
     created shows later, if at all (:func:`decide_loss`).
     """
-    is_last = facts.searches >= (SEARCHES_ANSWERED if facts.has_arrived else len(SEARCH_PAUSES))
+    is_last = facts.searches >= (len(SEARCH_PAUSES) if facts.may_arrive else SHORT_SEARCHES)
     ours, doubtful = _ours_and_doubtful(facts.proofs, facts.doubted)
     if ours and (is_last or not facts.same_underway):
         return Found(ours)

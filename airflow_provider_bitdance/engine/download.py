@@ -7,31 +7,26 @@ again by a later try; none of them costs money.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
-from tempfile import SpooledTemporaryFile
+from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
+from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
-    OutputError,
     OutputExpiredError,
     OutputRefusedError,
     PredictionError,
     PredictionFailedError,
 )
-from airflow_provider_bitdance.imaging.validation import MAX_BYTES, ValidImage, validate_image
+from airflow_provider_bitdance.imaging.validation import ValidImage
 from airflow_provider_bitdance.records import Failed, ImageState, Stored
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-
-DOWNLOAD_SECONDS = 120.0
-DOWNLOAD_PAUSES = (1.0, 3.0)
-KEPT_BY_WAVESPEED = timedelta(days=7)
 
 
 async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
@@ -84,49 +79,6 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
     if receipt is None or receipt.prediction_id != image.prediction_id:
         return None
     return receipt if is_intact(context.images, receipt) else None
-
-
-async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImage:
-    """Fetch the output of a completed prediction, and check that it is a whole image. Free.
-
-    :raises OutputError: It cannot be fetched, or is none.
-    """
-    if not prediction.outputs:
-        raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
-    url = prediction.outputs[0]
-    try:
-        return await context.retrying(
-            lambda: _fetch_once(context, url),
-            pauses=DOWNLOAD_PAUSES,
-            is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
-        )
-    except OutputError as error:
-        if error.retry_helps:
-            _raise_if_expired(context, prediction, error)
-        raise
-
-
-async def _fetch_once(context: JobContext, url: str) -> ValidImage:
-    # In memory up to the size of a large image, beyond that on disk: a bound, not a habit.
-    with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
-        try:
-            async with asyncio.timeout(DOWNLOAD_SECONDS):
-                await context.client.download(url, file, max_bytes=MAX_BYTES)
-        except TimeoutError:
-            raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
-        file.seek(0)
-        data = file.read()
-    return await asyncio.to_thread(validate_image, data)
-
-
-def _raise_if_expired(context: JobContext, prediction: Prediction, error: OutputError) -> None:
-    made = prediction.created_at
-    if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():
-        return
-    raise OutputExpiredError(
-        f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
-        fix="Clear the task to buy the image again",
-    ) from error
 
 
 def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage) -> Receipt:

@@ -29,7 +29,7 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_intent,
     decide_loss,
 )
-from airflow_provider_bitdance.engine.download import fetch_output
+from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.exceptions import (
     APIError,
     BitDanceError,
@@ -101,18 +101,22 @@ class _Listing:
 
 
 async def resolve_intents(
-    context: JobContext, journal: Journal, keys: Collection[str] | None = None, *, has_arrived: bool = False
+    context: JobContext,
+    journal: Journal,
+    keys: Collection[str] | None = None,
+    *,
+    may_arrive: bool = True,
 ) -> None:
     """Write down what became of open intents of a job: submitted, or lost. Buys nothing.
 
     :param journal: The job's journal, claimed by this process.
     :param keys: Of these images only. All is right if no purchase of the job is under way.
-    :param has_arrived: There was a response, so none of the requests arrives later.
+    :param may_arrive: A request may still arrive; not if there was a response, or long after.
     :raises LostResponseError: The history cannot be read now; the intents stay open for a next try.
     """
     searches, given_up_at = 0, context.clock.time()
     while intents := _open_intents(journal, keys):
-        attempt = _Attempt(intents, given_up_at, searches, has_arrived)
+        attempt = _Attempt(intents, given_up_at, searches, may_arrive)
         pause = await _search_patiently(context, journal, attempt)
         if pause is None:
             break
@@ -172,7 +176,7 @@ class _Attempt:
     intents: list[ImageState]
     given_up_at: float
     searches: int
-    has_arrived: bool
+    may_arrive: bool
 
 
 async def _search_patiently(context: JobContext, journal: Journal, attempt: _Attempt) -> float | None:
@@ -222,7 +226,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
             IntentFacts(
                 proofs=proofs,
                 searches=attempt.searches,
-                has_arrived=attempt.has_arrived,
+                may_arrive=attempt.may_arrive,
                 underway=len(others),
                 same_underway=any(other.plan.request == request for other in others),
                 doubted=context.coordination.doubted,

@@ -39,7 +39,7 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Status, Submitted
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from airflow_provider_bitdance.wavespeed.submission_outcome import has_arrived, submission_outcome
+from airflow_provider_bitdance.wavespeed.submission_outcome import may_arrive, submission_outcome
 
 PURCHASES_A_TRY = 3
 """So often one try buys an image, if each response before was lost."""
@@ -83,7 +83,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
             case Resolve(), BitDanceError() as lost:
                 context.log.warning("%s. Searching the account's history for the prediction", lost.what)
                 # Of this image only: others may be under way.
-                await resolve_intents(context, context.journal, {key}, has_arrived=has_arrived(lost))
+                await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(lost))
                 if context.journal.state.images[key].status is Status.SUBMITTED:
                     return
             case _, BitDanceError() as error:

@@ -106,6 +106,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
     :return: Whether it was claimed, and not written to by somebody else meanwhile; then it is loaded again.
     """
     now = context.clock.time()
+    is_over = now >= journal.state.deadline
     try:
         await asyncio.to_thread(journal.claim, now, now)
     except FencedError:
@@ -113,7 +114,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
         return False
     if journal.state.having(Status.INTENDED):
         context.log.warning("%s was stopped before the response to a purchase arrived", job_name(journal.job))
-        await resolve_intents(context, journal)
+        await resolve_intents(context, journal, may_arrive=not is_over)
     return True
 
 

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine.account_history import read_history
+from airflow_provider_bitdance.engine.account_history import History, read_history
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord
 
 BILLING_MARGIN = timedelta(hours=1)
 """The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
@@ -26,7 +26,7 @@ class Account:
     :param findings: The bill could not be read, and why: a key may have no right to it.
     """
 
-    history: list[Prediction]
+    history: History
     bill: list[BillingRecord]
     findings: tuple[Finding, ...] = ()
 
@@ -37,10 +37,14 @@ async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str],
     :param models: Models whose predictions are of interest.
     :raises BitDanceError: The API cannot be reached; a retry may help.
     """
-    histories = [
+    read = [
         await read_history(client, clock, model=model, since=since.timestamp()) for model in sorted(models)
     ]
-    history = [prediction for found in histories for prediction in found.items]
+    history = History(
+        tuple(prediction for found in read for prediction in found.items),
+        skew=read[0].skew if read else 0.0,
+        is_whole=all(found.is_whole for found in read),
+    )
     try:
         return Account(history, await read_bill(client, since))
     except BitDanceError as error:

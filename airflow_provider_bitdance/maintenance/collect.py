@@ -10,8 +10,9 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.download import KEPT_BY_WAVESPEED, collect_output
+from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
+from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.triage import bought_as
@@ -48,7 +49,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
     try:
         # The deadline stays: when this process ends, nobody waits for the job, and its task sets its own.
         await asyncio.to_thread(journal.claim, journal.state.deadline, context.clock.time())
-        await resolve_intents(context, journal)
+        await resolve_intents(context, journal, may_arrive=False)
         bought = journal.state.having(Status.SUBMITTED)
         ended = await wait_for(
             Poller(context.client, policy=context.policy.poll, clock=context.clock),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from math import fsum, inf
+from math import fsum
 
-from airflow_provider_bitdance.engine.decisions import Proof
+from airflow_provider_bitdance.engine.account_history import History
+from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_loss
 from airflow_provider_bitdance.engine.lost_responses import proof_of
 from airflow_provider_bitdance.maintenance.account import BILLING_MARGIN, charged
 from airflow_provider_bitdance.maintenance.report import (
@@ -63,17 +64,17 @@ def costs(
     return tuple(by_day), unattributed
 
 
-def unknown_to(known: set[str], history: Iterable[Prediction], now: float) -> list[Prediction]:
-    """Return the account's predictions that no record knows, and that have had time to be recorded."""
+def untracked(unknown: Iterable[Prediction], now: float) -> tuple[UntrackedPrediction, ...]:
+    """Describe the account's predictions that no record knows, and that have had time to be recorded."""
     latest = datetime.fromtimestamp(now, UTC) - RESPONSE_MARGIN
-    return [
-        prediction
-        for prediction in history
-        if prediction.id not in known and (prediction.created_at is None or prediction.created_at <= latest)
-    ]
+    return tuple(
+        _untracked(prediction, now)
+        for prediction in unknown
+        if prediction.created_at is None or prediction.created_at <= latest
+    )
 
 
-def untracked_prediction(prediction: Prediction, now: float) -> UntrackedPrediction:
+def _untracked(prediction: Prediction, now: float) -> UntrackedPrediction:
     """Describe a prediction that no record knows, its prompt cut short."""
     made = prediction.created_at
     return UntrackedPrediction(
@@ -85,41 +86,46 @@ def untracked_prediction(prediction: Prediction, now: float) -> UntrackedPredict
     )
 
 
-def explain(losses: Iterable[Loss], unknown: Iterable[Prediction], oldest: float) -> list[PossiblyPaid]:
+def explain(
+    losses: Iterable[Loss], history: History, known: set[str], *, now: float, oldest: float
+) -> list[PossiblyPaid]:
     """Say of each lost purchase whether the account's history proves that it was bought, or that it was not.
 
-    :param unknown: The history's predictions that no record knows.
-    :param oldest: Unix time from which the history is known.
+    It was not if the same listing shows a later purchase of ours: :func:`~.decisions.decide_loss`.
+
+    :param history: Of the period in which the losses are.
+    :param known: Predictions that some record knows.
+    :param now: Unix time of the listing.
+    :param oldest: Unix time from which on the account keeps its history.
     """
-    left = sorted(unknown, key=_made_at)
+    made = [moment for item in history.items if item.id in known and (moment := history.made_at(item))]
+    accounted = set(known)
     explained = []
     for loss in sorted(losses, key=lambda loss: loss.intended_at):
-        start = loss.intended_at - BILLING_MARGIN.total_seconds()
-        proofs = {item.id: proof_of(item, loss.plan.request) for item in left if _made_at(item) >= start}
-        ours = [name for name, proof in proofs.items() if proof is Proof.OURS]
-        found = loss.prediction_id or next(iter(ours), "")
-        left = [item for item in left if item.id != found]
-        # Only where every prediction that it could be shows its inputs does finding none say something.
-        is_proof = loss.intended_at >= oldest and Proof.NONE not in proofs.values()
-        verdict = Verdict.BOUGHT if found else Verdict.NOT_CREATED if is_proof else Verdict.UNKNOWN
+        since = loss.intended_at - BILLING_MARGIN.total_seconds()
+        items = (item for item in history.since(since) if item.id not in accounted)
+        proofs = {item.id: proof_of(item, loss.plan.request) for item in items}
+        controls = made if history.is_whole and loss.intended_at >= oldest else []
+        command = decide_loss(LossFacts(proofs, loss.given_up_at, controls, now))
+        doubtful = command.doubtful if isinstance(command, Lost) else ()
+        accounted.update(doubtful[:1])  # it can be one purchase only
+        ours = (name for name in doubtful if proofs[name] is Proof.OURS)
+        found = loss.prediction_id or next(ours, "")
+        verdict = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
         explained.append(
             PossiblyPaid(
                 job=loss.job,
                 key=loss.plan.key,
+                intent=loss.intent,
                 prompt=shorten(loss.plan.request.prompt),
                 at=datetime.fromtimestamp(loss.intended_at, UTC),
                 estimated_cost_usd=loss.plan.estimated_cost_usd,
-                verdict=verdict,
+                verdict=Verdict.BOUGHT if found else verdict,
                 prediction_id=found,
                 reason=loss.reason,
             )
         )
     return explained
-
-
-def _made_at(prediction: Prediction) -> float:
-    """Return when a prediction was made, in Unix time; one that does not say so may be of any time."""
-    return prediction.created_at.timestamp() if prediction.created_at else inf
 
 
 def _usd(amounts: Iterable[float]) -> float:

@@ -8,6 +8,7 @@ left alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -18,16 +19,23 @@ from uuid import uuid4
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy
-from airflow_provider_bitdance.engine.download import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.engine.lost_responses import NOT_SHOWN
+from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.engine.policy import Nsfw
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
-from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, unknown_to, untracked_prediction
-from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Report
-from airflow_provider_bitdance.maintenance.scan import Records, read_records
+from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, untracked
+from airflow_provider_bitdance.maintenance.report import (
+    CollectStatus,
+    OpenImage,
+    PossiblyPaid,
+    Report,
+    Verdict,
+)
+from airflow_provider_bitdance.maintenance.scan import JobRecord, Records, read_records
 from airflow_provider_bitdance.maintenance.triage import (
     KEPT_SECONDS,
     Triage,
@@ -35,7 +43,7 @@ from airflow_provider_bitdance.maintenance.triage import (
     open_since,
     triage,
 )
-from airflow_provider_bitdance.records import ImageState, Journal, Owner
+from airflow_provider_bitdance.records import ImageState, Journal, NotCreated, Owner
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
@@ -117,14 +125,7 @@ class Reconciliation:
         """Open what is needed to collect for a job, as a new process of it."""
         if job.outcome is not CollectStatus.DUE or self.dry_run:
             return job, None
-        owner = Owner(
-            job=job.record.job,
-            try_number=job.record.last_try,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            token=uuid4().hex,
-        )
-        journal = Journal(self.records, owner)
+        journal = Journal(self.records, _owner_of(job.record))
         try:
             images = self.open_folder(journal.load().output)
         except BitDanceError as error:
@@ -153,11 +154,29 @@ class Reconciliation:
                 ]
             return images, await read_account(client, self.clock, models, self.since)
 
-    def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
-        unknown = unknown_to(records.predictions, account.history, now)
-        by_day, unattributed = costs(records.purchases, account.bill, self.since)
+    def _explained(self, records: Records, account: Account, now: float) -> list[PossiblyPaid]:
+        """Say what became of lost purchases, and write down which were certainly not made."""
         start = self.since.timestamp()
         losses = [loss for record in records.jobs for loss in record.losses if loss.intended_at >= start]
+        explained = explain(losses, account.history, records.predictions, now=now, oldest=now - KEPT_SECONDS)
+        for record in records.jobs if not self.dry_run else ():
+            is_over = now >= record.state.deadline or not record.state.has_work
+            events = [
+                NotCreated(key=loss.key, reason=NOT_SHOWN, intent=loss.intent)
+                for loss in explained
+                if loss.job == record.job and loss.verdict is Verdict.NOT_CREATED
+            ]
+            if events and (is_over or self.include_running):
+                with contextlib.suppress(BitDanceError):  # the report says it, and the next one writes it
+                    journal = Journal(self.records, _owner_of(record))
+                    deadline = journal.load().deadline
+                    journal.claim(deadline, self.clock.time(), *events)
+        return explained
+
+    def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
+        known = records.predictions
+        unknown = [item for item in account.history.items if item.id not in known]
+        by_day, unattributed = costs(records.purchases, account.bill, self.since)
         return Report(
             records=records.uri,
             since=self.since,
@@ -166,12 +185,23 @@ class Reconciliation:
             jobs=len(records.jobs),
             receipts=len(records.receipts),
             open_images=tuple(images),
-            possibly_paid=tuple(explain(losses, unknown, oldest=now - KEPT_SECONDS)),
-            untracked=tuple(untracked_prediction(prediction, now) for prediction in unknown),
+            possibly_paid=tuple(self._explained(records, account, now)),
+            untracked=untracked(unknown, now),
             costs=by_day,
             unattributed=unattributed,
             findings=(*records.findings, *account.findings),
         )
+
+
+def _owner_of(record: JobRecord) -> Owner:
+    """Return this process as one of a job's own task."""
+    return Owner(
+        job=record.job,
+        try_number=record.last_try,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        token=uuid4().hex,
+    )
 
 
 def _open_image(job: Triage, image: ImageState, done: Collected | None, now: float) -> OpenImage:

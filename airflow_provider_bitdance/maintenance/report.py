@@ -61,6 +61,7 @@ class Verdict(StrEnum):
 class PossiblyPaid:
     """A purchase whose response was lost.
 
+    :param intent: Which intent of the image it was, counted from 1.
     :param prompt: At most 80 characters of it.
     :param at: When the job was about to buy it.
     :param prediction_id: The prediction that it made, where that is proved.
@@ -68,6 +69,7 @@ class PossiblyPaid:
 
     job: Job
     key: str
+    intent: int
     prompt: str
     at: datetime
     estimated_cost_usd: float

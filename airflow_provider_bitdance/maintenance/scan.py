@@ -71,13 +71,17 @@ class Purchase:
 class Loss:
     """A purchase that was possibly paid and gave its job no image.
 
+    :param intent: Which intent of the image it was, counted from 1.
     :param intended_at: Unix time at which the job was about to buy.
+    :param given_up_at: Unix time after which nobody sent the request any more.
     :param prediction_id: Where it is known: a process that had been replaced bought it.
     """
 
     job: Job
     plan: PlannedImage
+    intent: int
     intended_at: float
+    given_up_at: float
     reason: str
     prediction_id: str = ""
 
@@ -234,7 +238,7 @@ def _bought_and_lost(
 ) -> tuple[tuple[Purchase, ...], tuple[Loss, ...]]:
     """Return what was bought, each prediction once, and what was possibly paid and gave the job no image."""
     bought: dict[str, tuple[str, datetime]] = {}
-    lost: dict[tuple[str, int], tuple[str, str]] = {}
+    reasons: dict[tuple[str, int], str] = {}
     intents: Counter[str] = Counter()
     intended_at: dict[tuple[str, int], float] = {}
     for entry in entries:
@@ -245,20 +249,23 @@ def _bought_and_lost(
             elif isinstance(event, Submitted):
                 bought.setdefault(event.prediction_id, (event.key, entry.time))
             elif isinstance(event, Lost):
-                lost[event.key, intents[event.key]] = event.reason, ""
+                reasons[event.key, intents[event.key]] = event.reason
+    losses = {
+        (key, number): Loss(job, image.plan, number, loss.intended_at, loss.given_up_at, reasons[key, number])
+        for key, image in state.images.items()
+        for number, loss in image.lost.items()
+    }
     for note in (note for image in state.images.values() for note in image.notes):
         # The history may have proved it since: then the job has it.
         if note.prediction_id not in bought:
             bought[note.prediction_id] = note.key, note.time
-            lost[note.key, note.intent] = BOUGHT_TOO, note.prediction_id
-    plans = {key: image.plan for key, image in state.images.items()}
+            plan, time = state.images[note.key].plan, intended_at.get((note.key, note.intent), state.time)
+            losses[note.key, note.intent] = Loss(
+                job, plan, note.intent, time, time, BOUGHT_TOO, note.prediction_id
+            )
     purchases = [
-        Purchase(prediction_id, job, time.timestamp(), plans[key].estimated_cost_usd)
+        Purchase(prediction_id, job, time.timestamp(), state.images[key].plan.estimated_cost_usd)
         for prediction_id, (key, time) in bought.items()
     ]
     purchases.sort(key=lambda purchase: purchase.bought_at)
-    losses = (
-        Loss(job, plans[key], intended_at.get((key, intent), state.time), reason, prediction_id)
-        for (key, intent), (reason, prediction_id) in lost.items()
-    )
-    return tuple(purchases), tuple(losses)
+    return tuple(purchases), tuple(losses.values())

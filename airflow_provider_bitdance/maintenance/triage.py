@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_bitdance.engine.download import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Records
 from airflow_provider_bitdance.records import ImageState, Status

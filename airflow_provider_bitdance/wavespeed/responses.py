@@ -156,9 +156,10 @@ class _Page(_Response):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unreadable(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        (kind, _), rows = get_args(cls.model_fields["items"].annotation), _items(data.get("items"))
+        rows = (data.get("items") or []) if isinstance(data, dict) else None
+        if not isinstance(rows, list):
+            return data  # which is no page
+        kind, _ = get_args(cls.model_fields["items"].annotation)
         readable: list[BaseModel] = []
         for row in rows:
             with suppress(ValidationError):

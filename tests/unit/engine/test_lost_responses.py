@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 import threading
+from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from airflow_provider_bitdance.engine import JobContext
 from airflow_provider_bitdance.engine.decisions import SEARCH_PAUSES, Proof
@@ -17,11 +20,15 @@ from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
     proof_of,
     resolve_intents,
+    settle_losses,
 )
 from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid, StorageError
 from airflow_provider_bitdance.records import (
+    Failed,
+    Failure,
     Intended,
     Journal,
+    Lost,
     NotCreated,
     Planned,
     Status,
@@ -53,12 +60,32 @@ def left_open(world: World, *keys: str, seeds: tuple[int, ...] = (7,), **context
     return opened
 
 
-def settled(world: World, *context: JobContext) -> list[str]:
-    """Settle, and return the events that came of it."""
-    (process,) = context or (left_open(world),)
+def resolved(world: World, process: JobContext, **options: Any) -> list[str]:
+    """Find out what became of the open intents, and return the events that came of it."""
     before = len(world.event_names)
-    run(resolve_intents(process, process.journal))
+    run(resolve_intents(process, process.journal, **options))
     return world.event_names[before:]
+
+
+def bought_later(world: World, *, after: float = 70.0, age: float = 100.0) -> str:
+    """Let another task of the Dag run buy, so many seconds later, and some time pass."""
+    world.clock.now += after
+    sibling = world.context(job=a_job(task_id="later"))
+    made = world.api.create({"prompt": "a later one", "seed": 99, "size": "512*512"})
+    sibling.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=(a_plan(),)))
+    sibling.journal.append(world.clock.now, Intended(keys=("image",)))
+    sibling.journal.append(world.clock.now, Submitted(key="image", prediction_id=made.id))
+    world.clock.now += age
+    return made.id
+
+
+def settled(process: JobContext) -> int:
+    """Settle the losses that can be, and return how many were."""
+    before = process.journal.state
+    run(settle_losses(process))
+    return sum(image.possibly_paid for image in before.images.values()) - sum(
+        image.possibly_paid for image in process.journal.state.images.values()
+    )
 
 
 def echoed(**changed: Any) -> Prediction:
@@ -74,16 +101,17 @@ def echoed(**changed: Any) -> Prediction:
         (echoed(seed="7", size="1024x1024", prompt="  a lighthouse\nat dawn "), Proof.OURS),
         (echoed(size=None), Proof.OURS),
         (echoed(seed=8, prompt="another"), Proof.ANOTHER),
-        (echoed(seed=8), Proof.NONE),
-        (echoed(seed=True), Proof.NONE),
-        (echoed(seed=None, prompt="another"), Proof.NONE),
-        (echoed(prompt="another"), Proof.NONE),
-        (echoed(prompt="a lighthouse"), Proof.NONE),
-        (echoed(size="512*512"), Proof.NONE),
+        (echoed(seed=8), Proof.SIMILAR),
+        (echoed(seed=True), Proof.SIMILAR),
+        (echoed(seed=None, prompt="another"), Proof.SIMILAR),
+        (echoed(prompt="another"), Proof.SIMILAR),
+        (echoed(prompt="a lighthouse"), Proof.SIMILAR),
+        (echoed(size="512*512"), Proof.SIMILAR),
         (Prediction(id="p-1"), Proof.NONE),
         (Prediction(id="p-1", input={}), Proof.NONE),
-        (Prediction(id="p-1", input={"prompt": SENT["prompt"]}), Proof.NONE),
-        (Prediction(id="p-1", input={"seed": 7}), Proof.NONE),
+        (Prediction(id="p-1", input={"size": SENT["size"]}), Proof.NONE),
+        (Prediction(id="p-1", input={"prompt": SENT["prompt"]}), Proof.SIMILAR),
+        (Prediction(id="p-1", input={"seed": 7}), Proof.SIMILAR),
     ],
 )
 def test_prompt_and_seed_together_are_proof(prediction: Prediction, proof: Proof) -> None:
@@ -95,7 +123,7 @@ def test_a_proven_prediction_is_adopted_at_the_first_look(world: World, echo: An
     world.api.echo = echo
     process = left_open(world)
     world.api.create(SENT)
-    assert settled(world, process) == ["submitted"]
+    assert resolved(world, process) == ["submitted"]
     assert (process.journal.state.images["image"].prediction_id, world.clock.slept) == ("pred-1", [])
 
 
@@ -106,26 +134,27 @@ def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_
     made = world.api.create(SENT)
     replaced.journal.load()
     replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
-    assert settled(world, process) == ["submitted"]
+    assert resolved(world, process) == ["submitted"]
     image = process.journal.state.images["image"]
     assert (image.prediction_id, image.possibly_paid) == (made.id, 0)
 
 
 @pytest.mark.parametrize(
-    ("changed", "event"),
+    ("changed", "doubtful"),
     [
-        ({"seed": 8, "prompt": "another"}, "not_created"),
-        ({"seed": 8}, "lost"),
-        ({"prompt": "another"}, "lost"),
+        ({"seed": 8, "prompt": "another"}, 0),
+        ({"seed": 8}, 1),
+        ({"prompt": "another"}, 1),
     ],
 )
 def test_a_prediction_whose_prompt_and_seed_both_differ_is_not_ours_and_one_that_shares_either_is_in_doubt(
-    world: World, changed: dict[str, Any], event: str
+    world: World, changed: dict[str, Any], doubtful: int
 ) -> None:
     world.api.echo = "history"
     process = left_open(world)
     world.api.create(SENT | changed)
-    assert settled(world, process) == [event]
+    assert resolved(world, process) == ["lost"]
+    assert len(process.coordination.doubted) == doubtful
 
 
 def test_a_prediction_that_shows_late_is_found(world: World) -> None:
@@ -134,23 +163,39 @@ def test_a_prediction_that_shows_late_is_found(world: World) -> None:
     process = left_open(world)
     world.api.on_history = [envelope({"page": 1, "items": []})] * 2
     world.api.create(SENT)
-    assert settled(world, process) == ["submitted"]
+    assert resolved(world, process) == ["submitted"]
     assert world.clock.slept == list(SEARCH_PAUSES[:2])
 
 
-def test_nothing_in_the_history_after_its_time_means_that_nothing_was_bought(world: World) -> None:
-    assert settled(world) == ["not_created"]
+def test_an_empty_history_proves_nothing_and_leaves_the_image_possibly_paid(world: World) -> None:
+    process = left_open(world)
+    assert resolved(world, process) == ["lost"]
     assert world.clock.slept == list(SEARCH_PAUSES)
+    assert process.journal.state.images["image"].possibly_paid == 1
+    assert "proves nothing" in world.events[-1]["reason"]
 
 
 def test_what_was_made_before_the_intent_is_not_ours(world: World) -> None:
+    world.api.echo = "history"
     world.api.create(SENT)
     world.clock.now += 60
-    assert settled(world) == ["not_created"]
+    process = left_open(world)
+    assert resolved(world, process) == ["lost"]
+    assert not process.coordination.doubted
+
+
+def test_what_the_job_has_bought_before_is_not_found_again(world: World) -> None:
+    """It failed, and is bought anew at once, with the same prompt and seed."""
+    world.api.echo = "history"
+    process = left_open(world)
+    process.journal.append(world.clock.now, Submitted(key="image", prediction_id=world.api.create(SENT).id))
+    failed = Failed(key="image", failure=Failure.FAILED, reason="no luck")
+    process.journal.append(world.clock.now, failed, Intended(keys=("image",)))
+    assert resolved(world, process) == ["lost"]
 
 
 @pytest.mark.parametrize("skew", [-3600.0, -30.0, 30.0, 3600.0])
-@pytest.mark.parametrize(("made", "became"), [("after", "submitted"), ("before", "not_created")])
+@pytest.mark.parametrize(("made", "became"), [("after", "submitted"), ("before", "lost")])
 def test_the_api_s_clock_may_be_wrong_by_an_hour(world: World, skew: float, made: str, became: str) -> None:
     world.api.echo, world.api.skew = "history", skew
     if made == "before":
@@ -160,7 +205,7 @@ def test_the_api_s_clock_may_be_wrong_by_an_hour(world: World, skew: float, made
     if made == "after":
         world.clock.now += 1
         world.api.create(SENT)
-    assert settled(world, process) == [became]
+    assert resolved(world, process) == [became]
 
 
 def test_every_page_of_the_history_is_read(world: World) -> None:
@@ -169,7 +214,7 @@ def test_every_page_of_the_history_is_read(world: World) -> None:
     world.api.create(SENT)
     for seed in range(100, 100 + 200):
         world.api.create(SENT | {"seed": seed})
-    assert settled(world, process) == ["submitted"]
+    assert resolved(world, process) == ["submitted"]
     assert [asked["page"] for asked in world.api.histories] == [1, 2, 3, 4]  # the last one has nothing new
 
 
@@ -177,7 +222,7 @@ def test_where_the_api_echoes_nothing_one_prediction_is_looked_at_and_no_more(wo
     process = left_open(world)
     for _ in range(5):
         world.api.create(SENT)
-    assert settled(world, process) == ["lost"]
+    assert resolved(world, process) == ["lost"]
     assert len(world.api.polls) == 1
 
 
@@ -187,7 +232,7 @@ def test_doubt_is_written_down_with_its_cost_and_the_log_names_what_it_may_be(
     process = left_open(world)
     world.api.create(SENT)
     with caplog.at_level(logging.WARNING):
-        assert settled(world, process) == ["lost"]
+        assert resolved(world, process) == ["lost"]
     assert "possibly paid, about $0.01" in caplog.text
     assert "pred-1" in caplog.text
     assert "pred-1" not in world.events[-1]["reason"], "a journal that names it seems to have bought it"
@@ -201,9 +246,8 @@ def test_what_other_tasks_of_the_run_have_bought_is_not_in_doubt(world: World) -
     made = world.api.create(SENT)
     sibling.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("image",)))
     sibling.journal.append(world.clock.now, Submitted(key="image", prediction_id=made.id))
-    settled(world, process)
-    image = process.journal.state.images["image"]
-    assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
+    resolved(world, process)
+    assert not process.coordination.doubted
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
@@ -221,8 +265,7 @@ def test_what_another_task_of_the_run_has_bought_is_not_in_doubt_whatever_it_wro
     if is_damaged:
         world.disk[f"{sibling.journal.uri}/000004.json"] = b"{"
     run(resolve_intents(process, process.journal))
-    image = process.journal.state.images["image"]
-    assert (image.status, image.possibly_paid) == (Status.PLANNED, 0)
+    assert not process.coordination.doubted
 
 
 def test_what_a_replaced_process_of_another_task_notes_is_not_ours_whatever_it_noted_before(
@@ -245,20 +288,23 @@ def test_of_two_intents_of_one_request_each_gets_a_prediction_of_its_own(world: 
     process = left_open(world, "a", "b")
     world.api.create(SENT)
     world.api.create(SENT)
-    assert settled(world, process) == ["submitted", "submitted"]
+    assert resolved(world, process) == ["submitted", "submitted"]
     assert {image.prediction_id for image in process.journal.state.images.values()} == {"pred-1", "pred-2"}
 
 
 @pytest.mark.parametrize(
     ("intents", "made", "lost"), [("a", 3, 1), ("ab", 1, 1), ("abc", 2, 2), ("ab", 2, 2)]
 )
-def test_no_more_are_possibly_paid_than_there_are_predictions_that_could_be_ours(
+def test_no_more_stay_possibly_paid_than_there_are_predictions_that_could_be_ours(
     world: World, intents: str, made: int, lost: int
 ) -> None:
     process = left_open(world, *intents)
     for _ in range(made):
         world.api.create(SENT)
-    assert sorted(settled(world, process)) == ["lost"] * lost + ["not_created"] * (len(intents) - lost)
+    assert resolved(world, process) == ["lost"] * len(intents)
+    bought_later(world)
+    assert settled(process) == len(intents) - lost
+    assert sum(image.possibly_paid for image in process.journal.state.images.values()) == lost
 
 
 def a_minute_apart(world: World) -> JobContext:
@@ -274,7 +320,9 @@ def a_minute_apart(world: World) -> JobContext:
 def test_of_two_intents_a_minute_apart_the_one_that_was_open_then_is_possibly_paid(world: World) -> None:
     process = a_minute_apart(world)
     world.api.create(SENT)
-    settled(world, process)
+    resolved(world, process)
+    bought_later(world)
+    settled(process)
     images = process.journal.state.images
     assert {key: image.possibly_paid for key, image in images.items()} == {"early": 0, "late": 1}
 
@@ -283,7 +331,7 @@ def test_the_history_is_read_since_the_first_of_several_intents(world: World) ->
     world.api.echo = "history"
     world.api.create(SENT)
     process = a_minute_apart(world)
-    assert settled(world, process) == ["submitted", "not_created"]
+    assert resolved(world, process) == ["submitted", "lost"]
     assert process.journal.state.images["early"].prediction_id == "pred-1"
 
 
@@ -292,7 +340,7 @@ def test_a_prediction_of_which_the_history_says_no_time_leaves_doubt(world: Worl
     made = world.api.create(SENT)
     timeless = envelope({"page": 1, "items": [{"id": made.id, "status": "completed"}]})
     world.api.on_history = [timeless] * (len(SEARCH_PAUSES) + 1)
-    assert settled(world, process) == ["lost"]
+    assert resolved(world, process) == ["lost"]
 
 
 def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: World) -> None:
@@ -311,7 +359,7 @@ def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: 
         return original(name)
 
     process.records.read = reading  # type: ignore[method-assign]
-    settled(world, process)
+    resolved(world, process)
     assert len([name for name in read if "map=3" in name]) == 1
 
 
@@ -320,7 +368,7 @@ def test_several_intents_each_get_their_own_prediction(world: World) -> None:
     process = left_open(world, "a", "b", "c", seeds=(1, 2, 3))
     for seed in (3, 1):
         world.api.create(SENT | {"seed": seed})
-    assert sorted(settled(world, process)) == ["not_created", "submitted", "submitted"]
+    assert sorted(resolved(world, process)) == ["lost", "submitted", "submitted"]
     images = process.journal.state.images
     assert [images[key].prediction_id for key in "abc"] == ["pred-2", "", "pred-1"]
 
@@ -333,7 +381,7 @@ def test_the_same_request_twice_in_the_history_is_told(
     world.api.create(SENT)
     world.api.create(SENT)
     with caplog.at_level(logging.WARNING):
-        assert settled(world, process) == ["submitted"]
+        assert resolved(world, process) == ["submitted"]
     assert "more than once; also collectable: pred-2" in caplog.text
 
 
@@ -349,6 +397,124 @@ def test_a_loss_is_not_explained_by_a_prediction_that_a_later_intent_may_need(wo
     run(resolve_intents(process, process.journal, {"late"}))
     images = process.journal.state.images
     assert {key: image.possibly_paid for key, image in images.items()} == {"early": 1, "late": 1}
+
+
+# What a later listing settles
+
+
+def lost(world: World, *keys: str, **options: Any) -> JobContext:
+    """Return a process with purchases that are recorded as lost, and of which the history shows nothing."""
+    process = left_open(world, *keys, **options)
+    assert set(resolved(world, process)) == {"lost"}
+    return process
+
+
+def test_a_loss_that_is_not_in_a_listing_with_a_later_purchase_was_not_made(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = lost(world)
+    bought_later(world)
+    with caplog.at_level(logging.INFO):
+        assert settled(process) == 1
+    assert process.journal.state.images["image"].possibly_paid == 0
+    assert process.journal.state.spent_usd == 0
+    assert "not possibly paid after all" in caplog.text
+
+
+def test_a_purchase_of_the_job_itself_serves_as_well(world: World) -> None:
+    process = lost(world)
+    process.journal.append(world.clock.now, Intended(keys=("image",)))
+    process.journal.append(world.clock.now, Submitted(key="image", prediction_id=world.api.create(SENT).id))
+    world.clock.now += 100
+    assert settled(process) == 1
+
+
+def test_what_the_history_shows_of_others_says_nothing_of_ours(world: World) -> None:
+    process = lost(world)
+    world.clock.now += 70
+    world.api.echo = "history"
+    world.api.create({"prompt": "another", "seed": 99})
+    world.clock.now += 100
+    assert settled(process) == 0
+
+
+@pytest.mark.parametrize(
+    ("after", "age"), [(59.0, 1000.0), (70.0, 80.0)], ids=["a late request may be later", "too young"]
+)
+def test_a_purchase_that_was_made_too_soon_or_only_now_says_nothing(
+    world: World, after: float, age: float
+) -> None:
+    process = left_open(world)
+    process.journal.append(world.clock.now, Lost(key="image", reason="x", given_up_at=world.clock.now))
+    bought_later(world, after=after, age=age)
+    assert settled(process) == 0
+
+
+def test_a_row_that_cannot_be_read_may_be_ours(world: World) -> None:
+    process = lost(world)
+    later = bought_later(world)
+    when = datetime.fromtimestamp(world.api.made[later].created, UTC).isoformat()
+    rows = [{"id": later, "created_at": when, "status": "completed"}, {"id": None}]
+    world.api.on_history = [envelope({"page": 1, "items": rows})] * 2
+    assert settled(process) == 0
+
+
+def test_a_proven_purchase_that_shows_late_stays_possibly_paid(world: World) -> None:
+    """It is paid, and the image was bought again meanwhile."""
+    process = lost(world)
+    world.api.echo = "history"
+    world.api.create(SENT)
+    bought_later(world)
+    assert settled(process) == 0
+    assert process.journal.state.images["image"].possibly_paid == 1
+
+
+def test_nothing_is_listed_before_it_can_tell_and_nothing_without_a_loss(world: World) -> None:
+    process = lost(world)
+    asked = len(world.api.histories)
+    bought_later(world, after=1.0, age=1.0)
+    assert settled(process) == 0
+    assert settled(world.context(job=a_job(task_id="lost nothing"))) == 0
+    assert len(world.api.histories) == asked
+
+
+# The size that the API echoes is another
+
+
+def made_of_size(world: World, size: str, pixels: tuple[int, int]) -> None:
+    """Let the API make ours, echo another size, and make these pixels."""
+    world.api.echo = "history"
+    made = world.api.create(SENT | {"size": size})
+    file = BytesIO()
+    Image.new("RGB", pixels).save(file, "PNG")
+    made.picture = file.getvalue()
+    world.clock.now += 60
+
+
+@pytest.mark.parametrize(("pixels", "event"), [((1024, 1024), "submitted"), ((512, 512), "lost")])
+def test_the_only_candidate_is_ours_if_it_has_our_size_whatever_size_is_echoed(
+    world: World, pixels: tuple[int, int], event: str
+) -> None:
+    process = left_open(world)
+    made_of_size(world, "512*512", pixels)
+    assert resolved(world, process) == [event]
+
+
+def test_what_another_request_of_ours_may_have_made_is_not_taken_for_its_pixels(world: World) -> None:
+    process = world.context()
+    small = a_plan("small", stem="small")
+    small = small.model_copy(update={"request": small.request.model_copy(update={"size": "512*512"})})
+    plan = Planned(output=OUTPUT, images=(a_plan("image"), small))
+    process.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("image",)))
+    made_of_size(world, "512*512", (1024, 1024))
+    assert resolved(world, process) == ["lost"]
+
+
+def test_one_of_two_candidates_is_not_taken_for_its_pixels(world: World) -> None:
+    process = left_open(world)
+    world.api.create(SENT | {"seed": 8})
+    made_of_size(world, "512*512", (1024, 1024))
+    assert resolved(world, process) == ["lost"]
 
 
 UNREADABLE: dict[str, httpx.Response | Exception] = {
@@ -367,7 +533,7 @@ def test_while_the_history_cannot_be_read_the_intent_stays_open_and_nothing_is_b
     process = left_open(world)
     world.api.on_history = [UNREADABLE[name]] * (len(READING_PAUSES) + 1)
     with pytest.raises(LostResponseError, match="history could not be read") as caught:
-        settled(world, process)
+        resolved(world, process)
     assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.POSSIBLY)
     assert process.journal.state.images["image"].status is Status.INTENDED
     assert process.journal.state.images["image"].unconfirmed == 1
@@ -379,15 +545,15 @@ def test_a_history_that_cannot_be_read_for_a_moment_is_read_again(world: World, 
     process = left_open(world)
     world.api.create(SENT)
     world.api.on_history = [UNREADABLE[name]] * len(READING_PAUSES)
-    assert settled(world, process) == ["submitted"]
+    assert resolved(world, process) == ["submitted"]
     assert world.clock.slept == list(READING_PAUSES)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_history_that_is_refused_for_good_proves_nothing(world: World, status: int) -> None:
     process = left_open(world)
-    world.api.on_history = [refusal(status)]
-    assert settled(world, process) == ["lost"]
+    world.api.on_history = [refusal(status)] * 2
+    assert resolved(world, process) == ["lost"]
     assert f"got status {status}" in world.events[-1]["reason"]
 
 
@@ -395,7 +561,7 @@ def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
     process = left_open(world)
     world.api.create(SENT)
     world.api.on_poll = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
-    assert settled(world, process) == ["lost"]
+    assert resolved(world, process) == ["lost"]
 
 
 def test_a_job_without_open_intents_asks_nothing(world: World) -> None:
@@ -413,7 +579,7 @@ def test_another_process_that_takes_over_meanwhile_stops_this_one(world: World) 
 
     world.api.on_history = [take_over]
     with pytest.raises(FencedError, match="taken over"):
-        settled(world, process)
+        resolved(world, process)
 
 
 def test_a_store_that_fails_is_not_taken_for_a_history_that_cannot_be_read(world: World) -> None:
@@ -423,7 +589,7 @@ def test_a_store_that_fails_is_not_taken_for_a_history_that_cannot_be_read(world
 
     process = left_open(world, step=fail)
     with pytest.raises(StorageError, match="The disk is full"):
-        settled(world, process)
+        resolved(world, process)
     assert world.clock.slept == list(SEARCH_PAUSES)
 
 

@@ -15,4 +15,4 @@ def test_a_lost_response_says_nothing_of_a_purchase_that_is_still_under_way() ->
     assert isinstance(outcome, Finished)
     assert outcome.failures == {}
     assert (len(outcome.stored), world.api.billed) == (2, 2)
-    assert world.unconfirmed == 0
+    assert (world.unconfirmed, world.settle()) == (1, 0)

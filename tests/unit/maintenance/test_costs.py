@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.engine.account_history import read_history
+from airflow_provider_bitdance.engine.account_history import History, read_history
 from airflow_provider_bitdance.maintenance.account import charged, read_bill
-from airflow_provider_bitdance.maintenance.costs import costs, explain, unknown_to
+from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
@@ -47,7 +47,7 @@ def a_prediction(prediction_id: str, *, after: float = 0.0, **inputs: Any) -> Pr
 
 def a_loss(prompt: str = "a fox", *, seed: int = 7, after: float = 60.0, prediction_id: str = "") -> Loss:
     plan = a_plan().model_copy(update={"request": a_request(prompt, seed=seed)})
-    return Loss(a_job(), plan, START + after, "lost", prediction_id)
+    return Loss(a_job(), plan, 1, START + after, START + after + 10, "lost", prediction_id)
 
 
 # Cost
@@ -201,13 +201,13 @@ def test_a_history_of_many_pages_is_read_to_its_end() -> None:
 def test_a_prediction_so_young_that_its_answer_may_be_on_its_way_is_no_stranger() -> None:
     old, young = a_prediction("old"), a_prediction("young", after=250)
 
-    assert unknown_to({"known"}, [a_prediction("known"), old, young], START + 300) == [old]
+    assert [found.prediction_id for found in untracked([old, young], START + 300)] == ["old"]
 
 
 def test_a_prediction_without_a_time_is_unknown_and_may_be_any_loss() -> None:
     timeless = Prediction(id="a")
 
-    assert unknown_to(set(), [timeless], START + 300) == [timeless]
+    assert [found.prediction_id for found in untracked([timeless], START + 300)] == ["a"]
     assert fates([a_loss()], [timeless]) == [(Verdict.UNKNOWN, "")]
 
 
@@ -215,9 +215,50 @@ def test_a_prediction_without_a_time_is_unknown_and_may_be_any_loss() -> None:
 
 
 def fates(
-    losses: list[Loss], unknown: list[Prediction], *, oldest: float = START
+    losses: list[Loss],
+    unknown: list[Prediction],
+    *,
+    oldest: float = START,
+    bought: tuple[float, ...] = (4 * DAY,),
+    now: float = 5 * DAY,
+    is_whole: bool = True,
 ) -> list[tuple[Verdict, str]]:
-    return [(found.verdict, found.prediction_id) for found in explain(losses, unknown, oldest)]
+    """Return what the history says of losses.
+
+    :param unknown: What it shows that no record knows.
+    :param bought: When purchases were made, in seconds, that it shows and the records know.
+    """
+    ours = [a_prediction(f"known-{number}", after=after) for number, after in enumerate(bought)]
+    history, known = History((*unknown, *ours), is_whole=is_whole), {item.id for item in ours}
+    explained = explain(losses, history, known, now=START + now, oldest=oldest)
+    return [(found.verdict, found.prediction_id) for found in explained]
+
+
+@pytest.mark.parametrize(
+    ("bought", "now", "is_whole", "verdict"),
+    [
+        ((), 5 * DAY, True, Verdict.UNKNOWN),
+        ((70.0,), 5 * DAY, True, Verdict.UNKNOWN),
+        ((129.0,), 5 * DAY, True, Verdict.UNKNOWN),
+        ((130.0,), 5 * DAY, True, Verdict.NOT_CREATED),
+        ((130.0,), 5 * DAY, False, Verdict.UNKNOWN),
+        ((130.0,), 130.0 + 89, True, Verdict.UNKNOWN),
+        ((130.0,), 130.0 + 90, True, Verdict.NOT_CREATED),
+    ],
+    ids=[
+        "an empty history",
+        "what was made at the same time",
+        "a request that may have arrived after it",
+        "late enough",
+        "a row that cannot be read",
+        "others may show later",
+        "others would show by now",
+    ],
+)
+def test_nothing_was_created_only_if_the_history_shows_what_we_bought_a_minute_later(
+    bought: tuple[float, ...], now: float, is_whole: bool, verdict: Verdict
+) -> None:
+    assert fates([a_loss()], [], bought=bought, now=now, is_whole=is_whole) == [(verdict, "")]
 
 
 def test_a_lost_purchase_is_named_where_prompt_and_seed_prove_it() -> None:
@@ -238,10 +279,9 @@ def test_one_that_shares_prompt_or_seed_leaves_doubt(inputs: dict[str, Any]) -> 
 def test_of_two_losses_of_one_request_the_earlier_one_is_called_bought() -> None:
     later, earlier = a_loss(after=60), a_loss(after=0)
 
-    found = explain([later, earlier], [a_prediction("a", after=30, prompt="a fox", seed=7)], START)
+    found = fates([later, earlier], [a_prediction("a", after=30, prompt="a fox", seed=7)])
 
-    verdicts = {each.at.timestamp() - START: each.verdict for each in found}
-    assert verdicts == {0: Verdict.BOUGHT, 60: Verdict.NOT_CREATED}
+    assert found == [(Verdict.BOUGHT, "a"), (Verdict.NOT_CREATED, "")]
 
 
 def test_where_no_prediction_is_unknown_nothing_was_created() -> None:

@@ -1,0 +1,61 @@
+"""Output: fetches what a completed prediction has made, bounded in size and time, and checks it. Free."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from tempfile import SpooledTemporaryFile
+
+from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.exceptions import OutputError, OutputExpiredError
+from airflow_provider_bitdance.imaging.validation import MAX_BYTES, ValidImage, validate_image
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+
+__all__ = ["KEPT_BY_WAVESPEED", "fetch_output"]
+
+DOWNLOAD_SECONDS = 120.0
+DOWNLOAD_PAUSES = (1.0, 3.0)
+KEPT_BY_WAVESPEED = timedelta(days=7)
+
+
+async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImage:
+    """Fetch the output of a completed prediction, and check that it is a whole image. Free.
+
+    :raises OutputError: It cannot be fetched, or is none.
+    """
+    if not prediction.outputs:
+        raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
+    url = prediction.outputs[0]
+    try:
+        return await context.retrying(
+            lambda: _fetch_once(context, url),
+            pauses=DOWNLOAD_PAUSES,
+            is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
+        )
+    except OutputError as error:
+        if error.retry_helps:
+            _raise_if_expired(context, prediction, error)
+        raise
+
+
+async def _fetch_once(context: JobContext, url: str) -> ValidImage:
+    # In memory up to the size of a large image, beyond that on disk: a bound, not a habit.
+    with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
+        try:
+            async with asyncio.timeout(DOWNLOAD_SECONDS):
+                await context.client.download(url, file, max_bytes=MAX_BYTES)
+        except TimeoutError:
+            raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
+        file.seek(0)
+        data = file.read()
+    return await asyncio.to_thread(validate_image, data)
+
+
+def _raise_if_expired(context: JobContext, prediction: Prediction, error: OutputError) -> None:
+    made = prediction.created_at
+    if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():
+        return
+    raise OutputExpiredError(
+        f"The output of prediction {prediction.id} is older than {KEPT_BY_WAVESPEED.days} days: {error.what}",
+        fix="Clear the task to buy the image again",
+    ) from error
