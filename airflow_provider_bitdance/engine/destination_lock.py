@@ -37,7 +37,6 @@ from airflow_provider_bitdance.storage.naming import Destination
 
 __all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
 
-
 CHECK_PAUSE, CHECK_SHARE = 1.0, 0.05
 """Seconds between two checks of what other tasks have stored; or this part of the time waited so far."""
 
@@ -58,7 +57,6 @@ class _Holder:
     """Another job that holds destinations of ours."""
 
     journal: Journal
-    is_loaded: bool = False
     is_stopped: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -156,25 +154,20 @@ class DestinationLock:
 
         Costs one listing, or one read for each of a few images.
         """
-        context, now = self._context, self._context.clock.time()
-        plans = {key: context.journal.state.images[key].plan for key in self.held}
-        if len(plans) > MANY:
+        context, images = self._context, self._context.journal.state.images
+        places = {key: context.destination_of(images[key].plan) for key in self.held}
+        if len(places) > MANY:
             known = await asyncio.to_thread(context.receipts.known)
         else:
-            destinations = {context.destination_of(plan) for plan in plans.values()}
             known = {
                 place.record_name
-                for place in destinations
+                for place in places.values()
                 if await asyncio.to_thread(context.receipts.exists, place)
             }
-        free = [
-            key
-            for key, plan in plans.items()
-            if context.destination_of(plan).record_name in known or self.held[key] <= now
-        ]
+        now = context.clock.time()
+        free = [key for key, place in places.items() if place.record_name in known or self.held[key] <= now]
         for key in free:
             del self.held[key]
-        now = context.clock.time()
         self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
 
@@ -208,9 +201,10 @@ class DestinationLock:
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None
     ) -> Adopt | Buy | WaitUntil | Reuse | Refuse:
         """Read the holder's journal, once for all its images, and take it over if that is decided."""
-        holder = None
-        if held is not None and not held.writer.job.same_task(self._context.journal.job):
-            holder = self._holder_of(held.writer.job)
+        context, holder = self._context, None
+        if held is not None and not held.writer.job.same_task(context.journal.job):
+            theirs = Journal(context.records, context.journal.owner, job=held.writer.job)
+            holder = self._holders.setdefault(theirs.job.folder, _Holder(theirs))
             await self._load(holder)
         is_receipt_fresh = holder is None
         while True:
@@ -252,10 +246,9 @@ class DestinationLock:
         A retry of its task may have claimed it back, and may buy again.
         """
         async with holder.turn:
-            if holder.is_loaded and not holder.is_stopped:
+            if holder.journal.state.number and not holder.is_stopped:
                 return
             state = await asyncio.to_thread(holder.journal.load)
-            holder.is_loaded = True
             ours = self._context.journal.owner.token
             holder.is_stopped = holder.is_stopped and state.owner is not None and state.owner.token == ours
 
@@ -271,13 +264,6 @@ class DestinationLock:
             await asyncio.to_thread(holder.journal.load)
             if holder.journal.state.number == before:
                 holder.is_stopped = await claim_journal(self._context, holder.journal)
-
-    def _holder_of(self, job: Job) -> _Holder:
-        context = self._context
-        if job.folder not in self._holders:
-            journal = Journal(context.records, context.journal.owner, job=job)
-            self._holders[job.folder] = _Holder(journal)
-        return self._holders[job.folder]
 
     def _known_lease(self, image: ImageState) -> float | None:
         """Return when the lease of a known holder ends that was buying this very image when it was read.
@@ -352,7 +338,7 @@ def _destination_in(state: JobState, image: ImageState) -> Destination:
 
 def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
     theirs, ours = job_name(holder), job_name(context.journal.job)
-    where = _shown(context.destination_of(image.plan))
+    where = shorten(context.destination_of(image.plan).identity, 200)
     if command.why is Refusal.JUST_MADE:
         return InputError(
             f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
@@ -370,7 +356,3 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
         fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
-
-
-def _shown(destination: Destination) -> str:
-    return shorten(destination.identity, 200)

@@ -32,7 +32,7 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "if context.destination_of(plan).record_name in known or self.held[key] <= now",
+        "if place.record_name in known or self.held[key] <= now",
         "if self.held[key] <= now",
         "a task waits though the image is there",
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
