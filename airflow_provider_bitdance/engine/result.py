@@ -80,11 +80,9 @@ async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | 
 
     :raises Exception: What nobody thought of, and what ended the try.
     """
-    waiting = _waiting(context, dispatcher)
-    if waiting is not None:
+    if waiting := _waiting(context, dispatcher):
         return waiting
-    state = context.journal.state
-    stopped = dispatcher.failures.stopped
+    state, stopped = context.journal.state, dispatcher.failures.stopped
     if stopped is not None:
         if not isinstance(stopped, BitDanceError):
             raise stopped
