@@ -95,7 +95,7 @@ class DestinationLock:
                 return True
             command = await self._decide(image, held, receipt)
             if isinstance(command, Reuse):
-                await context.write(self._reuse(image, command.receipt))
+                await self._reuse(image, command.receipt)
                 return False
             if isinstance(command, WaitUntil):
                 raise self._hold(image, command.moment)
@@ -133,8 +133,8 @@ class DestinationLock:
     async def _was_bought_meanwhile(self, image: ImageState, held: Reservation) -> bool:
         """Make sure that a stopped holder has not come back before it could see our reservation.
 
-        A retry of its task may have claimed its journal back after we read it, and bought. It is stopped
-        again then; one that comes back later finds our reservation and waits.
+        A retry of its task may have claimed its journal back after we read it, and bought, or even stored.
+        It is stopped again then; one that comes back later finds our reservation and waits.
         """
         holder = self._holders.get(held.writer.job.folder)
         if holder is None or not holder.is_stopped:
@@ -146,7 +146,11 @@ class DestinationLock:
             while not await claim_journal(self._context, holder.journal):
                 pass
             holder.is_stopped = True
-        command = decide_destination(self._facts(image, receipt=None, held=held, holder=holder))
+        receipt = await asyncio.to_thread(self._intact_receipt, image)
+        command = decide_destination(self._facts(image, receipt=receipt, held=held, holder=holder))
+        if isinstance(command, Reuse):
+            await self._reuse(image, command.receipt)
+            return True
         return isinstance(command, Adopt | Buy) and await self._adopts(held.writer.job, image, command)
 
     async def freed(self) -> list[str]:
@@ -292,15 +296,15 @@ class DestinationLock:
         self.held[image.plan.key] = until
         return HeldError(until)
 
-    def _reuse(self, image: ImageState, receipt: Receipt) -> Stored:
-        """Return the event that takes the image that another task has stored since this job's plan."""
+    async def _reuse(self, image: ImageState, receipt: Receipt) -> None:
+        """Take the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
         context.log_image(
             "Reusing %s, which another task has stored in the meantime; nothing is bought", receipt.uri
         )
         uri = context.receipts.uri(context.destination_of(image.plan))
-        return Stored(key=image.plan.key, receipt=uri, reused=True)
+        await context.write(Stored(key=image.plan.key, receipt=uri, reused=True))
 
     def _reservation(self, image: ImageState, number: int) -> Reservation:
         context = self._context

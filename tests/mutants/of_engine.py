@@ -26,6 +26,11 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ),
     (
+        "receipt = await asyncio.to_thread(self._intact_receipt, image)\n        command",
+        "receipt = None\n        command",
+        "what a stopped task stored after it came back is bought again",
+    ),
+    (
         "record_name in known or self.held[key] <= now",
         "record_name in known",
         "a task waits for a dead one for ever",

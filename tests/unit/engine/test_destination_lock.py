@@ -970,7 +970,10 @@ def test_a_flagged_image_that_another_task_has_stored_meanwhile_is_not_the_resul
         run(lock.take(a))
 
 
-def test_what_a_stopped_task_buys_after_it_has_come_back_is_adopted_and_not_bought_again() -> None:
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_a_stopped_task_buys_after_it_has_come_back_is_shared_and_not_bought_again(
+    is_stored: bool,
+) -> None:
     world, seen = World(latency=50), list[str]()
 
     def dies_before_its_intent(step: str) -> None:
@@ -985,7 +988,8 @@ def test_what_a_stopped_task_buys_after_it_has_come_back_is_adopted_and_not_boug
         if step == "before create 000002":
             seen.append(step)
             if len(seen) == 2:  # the first one's journal is claimed; next is the reservation
-                aside(lambda: in_flight(world, FIRST, named=True, try_number=2))
+                aside(lambda: again(world, FIRST, named=True, try_number=2))
 
+    again = go if is_stored else in_flight
     second = result(go(world, SECOND, named=True, step=first_comes_back))
-    assert (world.api.billed, second["prediction_id"]) == (1, "pred-1")
+    assert (world.api.billed, second["prediction_id"], second["reused"]) == (1, "pred-1", True)
