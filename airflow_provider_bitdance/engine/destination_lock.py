@@ -328,11 +328,12 @@ def check_destination_is_ours(context: JobContext, image: ImageState, *, known: 
     reserved, key = context.coordination.reserved, image.plan.key
     destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
     held = context.reservations.last(destination, known=known, after=seen)
-    if held is not None and held.fingerprint != image.plan.fingerprint:
+    if held is None:
+        return seen
+    if held.fingerprint != image.plan.fingerprint:
         raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
-    if held is not None:
-        reserved[key] = held.number
-    return reserved.get(key, 0)
+    reserved[key] = held.number
+    return held.number
 
 
 def _destination_in(state: JobState, image: ImageState) -> Destination:

@@ -87,12 +87,12 @@ DESTINATION_LOCK = mutations_of(
         "what a dead task bought is bought again",
     ),
     (
-        "if held is not None and held.fingerprint != image.plan.fingerprint:",
+        "if held.fingerprint != image.plan.fingerprint:",
         "if False:",
         "another task's picture is overwritten",
     ),
     (
-        "return reserved.get(key, 0)",
+        "return held.number",
         "return 0",
         "a receipt does not say under which reservation its image was made",
     ),
