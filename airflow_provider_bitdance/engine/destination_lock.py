@@ -76,6 +76,7 @@ class DestinationLock:
         self._waits_since = math.inf
         self._holders: dict[str, _Holder] = {}
         self._tried: set[str] = set()
+        self._found: dict[str, datetime] = {}  # by key, when the image was stored that was there at a try
 
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
@@ -156,24 +157,26 @@ class DestinationLock:
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.
 
-        Costs one listing, or one read for each of a few images.
+        Costs one read for each of a few images; of many, a listing and one read for each that has a receipt.
         """
         context, images = self._context, self._context.journal.state.images
         places = {key: context.destination_of(images[key].plan) for key in self.held}
         if len(places) > MANY:
             known = await asyncio.to_thread(context.receipts.known)
-        else:
-            known = {
-                place.record_name
-                for place in places.values()
-                if await asyncio.to_thread(context.receipts.exists, place)
-            }
+            places = {key: place for key, place in places.items() if place.record_name in known}
+        reads = [asyncio.to_thread(self._is_new, key, place) for key, place in places.items()]
+        is_stored = dict(zip(places, await asyncio.gather(*reads), strict=True))
         now = context.clock.time()
-        free = [key for key, place in places.items() if place.record_name in known or self.held[key] <= now]
+        free = [key for key, until in self.held.items() if is_stored.get(key) or until <= now]
         for key in free:
             del self.held[key]
         self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
+
+    def _is_new(self, key: str, destination: Destination) -> bool:
+        """Say whether there is another receipt than at the last try: an older run may have left one."""
+        receipt = self._context.receipts.find(destination)
+        return receipt is not None and receipt.stored_at != self._found.get(key)
 
     def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.
@@ -183,6 +186,8 @@ class DestinationLock:
         """
         context, destination = self._context, self._context.destination_of(image.plan)
         receipt = context.receipts.find(destination)
+        if receipt is not None:
+            self._found[image.plan.key] = receipt.stored_at
         known = receipt.reservation if receipt is not None else 0
         receipt = self._if_intact(receipt)
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):

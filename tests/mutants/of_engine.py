@@ -31,16 +31,21 @@ DESTINATION_LOCK = mutations_of(
         "what a stopped task stored after it came back is bought again",
     ),
     (
-        "record_name in known or self.held[key] <= now",
-        "record_name in known",
+        "if is_stored.get(key) or until <= now",
+        "if is_stored.get(key)",
         "a task waits for a dead one for ever",
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "if place.record_name in known or self.held[key] <= now",
-        "if self.held[key] <= now",
+        "if is_stored.get(key) or until <= now",
+        "if until <= now",
         "a task waits though the image is there",
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
+    ),
+    (
+        "receipt is not None and receipt.stored_at != self._found.get(key)",
+        "receipt is not None",
+        "a task that waits to replace an image never gives its worker back",
     ),
     (
         "return receipt if is_there else None",

@@ -866,6 +866,15 @@ def test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_ha
     assert lock.held == {}
 
 
+def test_a_task_that_waits_where_an_older_image_is_replaced_gives_its_worker_back() -> None:
+    world = World(latency=50)
+    result(go(world, a_job(run_id="older"), named=True, prompt="an owl"))
+    in_flight(world, FIRST, named=True)
+    start = world.clock.now
+    assert isinstance(go(world, SECOND, named=True, defer_after=20.0, break_even=10.0), Waiting)
+    assert world.clock.now - start == 20
+
+
 # One lock, asked directly
 
 
