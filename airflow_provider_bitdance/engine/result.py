@@ -88,7 +88,7 @@ async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | 
             raise stopped
         stopped = _with_what_is_missing(stopped, state)
     # Where all are stopped, an image that has not failed itself is no failure: it is missing, bought or not.
-    ends = {Status.STORED, *((Status.PLANNED, Status.SUBMITTED) if stopped else ())}
+    ends = {Status.STORED, *((Status.PLANNED, Status.INTENDED, Status.SUBMITTED) if stopped else ())}
     found = dispatcher.failures.by_key
     failures = {
         key: found.get(key) or _failure(context, dispatcher, image)

@@ -302,7 +302,7 @@ RESULT = mutations_of(
     "engine/result.py",
     "unit/engine/test_dispatcher.py unit/engine/test_run.py",
     (
-        "*((Status.PLANNED, Status.SUBMITTED) if stopped else ())",
+        "*((Status.PLANNED, Status.INTENDED, Status.SUBMITTED) if stopped else ())",
         "",
         "images that were not begun are failures",
     ),
