@@ -97,7 +97,7 @@ DESTINATION_LOCK = mutations_of(
         "another task's picture is overwritten",
     ),
     (
-        "return held.number",
+        "return seen",
         "return 0",
         "a receipt does not say under which reservation its image was made",
     ),
