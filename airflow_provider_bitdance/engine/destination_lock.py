@@ -35,8 +35,6 @@ from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination
 
-__all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
-
 CHECK_PAUSE, CHECK_SHARE = 1.0, 0.05
 """Seconds between two checks of what other tasks have stored; or this part of the time waited so far."""
 

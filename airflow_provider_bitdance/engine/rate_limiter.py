@@ -11,8 +11,6 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-__all__ = ["RateLimiter"]
-
 FIRST_WINDOW = 8.0
 """Predictions in flight at the start, where no limit is given; or so many more than there are."""
 LARGEST_WINDOW = 1000.0
