@@ -35,6 +35,7 @@ from airflow_provider_bitdance.storage import check_writable
 from airflow_provider_bitdance.storage.naming import EXTENSIONS
 
 READS_AT_ONCE = 16
+"""If one fails, what the job still writes would have to wait behind all that is queued."""
 
 
 @dataclass(frozen=True, slots=True)
