@@ -10,13 +10,4 @@ from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.engine.result import Finished, Waiting
 from airflow_provider_bitdance.engine.run import run_job
 
-__all__ = [
-    "Estimate",
-    "Finished",
-    "JobContext",
-    "Policy",
-    "Waiting",
-    "Wanted",
-    "estimate",
-    "run_job",
-]
+__all__ = ["Estimate", "Finished", "JobContext", "Policy", "Waiting", "Wanted", "estimate", "run_job"]

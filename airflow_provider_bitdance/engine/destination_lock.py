@@ -35,9 +35,6 @@ from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination
 
-__all__ = ["DestinationLock", "HeldError", "check_destination_is_ours"]
-
-
 CHECK_PAUSE, CHECK_SHARE = 1.0, 0.05
 """Seconds between two checks of what other tasks have stored; or this part of the time waited so far."""
 
@@ -58,7 +55,6 @@ class _Holder:
     """Another job that holds destinations of ours."""
 
     journal: Journal
-    is_loaded: bool = False
     is_stopped: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -78,6 +74,7 @@ class DestinationLock:
         self._waits_since = math.inf
         self._holders: dict[str, _Holder] = {}
         self._tried: set[str] = set()
+        self._found: dict[str, datetime] = {}  # by key, when the image was stored that was there at a try
 
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
@@ -97,7 +94,7 @@ class DestinationLock:
                 return True
             command = await self._decide(image, held, receipt)
             if isinstance(command, Reuse):
-                await context.write(self._reuse(image, command.receipt))
+                await self._reuse(image, command.receipt)
                 return False
             if isinstance(command, WaitUntil):
                 raise self._hold(image, command.moment)
@@ -135,8 +132,8 @@ class DestinationLock:
     async def _was_bought_meanwhile(self, image: ImageState, held: Reservation) -> bool:
         """Make sure that a stopped holder has not come back before it could see our reservation.
 
-        A retry of its task may have claimed its journal back after we read it, and bought. It is stopped
-        again then; one that comes back later finds our reservation and waits.
+        A retry of its task may have claimed its journal back after we read it, and bought, or even stored.
+        It is stopped again then; one that comes back later finds our reservation and waits.
         """
         holder = self._holders.get(held.writer.job.folder)
         if holder is None or not holder.is_stopped:
@@ -148,35 +145,36 @@ class DestinationLock:
             while not await claim_journal(self._context, holder.journal):
                 pass
             holder.is_stopped = True
-        command = decide_destination(self._facts(image, receipt=None, held=held, holder=holder))
+        receipt = await asyncio.to_thread(self._intact_receipt, image)
+        command = decide_destination(self._facts(image, receipt=receipt, held=held, holder=holder))
+        if isinstance(command, Reuse):
+            await self._reuse(image, command.receipt)
+            return True
         return isinstance(command, Adopt | Buy) and await self._adopts(held.writer.job, image, command)
 
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.
 
-        Costs one listing, or one read for each of a few images.
+        Costs one read for each of a few images; of many, a listing and one read for each that has a receipt.
         """
-        context, now = self._context, self._context.clock.time()
-        plans = {key: context.journal.state.images[key].plan for key in self.held}
-        if len(plans) > MANY:
+        context, images = self._context, self._context.journal.state.images
+        places = {key: context.destination_of(images[key].plan) for key in self.held}
+        if len(places) > MANY:
             known = await asyncio.to_thread(context.receipts.known)
-        else:
-            destinations = {context.destination_of(plan) for plan in plans.values()}
-            known = {
-                place.record_name
-                for place in destinations
-                if await asyncio.to_thread(context.receipts.exists, place)
-            }
-        free = [
-            key
-            for key, plan in plans.items()
-            if context.destination_of(plan).record_name in known or self.held[key] <= now
-        ]
+            places = {key: place for key, place in places.items() if place.record_name in known}
+        reads = [asyncio.to_thread(self._is_new, key, place) for key, place in places.items()]
+        is_stored = dict(zip(places, await asyncio.gather(*reads), strict=True))
+        now = context.clock.time()
+        free = [key for key, until in self.held.items() if is_stored.get(key) or until <= now]
         for key in free:
             del self.held[key]
-        now = context.clock.time()
         self.next_check = now + max(CHECK_PAUSE, CHECK_SHARE * (now - self._waits_since))
         return free
+
+    def _is_new(self, key: str, destination: Destination) -> bool:
+        """Say whether there is another receipt than at the last try: an older run may have left one."""
+        receipt = self._context.receipts.find(destination)
+        return receipt is not None and receipt.stored_at != self._found.get(key)
 
     def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.
@@ -186,6 +184,8 @@ class DestinationLock:
         """
         context, destination = self._context, self._context.destination_of(image.plan)
         receipt = context.receipts.find(destination)
+        if receipt is not None:
+            self._found[image.plan.key] = receipt.stored_at
         known = receipt.reservation if receipt is not None else 0
         receipt = self._if_intact(receipt)
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
@@ -208,9 +208,10 @@ class DestinationLock:
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None
     ) -> Adopt | Buy | WaitUntil | Reuse | Refuse:
         """Read the holder's journal, once for all its images, and take it over if that is decided."""
-        holder = None
-        if held is not None and not held.writer.job.same_task(self._context.journal.job):
-            holder = self._holder_of(held.writer.job)
+        context, holder = self._context, None
+        if held is not None and not held.writer.job.same_task(context.journal.job):
+            theirs = Journal(context.records, context.journal.owner, job=held.writer.job)
+            holder = self._holders.setdefault(theirs.job.folder, _Holder(theirs))
             await self._load(holder)
         is_receipt_fresh = holder is None
         while True:
@@ -252,10 +253,9 @@ class DestinationLock:
         A retry of its task may have claimed it back, and may buy again.
         """
         async with holder.turn:
-            if holder.is_loaded and not holder.is_stopped:
+            if holder.journal.state.number and not holder.is_stopped:
                 return
             state = await asyncio.to_thread(holder.journal.load)
-            holder.is_loaded = True
             ours = self._context.journal.owner.token
             holder.is_stopped = holder.is_stopped and state.owner is not None and state.owner.token == ours
 
@@ -271,13 +271,6 @@ class DestinationLock:
             await asyncio.to_thread(holder.journal.load)
             if holder.journal.state.number == before:
                 holder.is_stopped = await claim_journal(self._context, holder.journal)
-
-    def _holder_of(self, job: Job) -> _Holder:
-        context = self._context
-        if job.folder not in self._holders:
-            journal = Journal(context.records, context.journal.owner, job=job)
-            self._holders[job.folder] = _Holder(journal)
-        return self._holders[job.folder]
 
     def _known_lease(self, image: ImageState) -> float | None:
         """Return when the lease of a known holder ends that was buying this very image when it was read.
@@ -306,15 +299,15 @@ class DestinationLock:
         self.held[image.plan.key] = until
         return HeldError(until)
 
-    def _reuse(self, image: ImageState, receipt: Receipt) -> Stored:
-        """Return the event that takes the image that another task has stored since this job's plan."""
+    async def _reuse(self, image: ImageState, receipt: Receipt) -> None:
+        """Take the image that another task has stored since this job's plan."""
         context = self._context
         context.check_nsfw(receipt)
         context.log_image(
             "Reusing %s, which another task has stored in the meantime; nothing is bought", receipt.uri
         )
         uri = context.receipts.uri(context.destination_of(image.plan))
-        return Stored(key=image.plan.key, receipt=uri, reused=True)
+        await context.write(Stored(key=image.plan.key, receipt=uri, reused=True))
 
     def _reservation(self, image: ImageState, number: int) -> Reservation:
         context = self._context
@@ -338,11 +331,12 @@ def check_destination_is_ours(context: JobContext, image: ImageState, *, known: 
     reserved, key = context.coordination.reserved, image.plan.key
     destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
     held = context.reservations.last(destination, known=known, after=seen)
-    if held is not None and held.fingerprint != image.plan.fingerprint:
+    if held is None:
+        return seen
+    if held.fingerprint != image.plan.fingerprint:
         raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
-    if held is not None:
-        reserved[key] = held.number
-    return reserved.get(key, 0)
+    reserved[key] = held.number
+    return held.number
 
 
 def _destination_in(state: JobState, image: ImageState) -> Destination:
@@ -352,7 +346,7 @@ def _destination_in(state: JobState, image: ImageState) -> Destination:
 
 def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
     theirs, ours = job_name(holder), job_name(context.journal.job)
-    where = _shown(context.destination_of(image.plan))
+    where = shorten(context.destination_of(image.plan).identity, 200)
     if command.why is Refusal.JUST_MADE:
         return InputError(
             f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
@@ -370,7 +364,3 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
         fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
-
-
-def _shown(destination: Destination) -> str:
-    return shorten(destination.identity, 200)

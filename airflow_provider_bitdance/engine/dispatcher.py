@@ -58,7 +58,7 @@ class Dispatcher:
     :ivar receipts: Of the images that this process stored, by key.
     :ivar failures: Why images are not stored, and why nothing more is bought.
     :ivar hand_over: Why not everything is done in this process, though nothing stopped it.
-    :ivar in_flight: Predictions that have not ended, when that was decided; now until then.
+    :ivar in_flight: Predictions that had not ended when that was decided.
     """
 
     def __init__(self, context: JobContext) -> None:
@@ -200,11 +200,9 @@ class Dispatcher:
     async def _check_holders(self) -> None:
         """Try again the images that other tasks have stored, or hold no more."""
         try:
-            freed = await self._lock.freed()
+            self._left.extend(await self._lock.freed())
         except BitDanceError as error:
             self.failures.stop(error)
-        else:
-            self._left.extend(freed)
 
     async def _wait_for_holder(self, until: float) -> None:
         """Begin this try's time when the other task's lease ends, unless it waits for much less.
@@ -232,10 +230,12 @@ class Dispatcher:
         Also at a handoff: a trigger may have brought the job back because something has ended, and with
         ``defer_after=0`` nothing else polls here.
         """
-        stopped = self.failures.stopped
-        is_late = self._context.clock.time() >= self._context.journal.state.deadline
+        stopped, now = self.failures.stopped, self._context.clock.time()
+        is_late = now >= self._context.journal.state.deadline
         if self.hand_over is not None and self._left:
-            await self._write_rested()
+            blocked = self._limiter.blocked(now=now)
+            until = now + blocked if blocked else 0.0
+            await self._write(Rested(until=until, window=self._limiter.found_window))
         is_last = is_late or self.hand_over is not None or isinstance(stopped, TaskKilledError)
         if is_last and not isinstance(stopped, FencedError):
             await self._poller.poll_all(self._subscription)
@@ -244,18 +244,11 @@ class Dispatcher:
             with contextlib.suppress(BitDanceError):  # reconcile settles them, too
                 await settle_losses(self._context)
 
-    async def _write_rested(self) -> None:
-        """Write down what was found out about the account."""
-        now = self._context.clock.time()
-        blocked = self._limiter.blocked(now=now)
-        until = now + blocked if blocked else 0.0
-        await self._write(Rested(until=until, window=self._limiter.found_window))
-
     async def _resolve_intents(self, group: asyncio.TaskGroup) -> None:
         """Find out what became of the intents of another process, and wait for what it bought."""
         keys = [image.plan.key for image in self._context.journal.state.having(Status.INTENDED)]
         try:
-            await resolve_intents(self._context, self._context.journal, keys=set(keys))
+            await resolve_intents(self._context, self._context.journal)
         except BitDanceError as error:
             self.failures.stop(error)
         for key in keys:
@@ -318,11 +311,10 @@ class Dispatcher:
                     self.receipts[key] = await collect_output(self._context, image, ended)
         except Exception as error:
             # A poll that failed or a full disk costs nothing itself, but the image it is about is bought.
-            if isinstance(error, BitDanceError) and error.paid is Paid.NO:
-                paid = Paid.NO if isinstance(error, PredictionError) else Paid.YES
-                self.failures.add(key, error.with_verdict(paid=paid))
-            else:
-                self.failures.add(key, error)
+            is_bought = not isinstance(error, PredictionError)
+            if is_bought and isinstance(error, BitDanceError) and error.paid is Paid.NO:
+                error = error.with_verdict(paid=Paid.YES)
+            self.failures.add(key, error)
         self._report()
 
     def _report(self, *, last: bool = False) -> None:

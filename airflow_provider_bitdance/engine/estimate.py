@@ -51,14 +51,12 @@ async def estimate(
     :raises BitDanceError: The store or, for a live price, the API could not be read.
     """
     price = await prices(client, policy, wanted)
-    there = [False] * len(wanted)
+    missing, host = wanted, client.settings.host
     if policy.if_exists == "reuse":
-        host = client.settings.host
         # The threads are few, and so bound how many reads there are at once.
-        there = await asyncio.gather(
-            *(asyncio.to_thread(_is_there, records, images, item, host) for item in wanted)
-        )
-    missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
+        reads = (asyncio.to_thread(_is_there, records, images, item, host) for item in wanted)
+        there = await asyncio.gather(*reads)
+        missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
     return Estimate(
         reuse=len(wanted) - len(missing),
         buy=len(missing),

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine.next_step import JobFacts
 
-__all__ = ["HandOver", "hand_over", "hand_over_at"]
-
 
 @dataclass(frozen=True, slots=True)
 class HandOver:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.handoff import HandOver, hand_over, hand_over_at
 
-__all__ = ["MAX_UNANSWERED", "JobFacts", "NextStep", "Stop", "Submit", "WaitUntil", "next_step"]
-
 MAX_UNANSWERED = 8
 """Submissions without a recorded response at any time: so many a kill can lose."""
 

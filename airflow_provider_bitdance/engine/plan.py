@@ -35,6 +35,7 @@ from airflow_provider_bitdance.storage import check_writable
 from airflow_provider_bitdance.storage.naming import EXTENSIONS
 
 READS_AT_ONCE = 16
+"""If one fails, what the job still writes would have to wait behind all that is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,9 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log(context, decided)
-    no_purchase = [decision.event for decision in decided if decision.event is not None]
-    await check_plan(context, [decision.image for decision in decided if decision.event is None])
-    if len(no_purchase) < len(wanted):
+    to_buy = [decision.image for decision in decided if decision.event is None]
+    await check_plan(context, to_buy)
+    if to_buy:
         await _prepare_to_buy(context)
     return [
         Planned(
@@ -77,7 +78,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
             is_batch=context.policy.is_batch,
             images=tuple(decision.image for decision in decided),
         ),
-        *no_purchase,
+        *(decision.event for decision in decided if decision.event is not None),
     ]
 
 

@@ -19,7 +19,7 @@ class Progress:
         self._total = len(context.journal.state.images)
         self._there_before = len(context.journal.state.having(Status.STORED))
         self._started = self._logged_at = context.clock.time()
-        self._explained = ""
+        self._last_text = ""
 
     def report(self, *, failed: int, in_flight: int, last: bool = False) -> None:
         """Say how far the job is, where that is news and the last line is some seconds old.
@@ -31,8 +31,8 @@ class Progress:
         if self._total < 2 or not (last or now >= self._logged_at + pause):
             return
         text = self._text(now, failed, in_flight)
-        if text != self._explained:
-            self._explained, self._logged_at = text, now
+        if text != self._last_text:
+            self._last_text, self._logged_at = text, now
             self._context.log.info("%s", text)
 
     def _text(self, now: float, failed: int, in_flight: int) -> str:

@@ -11,8 +11,6 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-__all__ = ["RateLimiter"]
-
 FIRST_WINDOW = 8.0
 """Predictions in flight at the start, where no limit is given; or so many more than there are."""
 LARGEST_WINDOW = 1000.0
@@ -79,15 +77,11 @@ class RateLimiter:
     def wait(self, *, now: float) -> float:
         """Return the seconds until one more purchase may begin; infinite where one in flight has to end."""
         is_full = self.in_flight + self.started >= self.window
-        return math.inf if is_full else self._until_free(now, others=self.started)
+        return math.inf if is_full else self.until_turn(now=now, others=self.started)
 
     def blocked(self, *, now: float) -> float:
         """Return the seconds for which nothing is sent, after a 429."""
         return max(0.0, self._blocked_until - now)
-
-    def until_turn(self, *, now: float) -> float:
-        """Return the seconds until the turn for a submission comes, and take none."""
-        return self._until_free(now, others=0)
 
     def turn(self, *, now: float) -> float:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
@@ -97,8 +91,11 @@ class RateLimiter:
             self._is_trying = self.is_refused
         return wait
 
-    def _until_free(self, now: float, others: int) -> float:
-        """Return the seconds until one more than so many others may be sent."""
+    def until_turn(self, *, now: float, others: int = 0) -> float:
+        """Return the seconds until the turn for a submission comes, and take none.
+
+        :param others: So many that have begun are sent before it.
+        """
         if blocked := self.blocked(now=now):
             return blocked
         if self._is_trying or (self.is_refused and others):

@@ -80,17 +80,15 @@ async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | 
 
     :raises Exception: What nobody thought of, and what ended the try.
     """
-    waiting = _waiting(context, dispatcher)
-    if waiting is not None:
+    if waiting := _waiting(context, dispatcher):
         return waiting
-    state = context.journal.state
-    stopped = dispatcher.failures.stopped
+    state, stopped = context.journal.state, dispatcher.failures.stopped
     if stopped is not None:
         if not isinstance(stopped, BitDanceError):
             raise stopped
         stopped = _with_what_is_missing(stopped, state)
     # Where all are stopped, an image that has not failed itself is no failure: it is missing, bought or not.
-    ends = {Status.STORED, *((Status.PLANNED, Status.SUBMITTED) if stopped else ())}
+    ends = {Status.STORED, *((Status.PLANNED, Status.INTENDED, Status.SUBMITTED) if stopped else ())}
     found = dispatcher.failures.by_key
     failures = {
         key: found.get(key) or _failure(context, dispatcher, image)

@@ -84,14 +84,11 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
             for image in state.having(Status.FAILED):
                 if not context.may_buy_anew(image):
                     raise recorded_error(context, image)
-        events: list[Event] = []
-        if not state.images:
-            events += await plan(context, wanted)
         left_open = bool(state.having(Status.INTENDED))
-        # A later process first has to see what the account takes.
-        first = None if state.images else _first_to_buy(wanted, events)
-        if first is not None:
-            events.append(Intended(keys=(first,)))
+        events: list[Event] = []
+        if not state.images:  # a later process first has to see what the account takes
+            events = await plan(context, wanted)
+            events += _first_intent(wanted, events)
         try:
             await context.claim(deadline, *events)
         except FencedError:
@@ -145,10 +142,11 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
         )
 
 
-def _first_to_buy(wanted: list[Wanted], events: list[Event]) -> str | None:
-    """Return the key of an image whose intent can go into the plan's own entry.
+def _first_intent(wanted: list[Wanted], events: list[Event]) -> list[Intended]:
+    """Return the intent of one image, which can go into the plan's own entry; none if all are there.
 
-    Not one that the user named: its destination has to be reserved first.
+    Not of one that the user named: its destination has to be reserved first.
     """
     done = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-    return next((item.key for item in wanted if item.key not in done and not item.destination.named), None)
+    to_buy = [item.key for item in wanted if item.key not in done and not item.destination.named]
+    return [Intended(keys=(key,)) for key in to_buy[:1]]

@@ -26,16 +26,26 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ),
     (
-        "record_name in known or self.held[key] <= now",
-        "record_name in known",
+        "receipt = await asyncio.to_thread(self._intact_receipt, image)\n        command",
+        "receipt = None\n        command",
+        "what a stopped task stored after it came back is bought again",
+    ),
+    (
+        "if is_stored.get(key) or until <= now",
+        "if is_stored.get(key)",
         "a task waits for a dead one for ever",
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "if context.destination_of(plan).record_name in known or self.held[key] <= now",
-        "if self.held[key] <= now",
+        "if is_stored.get(key) or until <= now",
+        "if until <= now",
         "a task waits though the image is there",
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
+    ),
+    (
+        "receipt is not None and receipt.stored_at != self._found.get(key)",
+        "receipt is not None",
+        "a task that waits to replace an image never gives its worker back",
     ),
     (
         "return receipt if is_there else None",
@@ -82,12 +92,12 @@ DESTINATION_LOCK = mutations_of(
         "what a dead task bought is bought again",
     ),
     (
-        "if held is not None and held.fingerprint != image.plan.fingerprint:",
+        "if held.fingerprint != image.plan.fingerprint:",
         "if False:",
         "another task's picture is overwritten",
     ),
     (
-        "return reserved.get(key, 0)",
+        "return seen",
         "return 0",
         "a receipt does not say under which reservation its image was made",
     ),
@@ -292,7 +302,7 @@ RESULT = mutations_of(
     "engine/result.py",
     "unit/engine/test_dispatcher.py unit/engine/test_run.py",
     (
-        "*((Status.PLANNED, Status.SUBMITTED) if stopped else ())",
+        "*((Status.PLANNED, Status.INTENDED, Status.SUBMITTED) if stopped else ())",
         "",
         "images that were not begun are failures",
     ),

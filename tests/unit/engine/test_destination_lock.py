@@ -866,6 +866,15 @@ def test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_ha
     assert lock.held == {}
 
 
+def test_a_task_that_waits_where_an_older_image_is_replaced_gives_its_worker_back() -> None:
+    world = World(latency=50)
+    result(go(world, a_job(run_id="older"), named=True, prompt="an owl"))
+    in_flight(world, FIRST, named=True)
+    start = world.clock.now
+    assert isinstance(go(world, SECOND, named=True, defer_after=20.0, break_even=10.0), Waiting)
+    assert world.clock.now - start == 20
+
+
 # One lock, asked directly
 
 
@@ -970,7 +979,10 @@ def test_a_flagged_image_that_another_task_has_stored_meanwhile_is_not_the_resul
         run(lock.take(a))
 
 
-def test_what_a_stopped_task_buys_after_it_has_come_back_is_adopted_and_not_bought_again() -> None:
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_a_stopped_task_buys_after_it_has_come_back_is_shared_and_not_bought_again(
+    is_stored: bool,
+) -> None:
     world, seen = World(latency=50), list[str]()
 
     def dies_before_its_intent(step: str) -> None:
@@ -985,7 +997,8 @@ def test_what_a_stopped_task_buys_after_it_has_come_back_is_adopted_and_not_boug
         if step == "before create 000002":
             seen.append(step)
             if len(seen) == 2:  # the first one's journal is claimed; next is the reservation
-                aside(lambda: in_flight(world, FIRST, named=True, try_number=2))
+                aside(lambda: again(world, FIRST, named=True, try_number=2))
 
+    again = go if is_stored else in_flight
     second = result(go(world, SECOND, named=True, step=first_comes_back))
-    assert (world.api.billed, second["prediction_id"]) == (1, "pred-1")
+    assert (world.api.billed, second["prediction_id"], second["reused"]) == (1, "pred-1", True)

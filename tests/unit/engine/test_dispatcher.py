@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
+from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
 from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
+    LostResponseError,
     ModerationError,
     PredictionFailedError,
     PredictionTimeoutError,
@@ -25,7 +27,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.polling.latency import TELLING
 from airflow_provider_bitdance.records import Status
-from tests.unit.support import World, a_job, a_wanted, envelope, refusal, run
+from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, envelope, refusal, run
 
 
 @pytest.fixture
@@ -514,4 +516,16 @@ def test_what_stopped_a_batch_says_what_is_bought_and_what_is_missing(world: Wor
         "but not stored; the rest costs about $0.06. Their outputs stay collectable for 7 days. "
         "A retry polls the same predictions again, and buys the rest. The image is paid for."
     )
+    assert finished.failures == {}
+
+
+def test_an_image_whose_lost_response_cannot_be_looked_up_yet_is_missing_and_has_not_failed(
+    world: World,
+) -> None:
+    with pytest.raises(Crash):
+        go(world, 2, is_batch=True, max_in_flight=1, step=Fuse(4))  # after the first POST
+    world.api.on_history = [refusal(503)] * (len(READING_PAUSES) + 1)
+    finished = go(world, 2, is_batch=True, try_number=2)
+    assert isinstance(finished.stopped, LostResponseError)
+    assert [image.unconfirmed for image in finished.images] == [1, 0]
     assert finished.failures == {}
