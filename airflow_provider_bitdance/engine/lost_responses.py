@@ -154,7 +154,7 @@ async def settle_losses(context: JobContext) -> None:
         if events:
             await context.write(*events)
             context.log.info(
-                "%d purchases whose response was lost are not possibly paid after all. %s",
+                "Of the purchases whose response was lost, %d turned out not to be made. %s",
                 len(events),
                 NOT_SHOWN,
             )

@@ -43,7 +43,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
     :param context: Of this job, as a new process of its own; the journal is loaded.
     """
     journal = context.journal
-    before = {image.plan.key: image for image in journal.state.having(Status.INTENDED, Status.SUBMITTED)}
+    open_images = [image.plan.key for image in journal.state.having(Status.INTENDED, Status.SUBMITTED)]
     done: dict[str, Collected] = {}
     stopped = CollectStatus.LEFT, "the prediction has not ended yet"
     try:
@@ -63,10 +63,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         stopped = CollectStatus.RUNNING, "its own task is continuing with it"
     except BitDanceError as error:
         stopped = CollectStatus.LEFT, error.what
-    return {
-        key: done.get(key) or _standing(journal.state.images[key], image, *stopped)
-        for key, image in before.items()
-    }
+    return {key: done.get(key) or _standing(journal.state.images[key], *stopped) for key in open_images}
 
 
 async def _collect_one(context: JobContext, image: ImageState, prediction: Prediction) -> Collected:
@@ -94,10 +91,8 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
     return Collected(prediction.id, CollectStatus.STORED, receipt.uri)
 
 
-def _standing(image: ImageState, before: ImageState, outcome: CollectStatus, why: str) -> Collected:
+def _standing(image: ImageState, outcome: CollectStatus, why: str) -> Collected:
     """Return what became of an image that was not collected."""
-    if image.status is Status.PLANNED and image.possibly_paid > before.possibly_paid:
-        return Collected("", CollectStatus.POSSIBLY_PAID, image.reason)
     if image.status is Status.PLANNED:
-        return Collected("", CollectStatus.NOT_CREATED, "nothing was bought")
+        return Collected("", CollectStatus.POSSIBLY_PAID, image.reason)
     return Collected(bought_as(image), outcome, why)

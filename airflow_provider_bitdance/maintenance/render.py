@@ -11,7 +11,7 @@ from airflow_provider_bitdance.maintenance.scan import Finding, JobRecord, Recor
 from airflow_provider_bitdance.records import ImageState, Job, Status
 from airflow_provider_bitdance.redaction import shorten
 
-DONE = (CollectStatus.STORED, CollectStatus.FAILED, CollectStatus.NOT_CREATED, CollectStatus.POSSIBLY_PAID)
+DONE = (CollectStatus.STORED, CollectStatus.FAILED, CollectStatus.POSSIBLY_PAID)
 """Outcomes after which nobody needs the output that WaveSpeed keeps for some days."""
 
 

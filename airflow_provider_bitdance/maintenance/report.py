@@ -20,7 +20,6 @@ class CollectStatus(StrEnum):
 
     STORED = "stored"
     FAILED = "failed"
-    NOT_CREATED = "not created"
     POSSIBLY_PAID = "possibly paid"
     RUNNING = "running"
     SUPERSEDED = "superseded"

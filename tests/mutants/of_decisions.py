@@ -217,9 +217,14 @@ INTENT = mutations_of(
     "engine/decisions.py",
     "unit/engine/test_decisions.py",
     (
-        "is_last = facts.searches >= len(SEARCH_PAUSES)",
-        "is_last = facts.searches >= len(SEARCH_PAUSES) - 1",
+        "(len(SEARCH_PAUSES) if facts.may_arrive else SHORT_SEARCHES)",
+        "(SHORT_SEARCHES)",
         "the history is given less time than documented",
+    ),
+    (
+        "(len(SEARCH_PAUSES) if facts.may_arrive else SHORT_SEARCHES)",
+        "(len(SEARCH_PAUSES))",
+        "a request that arrives no more is searched for as long as one that may",
     ),
     (
         "if proof is Proof.OURS)",
@@ -227,14 +232,19 @@ INTENT = mutations_of(
         "a prediction is adopted on its time alone: a wrong picture",
     ),
     (
-        "if proof is Proof.NONE and name not in facts.doubted",
-        "if proof is Proof.NONE",
+        "if proof in unclear and name not in doubted)",
+        "if proof in unclear)",
         "one prediction stands for two lost purchases",
     ),
     (
-        "if proof is Proof.NONE and name not in facts.doubted",
-        "if proof is not Proof.OURS and name not in facts.doubted",
+        "unclear = {Proof.NONE, Proof.SIMILAR}",
+        "unclear = {Proof.NONE, Proof.SIMILAR, Proof.ANOTHER}",
         "another program's image makes ours possibly paid",
+    ),
+    (
+        "unclear = {Proof.NONE, Proof.SIMILAR}",
+        "unclear = {Proof.NONE}",
+        "a changed echo is taken for nothing bought",
     ),
     (
         "if ours and (is_last or not facts.same_underway):",
@@ -251,21 +261,51 @@ INTENT = mutations_of(
         "if ours and is_last:",
         "a proven purchase is adopted 10 s late",
     ),
-    # Not `not ours`: a purchase of the same request that is under way is one that is under way.
     (
-        "if doubtful and not ours and (is_last or not facts.underway):",
-        "if doubtful and not ours:",
+        "not doubtful or facts.underway or Proof.SIMILAR",
+        "not doubtful or Proof.SIMILAR",
         "the prediction of a purchase under way makes a lost one possibly paid",
     ),
     (
-        "if doubtful and not ours and (is_last or not facts.underway):",
-        "if doubtful and not ours and not facts.underway:",
-        "a doubt is taken for nothing bought because another is under way to the end",
+        "facts.underway or Proof.SIMILAR in facts.proofs.values()",
+        "facts.underway",
+        "another image of the same prompt hides ours, which shows a second late",
     ),
     (
-        "NotCreated() if is_last else SearchAgain(SEARCH_PAUSES[facts.searches])",
-        "NotCreated()",
+        "if not is_last and (ours or may_clear_up):",
+        "if ours and not is_last:",
         "what the history shows a second late is bought twice",
+    ),
+    (
+        "is_controlled and not ours + doubtful",
+        "not ours + doubtful",
+        "an empty history is proof",
+    ),
+    (
+        "is_controlled and not ours + doubtful",
+        "is_controlled and not ours",
+        "a doubt is taken for nothing bought",
+    ),
+    (
+        "is_controlled and not ours + doubtful",
+        "is_controlled and not doubtful",
+        "a purchase that shows late is taken for not made",
+    ),
+    (
+        "facts.given_up_at + ARRIVES_WITHIN\n    is_controlled",
+        "facts.given_up_at\n    is_controlled",
+        "a request that arrives late is taken for not made",
+    ),
+    (
+        "<= facts.now - SHOWN_WITHIN for made",
+        "<= facts.now for made",
+        "a history that shows in another order hides a purchase",
+    ),
+    (
+        "return now >= given_up_at + ARRIVES_WITHIN + SHOWN_WITHIN",
+        "return now >= given_up_at + 2 * (ARRIVES_WITHIN + SHOWN_WITHIN)",
+        "what could be settled stays possibly paid",
+        "unit/engine/test_lost_responses.py",
     ),
 )
 

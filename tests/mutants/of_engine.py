@@ -190,6 +190,21 @@ INTEGRITY = mutations_of(
     ("if hashlib.sha256(data).hexdigest() != receipt.sha256:", "if False:", "a changed file passes"),
 )
 
+OUTPUT = mutations_of(
+    "engine/output.py",
+    "unit/engine/test_download.py unit/engine/test_run.py",
+    (
+        "            _raise_if_expired(context, prediction, error)\n",
+        "            raise\n",
+        "an output of 8 days ago is tried for ever",
+    ),
+    (
+        "if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():",
+        "if made is None:",
+        "an output that can be had later is written off",
+    ),
+)
+
 DOWNLOAD = mutations_of(
     "engine/download.py",
     "unit/engine/test_download.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
@@ -230,16 +245,6 @@ DOWNLOAD = mutations_of(
         "return receipt if is_intact(context.images, receipt) else None",
         "return receipt",
         "a file that is gone is said to be stored",
-    ),
-    (
-        "            _raise_if_expired(context, prediction, error)\n",
-        "            raise\n",
-        "an output of 8 days ago is tried for ever",
-    ),
-    (
-        "if made is None or context.clock.time() - made.timestamp() < KEPT_BY_WAVESPEED.total_seconds():",
-        "if made is None:",
-        "an output that can be had later is written off",
     ),
     (
         "    context.journal.check_unchanged()\n    number =",
@@ -347,4 +352,14 @@ BATCH = mutations_of(
     ),
 )
 
-MUTATIONS = (*DESTINATION_LOCK, *TAKEOVER, *POLICY, *FAILURES, *INTEGRITY, *DOWNLOAD, *RESULT, *BATCH)
+MUTATIONS = (
+    *DESTINATION_LOCK,
+    *TAKEOVER,
+    *POLICY,
+    *FAILURES,
+    *INTEGRITY,
+    *OUTPUT,
+    *DOWNLOAD,
+    *RESULT,
+    *BATCH,
+)

@@ -25,13 +25,32 @@ RECONCILE = mutations_of(
         "a lost purchase of another model is taken for not created",
     ),
     ("is not CollectStatus.DUE or self.dry_run:", "is not CollectStatus.DUE:", "a dry run stores and claims"),
-    ("try_number=job.record.last_try", "try_number=1", "the try in which an image failed buys it again"),
+    ("try_number=record.last_try", "try_number=1", "the try in which an image failed buys it again"),
     (
         "read_account(client, self.clock, models, self.since)",
         "read_account(client, self.clock, models, self.since - KEPT_BY_WAVESPEED)",
         "what was made before the period is called untracked",
     ),
-    ("unknown_to(records.predictions,", "unknown_to(set(),", "our own predictions are called untracked"),
+    (
+        "for item in account.history.items if item.id not in known]",
+        "for item in account.history.items]",
+        "our own predictions are called untracked",
+    ),
+    (
+        "if events and (is_over or self.include_running):",
+        "if events:",
+        "a running task is stopped for its books",
+    ),
+    (
+        "for record in records.jobs if not self.dry_run else ():",
+        "for record in records.jobs:",
+        "a dry run writes",
+    ),
+    (
+        "loss.job == record.job and loss.verdict is Verdict.NOT_CREATED",
+        "loss.job == record.job",
+        "what is possibly paid is forgotten",
+    ),
     ("for loss in record.losses if loss.intended_at >= start]", "for loss in record.losses]", "old losses"),
     ("oldest=now - KEPT_SECONDS", "oldest=0.0", "a loss older than the history is taken for not created"),
     (
@@ -54,7 +73,7 @@ COLLECT = mutations_of(
         "journal.claim, 0.0,",
         "a retry that waits is out of time",
     ),
-    ("        await resolve_intents(context, journal)\n", "", "open intents stay open"),
+    ("        await resolve_intents(context, journal, may_arrive=False)\n", "", "open intents stay open"),
     (
         'prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds()',
         'prediction.status == "deleted"',
@@ -91,14 +110,9 @@ COLLECT = mutations_of(
         "an image that can be had later is said to have failed",
     ),
     (
-        " and image.possibly_paid > before.possibly_paid:",
-        " and image.possibly_paid:",
-        "an old loss makes a purchase that did not happen possibly paid",
-    ),
-    (
-        "if image.status is Status.PLANNED and image.possibly_paid > before.possibly_paid:",
+        "if image.status is Status.PLANNED:",
         "if False:",
-        "what is possibly paid is said not to have happened",
+        "what is possibly paid is said to be left",
     ),
     ("stopped = CollectStatus.RUNNING,", "stopped = CollectStatus.LEFT,", "a running job is said to be left"),
 )
@@ -160,32 +174,36 @@ COSTS = mutations_of(
         "a prediction without a time is never untracked, and cannot explain a loss",
     ),
     (
-        "start = loss.intended_at - BILLING_MARGIN.total_seconds()",
-        "start = loss.intended_at",
+        "since = loss.intended_at - BILLING_MARGIN.total_seconds()",
+        "since = loss.intended_at",
         "a clock that is behind hides the lost purchase: taken for not created",
     ),
     ("found = loss.prediction_id or next(", "found = next(", "a noted purchase is taken for unknown"),
     (
-        "        left = [item for item in left if item.id != found]\n",
-        "",
+        "        accounted.update(doubtful[:1])",
+        "        accounted.update(())",
         "one prediction explains two losses",
     ),
     (
-        "loss.intended_at >= oldest and Proof.NONE",
-        "Proof.NONE",
+        "if history.is_whole and loss.intended_at >= oldest else []",
+        "if history.is_whole else []",
         "a loss older than the history is taken for not created",
     ),
     (
-        "loss.intended_at >= oldest and Proof.NONE not in proofs.values()",
-        "loss.intended_at >= oldest",
-        "a doubt is taken for not created",
+        "if history.is_whole and loss.intended_at >= oldest else []",
+        "if loss.intended_at >= oldest else []",
+        "a row that cannot be read is taken for nothing",
+    ),
+    (
+        "if item.id in known and (moment",
+        "if (moment",
+        "what others buy shows that the history is up with us",
     ),
     (
         "for loss in sorted(losses, key=lambda loss: loss.intended_at):",
         "for loss in losses:",
         "the wrong one of two losses is called bought",
     ),
-    ("if prediction.created_at else inf", "if prediction.created_at else 0.0", "a doubt without a time"),
 )
 
 MUTATIONS = (*RECONCILE, *COLLECT, *ACCOUNT, *COSTS)

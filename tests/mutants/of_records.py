@@ -12,7 +12,11 @@ STATE = mutations_of(
         "{note.intent for note in self.notes}",
         "a purchase that was proven and noted is counted as possibly paid, too",
     ),
-    ("return self.lost | noted", "return self.lost", "what a replaced process bought is not counted"),
+    (
+        "return frozenset(self.lost) | noted",
+        "return frozenset(self.lost)",
+        "what a replaced process bought is not counted",
+    ),
     (
         "return self.plan.possibly_paid + len(self.unanswered)",
         "return len(self.unanswered)",
@@ -125,7 +129,14 @@ STATE = mutations_of(
         "bought_by=event.bought_by,",
         "an adopted image keeps the failure of the one before",
     ),
-    ("lost=image.lost | {image.intent}", "lost=frozenset({image.intent})", "only the last loss is counted"),
+    ("lost={**image.lost, image.intent: loss}", "lost={image.intent: loss}", "only the last loss is counted"),
+    ("if n != event.intent}", "if n > event.intent}", "what is settled takes earlier losses with it"),
+    (
+        "time if event.given_up_at is None else event.given_up_at)",
+        "time)",
+        "a purchase is settled later than it could be",
+        "unit/engine/test_lost_responses.py",
+    ),
     ("reused=event.reused)", "reused=False)", "a reused image is said to cost money"),
     (
         "failed_in_try=entry.writer.try_number",
@@ -264,8 +275,8 @@ EVENTS = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        'if (name, value) != ("prompt_asked", None)',
-        'if name != "prompt_asked"',
+        'return _without(whole(self), "prompt_asked")',
+        'return {key: value for key, value in whole(self).items() if key != "prompt_asked"}',
         "the prompt as asked is not in the journal",
     ),
     (
