@@ -228,6 +228,13 @@ def _refusal(
         if status == 403 and not is_of_api:
             fix = "It is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
         return exceptions.AuthenticationError(what, status=status, fix=fix)
+    if 400 <= status < 500 and status != 408:
+        return _refused(call, status, what, said, is_of_api=is_of_api)
+    return exceptions.ServerError(what, status=status, paid=call.paid)
+
+
+def _refused(call: Call[Any], status: int, what: str, said: str, *, is_of_api: bool) -> exceptions.APIError:
+    """Choose the error for what the API has read and does not do."""
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
     if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return exceptions.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
@@ -235,11 +242,9 @@ def _refusal(
         return exceptions.UnknownPathError(what, status=status, fix="Check the connection's host")
     if status == 404 or (status == 400 and call.about and _says(_NO_SUCH_TASK, said, "")):
         return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
-    if 400 <= status < 500 and status != 408:
-        is_model = _says(_NO_SUCH_MODEL, said, call.prompt)
-        fix = "Check the model's path on WaveSpeed" if is_model else "Change the request"
-        return exceptions.RequestRefusedError(what, status=status, fix=fix)
-    return exceptions.ServerError(what, status=status, paid=call.paid)
+    is_model = _says(_NO_SUCH_MODEL, said, call.prompt)
+    fix = "Check the model's path on WaveSpeed" if is_model else "Change the request"
+    return exceptions.RequestRefusedError(what, status=status, fix=fix)
 
 
 def _says(pattern: re.Pattern[str], text: str, prompt: str) -> bool:
