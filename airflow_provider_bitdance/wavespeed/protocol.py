@@ -224,27 +224,33 @@ def _refusal(
             fix="Run fewer tasks at once, for example in an Airflow pool",
         )
     if status in {401, 403}:
-        fix = "Check the API key in the connection; a key works only after the first top-up"
-        if status == 403 and not is_of_api:
-            fix = "It is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
-        return exceptions.AuthenticationError(what, status=status, fix=fix)
-    if 400 <= status < 500 and status != 408:
-        return _refused(call, status, what, said, is_of_api=is_of_api)
-    return exceptions.ServerError(what, status=status, paid=call.paid)
-
-
-def _refused(call: Call[Any], status: int, what: str, said: str, *, is_of_api: bool) -> exceptions.APIError:
-    """Choose the error for what the API has read and does not do."""
+        return exceptions.AuthenticationError(what, status=status, fix=_fix_of_key(status, is_of_api))
     # "No money" is a 400 whose text has to be read: WaveSpeed documents no other sign of it.
     if status == 402 or (status == 400 and _says(_NO_MONEY, said, call.prompt)):
         return exceptions.InsufficientCreditError(what, status=status, fix="Top up the WaveSpeed account")
     if status == 404 and not is_of_api:
         return exceptions.UnknownPathError(what, status=status, fix="Check the connection's host")
-    if status == 404 or (status == 400 and call.about and _says(_NO_SUCH_TASK, said, "")):
+    if status == 404 or _is_unknown_task(call, status, said):
         return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
+    if 400 <= status < 500 and status != 408:
+        return exceptions.RequestRefusedError(what, status=status, fix=_fix_of_request(call, said))
+    return exceptions.ServerError(what, status=status, paid=call.paid)
+
+
+def _fix_of_key(status: int, is_of_api: bool) -> str:
+    if status == 403 and not is_of_api:
+        return "It is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
+    return "Check the API key in the connection; a key works only after the first top-up"
+
+
+def _fix_of_request(call: Call[Any], said: str) -> str:
     is_model = _says(_NO_SUCH_MODEL, said, call.prompt)
-    fix = "Check the model's path on WaveSpeed" if is_model else "Change the request"
-    return exceptions.RequestRefusedError(what, status=status, fix=fix)
+    return "Check the model's path on WaveSpeed" if is_model else "Change the request"
+
+
+def _is_unknown_task(call: Call[Any], status: int, said: str) -> bool:
+    """Whether it is a 404 by another status, as was met for a prediction that the API does not know."""
+    return status == 400 and bool(call.about) and _says(_NO_SUCH_TASK, said, "")
 
 
 def _says(pattern: re.Pattern[str], text: str, prompt: str) -> bool:
