@@ -1,24 +1,30 @@
-"""The account's history, as far as it can be about a purchase of ours: free to read, the past 7 days.
+"""The account's history and bill, as far as they can be about a purchase of ours: free to read.
 
-The one reader of it, for lost responses and for ``reconcile``. It is patient: a page may be short, or behind,
-without being the last.
+The one reader of them, for lost responses and for ``reconcile``. It is patient: a page may be short, or
+behind, without being the last. The history has the past 7 days.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import NotFoundError, RequestRefusedError
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.responses import Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
 CLOCK_MARGIN = 5.0
 """Seconds by which the times of two machines that agree may differ: an HTTP date has whole seconds."""
+BILLING_MARGIN = timedelta(hours=1)
+"""The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
+MINUTE = 60.0
+MAX_ASKED = 100
+"""Predictions that only the bill has; where there are more, other programs are busy with the account."""
 MAX_PAGES = 100
 """Of 100 predictions each: an API that never comes to an end must not hold a worker."""
 
@@ -79,6 +85,82 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
         found |= new
         page += 1
     return History(tuple(found.values()), skew or 0.0, is_whole=page <= MAX_PAGES and not unreadable)
+
+
+async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
+    """Return the account's charges and refunds that are about predictions, newest first.
+
+    Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
+    requested, and what is new at the top moves items down.
+
+    :raises BitDanceError: The API cannot be reached.
+    """
+    found: dict[str | BillingRecord, BillingRecord] = {}
+    for page in count(1):
+        known = len(found)
+        call = protocol.search_billings(page=page, start_time=since - BILLING_MARGIN)
+        for record in (await client.send(call)).items:
+            found.setdefault(record.uuid or record, record)
+        if len(found) == known:
+            break
+    return [record for record in found.values() if record.prediction_id]
+
+
+async def with_charged(
+    client: AsyncClient,
+    history: History,
+    bill: Iterable[BillingRecord],
+    *,
+    models: Collection[str],
+    known: Collection[str],
+    since: float,
+) -> History:
+    """Add to a history what it does not show, though the bill has it: a second witness of what was made.
+
+    Each of these predictions is polled once; what is of another model is left out.
+
+    :param models: Those of the history.
+    :param known: Predictions that our records know; they are not asked for.
+    :param since: Unix time by our clock from which on charges are of interest.
+    :raises BitDanceError: The API cannot be reached.
+    """
+    shown = {item.id for item in history.items}.union(known)
+    moments = {
+        record.prediction_id: record.created_at
+        for record in bill
+        if record.prediction_id not in shown
+        and (record.created_at is None or record.created_at.timestamp() - history.skew >= since - MINUTE)
+    }
+    added = []
+    for name, moment in list(moments.items())[:MAX_ASKED]:
+        try:
+            found = await client.get_prediction(name)
+        except NotFoundError:
+            found = Prediction(id=name)
+        made = found.created_at or moment
+        if found.model in {"", *models}:
+            added.append(found.model_copy(update={"id": name, "created_at": made}))
+    return replace(
+        history,
+        items=(*added, *history.items),
+        is_whole=history.is_whole and len(moments) <= MAX_ASKED,
+    )
+
+
+def controls(
+    history: History, known: Collection[str], bill: Iterable[BillingRecord] | None
+) -> tuple[float, ...]:
+    """Return when purchases were made that our records know, and that history and bill both show.
+
+    They show how far both can be believed: :func:`~.decisions.decide_loss`. None where a row cannot be read.
+
+    :param bill: ``None`` where this key may not read it: then the history alone has to do.
+    :return: Unix times by our clock.
+    """
+    charged = None if bill is None else {record.prediction_id for record in bill}
+    shown = (item for item in history.items if item.id in known and (charged is None or item.id in charged))
+    made = [moment for item in shown if (moment := history.made_at(item)) is not None]
+    return tuple(made) if history.is_whole else ()
 
 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:

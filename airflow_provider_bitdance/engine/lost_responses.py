@@ -17,10 +17,17 @@ import re
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine import decisions
-from airflow_provider_bitdance.engine.account_history import History, read_history, with_inputs
+from airflow_provider_bitdance.engine.account_history import (
+    History,
+    controls,
+    read_bill,
+    read_history,
+    with_charged,
+    with_inputs,
+)
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import (
     IntentFacts,
@@ -39,8 +46,9 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.records.notes import NOTES, is_note
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.responses import Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
@@ -143,7 +151,7 @@ async def settle_losses(context: JobContext) -> None:
     events, accounted = [], set[str]()
     async with context.coordination.resolving:
         since, model = min(loss.intended_at for loss, _, _ in losses), losses[0][2].plan.request.model
-        listing = await _list(context, context.journal, model=model, since=since)
+        listing = await _list(context, context.journal, model=model, since=since, with_bill=True)
         for loss, number, image in sorted(losses, key=lambda each: each[0].intended_at, reverse=True):
             proofs = listing.proofs(image.plan.request, since=loss.intended_at, without=accounted)
             match decide_loss(LossFacts(proofs, loss.given_up_at, listing.controls, now)):
@@ -305,17 +313,32 @@ async def _proven_by_pixels(
     return item.id if is_of_size else ""
 
 
-async def _list(context: JobContext, journal: Journal, *, model: str, since: float) -> _Listing:
-    """List the account's history since a moment, and see what the records of this Dag run know of it."""
-    history = await read_history(context.client, context.clock, model=model, since=since)
-    known = _predictions_of(journal)
-    if ids := {item.id for item in history.items} - known:
-        known |= await asyncio.to_thread(_known, context, journal, ids, since)
-    unknown = await with_inputs(context.client, (item for item in history.items if item.id not in known))
-    made = (history.made_at(item) for item in history.items if item.id in known)
-    # What cannot be read may be ours.
-    controls = tuple(moment for moment in made if moment is not None) if history.is_whole else ()
-    return _Listing(replace(history, items=tuple(unknown)), controls)
+async def _list(
+    context: JobContext, journal: Journal, *, model: str, since: float, with_bill: bool = False
+) -> _Listing:
+    """List the account's history since a moment, and see what the records of this Dag run know of it.
+
+    :param with_bill: Also what only the bill has.
+    """
+    client = context.client
+    history = await read_history(client, context.clock, model=model, since=since)
+    bill = await _readable_bill(client, since) if with_bill else None
+    ids, known = {item.id for item in history.items}, _predictions_of(journal)
+    if left := ids.union(record.prediction_id for record in bill or ()) - known:
+        known |= await asyncio.to_thread(_known, context, journal, left, since)
+    if bill is not None:
+        history = await with_charged(client, history, bill, models=[model], known=known, since=since)
+    unknown = await with_inputs(client, (item for item in history.items if item.id not in known))
+    return _Listing(replace(history, items=tuple(unknown)), controls(history, known, bill))
+
+
+async def _readable_bill(client: AsyncClient, since: float) -> list[BillingRecord] | None:
+    try:
+        return await read_bill(client, datetime.fromtimestamp(since, UTC))
+    except BitDanceError as error:
+        if error.retry_helps:
+            raise
+        return None  # this key may not read it
 
 
 def _predictions_of(journal: Journal) -> set[str]:

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import count
+from datetime import datetime
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine.account_history import History, read_history
+from airflow_provider_bitdance.engine.account_history import (
+    History,
+    read_bill,
+    read_history,
+    with_charged,
+)
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.maintenance.scan import Finding
-from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord
-
-BILLING_MARGIN = timedelta(hours=1)
-"""The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """What the account says of a period, newest first.
 
-    :param findings: The bill could not be read, and why: a key may have no right to it.
+    :param bill: ``None`` where it could not be read: a key may have no right to it.
+    :param findings: Why not.
     """
 
     history: History
-    bill: list[BillingRecord]
+    bill: list[BillingRecord] | None
     findings: tuple[Finding, ...] = ()
 
 
-async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str], since: datetime) -> Account:
+async def read_account(
+    client: AsyncClient, clock: Clock, models: Collection[str], since: datetime, known: Collection[str]
+) -> Account:
     """Read the account's history and bill.
 
     :param models: Models whose predictions are of interest.
+    :param known: Predictions that some record knows.
     :raises BitDanceError: The API cannot be reached; a retry may help.
     """
     read = [
@@ -46,30 +50,13 @@ async def read_account(client: AsyncClient, clock: Clock, models: Iterable[str],
         is_whole=all(found.is_whole for found in read),
     )
     try:
-        return Account(history, await read_bill(client, since))
+        bill = await read_bill(client, since)
     except BitDanceError as error:
         if error.retry_helps:
             raise
-        return Account(history, [], (Finding(f"{client.settings.host}, the bill", error.what),))
-
-
-async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
-    """Return the account's charges and refunds that are about predictions, newest first.
-
-    Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
-    requested, and what is new at the top moves items down.
-
-    :raises BitDanceError: The API cannot be reached.
-    """
-    found: dict[str | BillingRecord, BillingRecord] = {}
-    for page in count(1):
-        known = len(found)
-        call = protocol.search_billings(page=page, start_time=since - BILLING_MARGIN)
-        for record in (await client.send(call)).items:
-            found.setdefault(record.uuid or record, record)
-        if len(found) == known:
-            break
-    return [record for record in found.values() if record.prediction_id]
+        return Account(history, None, (Finding(f"{client.settings.host}, the bill", error.what),))
+    history = await with_charged(client, history, bill, models=models, known=known, since=since.timestamp())
+    return Account(history, bill)
 
 
 def charged(record: BillingRecord) -> float:

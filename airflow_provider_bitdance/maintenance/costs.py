@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import fsum
 
-from airflow_provider_bitdance.engine.account_history import History
+from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, controls
 from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_loss
 from airflow_provider_bitdance.engine.lost_responses import proof_of
-from airflow_provider_bitdance.maintenance.account import BILLING_MARGIN, charged
+from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.report import (
     Cost,
     PossiblyPaid,
@@ -87,26 +87,27 @@ def _untracked(prediction: Prediction, now: float) -> UntrackedPrediction:
 
 
 def explain(
-    losses: Iterable[Loss], history: History, known: set[str], *, now: float, oldest: float
+    losses: Iterable[Loss], account: Account, known: set[str], *, now: float, oldest: float
 ) -> list[PossiblyPaid]:
-    """Say of each lost purchase whether the account's history proves that it was bought, or that it was not.
+    """Say of each lost purchase whether the account proves that it was bought, or that it was not.
 
-    It was not if the same listing shows a later purchase of ours: :func:`~.decisions.decide_loss`.
+    It was not if the account shows a later purchase of ours, and not this: :func:`~.decisions.decide_loss`.
 
-    :param history: Of the period in which the losses are.
+    :param account: Of the period in which the losses are.
     :param known: Predictions that some record knows.
     :param now: Unix time of the listing.
     :param oldest: Unix time from which on the account keeps its history.
     """
-    made = [moment for item in history.items if item.id in known and (moment := history.made_at(item))]
+    made = controls(account.history, known, account.bill)
     accounted = set(known)
     explained = []
     for loss in sorted(losses, key=lambda loss: loss.intended_at):
         since = loss.intended_at - BILLING_MARGIN.total_seconds()
-        items = (item for item in history.since(since) if item.id not in accounted)
+        items = (item for item in account.history.since(since) if item.id not in accounted)
         proofs = {item.id: proof_of(item, loss.plan.request) for item in items}
-        controls = made if history.is_whole and loss.intended_at >= oldest else []
-        command = decide_loss(LossFacts(proofs, loss.given_up_at, controls, now))
+        command = decide_loss(
+            LossFacts(proofs, loss.given_up_at, made if loss.intended_at >= oldest else (), now)
+        )
         doubtful = command.doubtful if isinstance(command, Lost) else ()
         accounted.update(doubtful[:1])  # it can be one purchase only
         ours = (name for name in doubtful if proofs[name] is Proof.OURS)

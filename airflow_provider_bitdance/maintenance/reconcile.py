@@ -118,7 +118,7 @@ class Reconciliation:
         jobs = [self._opened(job, now) for job in found]
         plans = (image.plan for record in records.jobs for image in record.state.images.values())
         models = {BITDANCE_14B, *(plan.request.model for plan in plans)}
-        images, account = asyncio.run(self._collect_and_ask(jobs, models, now))
+        images, account = asyncio.run(self._collect_and_ask(jobs, models, records.predictions, now))
         return self._report(records if self.dry_run else read_records(self.records), images, account, now)
 
     def _opened(self, job: Triage, now: float) -> tuple[Triage, JobContext | None]:
@@ -142,7 +142,11 @@ class Reconciliation:
         )
 
     async def _collect_and_ask(
-        self, jobs: list[tuple[Triage, JobContext | None]], models: set[str], now: float
+        self,
+        jobs: list[tuple[Triage, JobContext | None]],
+        models: set[str],
+        known: set[str],
+        now: float,
     ) -> tuple[list[OpenImage], Account]:
         """Store what was left behind, which matters more than the bill, and then read that."""
         images: list[OpenImage] = []
@@ -152,13 +156,14 @@ class Reconciliation:
                 images += [
                     _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
                 ]
-            return images, await read_account(client, self.clock, models, self.since)
+            known = known.union(image.prediction_id for image in images)
+            return images, await read_account(client, self.clock, models, self.since, known)
 
     def _explained(self, records: Records, account: Account, now: float) -> list[PossiblyPaid]:
         """Say what became of lost purchases, and write down which were certainly not made."""
         start = self.since.timestamp()
         losses = [loss for record in records.jobs for loss in record.losses if loss.intended_at >= start]
-        explained = explain(losses, account.history, records.predictions, now=now, oldest=now - KEPT_SECONDS)
+        explained = explain(losses, account, records.predictions, now=now, oldest=now - KEPT_SECONDS)
         for record in records.jobs if not self.dry_run else ():
             is_over = now >= record.state.deadline or not record.state.has_work
             events = [
@@ -176,7 +181,7 @@ class Reconciliation:
     def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
         known = records.predictions
         unknown = [item for item in account.history.items if item.id not in known]
-        by_day, unattributed = costs(records.purchases, account.bill, self.since)
+        by_day, unattributed = costs(records.purchases, account.bill or [], self.since)
         return Report(
             records=records.uri,
             since=self.since,

@@ -270,7 +270,8 @@ class FakeAPI:
 
     :param latency: Seconds until a prediction ends.
     :ivar on_post: Answers for the next submissions, one each; likewise ``on_poll``, ``on_download`` and
-        ``on_history``.
+        ``on_history`` and ``on_bill``.
+    :ivar hidden: Ids that the history never shows.
     :ivar echo: Where inputs are shown: in the history, in a poll of one prediction, or nowhere.
     :ivar skew: Seconds by which its clock is ahead.
     :ivar made: Everything that was created, and so billed, by id.
@@ -283,6 +284,8 @@ class FakeAPI:
         self.on_poll: list[Answer] = []
         self.on_download: list[Answer] = []
         self.on_history: list[Answer] = []
+        self.on_bill: list[Answer] = []
+        self.hidden: set[str] = set()
         self.echo: Literal["history", "poll"] | None = None
         self.skew = 0.0
         self.balance = 10.0
@@ -357,7 +360,8 @@ class FakeAPI:
     def _kind(request: httpx.Request) -> str:
         path = request.url.path
         if request.method == "POST":
-            return {"/api/v3/predictions": "history", "/api/v3/model/price": "price"}.get(path, "POST")
+            kinds = {"predictions": "history", "model/price": "price", "billings/search": "bill"}
+            return kinds.get(path.removeprefix("/api/v3/"), "POST")
         if path == "/api/v3/balance":
             return "balance"
         return "download" if request.url.path.startswith("/outputs/") else "poll"
@@ -377,6 +381,7 @@ class FakeAPI:
             "poll": self.on_poll,
             "download": self.on_download,
             "history": self.on_history,
+            "bill": self.on_bill,
         }
         script = scripts.get(kind, [])
         if script:
@@ -392,6 +397,8 @@ class FakeAPI:
             return envelope({"price": self.price, "discounted_price": self.price})
         if kind == "history":
             return self._history(json.loads(request.content))
+        if kind == "bill":
+            return self._bill(json.loads(request.content))
         if last not in self.made:
             return refusal(404, "no such prediction")
         if kind == "poll":
@@ -400,7 +407,11 @@ class FakeAPI:
 
     def _history(self, asked: dict[str, Any]) -> httpx.Response:
         after = datetime.fromisoformat(asked["created_after"]).timestamp()
-        found = [made for made in reversed(self.made.values()) if made.created >= after]
+        found = [
+            made
+            for made in reversed(self.made.values())
+            if made.created >= after and made.id not in self.hidden
+        ]
         start = (asked["page"] - 1) * asked["page_size"]
         shown = found[start : start + asked["page_size"]]
         items = [self._explained(made, echo=self.echo == "history") for made in shown]
@@ -409,6 +420,19 @@ class FakeAPI:
             datetime.fromtimestamp(self.clock.now + self.skew, UTC), True
         )
         return answer
+
+    def _bill(self, asked: dict[str, Any]) -> httpx.Response:
+        lines = [
+            {
+                "uuid": f"bill-{made.id}",
+                "billing_type": "deduct",
+                "price": self.price,
+                "created_at": datetime.fromtimestamp(made.created, UTC).isoformat(),
+                "prediction": {"uuid": made.id},
+            }
+            for made in reversed(self.made.values())
+        ]
+        return envelope({"page": asked["page"], "items": lines if asked["page"] == 1 else []})
 
     def _explained(self, made: FakePrediction, *, echo: bool = False) -> dict[str, Any]:
         told = {

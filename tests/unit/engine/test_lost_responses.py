@@ -22,7 +22,13 @@ from airflow_provider_bitdance.engine.lost_responses import (
     resolve_intents,
     settle_losses,
 )
-from airflow_provider_bitdance.exceptions import FencedError, LostResponseError, Paid, StorageError
+from airflow_provider_bitdance.exceptions import (
+    FencedError,
+    LostResponseError,
+    Paid,
+    ServerError,
+    StorageError,
+)
 from airflow_provider_bitdance.records import (
     Failed,
     Failure,
@@ -457,6 +463,54 @@ def test_a_row_that_cannot_be_read_may_be_ours(world: World) -> None:
     rows = [{"id": later, "created_at": when, "status": "completed"}, {"id": None}]
     world.api.on_history = [envelope({"page": 1, "items": rows})] * 2
     assert settled(process) == 0
+
+
+def hidden(world: World, body: dict[str, Any]) -> str:
+    """Let the API make something that its history never shows."""
+    made = world.api.create(body)
+    world.api.hidden.add(made.id)
+    return made.id
+
+
+def test_a_charge_that_the_history_does_not_show_may_be_ours(world: World) -> None:
+    process = lost(world)
+    hidden(world, SENT)
+    bought_later(world)
+    assert settled(process) == 0
+
+
+def test_a_charge_that_is_proven_to_be_another_s_or_of_another_model_is_not_ours(world: World) -> None:
+    process = lost(world)
+    world.api.echo = "poll"
+    hidden(world, {"prompt": "another", "seed": 99})
+    of_another_model = hidden(world, SENT)
+    later = bought_later(world)
+    world.api.on_poll = [envelope({"id": of_another_model, "model": "wavespeed-ai/flux-dev"})]
+    assert settled(process) == 1
+    assert later not in [asked for asked, _ in world.api.polls]
+
+
+def test_a_purchase_that_is_not_on_the_bill_does_not_show_that_the_bill_is_up(world: World) -> None:
+    process = lost(world)
+    bought_later(world)
+    world.api.on_bill = [envelope({"page": 1, "items": []})]
+    assert settled(process) == 0
+
+
+def test_where_this_key_may_not_read_the_bill_the_history_has_to_do(world: World) -> None:
+    process = lost(world)
+    bought_later(world)
+    world.api.on_bill = [refusal(403)]
+    assert settled(process) == 1
+
+
+def test_while_the_bill_cannot_be_read_nothing_is_settled(world: World) -> None:
+    process = lost(world)
+    bought_later(world)
+    world.api.on_bill = [refusal(503)]
+    with pytest.raises(ServerError):
+        settled(process)
+    assert process.journal.state.images["image"].possibly_paid == 1
 
 
 def test_a_proven_purchase_that_shows_late_stays_possibly_paid(world: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,7 +29,6 @@ from tests.unit.support import (
 )
 
 DAY = 24 * 3600.0
-BILLINGS = "/api/v3/billings/search"
 
 
 @dataclass(frozen=True)
@@ -71,16 +69,9 @@ class BillingAPI(FakeAPI):
         """What the account paid: charges less refunds."""
         return round(sum(line.price * (-1 if line.kind == "refund" else 1) for line in self.lines), 6)
 
-    @staticmethod
-    def _kind(request: httpx.Request) -> str:
-        return "bill" if request.url.path == BILLINGS else FakeAPI._kind(request)
-
-    def _answer(self, kind: str, request: httpx.Request) -> httpx.Response:
-        if kind != "bill":
-            return super()._answer(kind, request)
+    def _bill(self, asked: dict[str, Any]) -> httpx.Response:
         if self.refuse_bill is not None:
             return self.refuse_bill
-        asked = json.loads(request.content)
         start = datetime.fromisoformat(asked["start_time"]).timestamp()
         lines = [line for line in reversed(self.lines) if line.at >= start]
         first = (asked["page"] - 1) * self.page_size

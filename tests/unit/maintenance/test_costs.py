@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.engine.account_history import History, read_history
-from airflow_provider_bitdance.maintenance.account import charged, read_bill
+from airflow_provider_bitdance.engine.account_history import History, read_bill, read_history
+from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
@@ -222,6 +222,7 @@ def fates(
     bought: tuple[float, ...] = (4 * DAY,),
     now: float = 5 * DAY,
     is_whole: bool = True,
+    bill: list[BillingRecord] | None = None,
 ) -> list[tuple[Verdict, str]]:
     """Return what the history says of losses.
 
@@ -229,8 +230,8 @@ def fates(
     :param bought: When purchases were made, in seconds, that it shows and the records know.
     """
     ours = [a_prediction(f"known-{number}", after=after) for number, after in enumerate(bought)]
-    history, known = History((*unknown, *ours), is_whole=is_whole), {item.id for item in ours}
-    explained = explain(losses, history, known, now=START + now, oldest=oldest)
+    account = Account(History((*unknown, *ours), is_whole=is_whole), bill)
+    explained = explain(losses, account, {item.id for item in ours}, now=START + now, oldest=oldest)
     return [(found.verdict, found.prediction_id) for found in explained]
 
 
