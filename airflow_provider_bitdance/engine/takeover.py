@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.exceptions import FencedError, InputError, RecordUnreadableError
 from airflow_provider_bitdance.records import Adopted, ImageState, Job, Journal, Status
@@ -96,7 +97,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
     :return: Whether it was claimed, and not written to by somebody else meanwhile; then it is loaded again.
     """
     now = context.clock.time()
-    is_over = now >= journal.state.deadline
+    may_arrive = now < journal.state.deadline + ARRIVES_WITHIN
     try:
         await asyncio.to_thread(journal.claim, now, now)
     except FencedError:
@@ -104,7 +105,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
         return False
     if journal.state.having(Status.INTENDED):
         context.log.warning("%s was stopped before the response to a purchase arrived", job_name(journal.job))
-        await resolve_intents(context, journal, may_arrive=not is_over)
+        await resolve_intents(context, journal, may_arrive=may_arrive)
     return True
 
 

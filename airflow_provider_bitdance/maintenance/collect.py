@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
@@ -48,8 +49,9 @@ async def collect(context: JobContext) -> dict[str, Collected]:
     stopped = CollectStatus.LEFT, "the prediction has not ended yet"
     try:
         # The deadline stays: when this process ends, nobody waits for the job, and its task sets its own.
-        await asyncio.to_thread(journal.claim, journal.state.deadline, context.clock.time())
-        await resolve_intents(context, journal, may_arrive=False)
+        now, deadline = context.clock.time(), journal.state.deadline
+        await asyncio.to_thread(journal.claim, deadline, now)
+        await resolve_intents(context, journal, may_arrive=now < deadline + ARRIVES_WITHIN)
         bought = journal.state.having(Status.SUBMITTED)
         ended = await wait_for(
             Poller(context.client, policy=context.policy.poll, clock=context.clock),

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.local.pictures import Labels, labels
 from airflow_provider_bitdance.records import ImageState, Job, JobState, Note, Owner, Status, fold
-from airflow_provider_bitdance.records.events import Adopted, Entry, Failed, Lost, Submitted
+from airflow_provider_bitdance.records.events import Adopted, Entry, Failed, Submitted
 from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
@@ -44,7 +44,6 @@ class Ledger:
     failed: set[str] = field(default_factory=set)
     spoken_of: set[str] = field(default_factory=set)
     noted: set[tuple[str, int]] = field(default_factory=set)
-    lost: int = 0
 
     def add(self, entry: Entry) -> None:
         """Take in the next entry; one that breaks a rule is refused each time that it is tried."""
@@ -68,8 +67,6 @@ class Ledger:
                 self.submitted.append((event.prediction_id, event.key))
             elif isinstance(event, Failed):
                 self.failed.add(self.state.images[event.key].prediction_id)
-            elif isinstance(event, Lost):
-                self.lost += 1
 
     def add_note(self, note: Note) -> None:
         """Take in what a process bought that had been replaced."""
@@ -176,10 +173,10 @@ class Books:
         :param excused: What was bought by a process that had been replaced by then, and was killed before it
             could say so. Nobody can know of it.
         """
-        named = set[str]().union(*(ledger.spoken_of for ledger in self.ledgers.values()))
+        named = self.named
         assert named <= charged, "an id is written down that none of us bought"
         silent = charged - named - under_way - excused
-        possibly = sum(ledger.unconfirmed for ledger in self.ledgers.values())
+        possibly = self.unconfirmed
         # Two purchases of one request and seed, one of them lost: its proof may be the other's prediction.
         # Then one id is written down for both, and both count.
         bought = [id_ for ledger in self.ledgers.values() for id_, _ in ledger.submitted]
@@ -199,9 +196,19 @@ class Books:
             alike = len(asked[name]) == 1 and name not in self.overwritten
             assert not alike or len(ids - failed) <= 1, f"{name} was bought {len(ids - failed)} times"
 
-    def check_nothing_is_lost(self) -> None:
-        """Where the history shows the inputs, each lost response is found."""
-        assert not any(ledger.lost for ledger in self.ledgers.values()), "given up, and the history shows it"
+    def check_all_is_found(self, silent: set[str]) -> None:
+        """Where the history shows all, and at once, each lost response is found."""
+        assert not silent, f"given up, and the history shows it: {silent}"
+
+    @property
+    def named(self) -> set[str]:
+        """The predictions that journals speak of."""
+        return set[str]().union(*(ledger.spoken_of for ledger in self.ledgers.values()))
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many purchases the journals count as possible, without an id."""
+        return sum(ledger.unconfirmed for ledger in self.ledgers.values())
 
     def _check_plan(self, path: str, receipt: Receipt, shown: Labels) -> None:
         """The picture is the one that the journal of its job planned."""

@@ -19,6 +19,7 @@ from airflow_provider_bitdance.exceptions import (
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import Status
+from tests.model.service import HISTORIES
 from tests.model.tasks import SCENARIOS, STREET, Task, a_large_batch, some_tasks
 from tests.model.world import TaskProcess, World, errors_of
 
@@ -42,7 +43,9 @@ ANYWHERE: list[dict[str, Any]] = [
 ]
 JSON: list[dict[str, Any]] = [{"kind": "truncated_json"}, {"kind": "envelope"}]
 AFTER_CREATION = [{**fault, "after_create": True} for fault in (ANYWHERE[1], RESET, JSON[1])]
-LOST = [SLOW, AFTER_CREATION[1]]
+LATE = [{**fault, "after_create": True, "late": 55.0} for fault in (ANYWHERE[1], RESET)]
+"""The prediction is made a minute after the connection broke, or the gateway gave up."""
+LOST = [SLOW, AFTER_CREATION[1], *LATE]
 """The prediction is made, and no answer comes."""
 WEATHER: dict[str, list[dict[str, Any]]] = {
     "submit": [
@@ -67,7 +70,7 @@ def faults(draw: st.DrawFn) -> dict[str, Any]:
 
 
 ANYTHING: dict[str, Any] = {
-    "echo": st.booleans(),
+    "history": st.sampled_from(["echo", "nothing echoed", *HISTORIES]),
     "conflict": st.booleans(),
     "changes": st.booleans(),
     "defer_after": st.sampled_from([None, 5.0]),
@@ -214,6 +217,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert task.state in ("success", "failed"), f"{task.task_id} never ends: {task.outcome!r}"
             self._check_outcome(task)
         self._check()
+        self.world.settle()
 
     def _check_outcome(self, task: Task) -> None:
         """A task that failed for good has a reason that its policy, its weather or another task explains."""
@@ -243,7 +247,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def _open(self, tasks: list[Task], weather: list[Any], **drawn: Any) -> None:
         self.is_broken = False
-        account = {name: drawn.pop(name) for name in ("echo", "skew", "seed")}
+        account = {name: drawn.pop(name) for name in ("history", "skew", "seed")}
         self.world = World(tasks, Policy(**drawn), **account)
         for fault in weather:
             self.world.spoil(**fault)

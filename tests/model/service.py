@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,14 +20,57 @@ LATENCY = "60%:1-8,30%:20-60,10%:650-660"
 """Seconds; the longest is longer than a try waits."""
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryKind:
+    """What the account's history is like.
+
+    :param shows: The inputs are shown, in whatever form, so that a prediction that is listed proves itself.
+    :param is_up: It shows each prediction at once, and its filters match.
+    """
+
+    options: Mapping[str, Any]
+    shows: bool = False
+    is_up: bool = False
+
+
+INTACT = {"history_echo": "intact", "result_echo": "intact"}
+HISTORIES = {
+    "echo": HistoryKind(INTACT, shows=True, is_up=True),
+    "nothing echoed": HistoryKind({}, is_up=True),
+    "inputs": HistoryKind(
+        {"history_echo": "defaults", "history_inputs_key": "inputs", "include_inputs": "needed"},
+        shows=True,
+        is_up=True,
+    ),
+    "another form": HistoryKind({"history_echo": "size"}, shows=True, is_up=True),
+    "seed as text": HistoryKind({"history_echo": "text_seed"}, shows=True, is_up=True),
+    "another size": HistoryKind({"history_echo": "snapped"}, is_up=True),
+    "no seed": HistoryKind({"history_echo": "no_seed", "history_lag": "0-90"}),
+    "cut": HistoryKind({"history_echo": "cut", "history_lag": "0-90"}),
+    "expanded": HistoryKind({"history_echo": "expanded", "include_inputs": "refused"}),
+    "lag": HistoryKind({**INTACT, "history_lag": "0-90"}, shows=True),
+    "lag, nothing echoed": HistoryKind({"history_lag": "0-90"}),
+    "rows are missing": HistoryKind({"history_drop": 0.3, "history_lag": "0-90"}),
+    "rows are missing, results echo": HistoryKind({**INTACT, "history_drop": 0.3}, shows=True),
+    "the filter of the model matches nothing": HistoryKind({**INTACT, "history_filter": "model"}),
+    "the filter of the date matches nothing": HistoryKind({**INTACT, "history_filter": "date"}),
+}
+
+
 @lru_cache
-def service_with(*, echo: bool) -> tuple[Service, ASGIApp]:
+def service_with(history: str) -> tuple[Service, ASGIApp]:
     """Build a service and its app once; the app takes as long as a hundred of the model's steps.
 
-    :param echo: Whether results and history show the inputs.
+    :param history: One of :data:`HISTORIES`.
     """
     service = Service(
-        Options(api_key=API_KEY, latency=LATENCY, echo_inputs=echo, pictures="fast", balance_usd=1e6)
+        Options(
+            api_key=API_KEY,
+            latency=LATENCY,
+            pictures="fast",
+            balance_usd=1e6,
+            **HISTORIES[history].options,
+        )
     )
     return service, create_app(service, base_url=API_URL)
 

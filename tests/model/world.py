@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_bitdance.clock import Clock
@@ -19,17 +20,32 @@ from airflow_provider_bitdance.exceptions import BitDanceError, StorageError
 from airflow_provider_bitdance.local import catalogue
 from airflow_provider_bitdance.local.faults import parse
 from airflow_provider_bitdance.local.inputs import checked
-from airflow_provider_bitdance.records import Journal, Owner
+from airflow_provider_bitdance.maintenance.reconcile import Reconciliation
+from airflow_provider_bitdance.records import Intended, Journal, Owner, Planned, Submitted
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.model.books import Books
-from tests.model.process import MOST_STEPS, Crash, Process, WorldClock
-from tests.model.service import InProcess, service_with
+from tests.model.process import MOST_STEPS, START, Crash, Process, WorldClock
+from tests.model.service import HISTORIES, InProcess, service_with
 from tests.model.tasks import SIZE, Task
-from tests.unit.support import API_KEY, API_URL, OUTPUT, RECORDS, MemoryFolder, a_request, no_lookup
+from tests.unit.support import (
+    API_KEY,
+    API_URL,
+    OUTPUT,
+    RECORDS,
+    FakeClock,
+    MemoryFolder,
+    a_job,
+    a_plan,
+    a_request,
+    a_writer,
+    no_lookup,
+)
 
 TRAVEL_SECONDS = (0.01, 0.02, 0.05, 0.5, 4.0)
 TO_THE_END = 10**9
+LONG_AFTER = 3600.0
+"""Seconds after which nothing that was sent arrives any more, and the history shows what it ever will."""
 STEPS_AN_IMAGE = 250
 """The same for a large batch: cleared, it reads a long journal at each search for a lost response."""
 LOG = logging.getLogger("bitdance.model")
@@ -111,14 +127,14 @@ def errors_of(outcome: Finished) -> list[BitDanceError]:
 class World:
     """Everything that outlives a process.
 
-    :param echo: Whether the account's history shows the inputs.
+    :param history: What the account's history is like, one of ``service.HISTORIES``.
     :param policy: Of all tasks.
     :param skew: Seconds by which the API's clock is ahead.
     """
 
     tasks: list[Task]
     policy: Policy
-    echo: bool = False
+    history: str = "nothing echoed"
     skew: float = 0.0
     seed: int = 0
     clock: WorldClock = field(default_factory=WorldClock)
@@ -130,12 +146,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
-        self.service, self._app = service_with(echo=self.echo)
+        self.service, self._app = service_with(self.history)
         self.service.clock = lambda: self.clock.now + self.skew
         self.service.reset()
         self.books = Books(self.disk)
         self.bought_by_others: set[str] = set()
         self.weather: set[object] = set()
+        self.is_disturbed = False
 
     @property
     def living(self) -> list[TaskProcess]:
@@ -225,6 +242,7 @@ class World:
         model = catalogue.find(a_request().model)
         body = {"prompt": prompt, "size": SIZE, "seed": self.dice.randrange(2**31)}
         self.bought_by_others.add(self.service.submit(model.id, checked(model.inputs, body)).id)
+        self.is_disturbed = True
 
     def calm(self) -> None:
         """No more faults from here on."""
@@ -287,8 +305,62 @@ class World:
         )
         if self.policy.if_exists == "reuse":
             self.books.check_bought_once()
-        if self.echo:
-            self.books.check_nothing_is_lost()
+        kind = HISTORIES[self.history]
+        if kind.shows and kind.is_up:
+            self.books.check_all_is_found(self._silent())
+
+    def settle(self) -> None:
+        """Let another task of the Dag run buy, so late that it is a control, and reconcile; then audit.
+
+        :raises AssertionError: Nothing was made, and it stays possibly paid; or a charge is silent by then.
+        """
+        self.clock.now += LONG_AFTER
+        later = Journal(MemoryFolder(self.disk, RECORDS), a_writer(job=a_job(task_id="later")))
+        model = catalogue.find(a_request().model)
+        body = {"prompt": "a later one", "size": SIZE, "seed": 1}
+        made = self.service.submit(model.id, checked(model.inputs, body))
+        self.control = made.id
+        plan = Planned(output=OUTPUT, images=(a_plan("later", stem="later"),))
+        later.claim(self.clock.now, self.clock.now, plan, Intended(keys=("later",)))
+        later.append(self.clock.now, Submitted(key="later", prediction_id=made.id))
+        self.clock.now += LONG_AFTER
+        self._reconcile()
+        self.audit()
+        is_told = HISTORIES[self.history].shows and not self.is_disturbed
+        unconfirmed = self.books.unconfirmed
+        if is_told and not HISTORIES[self.history].options.get("history_drop"):
+            silent = len(self._silent())
+            assert unconfirmed <= silent, f"{unconfirmed} stay possibly paid, and {silent} were made"
+
+    def _reconcile(self) -> None:
+        clock = FakeClock(self.clock.now)
+        self.service.clock = lambda: clock.now + self.skew
+
+        async def at_once() -> None:
+            await asyncio.sleep(0)
+
+        settings = ClientSettings(API_KEY, base_url=API_URL)
+        transport = InProcess(self._app, travel=at_once, connect=lambda: None)
+        Reconciliation(
+            client=AsyncClient(
+                settings, transport=transport, output_rule=OutputRule(API_URL, resolve=no_lookup)
+            ),
+            records=MemoryFolder(self.disk, RECORDS),
+            open_folder=lambda uri: MemoryFolder(self.disk, uri),
+            since=datetime.fromtimestamp(START - 3600, UTC),
+            include_running=True,
+            policy=self.policy,
+            clock=clock,
+        ).run()
+        self.clock.now = clock.now
+        self.service.clock = lambda: self.clock.now + self.skew
+
+    def _silent(self) -> set[str]:
+        """Return what was charged and is in no journal, nor under way in a living process."""
+        under_way = set[str]().union(*(process.bought for process in self.living))
+        excused = set[str]().union(*(process.bought_late for process in self.processes))
+        charged = self.made.keys() - self.bought_by_others
+        return charged - self.books.named - under_way - excused
 
     def close(self) -> None:
         """Kill what still runs."""

@@ -69,11 +69,15 @@ COLLECT = mutations_of(
     "maintenance/collect.py",
     "unit/maintenance/test_reconcile.py",
     (
-        "journal.claim, journal.state.deadline,",
-        "journal.claim, 0.0,",
+        "journal.claim, deadline, now)",
+        "journal.claim, 0.0, now)",
         "a retry that waits is out of time",
     ),
-    ("        await resolve_intents(context, journal, may_arrive=False)\n", "", "open intents stay open"),
+    (
+        "        await resolve_intents(context, journal, may_arrive=now < deadline + ARRIVES_WITHIN)\n",
+        "",
+        "open intents stay open",
+    ),
     (
         'prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds()',
         'prediction.status == "deleted"',
