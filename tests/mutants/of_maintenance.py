@@ -27,8 +27,8 @@ RECONCILE = mutations_of(
     ("is not CollectStatus.DUE or self.dry_run:", "is not CollectStatus.DUE:", "a dry run stores and claims"),
     ("try_number=record.last_try", "try_number=1", "the try in which an image failed buys it again"),
     (
-        "read_account(client, self.clock, models, self.since)",
-        "read_account(client, self.clock, models, self.since - KEPT_BY_WAVESPEED)",
+        "read_account(client, self.clock, models, self.since, known)",
+        "read_account(client, self.clock, models, self.since - KEPT_BY_WAVESPEED, known)",
         "what was made before the period is called untracked",
     ),
     (
@@ -121,9 +121,9 @@ COLLECT = mutations_of(
     ("stopped = CollectStatus.RUNNING,", "stopped = CollectStatus.LEFT,", "a running job is said to be left"),
 )
 
-ACCOUNT = mutations_of(
-    "maintenance/account.py",
-    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
+BILL = mutations_of(
+    "engine/account_history.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py unit/engine/test_lost_responses.py",
     ("start_time=since - BILLING_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
     (
         "found.setdefault(record.uuid or record, record)",
@@ -131,6 +131,38 @@ ACCOUNT = mutations_of(
         "charges without an id are one",
     ),
     (" if record.prediction_id]", "]", "a top-up is a charge"),
+    ("if len(found) == known:", "if True:", "a long bill is not read to its end"),
+    (
+        "if record.prediction_id not in shown",
+        "if False",
+        "a charge that the history does not show is taken for nothing",
+    ),
+    (
+        'if found.model in {"", *models}:',
+        "if True:",
+        "what another model made keeps a loss possibly paid",
+    ),
+    (
+        "if item.id in known and (charged",
+        "if (charged",
+        "what others buy shows that the history is up with us",
+    ),
+    (
+        "(charged is None or item.id in charged)",
+        "True",
+        "a bill that is behind is believed",
+    ),
+    ("if history.is_whole else ()", "", "a row that cannot be read is taken for nothing"),
+    (
+        "is_whole=history.is_whole and len(moments) <= MAX_ASKED",
+        "is_whole=history.is_whole",
+        "of very many charges the last ones are taken for nothing",
+    ),
+)
+
+ACCOUNT = mutations_of(
+    "maintenance/account.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
     ("-abs(record.price) if is_refund", "record.price if is_refund", "a refund is a charge"),
     ("else abs(record.price)", "else record.price", "a charge written as negative is a refund"),
     (
@@ -144,7 +176,6 @@ ACCOUNT = mutations_of(
         "        raise\n",
         "without the bill nothing is told",
     ),
-    ("if len(found) == known:", "if True:", "a long bill is not read to its end"),
 )
 
 COSTS = mutations_of(
@@ -189,19 +220,9 @@ COSTS = mutations_of(
         "one prediction explains two losses",
     ),
     (
-        "if history.is_whole and loss.intended_at >= oldest else []",
-        "if history.is_whole else []",
+        "made if loss.intended_at >= oldest else ()",
+        "made",
         "a loss older than the history is taken for not created",
-    ),
-    (
-        "if history.is_whole and loss.intended_at >= oldest else []",
-        "if loss.intended_at >= oldest else []",
-        "a row that cannot be read is taken for nothing",
-    ),
-    (
-        "if item.id in known and (moment",
-        "if (moment",
-        "what others buy shows that the history is up with us",
     ),
     (
         "for loss in sorted(losses, key=lambda loss: loss.intended_at):",
@@ -210,4 +231,4 @@ COSTS = mutations_of(
     ),
 )
 
-MUTATIONS = (*RECONCILE, *COLLECT, *ACCOUNT, *COSTS)
+MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS)

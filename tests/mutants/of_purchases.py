@@ -247,8 +247,6 @@ LOST_RESPONSES = mutations_of(
         "    if True:\n        raise LostResponseError(",
         "a key without a right to the history stops each try",
     ),
-    ("if item.id in known)\n", ")\n", "what others buy shows that the history is up with us"),
-    ("if history.is_whole else ()", "", "a row that cannot be read is taken for nothing"),
     (
         "accounted.add(first)",
         "pass",

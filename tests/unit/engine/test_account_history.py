@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN, History, read_history
+from airflow_provider_bitdance.engine.account_history import (
+    CLOCK_MARGIN,
+    MAX_ASKED,
+    History,
+    read_history,
+    with_charged,
+)
 from airflow_provider_bitdance.exceptions import RequestRefusedError
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
-from airflow_provider_bitdance.wavespeed.responses import Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.support import START, World, envelope, refusal, run
 
 
@@ -82,3 +88,29 @@ def test_a_history_with_a_row_that_cannot_be_read_is_not_whole(
     world.api.on_history = [envelope({"page": 1, "items": [{"id": "p-1"}, *rows]})] * 2
     history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
     assert (len(history.items), history.is_whole) == (1, is_whole)
+
+
+@pytest.mark.parametrize(("charges", "is_whole"), [(MAX_ASKED, True), (MAX_ASKED + 1, False)])
+def test_of_very_many_charges_that_the_history_does_not_show_a_hundred_are_asked_for(
+    charges: int, is_whole: bool
+) -> None:
+    world = World()
+    bill = [BillingRecord(price=0.01, prediction_id=f"p-{number}") for number in range(charges)]
+    client = world.api.client()
+    completed = run(with_charged(client, History(()), bill, models=[BITDANCE_14B], known=(), since=START))
+    assert (len(completed.items), completed.is_whole) == (MAX_ASKED, is_whole)
+    assert len(world.api.polls) == MAX_ASKED
+
+
+def test_a_charge_of_before_and_one_that_the_records_know_are_not_asked_for() -> None:
+    world = World()
+    before = datetime.fromtimestamp(START - 61, UTC)
+    bill = [
+        BillingRecord(price=0.01, prediction_id="early", created_at=before),
+        BillingRecord(price=0.01, prediction_id="known"),
+    ]
+    client = world.api.client()
+    completed = run(
+        with_charged(client, History(()), bill, models=[BITDANCE_14B], known=["known"], since=START)
+    )
+    assert (completed.items, world.api.polls) == ((), [])
