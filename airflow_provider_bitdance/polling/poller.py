@@ -198,7 +198,7 @@ async def wait_for(
 
     :param pending: Prediction ids, each with the Unix time of its submission.
     :param until: Unix time of the last poll.
-    :raises BitDanceError: Polling failed for good, or too often one after another.
+    :raises BitDanceError: Polls are refused, and have been for a minute.
     """
     subscription = poller.subscribe(is_single=len(pending) == 1)
     for id_, submitted_at in pending.items():

@@ -34,7 +34,7 @@ class Reason(StrEnum):
 
 
 class BitDanceTrigger(BaseTrigger):
-    """Polls predictions until enough have ended, the deadline has come, or polling fails too often. Free.
+    """Polls predictions until enough have ended, the deadline has come, or polls are refused. Free.
 
     :param bitdance_conn_id: The connection.
     :param pending: Prediction ids, each with the Unix time of its submission.

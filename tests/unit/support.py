@@ -402,8 +402,13 @@ class FakeAPI:
         if last not in self.made:
             return refusal(404, "no such prediction")
         if kind == "poll":
-            return envelope(self._explained(self.made[last], echo=self.echo == "poll"))
+            return self.polled(request)
         return httpx.Response(200, content=self.made[last].picture)
+
+    def polled(self, request: httpx.Request) -> httpx.Response:
+        """Answer a poll as always: for ``on_poll``."""
+        made = self.made[request.url.path.removesuffix("/result").rpartition("/")[2]]
+        return envelope(self._explained(made, echo=self.echo == "poll"))
 
     def _history(self, asked: dict[str, Any]) -> httpx.Response:
         after = datetime.fromisoformat(asked["created_after"]).timestamp()

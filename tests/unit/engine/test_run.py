@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, run_job
@@ -300,6 +302,31 @@ def test_an_error_after_the_purchase_says_whether_the_image_is_paid_for(
     with pytest.raises(BitDanceError) as caught:
         go(world)
     assert caught.value.paid is paid
+
+
+OUTAGES: dict[str, Callable[[], httpx.Response]] = {
+    "503": lambda: refusal(503),
+    "a gateway's page": lambda: httpx.Response(504, text="<html>gateway time-out</html>"),
+    "an unknown route": lambda: httpx.Response(404, text="404 page not found"),
+}
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+@pytest.mark.parametrize("defer_after", [None, 20.0])
+def test_an_outage_of_the_polls_of_200_s_does_not_cost_the_image(
+    world: World, name: str, defer_after: float | None
+) -> None:
+    def poll(request: httpx.Request) -> httpx.Response:
+        is_away = world.clock.now < START + 200
+        return OUTAGES[name]() if is_away else world.api.polled(request)
+
+    world.api.on_poll = [poll] * 1000
+    outcome = go(world, defer_after=defer_after)
+    while isinstance(outcome, Waiting):
+        world.clock.now += 30
+        outcome = go(world, defer_after=defer_after)
+    assert len(results(outcome)) == world.api.billed == 1
+    assert world.clock.now >= START + 200
 
 
 # Several images
