@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
 from demo.real_airflow import RealAirflow
 from tests.chaos.acts import (
     BATCH,
@@ -92,11 +93,12 @@ UNREAD = "8 responses not read"
 
 ROWS = [
     Row("claim written", killed("claim written", named=True), NAMED),
-    Row("intent written · echo", killed("intent written"), f"{WORKER}; {SHOWN}", echo=True),
+    Row("intent written · echo", killed("intent written"), f"{WORKER}; {SHOWN}", echo=True, lost=2),
     Row(
         "intent written · no echo",
         killed("intent written", worker=1),
         "1 in the worker: nobody else buys with this account meanwhile",
+        lost=1,
     ),
     Row(f"{SENT} · echo", killed(SENT), f"{WORKER}; {SHOWN}", echo=True),
     Row(f"{SENT} · no echo", killed(SENT), f"{WORKER}; the history shows no inputs", lost=2),
@@ -135,6 +137,7 @@ ROWS = [
         killed("10 % stored", "50 % stored", "90 % stored", worker=1, images=BATCH),
         f"{IN_BATCH}; {SHOWN}",
         echo=True,
+        lost=3 * MAX_UNANSWERED,
     ),
     Row(f"batch: {UNREAD} · echo", killed(UNREAD, worker=1, images=BATCH), f"{IN_BATCH}; {SHOWN}", echo=True),
     Row(
@@ -157,6 +160,7 @@ ROWS = [
         f"{IN_BATCH}, with 10 stored; {SHOWN}",
         latency=3.0,
         echo=True,
+        lost=MAX_UNANSWERED,
         killable=True,
     ),
     Row("triggerer SIGTERM", triggerer_ends(signal.SIGTERM), "3 deferred", latency=20.0, alone=True),
