@@ -11,6 +11,7 @@ import httpx
 from starlette.types import ASGIApp, Message
 
 from airflow_provider_bitdance.local.app import create_app
+from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.options import Options
 from airflow_provider_bitdance.local.service import Service
 from tests.unit.support import API_KEY, API_URL
@@ -23,10 +24,11 @@ LATENCY = "60%:1-8,30%:20-60,10%:650-660"
 def service_with(*, echo: bool) -> tuple[Service, ASGIApp]:
     """Build a service and its app once; the app takes as long as a hundred of the model's steps.
 
-    :param echo: Whether results and history show the inputs.
+    :param echo: Whether the history shows the inputs.
     """
+    shown: Echo = "intact" if echo else "none"
     service = Service(
-        Options(api_key=API_KEY, latency=LATENCY, echo_inputs=echo, pictures="fast", balance_usd=1e6)
+        Options(api_key=API_KEY, latency=LATENCY, history_echo=shown, pictures="fast", balance_usd=1e6)
     )
     return service, create_app(service, base_url=API_URL)
 
