@@ -14,8 +14,9 @@ from typing import get_args
 
 from airflow_provider_bitdance.local import latency, limits, manual
 from airflow_provider_bitdance.local.database import StateError
+from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.inputs import PictureFormat
-from airflow_provider_bitdance.local.options import Options
+from airflow_provider_bitdance.local.options import HistoryFilter, IncludeInputs, InputsKey, Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_address(parser)
     _add_pictures(parser)
     _add_account(parser)
+    _add_inputs(parser)
+    _add_history(parser)
     _add_memory(parser)
     return parser
 
@@ -92,6 +95,7 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         default="drawn",
         help="fast: one colour and no text, for load; PNG only (default: drawn)",
     )
+    add("--min-pixels", type=_count, metavar="N", help="an image of fewer fails after its submission")
 
 
 def _add_account(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +114,53 @@ def _add_account(parser: argparse.ArgumentParser) -> None:
     add("--above-limit", choices=get_args(limits.AboveLimit), default="refuse", help="(default: refuse)")
 
 
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("inputs that are shown, see below").add_argument
+    for where, default in (("submit", "defaults"), ("result", "none"), ("history", "none")):
+        add(
+            f"--{where}-echo",
+            choices=get_args(Echo),
+            default=default,
+            metavar="HOW",
+            help=f"in a {where} response (default: {default})",
+        )
+    add("--history-inputs-key", choices=get_args(InputsKey), default="input", help="(default: input)")
+    add(
+        "--include-inputs",
+        choices=get_args(IncludeInputs),
+        default="ignored",
+        help="what becomes of this flag of a history request (default: ignored)",
+    )
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("history, see below").add_argument
+    add(
+        "--history-lag",
+        type=_latency,
+        default=0.0,
+        metavar="S",
+        help="seconds until it shows a prediction (default: 0)",
+    )
+    add(
+        "--history-drop",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="of the predictions that it never shows, from 0 to 1 (default: 0)",
+    )
+    add(
+        "--history-filter",
+        choices=get_args(HistoryFilter),
+        default="honest",
+        help="the filter that matches nothing (default: honest, none)",
+    )
+
+
 def _add_memory(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("chance and memory").add_argument
     add("--seed", type=int, default=0, metavar="N", help="of all that is left to chance (default: 0)")
     add("--state", type=Path, metavar="FILE", help="keep the state there, and start from it")
-    add("--echo-inputs", action="store_true", help="show inputs in results and history (the API does not)")
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -143,6 +189,13 @@ def _amount(text: str) -> float:
     if not 0 <= amount < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount; allowed: numbers from 0")
     return amount
+
+
+def _share(text: str) -> float:
+    share = _amount(text)
+    if share > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; allowed: 0 to 1")
+    return share
 
 
 def _count(text: str) -> int:

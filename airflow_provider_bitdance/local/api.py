@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_bitdance.local import faults, inputs, pictures, responses, schemas
-from airflow_provider_bitdance.local.catalogue import MODELS, Model, find
-from airflow_provider_bitdance.local.faulty_responses import faulty, stopped_within
+from airflow_provider_bitdance.local.catalogue import MODELS, NOT_FOUND, Model, find
+from airflow_provider_bitdance.local.faulty_responses import OutageError, faulty, stopped_within
 from airflow_provider_bitdance.local.openapi import API, DescribedApp
 from airflow_provider_bitdance.local.prediction import Prediction
 from airflow_provider_bitdance.local.responses import ok
@@ -45,27 +46,52 @@ class Api:
     def _add_predictions(self, app: DescribedApp) -> None:
         path = f"{API}/predictions"
         one = path + "/{prediction_id}"
-        app.add("GET", one + "/result", self.result, schemas.Prediction, refuses=(404,))
-        app.add("GET", one, self.result, schemas.Prediction, refuses=(404,))
-        app.add("DELETE", one, self.delete_one, schemas.Deleted, refuses=(404,))
-        app.add("POST", path, self.history, schemas.History, body=inputs.HistoryQuery)
-        app.add("POST", path + "/delete", self.delete, schemas.DeletedCount, body=inputs.DeleteQuery)
-        files = tuple(MEDIA_TYPES.values())
-        app.add("GET", "/outputs/{prediction_id}/{name}", self.output, files=files, refuses=(404,))
+        up = self._up
+        app.add("GET", one + "/result", self.result, schemas.Prediction, refuses=(404,), before=up("result"))
+        app.add("DELETE", one, self.delete_one, schemas.Deleted, refuses=(404,), before=up("delete"))
+        app.add("POST", path, self.history, schemas.History, body=inputs.HistoryQuery, before=up("history"))
+        app.add(
+            "POST",
+            path + "/delete",
+            self.delete,
+            schemas.DeletedCount,
+            body=inputs.DeleteQuery,
+            before=up("delete"),
+        )
+        path, files = "/outputs/{prediction_id}/{name}", tuple(MEDIA_TYPES.values())
+        app.add("GET", path, self.output, files=files, refuses=(404,), before=up("output"))
 
     def _add_account(self, app: DescribedApp) -> None:
-        app.add("GET", f"{API}/balance", self.balance, schemas.Balance)
-        app.add("POST", f"{API}/billings/search", self.billings, schemas.Billings, body=inputs.BillingQuery)
+        up, body = self._up("billing"), inputs.BillingQuery
+        app.add("GET", f"{API}/balance", self.balance, schemas.Balance, before=self._up("balance"))
+        app.add("POST", f"{API}/billings/search", self.billings, schemas.Billings, body=body, before=up)
 
     def _add_models(self, app: DescribedApp) -> None:
-        app.add("GET", f"{API}/models", self.models, list[schemas.Model])
-        price = schemas.Price
-        app.add("POST", f"{API}/model/price", self.price, price, body=inputs.PriceQuery, refuses=(404,))
+        app.add("GET", f"{API}/models", self.models, list[schemas.Model], before=self._up("models"))
+        up, body = self._up("price"), inputs.PriceQuery
+        app.add("POST", f"{API}/model/price", self.price, schemas.Price, body=body, before=up)
+        up = self._up("submit")
         for model in MODELS.values():
             path, submit = f"{API}/{model.id}", self._submit_to(model)
-            app.add("POST", path, submit, schemas.Prediction, body=model.inputs, refuses=(429,))
+            app.add("POST", path, submit, schemas.Prediction, body=model.inputs, refuses=(429,), before=up)
         # Last, for it matches every path.
-        app.add_api_route(API + "/{model_id:path}", self.no_model, methods=["POST"], include_in_schema=False)
+        app.add_api_route(
+            API + "/{model_id:path}",
+            self.no_model,
+            methods=["POST"],
+            dependencies=[Depends(up)],
+            include_in_schema=False,
+        )
+
+    def _up(self, on: faults.Point) -> Callable[[], Awaitable[None]]:
+        """Make the check that no outage spoils a request."""
+
+        async def up() -> None:
+            rule = self.service.faults.outage(on, self.service.clock())
+            if rule is not None:
+                raise OutageError(rule)
+
+        return up
 
     def _submit_to(self, model: Model) -> Callable[[Request], Awaitable[Response]]:
         async def submit(request: Request) -> Response:
@@ -84,38 +110,50 @@ class Api:
             task = service.submit(model.id, requested, fault)
             if isinstance(requested, inputs.OptimizerInputs) and requested.enable_sync_mode:
                 return await self._when_ended(task, request)
-            return ok(self._shown(task))
+            return ok(self._submitted(task))
 
-        def create() -> Response:
-            return ok(self._shown(service.submit(model.id, requested, fault)))
+        def create(late: float = 0.0) -> Response:
+            return ok(self._submitted(service.submit(model.id, requested, fault, late=late)))
 
         if isinstance(rule, faults.AnyResponseFault) and rule.after_create:
-            created = create()
+            created = create(rule.late)
             return faulty(rule, lambda: created)
         return faulty(rule, create)
 
-    async def no_model(self, model_id: str) -> Response:
+    async def no_model(self) -> Response:
         """Refuse a submission to any other path."""
-        raise inputs.Refused(404, f"Model not found: {model_id}")
+        raise inputs.Refused(400, NOT_FOUND)
 
     async def result(self, prediction_id: str) -> Response:
         """Status and outputs."""
         task = self.service.find(prediction_id)
+        status = task.status(self.service.clock())
         rule = self.service.faults.for_response(
             "result",
             prompt=task.inputs.prompt,
             reads=task.reads,
-            completed=task.status(self.service.clock()) == "completed",
+            completed=status == "completed",
+            failed=status == "failed" or (status == "completed" and task.nsfw),
         )
         self.service.count_read(task)
-        return ok(self._echoed(task)) if rule is None else faulty(rule, lambda: ok(self._echoed(task)))
+        echo = self.service.options.result_echo
+
+        def result() -> Response:
+            return ok(responses.with_inputs(self._shown(task), task, echo))
+
+        return result() if rule is None else faulty(rule, result)
 
     async def history(self, request: Request) -> Response:
         """History: the predictions of the past seven days, newest first."""
-        query = await _checked(inputs.HistoryQuery, request)
+        query, options = await _checked(inputs.HistoryQuery, request), self.service.options
+        if options.include_inputs == "refused" and "include_inputs" in query.model_fields_set:
+            raise inputs.unsupported("include_inputs")
+        is_shown = query.include_inputs or options.include_inputs != "needed"
+        echo, key = options.history_echo if is_shown else "none", options.history_inputs_key
 
         def page() -> schemas.History:
-            items = [self._echoed(task) for task in self.service.history(query)]
+            tasks = self.service.history(query)
+            items = [responses.with_inputs(self._shown(task), task, echo, key) for task in tasks]
             return {"page": query.page, "items": items}
 
         return self._respond("history", page)
@@ -175,7 +213,7 @@ class Api:
         while (now := self.service.clock()) < min(task.due_at, until):
             if await stopped_within(SYNC_POLL_SECONDS, request.scope):
                 break
-        shown = self._shown(task)
+        shown = self._submitted(task)
         return ok(shown if now >= task.due_at else responses.unfinished(shown, SYNC_SECONDS))
 
     def _respond(self, on: faults.ApiPoint, data: Callable[[], object]) -> Response:
@@ -186,11 +224,9 @@ class Api:
     def _shown(self, task: Prediction) -> schemas.Prediction:
         return responses.prediction(task, self.service.clock(), base_url=self.base_url)
 
-    def _echoed(self, task: Prediction) -> schemas.Prediction:
-        shown = self._shown(task)
-        if self.service.options.echo_inputs:
-            shown["input"] = task.inputs.model_dump()
-        return shown
+    def _submitted(self, task: Prediction) -> schemas.Prediction:
+        shown = responses.submitted(self._shown(task), task)
+        return responses.with_inputs(shown, task, self.service.options.submit_echo)
 
     def _picture(self, task: Prediction) -> Response:
         assert isinstance(task.inputs, inputs.ImageInputs)

@@ -11,11 +11,12 @@ from functools import lru_cache
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_bitdance.local.admin import Admin
 from airflow_provider_bitdance.local.api import Api
+from airflow_provider_bitdance.local.faulty_responses import OutageError, in_outage
 from airflow_provider_bitdance.local.inputs import Refused
 from airflow_provider_bitdance.local.openapi import ADMIN, API, DescribedApp
 from airflow_provider_bitdance.local.responses import error
@@ -32,13 +33,21 @@ def create_app(service: Service, *, base_url: str) -> ASGIApp:
         assert isinstance(reason, Refused)
         return error(reason.status, reason.message)
 
-    async def no_route(_: Request, reason: Exception) -> Response:
+    async def outage(_: Request, reason: Exception) -> Response:
+        assert isinstance(reason, OutageError)
+        return in_outage(reason.rule)
+
+    async def no_route(request: Request, reason: Exception) -> Response:
         assert isinstance(reason, HTTPException)
+        if request.url.path.startswith(API):
+            # The words of WaveSpeed's router, also where a path has other methods.
+            return PlainTextResponse("404 page not found", 404)
         response = error(reason.status_code, reason.detail)
         response.headers.update(reason.headers or {})
         return response
 
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(OutageError, outage)
     app.add_exception_handler(HTTPException, no_route)
     return _Middleware(app, service)
 

@@ -20,6 +20,7 @@ from airflow_provider_bitdance.local.inputs import (
     SeedreamInputs,
 )
 
+NOT_FOUND: Final = "model not found"
 STYLE_WORDS: Final = {
     "default": "clear subject, balanced composition, soft light",
     "artistic": "painterly, bold brush strokes, rich palette",
@@ -111,10 +112,10 @@ def find(model_id: str) -> Model:
     """Look up a model.
 
     :param model_id: such as ``wavespeed-ai/bitdance-14b/text-to-image``.
-    :raises Refused: HTTP 404 for an unknown one.
+    :raises Refused: HTTP 400 for an unknown one, as the real API responds.
     """
     if model_id not in MODELS:
-        raise Refused(404, f"Model not found: {model_id}")
+        raise Refused(400, NOT_FOUND)
     return MODELS[model_id]
 
 

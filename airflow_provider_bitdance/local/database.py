@@ -25,8 +25,8 @@ from airflow_provider_bitdance.local.prediction import Prediction
 
 APPLICATION_ID: Final = 0x42644C73
 """Tells our files from other programs' databases: "BdLs"."""
-VERSION: Final = 2
-"""Of the tables; version 1 was a file of JSON lines."""
+VERSION: Final = 3
+"""Of the tables; version 1 was a file of JSON lines, version 2 had neither lags nor outages."""
 
 _TABLES: Final = f"""
 BEGIN;
@@ -43,6 +43,7 @@ CREATE TABLE predictions (
     created_at REAL NOT NULL,
     admitted_at REAL NOT NULL,
     due_at REAL NOT NULL,
+    listed_at REAL NOT NULL,
     fault TEXT,
     reads INTEGER NOT NULL DEFAULT 0,
     deleted INTEGER NOT NULL DEFAULT 0
@@ -51,7 +52,8 @@ CREATE TABLE fault_rules (
     number INTEGER PRIMARY KEY,
     rule TEXT NOT NULL,
     thrown INTEGER NOT NULL DEFAULT 0,
-    applied INTEGER NOT NULL DEFAULT 0
+    applied INTEGER NOT NULL DEFAULT 0,
+    began REAL
 );
 CREATE TABLE refusals (number INTEGER PRIMARY KEY);
 COMMIT;
@@ -70,12 +72,13 @@ class Stored:
     """What the database holds.
 
     :param predictions: in the order of their submission, deleted ones too.
-    :param rules: the fault rules in order, with how often each was thrown for and how often it applied.
+    :param rules: the fault rules in order, with how often each was thrown for, how often it applied, and when
+        it began, where that counts.
     :param refused: submissions that the limits refused.
     """
 
     predictions: list[Prediction]
-    rules: list[tuple[faults.AnyRule, int, int]]
+    rules: list[tuple[faults.AnyRule, int, int, float | None]]
     refused: int
 
 
@@ -105,7 +108,8 @@ class Database:
         if self._connection is None:
             return
         row = {name: getattr(task, name) for name in _COLUMNS}
-        row["inputs"] = task.inputs.model_dump_json()
+        # Only what was sent, which the API may repeat; the defaults are the model's.
+        row["inputs"] = task.inputs.model_dump_json(exclude_unset=True)
         row["price"] = str(task.price)
         row["fault"] = None if task.fault is None else _rule_text(task.fault)
         marks = ", ".join("?" * len(_COLUMNS))
@@ -127,10 +131,12 @@ class Database:
         """Write a new fault rule under its place in the plan, from 0."""
         self._write("INSERT INTO fault_rules (number, rule) VALUES (?, ?)", (number, _rule_text(rule)))
 
-    def count_throw(self, number: int, *, applied: bool) -> None:
-        """Count that a rule met a request, and whether the dice let it apply."""
-        statement = "UPDATE fault_rules SET thrown = thrown + 1, applied = applied + ? WHERE number = ?"
-        self._write(statement, (applied, number))
+    def count_throw(self, number: int, *, applied: bool, began: float | None) -> None:
+        """Count that a rule met a request, and whether the dice let it apply; write when it began."""
+        self._write(
+            "UPDATE fault_rules SET thrown = thrown + 1, applied = applied + ?, began = ? WHERE number = ?",
+            (applied, began, number),
+        )
 
     def clear_rules(self) -> None:
         """Forget the fault rules."""
@@ -153,7 +159,7 @@ class Database:
             return Stored([], [], 0)
         queries = (
             f"SELECT {_NAMES} FROM predictions ORDER BY number",
-            "SELECT rule, thrown, applied FROM fault_rules ORDER BY number",
+            "SELECT rule, thrown, applied, began FROM fault_rules ORDER BY number",
             "SELECT count(*) FROM refusals",
         )
         try:
@@ -161,7 +167,7 @@ class Database:
                 predictions, rules, ((refused,),) = (self._connection.execute(each) for each in queries)
             return Stored(
                 [_prediction(row) for row in predictions],
-                [(faults.parse(json.loads(rule)), thrown, applied) for rule, thrown, applied in rules],
+                [(faults.parse(json.loads(rule)), *counts) for rule, *counts in rules],
                 refused,
             )
         except (sqlite3.Error, ValueError, LookupError, ArithmeticError) as bad:

@@ -4,6 +4,7 @@ A rule names a point (``on``) and a kind. It applies to the next matching reques
 ever when ``times`` is null; with a ``probability`` below 1 the dice decide at each match. The first rule in
 the plan that applies wins. A submit may meet two rules, for they do not exclude each other: one that decides
 about the prediction (a :class:`PredictionFault`) and one that spoils the response (a :class:`ResponseFault`).
+An :class:`Outage` comes before all of them, and before anything of the request is read.
 To add a kind, write its class, add it to ``AnyRule``, and say in ``faulty_responses.py`` what it does.
 """
 
@@ -27,7 +28,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    on: Point
+    on: Literal[Point, "any"]
     kind: str
     times: PositiveInt | None = None
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -49,16 +50,25 @@ class PredictionFault(Rule):
 class ResponseFault(Rule):
     """A rule that spoils one response."""
 
+    on: Point
+
 
 class AnyResponseFault(ResponseFault):
-    """A fault of any response, which on submit comes before or after the task is made and charged."""
+    """A fault of any response, which on submit comes before or after the task is made and charged.
+
+    The task may also be made so many seconds after the response: ``late``.
+    """
 
     after_create: bool = False
+    late: Seconds = 0.0
 
     @model_validator(mode="after")
     def _only_a_submit_creates(self) -> Self:
-        if "after_create" in self.model_fields_set and self.on != "submit":
-            raise ValueError('after_create: only for on="submit"; nothing else creates a task')
+        for key in ("after_create", "late"):
+            if key in self.model_fields_set and self.on != "submit":
+                raise ValueError(f'{key}: only for on="submit"; nothing else creates a task')
+        if self.late and not self.after_create:
+            raise ValueError("late: only with after_create; without it no task is made")
         return self
 
 
@@ -147,6 +157,13 @@ class Envelope(AnyResponseFault):
     message: str = "Internal server error"
 
 
+class Bare(ResponseFault):
+    """The right data without an envelope. On submit the task is made."""
+
+    kind: Literal["bare"]
+    on: ApiPoint
+
+
 class NoId(ResponseFault):
     """HTTP 200 without the prediction's id and urls. The task is made."""
 
@@ -167,6 +184,17 @@ class NullOutputs(ResponseFault):
 
     kind: Literal["null_outputs"]
     on: Literal["result"]
+
+
+class FailureCode(ResponseFault):
+    """A prediction that failed or was flagged is shown in an envelope of this code, with HTTP 200.
+
+    Other reads are left alone and not counted.
+    """
+
+    kind: Literal["failure_code"]
+    on: Literal["result"]
+    code: int = 402
 
 
 class NotFound(ResponseFault):
@@ -215,6 +243,18 @@ class Bomb(ResponseFault):
     on: Literal["output"]
 
 
+class Outage(Rule):
+    """For so many seconds from the first request on, each gets a 503, or its connection is reset.
+
+    The service's clock counts them.
+    """
+
+    kind: Literal["outage"]
+    seconds: Seconds
+    response: Literal["503", "reset"] = "503"
+    match: None = None
+
+
 AnyRule = (
     Failed
     | NeverFinish
@@ -227,15 +267,18 @@ AnyRule = (
     | Redirect
     | TruncatedJson
     | Envelope
+    | Bare
     | NoId
     | UnknownStatus
     | NullOutputs
+    | FailureCode
     | NotFound
     | Truncated
     | NotWhole
     | WrongType
     | Oversized
     | Bomb
+    | Outage
 )
 
 _RULE: TypeAdapter[AnyRule] = TypeAdapter(Annotated[AnyRule, Field(discriminator="kind")])

@@ -14,7 +14,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -37,6 +37,22 @@ MESSAGES: Final = {
     503: "Service unavailable",
     504: "Gateway timeout",
 }
+
+
+class OutageError(Exception):
+    """A request that falls into an outage.
+
+    :param rule: the outage.
+    """
+
+    def __init__(self, rule: faults.Outage) -> None:
+        super().__init__("there is an outage")
+        self.rule = rule
+
+
+def in_outage(rule: faults.Outage) -> Response:
+    """Make the response to a request in an outage."""
+    return _Reset() if rule.response == "reset" else error(503, MESSAGES[503])
 
 
 def faulty(rule: faults.ResponseFault, whole: Callable[[], Response]) -> Response:
@@ -62,16 +78,19 @@ def faulty(rule: faults.ResponseFault, whole: Callable[[], Response]) -> Respons
             return error(404, "Prediction not found")
         case faults.TruncatedJson():
             return _half(whole())
-        case faults.NoId() | faults.UnknownStatus() | faults.NullOutputs():
+        case faults.Bare():
+            return JSONResponse(json.loads(bytes(whole().body))["data"])
+        case faults.NoId() | faults.UnknownStatus() | faults.NullOutputs() | faults.FailureCode():
             return JSONResponse(_altered(rule, json.loads(bytes(whole().body))))
         case _:
             return _faulty_file(rule, whole)
 
 
 def _altered(
-    rule: faults.NoId | faults.UnknownStatus | faults.NullOutputs, response: dict[str, dict[str, object]]
+    rule: faults.NoId | faults.UnknownStatus | faults.NullOutputs | faults.FailureCode,
+    response: dict[str, Any],
 ) -> dict[str, object]:
-    """Change the data of a right response."""
+    """Change the data of a right response, or the envelope around it."""
     data = response["data"]
     match rule:
         case faults.NoId():
@@ -80,6 +99,8 @@ def _altered(
             data = {**data, "status": rule.status, "outputs": []}
         case faults.NullOutputs():
             data = {**data, "outputs": None}
+        case faults.FailureCode():
+            return {"code": rule.code, "message": data["error"] or "Content flagged", "data": data}
     return {**response, "data": data}
 
 

@@ -1,7 +1,7 @@
 """The account's money: what each prediction cost, what was refunded, and the bill.
 
-A failure is refunded when the prediction ends. Deleted predictions stay in the ledger: who deletes a
-prediction has paid for it all the same. Not locked; the service does that.
+A prediction is charged when it is made, and a failure is refunded when it ends. Deleted predictions stay in
+the ledger: who deletes a prediction has paid for it all the same. Not locked; the service does that.
 """
 
 from __future__ import annotations
@@ -62,17 +62,18 @@ class Ledger:
         self.refused = refused
         self._credit = Decimal(str(credit))
         self._spent = Decimal(0)
-        self._completed = self._failed = 0
-        # Those that will end, the next one first, so that a bill costs nothing when nothing ended.
-        self._unfinished: list[tuple[float, int, Prediction]] = []
+        self._submitted = self._completed = self._failed = 0
+        # What is still to come, the next one first, so that a bill costs nothing when nothing happened.
+        self._to_come: list[tuple[float, int, Prediction]] = []
 
     def enter(self, prediction: Prediction) -> None:
-        """Charge for a new prediction."""
+        """Take in a new prediction, to be charged when it is made: now, or later."""
         self.predictions[prediction.id] = prediction
-        self._spent += prediction.price
+        # The number decides between what happens together: a charge (odd) comes before its end (even).
+        number = 2 * len(self.predictions)
+        heapq.heappush(self._to_come, (prediction.created_at, number - 1, prediction))
         if prediction.due_at < math.inf:
-            # The number decides between those that end together; predictions have no order.
-            heapq.heappush(self._unfinished, (prediction.due_at, len(self.predictions), prediction))
+            heapq.heappush(self._to_come, (prediction.due_at, number, prediction))
 
     def balance(self, now: float) -> Decimal:
         """Return the credit left, in USD."""
@@ -81,7 +82,7 @@ class Ledger:
 
     def bill(self, now: float) -> Bill:
         """Count what was asked for and what it cost."""
-        balance, submitted = self.balance(now), len(self.predictions)
+        balance, submitted = self.balance(now), self._submitted
         return Bill(
             submitted=submitted,
             billed=submitted - self._failed,
@@ -109,10 +110,13 @@ class Ledger:
         return found[first : first + query.page_size], len(found) > first + query.page_size
 
     def _settle(self, now: float) -> None:
-        """Count what has ended since the last time, and refund the failures."""
-        while self._unfinished and self._unfinished[0][0] <= now:
-            prediction = heapq.heappop(self._unfinished)[2]
-            if prediction.failure is None:
+        """Charge and count what was made and what ended since the last time, and refund the failures."""
+        while self._to_come and self._to_come[0][0] <= now:
+            _, number, prediction = heapq.heappop(self._to_come)
+            if number % 2:
+                self._submitted += 1
+                self._spent += prediction.price
+            elif prediction.failure is None:
                 self._completed += 1
             else:
                 self._failed += 1
@@ -120,7 +124,8 @@ class Ledger:
 
     def _all_records(self, now: float) -> Iterator[Record]:
         for prediction in self.predictions.values():
-            yield Record("deduct", prediction.created_at, prediction)
+            if prediction.created_at <= now:
+                yield Record("deduct", prediction.created_at, prediction)
             if prediction.failure and prediction.due_at <= now:
                 yield Record("refund", prediction.due_at, prediction)
 

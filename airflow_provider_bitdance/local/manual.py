@@ -36,8 +36,9 @@ first steps:
 _API: Final = """\
 the API, under /api/v3, with the key as bearer token:
   POST /MODEL                      submit; charged at once
-  GET  /predictions/ID/result      status and output URLs; also /predictions/ID
-  POST /predictions                history of 7 days: page, page_size, model, status, created_*
+  GET  /predictions/ID/result      status and output URLs; without /result: 404, in plain text
+  POST /predictions                history of 7 days: page, page_size, model, status, created_*,
+                                   include_inputs
   POST /predictions/delete         delete: ids; one also as DELETE /predictions/ID
   GET  /models                     the models and their parameters
   POST /model/price                price: model_id, inputs
@@ -65,6 +66,41 @@ latency:
     --latency 80%:4.5-5.5,20%:36-44
 """
 
+_INPUTS: Final = """\
+inputs that are shown:
+  A submit response repeats the inputs, with the defaults. Whether results and the history do so is
+  not documented, so here they do not unless an option says HOW:
+
+    none        not at all
+    intact      as they were sent, and nothing else
+    defaults    with all defaults, also those of parameters that have no effect here
+    size        1024x1024 instead of 1024*1024
+    snapped     another size: the next smaller multiples of 64
+    no_size     without the size
+    text_seed   the seed as a text
+    no_seed     without the seed
+    cut         the first half of the prompt
+    expanded    the prompt with more words at its end
+
+  The history shows them under "input", or under "inputs" with --history-inputs-key inputs. A
+  request may have "include_inputs": true. With --include-inputs needed only such a request is shown
+  inputs, and with --include-inputs refused it gets HTTP 400.
+
+    --history-echo intact --history-inputs-key inputs --include-inputs needed
+    --result-echo defaults --submit-echo none
+"""
+
+_HISTORY: Final = """\
+history:
+  With a lag a prediction shows in the history only so many seconds after it was made: one number, a
+  range, or a mixture as for --latency, drawn for each, so that they may show in another order. A
+  share of them never shows. With --history-filter model a request that names a model finds nothing,
+  with --history-filter date one that has "created_after". Results are not concerned.
+
+    --history-lag 0-90
+    --history-drop 0.1 --history-filter date
+"""
+
 _LIMITS: Final = """\
 limits:
   There are none by default. --tier sets the published ones, and numbers go before a tier's. The
@@ -81,7 +117,10 @@ limits:
 _MONEY: Final = """\
 money:
   A submit is charged at once, a failure refunded at once. Without enough credit a submit is
-  refused with HTTP 400, as WaveSpeed does.
+  refused with HTTP 400, as WaveSpeed does. With --min-pixels an image of a smaller size is accepted
+  and charged, and fails and is refunded: so some models respond to a size that they do not have.
+
+    --min-pixels 1048576
 """
 
 _STATE: Final = """\
@@ -100,11 +139,14 @@ faults:
   often (null: for ever), "match" for which prompts (a part of them; null: all), "probability" in
   what share of the matching requests (default: 1). The first rule that applies wins. On submit one
   rule that decides about the prediction and one that spoils the response may apply together.
-  There, "after_create" says whether the task is made and charged before the response is spoiled.
+  There, "after_create" says whether the task is made and charged before the response is spoiled,
+  and "late" that this happens only after so many seconds. An outage comes before all other rules.
 
     {"on": "submit", "kind": "reset", "after_create": true, "times": 1}
     {"on": "submit", "kind": "latency", "seconds": 30, "match": "lighthouse"}
+    {"on": "submit", "kind": "status", "status": 504, "after_create": true, "late": 20}
     {"on": "result", "kind": "status", "status": 429, "retry_after": 2, "probability": 0.1}
+    {"on": "any", "kind": "outage", "seconds": 120}
 """
 
 
@@ -115,6 +157,8 @@ def text() -> str:
         _API,
         "\n".join(_models()) + "\n",
         _ADMIN,
+        _INPUTS,
+        _HISTORY,
         _LATENCY,
         _LIMITS + "\n" + "\n".join(_tiers()) + "\n",
         _MONEY,
@@ -142,7 +186,7 @@ def _kinds() -> Iterator[str]:
     for kind in get_args(faults.AnyRule):
         fields = kind.model_fields
         keys = [name for name in fields if name not in faults.Rule.model_fields]
-        keys.sort(key="after_create".__eq__)
+        keys.sort(key=("after_create", "late").__contains__)
         shown = (name if fields[name].is_required() else f"{name}={fields[name].default!r}" for name in keys)
         points = ", ".join(get_args(fields["on"].annotation))
         yield from _wrapped(f"{get_args(fields['kind'].annotation)[0]} ({points})", 2)

@@ -7,11 +7,11 @@ check the bodies itself, for its messages are not the API's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import TypeAdapter
 from starlette.responses import JSONResponse, Response
 
@@ -48,6 +48,7 @@ class DescribedApp(FastAPI):
         body: Any = None,
         status: int = 200,
         refuses: tuple[int, ...] = (),
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Add a route.
 
@@ -57,6 +58,7 @@ class DescribedApp(FastAPI):
         :param body: type of the JSON body; None for none.
         :param status: HTTP status of a good response.
         :param refuses: HTTP statuses of error envelopes, besides 400 for a body and 401 for API paths.
+        :param before: is awaited before anything of the request is read.
         """
         is_api = path.startswith(API)
         errors = (*((401,) if is_api else ()), *((400,) if body is not None else ()), *refuses)
@@ -73,6 +75,7 @@ class DescribedApp(FastAPI):
             description="",  # FastAPI takes the docstring for it, too.
             status_code=status,
             responses=responses,
+            dependencies=[Depends(before)] if before is not None else [],
             openapi_extra=self._request(body, is_api=is_api),
             response_class=JSONResponse if response is not None else Response,
             response_model=None,  # responses are built, not validated

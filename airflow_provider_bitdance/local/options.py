@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from airflow_provider_bitdance.local import latency, limits
+from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.inputs import PictureFormat
+
+HistoryFilter = Literal["honest", "model", "date"]
+InputsKey = Literal["input", "inputs"]
+IncludeInputs = Literal["ignored", "needed", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +26,20 @@ class Options:
     :param picture_format: what the outputs are, unless the inputs name a format.
     :param pictures: ``drawn`` shows prompt, size and seed; ``fast`` is one colour without text, for load,
         and always PNG.
-    :param echo_inputs: whether results and history items carry the inputs. The documented API does not do so.
-    :param seed: of latencies, of the seeds drawn for requests that ask for -1, and of faults by probability.
+    :param min_pixels: an image of fewer pixels is accepted, charged, fails and is refunded; None is without
+        such a minimum.
+    :param submit_echo: how a submit response shows the inputs, in one of the ways of ``echo.py``.
+    :param result_echo: how a result shows them.
+    :param history_echo: how history items show them.
+    :param history_inputs_key: under which key history items show them.
+    :param include_inputs: what becomes of this flag of a history request: items show inputs without it, too;
+        only with it; or it is refused with HTTP 400.
+    :param history_lag: seconds until the history shows a new prediction, in the forms of ``latency``.
+    :param history_drop: the share of predictions, from 0 to 1, that it never shows.
+    :param history_filter: whose filters match what they should: all, or nothing matches the filter ``model``,
+        or the filter ``created_after``.
+    :param seed: of latencies and lags, of what the history never shows, of the seeds drawn for requests that
+        ask for -1, and of faults by probability.
     :param tier: the account's limits, as published; None is without limits.
     :param requests_per_minute: tasks a minute, in windows on the clock; goes before the tier's.
     :param max_in_flight: tasks in flight at once; goes before the tier's.
@@ -36,7 +53,15 @@ class Options:
     balance_usd: float = 100.0
     picture_format: PictureFormat = "png"
     pictures: Literal["drawn", "fast"] = "drawn"
-    echo_inputs: bool = False
+    min_pixels: int | None = None
+    submit_echo: Echo = "defaults"
+    result_echo: Echo = "none"
+    history_echo: Echo = "none"
+    history_inputs_key: InputsKey = "input"
+    include_inputs: IncludeInputs = "ignored"
+    history_lag: float | tuple[float, float] | str = 0.0
+    history_drop: float = 0.0
+    history_filter: HistoryFilter = "honest"
     seed: int = 0
     tier: limits.Tier | None = None
     requests_per_minute: int | None = None
@@ -47,7 +72,10 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse what cannot be, so that a mistake shows where it was made."""
         latency.of(self.latency)
+        latency.of(self.history_lag)
         self.limits()
+        if not 0 <= self.history_drop <= 1:
+            raise ValueError(f"history_drop {self.history_drop!r} is no share; allowed: 0 to 1")
         if self.pictures == "fast" and self.picture_format != "png":
             raise ValueError(
                 f"fast pictures are PNG; picture_format is {self.picture_format!r}, allowed: 'png'"

@@ -22,9 +22,11 @@ class Prediction:
     :param seed: the seed that was really used.
     :param price: USD charged at submit.
     :param picture_format: of the output.
-    :param created_at: when it was submitted, in seconds since the epoch, as all moments here.
-    :param admitted_at: when it took its slot: at once, or when a queue let it in.
+    :param created_at: when it was made and charged, in seconds since the epoch, as all moments here. It is
+        later than its submission where a fault says so, and until then nobody sees it.
+    :param admitted_at: when it took its slot: as it was submitted, or when a queue let it in.
     :param due_at: when it ends; infinity for never.
+    :param listed_at: when the history begins to show it; infinity for never.
     :param fault: the rule that decided how it will go.
     :param reads: how often its result was requested.
     :param deleted: whether the client deleted it.
@@ -39,6 +41,7 @@ class Prediction:
     created_at: float
     admitted_at: float
     due_at: float
+    listed_at: float
     fault: faults.PredictionFault | None = None
     reads: int = 0
     deleted: bool = False
@@ -53,12 +56,21 @@ class Prediction:
         """Whether its picture will be flagged."""
         return isinstance(self.fault, faults.Nsfw)
 
+    @property
+    def started_at(self) -> float:
+        """When work on it begins."""
+        return max(self.created_at, self.admitted_at)
+
+    def exists(self, now: float) -> bool:
+        """Whether a client can see it."""
+        return self.created_at <= now and not self.deleted
+
     def status(self, now: float) -> Status:
         """Return the status at a moment."""
-        if now < self.admitted_at:
+        if now < self.started_at:
             return "created"
         if now >= self.due_at:
             return "failed" if self.failure else "completed"
         # The real service shows "created" for a moment even when nothing is in the way.
-        moment = min(0.2, (self.due_at - self.admitted_at) / 10)
-        return "processing" if now >= self.admitted_at + moment else "created"
+        moment = min(0.2, (self.due_at - self.started_at) / 10)
+        return "processing" if now >= self.started_at + moment else "created"

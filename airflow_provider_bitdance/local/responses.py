@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from functools import cache
+from typing import Final, Literal
 
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_bitdance.local import catalogue, schemas
+from airflow_provider_bitdance.local.echo import Echo, echoed
 from airflow_provider_bitdance.local.inputs import OptimizerInputs
 from airflow_provider_bitdance.local.ledger import Record
 from airflow_provider_bitdance.local.prediction import Prediction
+
+RECORDED_AFTER: Final = 0.0015
+"""Seconds. What a submit response calls ``created_at`` was that much before what the result calls so."""
 
 
 def ok(data: object) -> Response:
@@ -28,7 +33,7 @@ def prediction(task: Prediction, now: float, *, base_url: str) -> schemas.Predic
     """Show a prediction at a moment; ``base_url`` has no slash at the end."""
     status = task.status(now)
     completed, ended = status == "completed", status in ("completed", "failed")
-    inference_ms = round((task.due_at - task.admitted_at) * 1000) if ended else 0
+    inference_ms = round((task.due_at - task.started_at) * 1000) if ended else 0
     failure = task.failure if ended else None
     shown = schemas.Prediction(
         id=task.id,
@@ -44,6 +49,21 @@ def prediction(task: Prediction, now: float, *, base_url: str) -> schemas.Predic
     )
     if failure:
         shown["code"] = failure.code
+    return shown
+
+
+def submitted(shown: schemas.Prediction, task: Prediction) -> schemas.Prediction:
+    """Show a prediction as a submit does: the time a little earlier, and in milliseconds."""
+    return {**shown, "created_at": moment(task.created_at - RECORDED_AFTER)[: -len("000000Z")] + "Z"}
+
+
+def with_inputs(
+    shown: schemas.Prediction, task: Prediction, echo: Echo, key: Literal["input", "inputs"] = "input"
+) -> schemas.Prediction:
+    """Show a prediction with its inputs, in one of the ways of ``echo.py``."""
+    inputs = echoed(task.inputs, echo)
+    if inputs is not None:
+        shown[key] = inputs
     return shown
 
 

@@ -58,6 +58,7 @@ class Prediction(TypedDict):
     timings: Timings
     code: NotRequired[int]
     input: NotRequired[Inputs]
+    inputs: NotRequired[Inputs]
 
 
 class History(TypedDict):

@@ -8,6 +8,7 @@ that moves its own clock needs no sleep.
 from __future__ import annotations
 
 import math
+import operator
 import random
 import threading
 import time
@@ -26,6 +27,7 @@ from airflow_provider_bitdance.local.inputs import (
     BillingQuery,
     FluxDevInputs,
     HistoryQuery,
+    ImageInputs,
     Inputs,
     OptimizerInputs,
     PictureFormat,
@@ -69,6 +71,7 @@ class Service:
         # Requests come on the server's thread, downloads on its pool, and tests look from their own.
         self._lock = threading.RLock()
         self._latency = latency.of(options.latency)
+        self._history_lag = latency.of(options.history_lag)
         self._database = Database(options.state)
         self._load()
 
@@ -78,12 +81,20 @@ class Service:
             self._database.clear()
             self._load()
 
-    def submit(self, model: str, inputs: Inputs, fault: faults.PredictionFault | None = None) -> Prediction:
+    def submit(
+        self,
+        model: str,
+        inputs: Inputs,
+        fault: faults.PredictionFault | None = None,
+        *,
+        late: float = 0.0,
+    ) -> Prediction:
         """Make a prediction and charge for it.
 
         :param model: model id.
         :param inputs: checked inputs of that model.
         :param fault: the rule that decides how it will go.
+        :param late: seconds until it is made and charged. Limits and credit are those of now.
         :raises Refused: unknown model, above the limits, or not enough credit. Nothing is charged then.
         """
         price = catalogue.find(model).price
@@ -92,7 +103,9 @@ class Service:
             admitted_at = self._admit(now)
             if self._ledger.balance(now) < price:
                 raise Refused(400, "Insufficient credits. Please top up your account to continue.")
-            seconds, seed = self._draw(fault)
+            fault = self._too_small(inputs) or fault
+            seconds, seed, lag = self._draw(fault)
+            created_at = now + late
             prediction = Prediction(
                 id=uuid.uuid4().hex,
                 model=model,
@@ -100,9 +113,10 @@ class Service:
                 seed=seed if inputs.seed == -1 else inputs.seed,
                 price=price,
                 picture_format=self._format(inputs),
-                created_at=now,
+                created_at=created_at,
                 admitted_at=admitted_at,
-                due_at=admitted_at + seconds,
+                due_at=max(created_at, admitted_at) + seconds,
+                listed_at=created_at + lag,
                 fault=fault,
             )
             # First the database: what cannot be written is not charged, and what was answered is written.
@@ -115,9 +129,9 @@ class Service:
 
         :raises Refused: HTTP 404 when there is none, or when it is older than seven days.
         """
-        prediction = self._ledger.predictions.get(prediction_id)
-        if prediction is None or prediction.deleted or self.clock() - prediction.created_at > WEEK:
-            raise Refused(404, "Prediction not found")
+        prediction, now = self._ledger.predictions.get(prediction_id), self.clock()
+        if prediction is None or not prediction.exists(now) or now - prediction.created_at > WEEK:
+            raise Refused(404, "task not found")
         return prediction
 
     def output(self, prediction_id: str, name: str) -> Prediction:
@@ -152,7 +166,8 @@ class Service:
         """
         with self._lock:
             known = (self._ledger.predictions.get(each) for each in dict.fromkeys(ids))
-            found = [prediction for prediction in known if prediction and not prediction.deleted]
+            now = self.clock()
+            found = [prediction for prediction in known if prediction and prediction.exists(now)]
             self._database.delete_predictions([prediction.id for prediction in found])
             for prediction in found:
                 prediction.deleted = True
@@ -176,7 +191,8 @@ class Service:
     def predictions(self) -> list[Prediction]:
         """List all predictions that were not deleted, oldest first."""
         with self._lock:
-            return [each for each in self._ledger.predictions.values() if not each.deleted]
+            now = self.clock()
+            return [each for each in self._by_age() if each.exists(now)]
 
     def _load(self) -> None:
         stored = self._database.load()
@@ -205,15 +221,25 @@ class Service:
             raise Refused(429, exceeded)
         return now
 
-    def _draw(self, fault: faults.PredictionFault | None) -> tuple[float, int]:
-        """Draw latency and seed; they follow from the service's seed and the submission's number."""
+    def _draw(self, fault: faults.PredictionFault | None) -> tuple[float, int, float]:
+        """Draw latency, seed and lag; they follow from the service's seed and the submission's number."""
         chance = random.Random(f"{self.options.seed}:{len(self._ledger.predictions) + 1}")
         seconds, seed = self._latency.draw(chance), chance.randrange(2**31)
         if isinstance(fault, faults.Latency):
             seconds = fault.seconds
         elif isinstance(fault, faults.NeverFinish):
             seconds = math.inf
-        return seconds, seed
+        lag = self._history_lag.draw(chance)
+        return seconds, seed, math.inf if chance.random() < self.options.history_drop else lag
+
+    def _too_small(self, inputs: Inputs) -> faults.Failed | None:
+        """Return the failure of an image below the minimum of pixels."""
+        least = self.options.min_pixels
+        if least is None or not isinstance(inputs, ImageInputs) or math.prod(inputs.sides()) >= least:
+            return None
+        # The words of Seedream V4.5, of 2026. Its error code is not known, so it is that of any failure.
+        error = f"image size must be at least {least} pixels"
+        return faults.Failed(on="submit", kind="failed", error=error)
 
     def _format(self, inputs: Inputs) -> PictureFormat:
         if self.options.pictures == "drawn" and isinstance(inputs, FluxDevInputs):
@@ -223,10 +249,21 @@ class Service:
     def _matching(self, query: HistoryQuery, now: float) -> Iterator[Prediction]:
         oldest = max(now - WEEK, query.created_after or -math.inf)
         newest = math.inf if query.created_before is None else query.created_before
-        for prediction in reversed(self._ledger.predictions.values()):
+        if self._matches_nothing(query):
+            return
+        for prediction in reversed(self._by_age()):
             if prediction.created_at < oldest:
                 return
-            if prediction.deleted or prediction.created_at > newest:
+            if not prediction.exists(now) or prediction.listed_at > now or prediction.created_at > newest:
                 continue
             if query.model in (None, prediction.model) and query.status in (None, prediction.status(now)):
                 yield prediction
+
+    def _matches_nothing(self, query: HistoryQuery) -> bool:
+        """Whether a query has the filter that matches nothing."""
+        given = {"honest": None, "model": query.model, "date": query.created_after}
+        return given[self.options.history_filter] is not None
+
+    def _by_age(self) -> list[Prediction]:
+        """List all predictions, the oldest first; those that were late are not in order of submission."""
+        return sorted(self._ledger.predictions.values(), key=operator.attrgetter("created_at"))

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from airflow_provider_bitdance.local import LocalService, Options
+from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.pictures import draw
 from airflow_provider_bitdance.maintenance.scan import Records, read_records
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -95,7 +96,8 @@ class Scene:
         if killable:
             service = ServiceProcess(folder, latency, echo=echo)
         else:
-            service = LocalService(Options(api_key=API_KEY, latency=latency, echo_inputs=echo))
+            shown: Echo = "intact" if echo else "none"
+            service = LocalService(Options(api_key=API_KEY, latency=latency, history_echo=shown))
         service.start()
         scene = cls(airflow, name, folder, service)
         connection = {

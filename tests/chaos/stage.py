@@ -37,7 +37,7 @@ class ServiceProcess:
         self.url = f"http://127.0.0.1:{port}"
         argv = [sys.executable, "-m", "airflow_provider_bitdance.local", "--port", str(port)]
         argv += ["--api-key", API_KEY, "--latency", str(latency), "--state", str(home / "service.state")]
-        argv += ["--echo-inputs"] if echo else []
+        argv += ["--history-echo", "intact"] if echo else []
         self.process = Component(
             "local service",
             argv,

@@ -174,6 +174,12 @@ MEETINGS: Final = (
     # It does not look at the code of an envelope, and trips over the missing data.
     Meeting(on("submit", "envelope"), "AttributeError: 'NoneType' object has no attribute 'get'", bought=0),
     Meeting(on("result", "envelope", code=5000), "AttributeError: 'NoneType' object has no attribute 'get'"),
+    Meeting(on("submit", "bare"), "_SubmissionError: No request ID in response"),
+    # Without an envelope it sees no status and polls on.
+    Meeting(on("result", "bare"), "TimeoutError: Prediction timed out after", timeout=0.2),
+    Meeting(on("result", "failure_code"), PICTURE),
+    Meeting(on("submit", "outage", seconds=60), "_SubmissionError: .*HTTP 503", bought=0),
+    Meeting(on("result", "outage", seconds=60), "RuntimeError: Failed to get result.*HTTP 503"),
     Meeting(on("submit", "no_id"), "_SubmissionError: No request ID in response"),
     Meeting(on("result", "unknown_status", times=2), PICTURE),
     Meeting(on("result", "null_outputs"), "nothing"),

@@ -65,6 +65,8 @@ ROWS: list[tuple[str, dict[str, Any], SubmissionOutcome, bool]] = [
     ("200, code 429", {"kind": "envelope", "code": 429}, AGAIN, False),
     ("200, code 500", {"kind": "envelope", "code": 500, "after_create": True}, UNKNOWN, True),
     ("200 without id", {"kind": "no_id"}, UNKNOWN, True),
+    ("503 in an outage", {"kind": "outage", "seconds": 5}, UNKNOWN, False),
+    ("200 without envelope", {"kind": "bare"}, SubmissionOutcome.CREATED, True),
     ("200, drop by drop", {"kind": "drip", "seconds": 0.2}, SubmissionOutcome.CREATED, True),
 ]
 WELL_ANSWERED = {"failed", "never_finish", "nsfw", "latency"}
@@ -73,7 +75,7 @@ WELL_ANSWERED = {"failed", "never_finish", "nsfw", "latency"}
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalService]:
-    with running_service(Options(api_key=API_KEY, echo_inputs=True)) as service:
+    with running_service(Options(api_key=API_KEY, history_echo="intact")) as service:
         yield service
 
 

@@ -18,6 +18,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.local import LocalService, Options, running_service
+from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.records import Journal
@@ -139,7 +140,8 @@ async def make_all(folder: Path, service: LocalService, clock: FastClock) -> lis
 @pytest.mark.parametrize("echo", [False, True], ids=["no echo", "history echoes inputs"])
 def test_every_image_is_stored_once_and_every_charge_is_explained(tmp_path: Path, echo: bool) -> None:
     clock = FastClock()
-    options = Options(latency=(3, 8), echo_inputs=echo, seed=SEED, pictures="fast")
+    shown: Echo = "intact" if echo else "none"
+    options = Options(latency=(3, 8), history_echo=shown, seed=SEED, pictures="fast")
     with running_service(options, clock=clock.time) as service:
         spoil(service)
         results = asyncio.run(make_all(tmp_path, service, clock))

@@ -60,8 +60,11 @@ class Caller:
     def finish(self, prediction_id: str) -> str:
         """Let the time pass and return the output's URL."""
         self.clock.move(self.local.service.find(prediction_id).due_at - self.clock.now)
-        (url,) = self.http.get(f"/api/v3/predictions/{prediction_id}").json()["data"]["outputs"]
+        (url,) = self.read(prediction_id).json()["data"]["outputs"]
         return str(url)
+
+    def listed(self, **query: object) -> list[str]:
+        return [item["id"] for item in self.history(**query).json()["data"]["items"]]
 
     def history(self, **query: object) -> httpx.Response:
         return self.http.post("/api/v3/predictions", json={"page": 1, "page_size": 100, **query})

@@ -10,7 +10,6 @@ def test_a_price_is_quoted(caller: Caller) -> None:
     answer = caller.http.post("/api/v3/model/price", json={"model_id": MODEL, "inputs": {"prompt": "x"}})
     price = {"model_id": MODEL, "price": 0.01, "discounted_price": 0.01, "currency": "USD"}
     assert answer.json()["data"] == price
-    assert caller.http.post("/api/v3/model/price", json={"model_id": "none"}).status_code == 404
 
 
 def test_the_bill_adds_up(caller: Caller) -> None:

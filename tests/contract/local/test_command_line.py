@@ -23,7 +23,16 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_option_path_and_fault() -> None:
     done = _run("--help")
     assert done.returncode == 0
-    for word in ("--latency", "--balance", "/admin/bill", "/predictions/ID", "null_outputs", "after_create"):
+    for word in (
+        "--history-echo",
+        "expanded",
+        "--latency",
+        "--balance",
+        "/admin/bill",
+        "/predictions/ID",
+        "null_outputs",
+        "after_create",
+    ):
         assert word in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import get_args
@@ -180,6 +181,10 @@ def test_result_and_output_rules_match_by_the_predictions_prompt(caller: Caller)
         {"on": "result", "kind": "reset", "times": True},
         {"on": "result", "kind": "reset", "times": "2"},
         {"on": "submit", "kind": "slow", "seconds": 1, "after_create": 1},
+        {"on": "submit", "kind": "reset", "late": 1},
+        {"on": "result", "kind": "slow", "seconds": 1, "late": 1},
+        {"on": "any", "kind": "reset"},
+        {"on": "submit", "kind": "outage", "seconds": 1, "match": "x"},
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(caller: Caller, rule: object) -> None:
@@ -215,16 +220,18 @@ def test_every_answer_of_the_account_can_be_spoiled(caller: Caller, point: str) 
         {"kind": "envelope", "code": 500},
         {"kind": "truncated_json"},
         {"kind": "slow", "seconds": 0},
+        {"kind": "bare"},
     ]
     for rule in rules:
         caller.local.add_fault(on=point, times=1, **rule)
-    unavailable, envelope, half, slow, right = (
-        caller.http.request(method, path, json=body) for _ in range(5)
+    unavailable, envelope, half, slow, bare, right = (
+        caller.http.request(method, path, json=body) for _ in range(6)
     )
     assert unavailable.status_code == 503
     assert envelope.json()["code"] == 500
     assert half.content == right.content[: len(right.content) // 2]
     assert slow.json() == right.json()
+    assert bare.json() == right.json()["data"]
     assert right.json()["code"] == 200
 
 
@@ -281,3 +288,94 @@ def test_a_refused_rule_is_told_what_is_wrong_in_one_line(
     said = caller.http.post("/admin/faults", json=rule).json()["message"]
     assert said.startswith(message)
     assert "\n" not in said
+
+
+def test_a_bare_submit_is_the_prediction_itself(caller: Caller) -> None:
+    caller.local.add_fault(on="submit", kind="bare", times=1)
+    caller.local.add_fault(on="result", kind="bare", times=1)
+    submitted = caller.ask().json()
+    assert submitted["status"] == "created"
+    assert caller.read(submitted["id"]).json()["id"] == submitted["id"]
+    assert caller.data(submitted["id"])["id"] == submitted["id"]
+
+
+def test_a_failure_may_come_in_an_envelope_of_its_own_code(caller: Caller) -> None:
+    caller.local.add_fault(on="submit", kind="failed", code=1200, error="sensitive", match="failed")
+    caller.local.add_fault(on="submit", kind="nsfw", match="flagged")
+    caller.local.add_fault(on="result", kind="failure_code", times=2)
+    ids = [caller.submit(prompt) for prompt in ("good", "failed", "flagged")]
+    assert [caller.read(each).json()["code"] for each in ids] == [200, 200, 200], "nothing failed yet"
+    caller.clock.move(5)
+    good, failed, flagged = (caller.read(each) for each in ids)
+    assert [answer.status_code for answer in (good, failed, flagged)] == [200, 200, 200]
+    assert [answer.json()["code"] for answer in (good, failed, flagged)] == [200, 402, 402]
+    assert (failed.json()["message"], failed.json()["data"]["status"]) == ("sensitive", "failed")
+    assert flagged.json()["data"]["has_nsfw_contents"] == [True]
+    assert caller.read(ids[1]).json()["code"] == 200, "as often as asked"
+
+
+@pytest.mark.parametrize(
+    ("rule", "status"),
+    [({"kind": "reset"}, None), ({"kind": "status", "status": 504, "body": "html"}, 504)],
+)
+def test_a_late_submission_is_made_and_charged_after_its_connection_is_gone(
+    caller: Caller, rule: dict[str, object], status: int | None
+) -> None:
+    caller.local.add_fault(on="submit", after_create=True, late=20, times=1, **rule)
+    with contextlib.suppress(httpx.ReadError):
+        caller.ask("late")
+    assert caller.local.requests()[-1].status == status
+    caller.clock.move(19.9)
+    sooner = caller.submit("sooner")
+    assert (caller.local.bill().billed, caller.listed()) == (1, [sooner])
+    caller.clock.move(0.1)
+    assert (caller.local.bill().billed, caller.local.bill().balance_usd) == (2, 99.98)
+    late, _ = caller.listed()
+    assert late != sooner, "the newest comes first"
+    assert [task["prompt"] for task in caller.local.predictions()] == ["sooner", "late"]
+    assert caller.data(late)["created_at"] == "2026-05-28T20:27:00.250000000Z"
+    caller.clock.move(4)
+    assert caller.data(late)["timings"] == {"inference": 4000}
+
+
+def test_a_late_prediction_cannot_be_seen_or_deleted_before_it_is_made(caller: Caller) -> None:
+    caller.local.add_fault(on="submit", kind="slow", seconds=0, late=20)
+    prediction_id = caller.submit()
+    delete = {"json": {"ids": [prediction_id]}}
+    assert caller.read(prediction_id).status_code == 404
+    assert caller.http.post("/api/v3/predictions/delete", **delete).json()["data"]["deleted_count"] == 0
+    assert caller.http.post("/api/v3/billings/search", json={}).json()["data"]["items"] == []
+    caller.clock.move(20)
+    assert caller.data(prediction_id)["status"] == "created"
+    assert len(caller.http.post("/api/v3/billings/search", json={}).json()["data"]["items"]) == 1
+
+
+def test_an_outage_lasts_from_its_first_request_on_and_is_over_for_ever(caller: Caller) -> None:
+    prediction_id = caller.submit()
+    picture = caller.finish(prediction_id)
+    caller.local.add_fault(on="any", kind="outage", seconds=120)
+    caller.clock.move(1000)
+    calls = (caller.ask, lambda: caller.read(prediction_id), caller.history, lambda: caller.http.get(picture))
+
+    def statuses() -> set[int]:
+        return {call().status_code for call in calls}
+
+    assert statuses() == {503}
+    assert caller.read("unknown").status_code == caller.ask("").status_code == 503, "whatever is asked"
+    caller.clock.move(119.9)
+    assert statuses() == {503}
+    caller.clock.move(0.1)
+    assert statuses() == {200}
+    caller.clock.move(1000)
+    assert statuses() == {200}
+    assert caller.local.bill().submitted == 3
+
+
+def test_an_outage_may_break_the_connections_of_one_kind_of_request(caller: Caller) -> None:
+    caller.local.add_fault(on="history", kind="outage", seconds=60, response="reset")
+    for _ in range(2):
+        with pytest.raises(httpx.ReadError):
+            caller.history()
+        caller.submit()
+        caller.clock.move(30)
+    assert caller.history().status_code == 200

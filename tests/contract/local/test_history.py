@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from airflow_provider_bitdance.local import Options
@@ -18,21 +20,12 @@ def test_history_lists_newest_first_in_pages_and_shows_no_inputs(caller: Caller)
     assert "prompt" not in second.text
 
 
-def test_history_shows_inputs_as_asked_when_told_to(clock: Clock) -> None:
-    with calling(Options(echo_inputs=True), clock) as caller:
-        caller.submit("a lighthouse", size="512*512")
-        (item,) = caller.history().json()["data"]["items"]
-        assert item["input"] == {"prompt": "a lighthouse", "size": "512*512", "seed": -1}
-
-
 def test_history_filters_by_model_status_and_time(caller: Caller) -> None:
     old = caller.submit()
     caller.clock.move(60)
     new = caller.submit()
 
-    def ids(**query: object) -> list[str]:
-        return [item["id"] for item in caller.history(**query).json()["data"]["items"]]
-
+    ids = caller.listed
     assert ids(model=MODEL) == [new, old]
     assert ids(model="other/model") == []
     assert ids(status="completed") == [old]
@@ -83,8 +76,52 @@ def test_one_prediction_is_deleted_by_its_own_path(caller: Caller) -> None:
     assert caller.read(prediction_id).status_code == 404
 
 
-def test_results_show_inputs_only_when_told_to(caller: Caller, clock: Clock) -> None:
-    assert "input" not in caller.data(caller.submit("a lighthouse"))
-    with calling(Options(echo_inputs=True), clock) as other:
-        shown = other.data(other.submit("a lighthouse", seed=7))
-        assert shown["input"] == {"prompt": "a lighthouse", "size": "1024*1024", "seed": 7}
+def test_a_lag_shows_predictions_in_another_order_than_they_were_made_in(clock: Clock) -> None:
+    with calling(Options(history_lag="0-90"), clock) as caller:
+        made = [caller.submit() for _ in range(10)]
+        shown: list[str] = []
+        for _ in range(90):
+            clock.move(1)
+            shown += sorted(set(caller.listed()) - set(shown))
+        assert sorted(shown) == sorted(made)
+        assert shown != made
+        assert caller.listed() == made[::-1], "what shows is sorted by the time at which it was made"
+
+
+def test_a_lag_hides_a_prediction_from_the_history_and_not_from_its_id(clock: Clock) -> None:
+    with calling(Options(history_lag=30), clock) as caller:
+        prediction_id = caller.submit()
+        clock.move(29)
+        assert caller.listed() == []
+        assert caller.data(prediction_id)["status"] == "completed"
+        clock.move(1)
+        assert caller.listed() == [prediction_id]
+
+
+def test_a_share_of_the_predictions_never_shows_in_the_history(clock: Clock) -> None:
+    def shown(seed: int) -> list[bool]:
+        with calling(Options(history_drop=0.5, seed=seed), clock) as caller:
+            made = [caller.submit() for _ in range(12)]
+            clock.move(3600)
+            assert caller.local.bill().billed == 12
+            return [prediction_id in caller.listed() for prediction_id in made]
+
+    first = shown(1)
+    assert 0 < sum(first) < 12
+    assert first == shown(1) != shown(2)
+
+
+@pytest.mark.parametrize("broken", ["model", "date"])
+def test_a_filter_may_match_nothing_while_the_other_one_works(
+    clock: Clock, broken: Literal["model", "date"]
+) -> None:
+    filters = {"model": MODEL, "date": "2026-05-28T20:26:00Z"}
+    with calling(Options(history_filter=broken), clock) as caller:
+        prediction_id = caller.submit()
+        found = {
+            "model": caller.listed(model=filters["model"]),
+            "date": caller.listed(created_after=filters["date"]),
+        }
+        assert found.pop(broken) == []
+        assert list(found.values()) == [[prediction_id]]
+        assert caller.listed() == [prediction_id]

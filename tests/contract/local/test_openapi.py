@@ -17,8 +17,8 @@ from airflow_provider_bitdance.local.catalogue import MODELS
 from tests.contract.local.caller import SUBMIT, get
 
 # Some data that fits its schema is refused all the same, for JSON Schema has no words for it: the sides of a
-# size, a key of a rule that only some points have.
-MAY_REFUSE = {"/admin/faults", *(f"/api/v3/{model}" for model in MODELS)}
+# size, a key of a rule that only some points have, a model that there is not.
+MAY_REFUSE = {"/admin/faults", "/api/v3/model/price", *(f"/api/v3/{model}" for model in MODELS)}
 
 PATHS = {
     "/outputs/{prediction_id}/{name}": {"get"},
@@ -28,7 +28,7 @@ PATHS = {
     "/admin/faults": {"post"},
     "/admin/reset": {"post"},
     "/api/v3/predictions/{prediction_id}/result": {"get"},
-    "/api/v3/predictions/{prediction_id}": {"get", "delete"},
+    "/api/v3/predictions/{prediction_id}": {"delete"},
     "/api/v3/predictions": {"post"},
     "/api/v3/predictions/delete": {"post"},
     "/api/v3/balance": {"get"},
@@ -41,7 +41,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[LocalService]:
-    with running_service(Options(balance_usd=1e6, echo_inputs=True)) as local:
+    with running_service(Options(balance_usd=1e6, result_echo="defaults", history_echo="intact")) as local:
         yield local
 
 

@@ -115,6 +115,6 @@ def test_every_answer_is_dated_by_the_services_clock(caller: Caller) -> None:
 
 
 def test_a_method_that_a_path_does_not_have_is_refused_by_name(caller: Caller) -> None:
-    answer = caller.http.put("/api/v3/balance")
+    answer = caller.http.put("/admin/bill")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     assert answer.json() == {"code": 405, "message": "Method Not Allowed", "data": None}

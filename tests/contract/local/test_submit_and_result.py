@@ -21,7 +21,7 @@ def test_a_submit_answers_with_a_created_prediction(caller: Caller) -> None:
     assert (data["model"], data["status"], data["outputs"], data["error"]) == (MODEL, "created", [], "")
     assert (data["has_nsfw_contents"], data["timings"]) == ([], {"inference": 0})
     assert data["urls"]["get"] == f"{caller.local.url}/api/v3/predictions/{data['id']}/result"
-    assert data["created_at"] == "2026-05-28T20:26:40.250000000Z"
+    assert data["created_at"] == "2026-05-28T20:26:40.248Z"
     assert "date" in answer.headers
 
 
@@ -37,9 +37,22 @@ def test_a_prediction_is_created_then_processing_then_completed(caller: Caller) 
     assert data["outputs"] == [f"{caller.local.url}/outputs/{prediction_id}/1.png"]
 
 
-def test_both_forms_of_the_result_path_answer_the_same(caller: Caller) -> None:
+def test_what_was_submitted_is_on_record_some_milliseconds_later_and_to_the_nanosecond(
+    caller: Caller,
+) -> None:
     prediction_id = caller.submit()
-    assert caller.read(prediction_id).json() == caller.http.get(f"/api/v3/predictions/{prediction_id}").json()
+    (item,) = caller.history().json()["data"]["items"]
+    assert caller.data(prediction_id)["created_at"] == item["created_at"] == "2026-05-28T20:26:40.250000000Z"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "predictions/{id}"), ("GET", "account/balance"), ("GET", MODEL), ("PUT", "balance")],
+)
+def test_no_route_of_the_api_is_a_404_in_plain_text(caller: Caller, method: str, path: str) -> None:
+    answer = caller.http.request(method, "/api/v3/" + path.format(id=caller.submit()))
+    assert (answer.status_code, answer.text) == (404, "404 page not found")
+    assert answer.headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "local-key", "bearer local-key"])
@@ -77,8 +90,23 @@ def test_bad_inputs_are_refused_by_field(caller: Caller, inputs: dict[str, objec
     answer = caller.http.post(SUBMIT, json=inputs)
     body = answer.json()
     assert (answer.status_code, body["code"], body["data"]) == (400, 400, None)
-    assert f"parameter {field}:" in body["message"]
+    assert body["message"].startswith(f'invalid request body, Error at "/{field}": ')
     assert caller.local.bill().submitted == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"seed": 7}, 'Error at "/prompt": property "prompt" is missing'),
+        ({"prompt": ["a 'red' \"fox\""]}, 'value must be a string\nValue:\n  ["a \'red\' \\"fox\\""]'),
+        ({"prompt": "x", "seed": 2**31}, "number must be at most 2147483647\nValue:\n  2147483648"),
+        ({"prompt": "x", "size": "9*9"}, 'with sides from 256 to 1536\nValue:\n  "9*9"'),
+    ],
+)
+def test_a_refusal_says_why_and_may_quote_the_value(
+    caller: Caller, inputs: dict[str, object], said: str
+) -> None:
+    assert caller.http.post(SUBMIT, json=inputs).json()["message"].endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +131,14 @@ def test_the_limits_themselves_are_accepted(caller: Caller, size: str, seed: int
     assert caller.ask(size=size, seed=seed, unknown_key=1).status_code == 200
 
 
-def test_an_unknown_model_prediction_or_path_is_404_in_an_envelope(caller: Caller) -> None:
+def test_an_unknown_model_is_a_400_that_says_so(caller: Caller) -> None:
+    for path, body in (("nobody/nothing", {"prompt": "x"}), ("model/price", {"model_id": "nobody/nothing"})):
+        answer = caller.http.post(f"/api/v3/{path}", json=body)
+        assert (answer.status_code, answer.json()["message"]) == (400, "model not found")
+
+
+def test_an_unknown_prediction_or_file_is_404_in_an_envelope(caller: Caller) -> None:
     for answer in (
-        caller.http.post("/api/v3/nobody/nothing", json={"prompt": "x"}),
         caller.read("0" * 32),
         caller.http.get("/nowhere"),
         caller.http.get("/outputs/none/1.png"),
@@ -124,6 +157,15 @@ def test_a_failed_prediction_is_refunded_and_says_why(caller: Caller) -> None:
     assert (data["status"], data["code"], data["error"]) == ("failed", 1200, "sensitive information")
     assert data["outputs"] == []
     assert (caller.local.bill().billed, caller.local.bill().refunded) == (0, 1)
+
+
+def test_a_size_below_the_minimum_is_accepted_and_fails_by_name(clock: Clock) -> None:
+    with calling(Options(min_pixels=1024 * 1024), clock) as caller:
+        small, large = caller.submit(size="1024*1023"), caller.submit(size="1024*1024")
+        data = caller.data(small)
+        assert (data["status"], data["error"]) == ("failed", "image size must be at least 1048576 pixels")
+        assert caller.data(large)["status"] == "completed"
+        assert (caller.local.bill().billed, caller.local.bill().refunded) == (1, 1)
 
 
 def test_latency_and_seeds_follow_from_the_services_seed(clock: Clock) -> None:

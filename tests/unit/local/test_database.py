@@ -33,6 +33,8 @@ def _options(path: Path) -> Options:
         requests_per_minute=5,
         max_in_flight=4,
         above_limit="queue",
+        history_lag="0-90",
+        history_drop=0.2,
     )
 
 
@@ -108,7 +110,7 @@ def test_a_restarted_service_goes_on_as_if_nothing_had_happened(tmp_path: Path) 
 
     def drawn(account: Account) -> list[tuple[object, ...]]:
         tasks = account.service.predictions()
-        return [(task.seed, task.admitted_at, task.due_at, task.fault) for task in tasks]
+        return [(task.seed, task.admitted_at, task.due_at, task.listed_at, task.fault) for task in tasks]
 
     steady, killed = Account(_options(tmp_path / "steady")), Account(_options(tmp_path / "killed"))
     for number in range(20):
@@ -121,6 +123,23 @@ def test_a_restarted_service_goes_on_as_if_nothing_had_happened(tmp_path: Path) 
     assert drawn(killed) == drawn(steady)
     assert killed.service.bill() == steady.service.bill()
     assert len({fault for *_, fault in drawn(steady)}) > 1
+
+
+def test_an_outage_and_a_late_prediction_outlast_a_kill(tmp_path: Path) -> None:
+    account = Account(Options(state=tmp_path / "state"))
+    account.rule(on="any", kind="outage", seconds=60)
+    late = account.service.submit(BITDANCE, MODELS[BITDANCE].inputs(prompt="a lighthouse"), late=30)
+    assert account.service.faults.outage("result", account.now)
+    account.move(29.9)
+    account = _restarted(account)
+    assert account.service.bill().billed == 0
+    account.move(0.1)
+    assert account.service.bill().billed == 1
+    again = account.service.find(late.id)
+    assert again.inputs.model_dump(exclude_unset=True) == {"prompt": "a lighthouse"}
+    assert account.service.faults.outage("result", account.now)
+    account.move(30)
+    assert account.service.faults.outage("result", account.now) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -117,7 +117,7 @@ def test_pages_tell_whether_there_are_more() -> None:
 )
 def test_a_bad_query_is_refused_by_field(query: Mapping[str, object]) -> None:
     (field,) = query
-    with pytest.raises(Refused, match=f"^Invalid parameter {field}") as refusal:
+    with pytest.raises(Refused, match=f'^invalid request body, Error at "/{field}": ') as refusal:
         checked(BillingQuery, query)
     assert refusal.value.status == 400
 
