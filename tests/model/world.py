@@ -317,10 +317,11 @@ class World:
         self.clock.now += LONG_AFTER
         later = Journal(MemoryFolder(self.disk, RECORDS), a_writer(job=a_job(task_id="later")))
         model = catalogue.find(a_request().model)
-        body = {"prompt": "a later one", "size": SIZE, "seed": 1}
+        request = a_request("a later one", size=SIZE, seed=1)
+        body = request.model_dump(include={"prompt", "size", "seed"})
         made = self.service.submit(model.id, checked(model.inputs, body))
-        self.control = made.id
-        plan = Planned(output=OUTPUT, images=(a_plan("later", stem="later"),))
+        image = a_plan("later", stem="later").model_copy(update={"request": request})
+        plan = Planned(output=OUTPUT, images=(image,))
         later.claim(self.clock.now, self.clock.now, plan, Intended(keys=("later",)))
         later.append(self.clock.now, Submitted(key="later", prediction_id=made.id))
         self.clock.now += LONG_AFTER
