@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, next_step, run_job
+from airflow_provider_bitdance.engine import (
+    JobContext,
+    Wanted,
+    decisions,
+    lost_responses,
+    next_step,
+    run_job,
+)
 from airflow_provider_bitdance.exceptions import LostResponseError
+from airflow_provider_bitdance.maintenance import costs
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
 from airflow_provider_bitdance.records import journal as journal_module
 from airflow_provider_bitdance.records.events import Entry
@@ -64,14 +73,37 @@ def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None
 
 
 def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
-    """Where the history shows no inputs, what was made then is taken for ours."""
+    """Where the history does not show another's inputs, what was made then is taken for ours."""
     proof_of = lost_responses.proof_of
 
     def guess(prediction: Any, request: Any) -> lost_responses.Proof:
         proof = proof_of(prediction, request)
-        return lost_responses.Proof.OURS if proof is lost_responses.Proof.NONE else proof
+        return proof if proof is lost_responses.Proof.ANOTHER else lost_responses.Proof.OURS
 
     patch.setattr(lost_responses, "proof_of", guess)
+
+
+def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
+    """What is not in it, however early and whatever its filters match, is taken for not created."""
+
+    def believe(facts: decisions.LossFacts) -> decisions.NotCreated | decisions.Lost:
+        return decide_loss(replace(facts, controls=(facts.given_up_at + 60,), now=math.inf))
+
+    decide_loss = decisions.decide_loss
+    patch.setattr(lost_responses, "decide_loss", believe)
+    patch.setattr(costs, "decide_loss", believe)
+    patch.setattr(decisions, "may_be_settled", lambda *_, **__: True)
+    patch.setattr(lost_responses, "_readable_bill", _no_bill)
+
+
+async def _no_bill(*_: object) -> None:
+    return None
+
+
+def everything_is_doubt(patch: pytest.MonkeyPatch) -> None:
+    """A lost purchase stays possibly paid, whatever the history shows."""
+    for module in (lost_responses, costs):
+        patch.setattr(module, "decide_loss", lambda facts: decisions.Lost(tuple(facts.proofs)))
 
 
 def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
@@ -177,6 +209,8 @@ PLANTS: dict[Plant, str] = {
     no_intent_before_the_post: SILENT,
     the_post_is_sent_again_on_a_read_time_out: SILENT,
     a_lost_answer_is_adopted_by_time_alone: f"{ANOTHER}|none of us bought",
+    an_empty_history_is_proof: SILENT,
+    everything_is_doubt: "stay possibly paid",
     the_plan_is_taken_from_the_fields: f"{ANOTHER}|{SILENT}",
     the_receipt_is_written_before_the_file: "has (no|another) file",
 }
