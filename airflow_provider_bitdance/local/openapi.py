@@ -61,10 +61,7 @@ class DescribedApp(FastAPI):
         :param before: is awaited before anything of the request is read.
         """
         is_api = path.startswith(API)
-        errors = (*((401,) if is_api else ()), *((400,) if body is not None else ()), *refuses)
-        responses: dict[int | str, dict[str, Any]] = {
-            code: {"model": schemas.Error, "description": HTTPStatus(code).phrase} for code in errors
-        }
+        responses = _errors((*((401,) if is_api else ()), *((400,) if body is not None else ()), *refuses))
         if response is not None or files:
             responses[status] = _good_response(response, files, in_envelope=is_api)
         self.add_api_route(
@@ -108,6 +105,10 @@ class DescribedApp(FastAPI):
         schema = TypeAdapter(body).json_schema(ref_template=SCHEMAS + "{model}")
         self._bodies |= schema.pop("$defs", {})
         return schema
+
+
+def _errors(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": schemas.Error, "description": HTTPStatus(code).phrase} for code in statuses}
 
 
 def _good_response(response: Any, files: tuple[str, ...], *, in_envelope: bool) -> dict[str, Any]:

@@ -103,22 +103,7 @@ class Service:
             admitted_at = self._admit(now)
             if self._ledger.balance(now) < price:
                 raise Refused(400, "Insufficient credits. Please top up your account to continue.")
-            fault = self._too_small(inputs) or fault
-            seconds, seed, lag = self._draw(fault)
-            created_at = now + late
-            prediction = Prediction(
-                id=uuid.uuid4().hex,
-                model=model,
-                inputs=inputs,
-                seed=seed if inputs.seed == -1 else inputs.seed,
-                price=price,
-                picture_format=self._format(inputs),
-                created_at=created_at,
-                admitted_at=admitted_at,
-                due_at=max(created_at, admitted_at) + seconds,
-                listed_at=created_at + lag,
-                fault=fault,
-            )
+            prediction = self._make(model, inputs, fault, created_at=now + late, admitted_at=admitted_at)
             # First the database: what cannot be written is not charged, and what was answered is written.
             self._database.add_prediction(prediction)
             self._enter(prediction)
@@ -220,6 +205,32 @@ class Service:
             self._ledger.refused += 1
             raise Refused(429, exceeded)
         return now
+
+    def _make(
+        self,
+        model: str,
+        inputs: Inputs,
+        fault: faults.PredictionFault | None,
+        *,
+        created_at: float,
+        admitted_at: float,
+    ) -> Prediction:
+        """Make a prediction, and draw what of it is left to chance."""
+        fault = self._too_small(inputs) or fault
+        seconds, seed, lag = self._draw(fault)
+        return Prediction(
+            id=uuid.uuid4().hex,
+            model=model,
+            inputs=inputs,
+            seed=seed if inputs.seed == -1 else inputs.seed,
+            price=catalogue.find(model).price,
+            picture_format=self._format(inputs),
+            created_at=created_at,
+            admitted_at=admitted_at,
+            due_at=max(created_at, admitted_at) + seconds,
+            listed_at=created_at + lag,
+            fault=fault,
+        )
 
     def _draw(self, fault: faults.PredictionFault | None) -> tuple[float, int, float]:
         """Draw latency, seed and lag; they follow from the service's seed and the submission's number."""
