@@ -144,7 +144,12 @@ async def settle_losses(context: JobContext) -> None:
     :raises BitDanceError: The history, or a record, cannot be read or written now.
     """
     state = context.journal.state
-    losses = [(loss, number, image) for image in state.images.values() for number, loss in image.lost.items()]
+    losses = [
+        (loss, number, image)
+        for image in state.images.values()
+        for number, loss in image.lost.items()
+        if number not in {note.intent for note in image.notes}  # what came of that is known
+    ]
     now = context.clock.time()
     if not any(decisions.may_be_settled(loss.given_up_at, now=now) for loss, _, _ in losses):
         return

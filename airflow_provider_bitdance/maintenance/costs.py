@@ -108,7 +108,8 @@ def explain(
         command = decide_loss(
             LossFacts(proofs, loss.given_up_at, made if loss.intended_at >= oldest else (), now)
         )
-        doubtful = command.doubtful if isinstance(command, Lost) else ()
+        # One that is known already explains no other.
+        doubtful = command.doubtful if isinstance(command, Lost) and not loss.prediction_id else ()
         accounted.update(doubtful[:1])  # it can be one purchase only
         ours = (name for name in doubtful if proofs[name] is Proof.OURS)
         found = loss.prediction_id or next(ours, "")

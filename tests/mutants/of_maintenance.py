@@ -213,6 +213,11 @@ COSTS = mutations_of(
         "since = loss.intended_at",
         "a clock that is behind hides the lost purchase: taken for not created",
     ),
+    (
+        "if isinstance(command, Lost) and not loss.prediction_id else ()",
+        "if isinstance(command, Lost) else ()",
+        "a purchase that is known explains another one",
+    ),
     ("found = loss.prediction_id or next(", "found = next(", "a noted purchase is taken for unknown"),
     (
         "        accounted.update(doubtful[:1])",

@@ -248,6 +248,11 @@ LOST_RESPONSES = mutations_of(
         "a key without a right to the history stops each try",
     ),
     (
+        "if number not in {note.intent for note in image.notes}",
+        "if True",
+        "a loss that is noted accounts for another one",
+    ),
+    (
         "accounted.add(first)",
         "pass",
         "one prediction keeps each lost purchase of its time possibly paid",

@@ -435,6 +435,20 @@ def test_a_purchase_of_the_job_itself_serves_as_well(world: World) -> None:
     assert settled(process) == 1
 
 
+def test_a_loss_that_a_replaced_process_has_noted_does_not_account_for_another_one(world: World) -> None:
+    process = left_open(world, "lost")
+    world.api.create(SENT)
+    resolved(world, process)
+    world.clock.now += 1
+    process.journal.append(world.clock.now, Intended(keys=("lost",)))
+    noted, after = world.api.create(SENT | {"seed": 8}), world.context()
+    after.journal.claim(world.clock.now + 600, world.clock.now)
+    process.journal.note(world.clock.now, key="lost", prediction_id=noted.id, intent=2)
+    assert resolved(world, after) == ["lost"]
+    bought_later(world)
+    assert settled(after) == 0
+
+
 def test_what_the_history_shows_of_others_says_nothing_of_ours(world: World) -> None:
     process = lost(world)
     world.clock.now += 70

@@ -319,6 +319,15 @@ def test_a_purchase_that_a_replaced_process_noted_is_known_without_any_history()
     assert fates([a_loss(prediction_id="pred-9")], []) == [(Verdict.BOUGHT, "pred-9")]
 
 
+def test_a_purchase_whose_prediction_is_known_does_not_explain_another_one() -> None:
+    noted, lost = a_loss(prediction_id="pred-9", after=0), a_loss(after=30)
+
+    assert fates([noted, lost], [a_prediction("a", after=30)]) == [
+        (Verdict.BOUGHT, "pred-9"),
+        (Verdict.UNKNOWN, ""),
+    ]
+
+
 def test_a_lost_purchase_of_a_real_task_is_named() -> None:
     office = Office()
     office.api.on_post = [office.api.lose_answer]
