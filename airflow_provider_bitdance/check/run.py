@@ -83,9 +83,9 @@ class Check:
         # The engine's stores block in threads, as in a task: the default is four more than there are cores.
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
-        return await self.ask()
+        return await self._ask()
 
-    async def ask(self) -> tuple[Account, Spending | None]:
+    async def _ask(self) -> tuple[Account, Spending | None]:
         """Ask for what is free, and buy what is allowed."""
         secrets = {self.settings.api_key, PROMPT}
         reader = AccountReader(self.settings, self.new_client, secrets, self.clock, self.say)
