@@ -27,6 +27,7 @@ from airflow_provider_bitdance.check.requests import (
     known_status,
     prediction_in,
     predictions_in,
+    values_of,
 )
 from airflow_provider_bitdance.check.shapes import OTHER, host_of, media_type, names_of
 from airflow_provider_bitdance.clock import Clock
@@ -84,9 +85,10 @@ class PurchaseRecorder:
     def __call__(self, exchange: Exchange) -> None:
         """Take a response."""
         path = urlsplit(exchange.url).path
-        found = [name for item in predictions_in(exchange) if (name := _usable_id(item))]
+        items = predictions_in(exchange)
+        self.secrets.update(value for item in items for value in values_of(item))
+        found = [name for item in items if (name := _usable_id(item))]
         if exchange.method == "POST" and path.endswith(f"{protocol.PREFIX}/{BITDANCE_14B}"):
-            self.secrets.update(found)
             self.submissions.update(dict.fromkeys(found, exchange))
             if found:
                 self.submitted.set()
@@ -235,7 +237,8 @@ class Shop:
             if not location or redirects > len(self.recorder.hops):
                 break
             url, redirects = urljoin(url, location), redirects + 1
-        secrets = self.recorder.secrets - {first, url, *self.recorder.hops}
+        # Every output's URL is one of them, and has this host in it.
+        secrets = [secret for secret in self.recorder.secrets if "://" not in secret]
         extension = PurePosixPath(urlsplit(first).path).suffix.lower().replace(".jpeg", ".jpg")
         host = host_of(url, secrets)
         # Another API may be a company's gateway, whose hosts are nobody's business.

@@ -28,6 +28,10 @@ KNOWN_STATUSES = frozenset(
 """Statuses that WaveSpeed documents."""
 
 
+SHORTEST_SECRET = 4
+"""Characters: what is shorter is a part of every name."""
+
+
 class Recorder:
     """Keeps the last response of a client, and what may be published of none.
 
@@ -39,8 +43,10 @@ class Recorder:
         self.last: Exchange | None = None
 
     def __call__(self, exchange: Exchange) -> None:
-        """Take a response."""
+        """Take a response, and note whose values its names must not be."""
         self.last = exchange
+        for item in predictions_in(exchange):
+            self.secrets.update(values_of(item))
 
 
 async def ask(
@@ -90,6 +96,15 @@ def predictions_in(exchange: Exchange | None) -> list[dict[str, Any]]:
 def prediction_in(exchange: Exchange | None, prediction_id: str) -> dict[str, Any] | None:
     """Return one prediction of a response as it came, or ``None`` where it is not there."""
     return next((item for item in predictions_in(exchange) if item.get("id") == prediction_id), None)
+
+
+def values_of(item: dict[str, Any]) -> set[str]:
+    """Return what a prediction as it came has of its owner: id, model's inputs, outputs."""
+    outputs = item.get("outputs")
+    found = [item.get("id"), *(outputs if isinstance(outputs, list) else [])]
+    for inputs in (item.get("input"), item.get("inputs")):
+        found += inputs.values() if isinstance(inputs, dict) else []
+    return {value for value in found if isinstance(value, str) and len(value) >= SHORTEST_SECRET}
 
 
 def echo_of(item: dict[str, Any] | None, request: ImageRequest, secrets: Iterable[str]) -> Echo | None:
