@@ -85,10 +85,11 @@ def is_well(answer: Answer | None) -> Judged:
 
 
 def answered(answer: Answer | None, judge: Callable[[Answer], Judged]) -> Judged:
-    """Judge a response; an outage and a rate limit say nothing about what is assumed."""
+    """Judge a response; none, an outage and a rate limit say nothing about what is assumed."""
     if answer is None:
         return NOT_SEEN
-    return (Verdict.NOT_SEEN, said(answer)) if answer.error in PASSING else judge(answer)
+    is_unseen = answer.error in PASSING or not answer.shape.status
+    return (Verdict.NOT_SEEN, said(answer)) if is_unseen else judge(answer)
 
 
 def bought(judge: Callable[[Spending], Judged]) -> Judge:

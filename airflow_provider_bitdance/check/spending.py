@@ -193,7 +193,8 @@ class _Session:
             return purchase
         quoted = self.spender.figures.quotes[bought.size].charged
         is_right = abs(_paid(rows, bought.prediction_id) - quoted) < ROUNDING
-        return replace(purchase, charges=len(charges), is_charged_as_quoted=is_right)
+        is_refunded = any(charged(row) < 0 for row in charges)
+        return replace(purchase, charges=len(charges), is_charged_as_quoted=None if is_refunded else is_right)
 
     async def _is_balance_right(self, bought: Sequence[Bought]) -> bool | None:
         """Say whether the balance fell by what was quoted; not where a purchase failed and may be
