@@ -36,11 +36,13 @@ class Recorder:
     """Keeps the last response of a client, and what may be published of none.
 
     :param secrets: The key, prompts, ids and URLs: shared by all recorders of a check.
+    :ivar error: What the last request ended with.
     """
 
     def __init__(self, secrets: set[str]) -> None:
         self.secrets = secrets
         self.last: Exchange | None = None
+        self.error: BitDanceError | None = None
 
     def __call__(self, exchange: Exchange) -> None:
         """Take a response, and note whose values its names must not be."""
@@ -66,6 +68,7 @@ async def ask(
         error = LostResponseError(f"No whole response to {call.method} {call.path} came in time")
     except BitDanceError as failed:
         error = failed
+    recorder.error = error
     return answer_of(recorder.last, error, recorder.secrets, seconds=clock.time() - start), response
 
 

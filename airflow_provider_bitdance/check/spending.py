@@ -115,6 +115,9 @@ class _Session:
             bought += await self.shop.buy(context, others)
         else:
             self.spender.say(f"Nothing more is bought: {refusal}.")
+        for each in bought:
+            if each.error is not None:
+                self.spender.say(f"The image of {each.size} is not stored. {each.error}")
         seen = replace(seen, refused=refusal)
         seen = await self._with_bill(seen, bought)
         return await self._with_deletion(seen, bought)

@@ -155,6 +155,7 @@ def test_a_submission_that_is_refused_ends_the_purchases() -> None:
 
     assert (posts(place), place.account.billed) == (1, 0)
     assert spending.purchases[0].error == "InsufficientCreditError"
+    assert any("Top up the WaveSpeed account" in line for line in place.lines)
     assert spending.purchases[0].is_paid == "no"
 
 
