@@ -100,14 +100,18 @@ def _check(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.check import check
     from airflow_provider_bitdance.check.render import shown_report
 
-    report = check(
-        conn_id=given.conn_id,
-        records_path=given.records_path,
-        output_path=given.output_path,
-        spend=given.spend,
-        json_file=given.json_file,
-        say=lambda line: sys.stderr.write(f"{line}\n"),
-    )
+    try:
+        report = check(
+            conn_id=given.conn_id,
+            records_path=given.records_path,
+            output_path=given.output_path,
+            spend=given.spend,
+            json_file=given.json_file,
+            say=lambda line: sys.stderr.write(f"{line}\n"),
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. If anything was bought, reconcile collects it.\n")
+        raise SystemExit(NOT_RUN) from None
     if given.json_file:
         Path(given.json_file).write_text(json.dumps(report.as_json(), indent=1) + "\n")
     return Result(report.needs_attention, shown_report(report), {})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow_provider_bitdance.check.assumptions import Verdict, judge_all
+from airflow_provider_bitdance.check.assumptions import judge_all
 from airflow_provider_bitdance.check.run import Report
+from airflow_provider_bitdance.check.verdicts import Verdict
 
 
 def shown_report(report: Report) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 
 from airflow_provider_bitdance.check import machine
 from airflow_provider_bitdance.check.account import PROMPT, AccountReader, NewClient
-from airflow_provider_bitdance.check.assumptions import Verdict, judge_all
+from airflow_provider_bitdance.check.assumptions import judge_all
 from airflow_provider_bitdance.check.observations import Account, Observations, Spending
 from airflow_provider_bitdance.check.spending import Spender
+from airflow_provider_bitdance.check.verdicts import Verdict
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks import object_storage

@@ -15,7 +15,8 @@ import pytest
 
 from airflow_provider_bitdance.__main__ import FINDINGS, FINE, main
 from airflow_provider_bitdance.check.account import PROMPT
-from airflow_provider_bitdance.check.assumptions import ASSUMPTIONS, Verdict
+from airflow_provider_bitdance.check.assumptions import ASSUMPTIONS
+from airflow_provider_bitdance.check.verdicts import Verdict
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.wavespeed.client import Client, ClientSettings
 from tests.builders import API_KEY, connection_to

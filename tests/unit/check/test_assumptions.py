@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.check.account import SIZES
-from airflow_provider_bitdance.check.assumptions import ASSUMPTIONS, Verdict, judge_all
+from airflow_provider_bitdance.check.assumptions import ASSUMPTIONS, judge_all
 from airflow_provider_bitdance.check.history import LISTINGS, PLAIN
 from airflow_provider_bitdance.check.observations import (
     Account,
@@ -28,6 +28,7 @@ from airflow_provider_bitdance.check.observations import (
     Versions,
 )
 from airflow_provider_bitdance.check.shapes import Shape
+from airflow_provider_bitdance.check.verdicts import Verdict
 
 HOLDS, FAILS, NOT_SEEN = Verdict.HOLDS, Verdict.FAILS, Verdict.NOT_SEEN
 

@@ -375,9 +375,7 @@ def test_a_process_that_never_gets_the_claim_gives_up_and_buys_nothing(world: Wo
     assert world.api.billed == 1
 
 
-def test_what_became_of_an_intent_of_another_process_is_found_out_before_the_image_is_bought(
-    world: World,
-) -> None:
+def test_what_became_of_an_intent_of_another_process_is_found_out_before_the_image_is_bought(world: World) -> None:
     from airflow_provider_bitdance.engine.plan import plan
     from airflow_provider_bitdance.records import Intended
 
