@@ -100,7 +100,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     Assumption("credit", "The account has credit.", "Top up the WaveSpeed account", _credit),
     Assumption(
         "clock",
-        "The API's clock and this machine's agree.",
+        "The clocks of the API and of this machine agree.",
         "Synchronize this machine's clock. The provider corrects for the difference meanwhile",
         _clock,
     ),
