@@ -15,6 +15,7 @@ from airflow_provider_bitdance.check.shapes import Shape
 class Refusal(StrEnum):
     """Why nothing, or nothing more, was bought."""
 
+    NO_STORE = "a store cannot be used"
     NO_BALANCE = "no balance"
     NO_PRICE = "no price"
     ABOVE_AMOUNT = "above the amount"

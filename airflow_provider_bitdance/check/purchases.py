@@ -223,6 +223,16 @@ class Shop:
             output=self._output(bought, summary.get("media_type", "")),
         )
 
+    def _last_hop(self, url: str) -> tuple[str, int]:
+        """Follow the redirects of a download; return the last URL, and how many there were."""
+        redirects = 0
+        while (hop := self.recorder.hops.get(url)) is not None and 300 <= hop.status < 400:
+            location = hop.headers.get("location", "")
+            if not location or redirects > len(self.recorder.hops):
+                break
+            url, redirects = urljoin(url, location), redirects + 1
+        return url, redirects
+
     def _output(self, bought: Bought, real_type: str) -> Output | None:
         """Follow the hops of a download, and describe the last one."""
         item = prediction_in(self.recorder.results.get(bought.prediction_id), bought.prediction_id)
@@ -230,13 +240,10 @@ class Shop:
             url = Prediction.model_validate(item).outputs[0]
         except (ValidationError, IndexError):
             return None
-        first, redirects = url, 0
+        first = url
         self.recorder.secrets.add(url)
-        while (hop := self.recorder.hops.get(url)) and 300 <= hop.status < 400:
-            location = hop.headers.get("location", "")
-            if not location or redirects > len(self.recorder.hops):
-                break
-            url, redirects = urljoin(url, location), redirects + 1
+        url, redirects = self._last_hop(url)
+        hop = self.recorder.hops.get(url)
         # Every output's URL is one of them, and has this host in it.
         secrets = [secret for secret in self.recorder.secrets if "://" not in secret]
         extension = PurePosixPath(urlsplit(first).path).suffix.lower().replace(".jpeg", ".jpg")

@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_bitdance.check import machine
 from airflow_provider_bitdance.check.account import PROMPT, AccountReader, NewClient
 from airflow_provider_bitdance.check.assumptions import judge_all
-from airflow_provider_bitdance.check.observations import Account, Observations, Spending
+from airflow_provider_bitdance.check.observations import Account, Observations, Refusal, Spending
 from airflow_provider_bitdance.check.spending import Spender
 from airflow_provider_bitdance.check.verdicts import Verdict
 from airflow_provider_bitdance.clock import Clock
@@ -77,22 +77,29 @@ class Check:
             records=machine.try_store(self.records) if self.records else None,
             images=machine.try_store(self.images) if self.images else None,
         )
-        account, spending = asyncio.run(self._ask_in_threads())
+        is_usable = not any(store and store.error for store in (seen.records, seen.images))
+        account, spending = asyncio.run(self._ask_in_threads(is_usable=is_usable))
         return Report(replace(seen, account=account, spending=spending))
 
-    async def _ask_in_threads(self) -> tuple[Account, Spending | None]:
+    async def _ask_in_threads(self, *, is_usable: bool) -> tuple[Account, Spending | None]:
         # The engine's stores block in threads, as in a task: the default is four more than there are cores.
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(THREADS, "bitdance"))
-        return await self._ask()
+        return await self._ask(is_usable=is_usable)
 
-    async def _ask(self) -> tuple[Account, Spending | None]:
-        """Ask for what is free, and buy what is allowed."""
+    async def _ask(self, *, is_usable: bool) -> tuple[Account, Spending | None]:
+        """Ask for what is free, and buy what is allowed.
+
+        :param is_usable: What is bought can be recorded and stored.
+        """
         secrets = {self.settings.api_key, PROMPT}
         reader = AccountReader(self.settings, self.new_client, secrets, self.clock, self.say)
         account, figures = await reader.read()
         if not self.amount or self.records is None or self.images is None:
             return account, None
+        if not is_usable:
+            self.say(f"Nothing is bought: {Refusal.NO_STORE}.")
+            return account, Spending(refused=Refusal.NO_STORE)
         spender = Spender(
             settings=self.settings,
             new_client=self.new_client,

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_bitdance.__main__ import NOT_RUN, main
+from airflow_provider_bitdance.check.machine import try_store
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from tests.builders import API_KEY, connection_to
+from tests.s3 import S3Server
 
 COMMAND = [sys.executable, "-m", "airflow_provider_bitdance"]
 
@@ -111,3 +113,28 @@ def test_a_certificate_that_is_not_there_is_named(
 
     assert main(["check"]) == NOT_RUN
     assert "SSL_CERT_FILE" in capsys.readouterr().err
+
+
+def test_a_check_that_is_interrupted_says_what_collects_its_purchases(
+    service: LocalService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("airflow_provider_bitdance.check.check", interrupted)
+
+    with pytest.raises(SystemExit) as ended:
+        main(["check"])
+
+    assert ended.value.code == NOT_RUN
+    assert "reconcile collects it" in capsys.readouterr().err
+
+
+def test_a_real_s3_server_keeps_writers_apart(s3: S3Server) -> None:
+    path = s3.new_path()
+
+    store = try_store(s3.folder(f"{path}/records/"))
+
+    assert (store.error, store.winners, store.is_exclusive, store.is_listed) == ("", 1, True, True)
+    assert not store.is_local
+    assert not any("check-" in name for name in s3.files(path))

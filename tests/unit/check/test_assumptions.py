@@ -257,6 +257,7 @@ ROWS = [
     Row("bill", account(bill=DOWN), NOT_SEEN),
     Row("amount", spending(refused=Refusal.ABOVE_AMOUNT, purchases=()), FAILS, "above the amount"),
     Row("amount", spending(refused=Refusal.FIRST_FAILED), HOLDS),
+    Row("amount", spending(refused=Refusal.NO_STORE, purchases=()), NOT_SEEN, "a store cannot be used"),
     Row("stored", first(error="OutputError"), FAILS, "1024*1024 OutputError"),
     Row("stored", spending(refused=Refusal.CHARGED_MORE), FAILS, "3 stored"),
     Row("stored", spending(purchases=()), NOT_SEEN),

@@ -8,6 +8,7 @@ import pytest
 from airflow_provider_bitdance.check.account import SIZES, Figures
 from airflow_provider_bitdance.check.observations import Refusal, Spending
 from airflow_provider_bitdance.check.spending import refusal_of
+from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.wavespeed.responses import Price
 from tests.unit.check.support import SUBMIT, Place
 from tests.unit.support import envelope, refusal
@@ -101,6 +102,18 @@ def test_where_no_price_is_quoted_nothing_is_bought() -> None:
     place.account.instead["POST /api/v3/model/price"] = refusal(500)
 
     assert spent(place).refused is Refusal.NO_PRICE
+    assert posts(place) == 0
+
+
+def test_where_a_store_cannot_be_used_nothing_is_bought(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+
+    def full(*_: object) -> None:
+        raise StorageError("The disk is full")
+
+    monkeypatch.setattr("tests.unit.check.support.DiskFolder.create", full)
+
+    assert spent(place).refused is Refusal.NO_STORE
     assert posts(place) == 0
 
 
