@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_provider_bitdance.check.history import PLAIN
+from airflow_provider_bitdance.check.history import ENGINE, PLAIN
 from airflow_provider_bitdance.check.observations import Answer, Echo, Listing, Purchase, Refusal, Spending
 from airflow_provider_bitdance.check.verdicts import (
     NOT_SEEN,
@@ -279,7 +279,7 @@ OF_PURCHASES: tuple[Assumption, ...] = (
         "history_as_listed",
         "The history shows it in the form in which tasks list it.",
         f'Set on_lost_response="fail" until this is corrected. {REPORT}',
-        listing("as the engine lists"),
+        listing(ENGINE),
     ),
     Assumption(
         "history_filters",

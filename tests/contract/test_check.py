@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ from tests.builders import API_KEY, connection_to
 from tests.unit.support import Busy, FakeClock, a_request
 
 BALANCE = 73.1904
+HAS_WAYS_TO_ECHO = "history_echo" in {field.name for field in fields(Options)}
+"""The service can echo in many ways, and its history can lag: since it learnt what was seen live."""
+ECHO: dict[str, Any] = (
+    {"result_echo": "intact", "history_echo": "intact"} if HAS_WAYS_TO_ECHO else {"echo_inputs": True}
+)
 OF_PURCHASES = frozenset(
     each.name for each in ASSUMPTIONS if each.name in ("amount", "stored", "responses", "submission")
 ) | frozenset(
@@ -76,15 +81,15 @@ def fault(on: str, kind: str, **more: Any) -> dict[str, Any]:
 
 MODES = [
     Mode("as documented", fails={"echo"}, unseen=NO_ECHO),
-    Mode("inputs are echoed", {"echo_inputs": True}),
-    Mode("images take their time", {"echo_inputs": True, "latency": 40}, fails={"duration"}),
-    Mode("jpeg", {"echo_inputs": True, "picture_format": "jpeg"}),
-    Mode("one in flight, others are refused", {"echo_inputs": True, "max_in_flight": 1, "latency": 3}),
+    Mode("inputs are echoed", ECHO),
+    Mode("images take their time", {**ECHO, "latency": 40}, fails={"duration"}),
+    Mode("jpeg", {**ECHO, "picture_format": "jpeg"}),
+    Mode("one in flight, others are refused", {**ECHO, "max_in_flight": 1, "latency": 3}),
     Mode(
         "one in flight, others queue",
-        {"echo_inputs": True, "max_in_flight": 1, "latency": 3, "above_limit": "queue"},
+        {**ECHO, "max_in_flight": 1, "latency": 3, "above_limit": "queue"},
     ),
-    Mode("the tier of a new account", {"echo_inputs": True, "tier": "bronze"}),
+    Mode("the tier of a new account", {**ECHO, "tier": "bronze"}),
     Mode(
         "no credit",
         {"balance_usd": 0.0},
@@ -111,20 +116,20 @@ MODES = [
     ),
     Mode(
         "the catalogue is cut off",
-        {"echo_inputs": True},
+        ECHO,
         (fault("models", "truncated_json"),),
         fails={"catalogue"},
         unseen={"inputs", "seeds"},
     ),
     Mode(
         "the catalogue is down",
-        {"echo_inputs": True},
+        ECHO,
         (fault("models", "status", status=503, body="html"),),
         unseen={"catalogue", "inputs", "seeds"},
     ),
     Mode(
         "no price",
-        {"echo_inputs": True},
+        ECHO,
         (fault("price", "envelope", code=404, message="model not found"),),
         fails={"quotes", "amount"},
         unseen={"price", *(OF_PURCHASES - {"amount"})},
@@ -132,21 +137,21 @@ MODES = [
     ),
     Mode(
         "the history is forbidden",
-        {"echo_inputs": True},
+        ECHO,
         (fault("history", "status", status=403),),
         fails={"history", "history_inputs", "history_shows"},
         unseen={"history_by_model", "history_by_date", "history_as_listed", "history_filters"},
     ),
     Mode(
         "the bill is forbidden",
-        {"echo_inputs": True},
+        ECHO,
         (fault("billing", "status", status=403),),
         fails={"bill", "billed"},
         unseen={"charge"},
     ),
     Mode(
         "the first response is lost, and the history proves it",
-        {"echo_inputs": True},
+        ECHO,
         (fault("submit", "reset", after_create=True, times=1),),
         unseen={*UNWATCHED, "submission"},
     ),
@@ -176,7 +181,7 @@ MODES = [
     ),
     Mode(
         "the prediction fails",
-        {"echo_inputs": True},
+        ECHO,
         (fault("submit", "failed", times=1),),
         fails={"stored"},
         unseen={"charge", *AFTER_FIRST, "native_size"},
@@ -184,16 +189,16 @@ MODES = [
     ),
     Mode(
         "the model refuses the size afterwards",
-        {"echo_inputs": True},
+        ECHO,
         (fault("submit", "failed", code=1401, error="image size must be at least 9 pixels", times=1),),
         fails={"stored", "native_size"},
         unseen={"charge", *AFTER_FIRST},
         bought=1,
     ),
-    Mode("an image is flagged", {"echo_inputs": True}, (fault("submit", "nsfw", times=1),)),
+    Mode("an image is flagged", ECHO, (fault("submit", "nsfw", times=1),)),
     Mode(
         "the prediction never ends",
-        {"echo_inputs": True},
+        ECHO,
         (fault("submit", "never_finish", times=1),),
         fails={"stored", "duration"},
         unseen={*AFTER_FIRST, "native_size"},
@@ -201,20 +206,20 @@ MODES = [
     ),
     Mode(
         "a prediction is unknown at first",
-        {"echo_inputs": True, "latency": 4},
+        {**ECHO, "latency": 4},
         (fault("result", "not_found", reads=2),),
         fails={"known_at_once"},
     ),
     Mode(
         "a status that nobody knows",
-        {"echo_inputs": True, "latency": 4},
+        {**ECHO, "latency": 4},
         (fault("result", "unknown_status", times=1),),
         fails={"statuses"},
     ),
-    Mode("no outputs yet", {"echo_inputs": True}, (fault("result", "null_outputs", times=1),)),
+    Mode("no outputs yet", ECHO, (fault("result", "null_outputs", times=1),)),
     Mode(
         "the output is no image",
-        {"echo_inputs": True},
+        ECHO,
         (fault("output", "wrong_type"),),
         fails={"stored", "output"},
         unseen={*(AFTER_FIRST - {"output"}), "native_size"},
@@ -222,27 +227,76 @@ MODES = [
     ),
     Mode(
         "the output is forbidden",
-        {"echo_inputs": True},
+        ECHO,
         (fault("output", "status", status=403),),
         fails={"stored", "output"},
         unseen={*(AFTER_FIRST - {"output"}), "native_size"},
         bought=1,
     ),
-    Mode("half a download at first", {"echo_inputs": True}, (fault("output", "truncated", times=1),)),
+    Mode("half a download at first", ECHO, (fault("output", "truncated", times=1),)),
     Mode(
         "nothing can be deleted",
-        {"echo_inputs": True},
+        ECHO,
         (fault("delete", "status", status=403),),
         fails={"deletion"},
         unseen={"gone"},
     ),
     Mode(
         "deletion is down",
-        {"echo_inputs": True},
+        ECHO,
         (fault("delete", "status", status=503),),
         unseen={"deletion", "gone"},
     ),
 ]
+
+
+LISTED = frozenset({"history_by_model", "history_by_date", "history_as_listed"})
+
+
+def echoing(way: str) -> dict[str, Any]:
+    return {"result_echo": way, "history_echo": way}
+
+
+if HAS_WAYS_TO_ECHO:
+    MODES += [
+        Mode("the history lags", {**ECHO, "history_lag": 30}),
+        Mode(
+            "the history lags for long", {**ECHO, "history_lag": 300}, fails={"history_shows"}, unseen=LISTED
+        ),
+        Mode(
+            "the history shows nothing", {**ECHO, "history_drop": 1.0}, fails={"history_shows"}, unseen=LISTED
+        ),
+        Mode(
+            "the filter by model matches nothing",
+            {**ECHO, "history_filter": "model"},
+            fails={"history_by_model", "history_as_listed"},
+        ),
+        Mode(
+            "the filter by date matches nothing",
+            {**ECHO, "history_filter": "date"},
+            fails={"history_by_date", "history_as_listed"},
+        ),
+        Mode("inputs are shown on request", {"history_echo": "intact", "include_inputs": "needed"}),
+        Mode("inputs may not be requested", {**ECHO, "include_inputs": "refused"}, fails={"history_inputs"}),
+        Mode("the history calls them inputs", {"history_echo": "intact", "history_inputs_key": "inputs"}),
+        Mode("only results show inputs", {"result_echo": "intact"}),
+        Mode("defaults are echoed, too", echoing("defaults")),
+        *(
+            Mode(f"the echo is ours, and altered: {way}", echoing(way), fails={"exact_echo"})
+            for way in ("size", "no_size", "text_seed")
+        ),
+        *(
+            Mode(f"the echo proves nothing: {way}", echoing(way), fails={"echo", "exact_echo"})
+            for way in ("snapped", "no_seed", "cut", "expanded")
+        ),
+        *(Mode(f"{on} comes without an envelope", ECHO, (fault(on, "bare"),)) for on in ("submit", "result")),
+        Mode(
+            "small sizes fail afterwards",
+            {**ECHO, "min_pixels": 1_000_000},
+            fails={"stored", "preset_size", "free_size"},
+            unseen={"balance"},
+        ),
+    ]
 
 
 @dataclass(frozen=True)
@@ -333,7 +387,7 @@ def test_what_others_bought_is_neither_deleted_nor_reported(
 ) -> None:
     monkeypatch.setattr("airflow_provider_bitdance.check.run.ThreadPoolExecutor", Busy)
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    options = Options(api_key=API_KEY, balance_usd=BALANCE, echo_inputs=True)
+    options = Options(api_key=API_KEY, balance_usd=BALANCE, **ECHO)
     with running_service(options, clock=clock.time) as service:
         monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(service))
         shop = Shop(service, tmp_path)
