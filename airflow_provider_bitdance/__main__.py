@@ -113,7 +113,10 @@ def _check(given: argparse.Namespace) -> Result:
         sys.stderr.write("Interrupted. If anything was bought, reconcile collects it.\n")
         raise SystemExit(NOT_RUN) from None
     if given.json_file:
-        Path(given.json_file).write_text(json.dumps(report.as_json(), indent=1) + "\n")
+        try:
+            Path(given.json_file).write_text(json.dumps(report.as_json(), indent=1) + "\n")
+        except OSError as error:  # what was seen, perhaps for money, is shown all the same
+            sys.stderr.write(f"The file {given.json_file} could not be written: {error.strerror}\n")
     return Result(report.needs_attention, shown_report(report), {})
 
 

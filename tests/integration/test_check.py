@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -138,3 +139,20 @@ def test_a_real_s3_server_keeps_writers_apart(s3: S3Server) -> None:
     assert (store.error, store.winners, store.is_exclusive, store.is_listed) == ("", 1, True, True)
     assert not store.is_local
     assert not any("check-" in name for name in s3.files(path))
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_the_table(
+    service: LocalService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+
+    assert main(["check", "--json", str(tmp_path / "check.json")]) == 0
+    out, err = capsys.readouterr()
+    assert "No space left on device" in err
+    assert "The API accepts the key of the connection." in out

@@ -91,6 +91,11 @@ def test_of_a_url_only_the_host_is_shown(url: str, shown: str) -> None:
     assert host_of(url, SECRETS) == shown
 
 
+def test_a_host_that_holds_a_secret_is_not_shown() -> None:
+    assert host_of("https://kestrel.cdn.example/a.png", ("kestrel",)) == OTHER
+    assert host_of("https://cdn.example/a.png", ("kestrel",)) == "cdn.example"
+
+
 def test_what_is_shown_is_bounded() -> None:
     many = {f"{chr(97 + number % 26)}{chr(97 + number // 26)}x": number for number in range(600)}
     deep: Any = {"a": {}}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
 from airflow_provider_bitdance.check.account import SIZES, Figures
 from airflow_provider_bitdance.check.observations import Refusal, Spending
 from airflow_provider_bitdance.check.spending import refusal_of
+from airflow_provider_bitdance.engine import Policy
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.wavespeed.responses import Price
 from tests.unit.check.support import SUBMIT, Place
@@ -103,6 +106,19 @@ def test_where_no_price_is_quoted_nothing_is_bought() -> None:
 
     assert spent(place).refused is Refusal.NO_PRICE
     assert posts(place) == 0
+
+
+def test_the_engine_knows_what_is_left_of_the_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, limits = Place(), []
+
+    def policy(**options: Any) -> Policy:
+        limits.append(options["max_cost_usd"])
+        return Policy(**options)
+
+    monkeypatch.setattr("airflow_provider_bitdance.check.purchases.Policy", policy)
+    spent(place, 0.035)
+
+    assert limits == [pytest.approx(0.01), pytest.approx(0.025)]
 
 
 def test_where_a_store_cannot_be_used_nothing_is_bought(monkeypatch: pytest.MonkeyPatch) -> None:
