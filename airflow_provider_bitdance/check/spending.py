@@ -36,10 +36,16 @@ def refusal_of(figures: Figures, amount: float) -> Refusal | None:
         return Refusal.NO_BALANCE
     if any(size not in figures.quotes for size in SIZES):
         return Refusal.NO_PRICE
-    cost = sum(figures.highest(size) for size in SIZES)
+    cost = worst_cost(figures)
     if cost > amount + ROUNDING:
         return Refusal.ABOVE_AMOUNT
     return Refusal.ABOVE_BALANCE if cost > figures.balance + ROUNDING else None
+
+
+def worst_cost(figures: Figures) -> float:
+    """Return what all purchases cost at most. Those of one job count with their highest price."""
+    first, *others = SIZES
+    return figures.highest(first) + len(others) * max(map(figures.highest, others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Spender:
             return await _Session(self, shop, client, observer).run()
 
     def _announce(self, shop: Shop) -> None:
-        cost = sum(self.figures.highest(size) for size in SIZES)
+        cost = worst_cost(self.figures)
         self.say(
             f"Buying {len(SIZES)} images for about ${cost:.4g}, recorded below {self.records.uri} as run "
             f"{shop.run_id}. If this is interrupted, reconcile collects what is paid for."

@@ -31,6 +31,13 @@ def figures(price: float = 0.01, discounted: float | None = None, *, balance: fl
     return Figures(balance, {size: Price(price=price, discounted_price=discounted) for size in SIZES})
 
 
+def price(usd: float) -> Price:
+    return Price(price=usd)
+
+
+MIXED = dict(zip(SIZES, map(price, (0.01, 0.02, 0.01)), strict=True))
+
+
 @pytest.mark.parametrize(
     ("known", "amount", "expected"),
     [
@@ -44,6 +51,9 @@ def figures(price: float = 0.01, discounted: float | None = None, *, balance: fl
         # A quote of nothing, or below it, is no reason to buy without limit.
         (figures(0.0), 0.02, Refusal.ABOVE_AMOUNT),
         (figures(-1.0), 0.02, Refusal.ABOVE_AMOUNT),
+        # Two of one job count with the higher of their prices: 0.01 + 2 * 0.02.
+        (Figures(1.0, MIXED), 0.049, Refusal.ABOVE_AMOUNT),
+        (Figures(1.0, MIXED), 0.05, None),
         (figures(balance=0.02), 0.04, Refusal.ABOVE_BALANCE),
         (figures(balance=0.03), 0.04, None),
         (figures(balance=None), 0.04, Refusal.NO_BALANCE),
