@@ -1,4 +1,6 @@
-"""The command line: ``records show``, ``records verify``, ``reconcile``. Nothing here buys.
+"""The command line: ``check``, ``records show``, ``records verify``, ``reconcile``.
+
+Nothing here buys, except ``check --spend``.
 
 Exit codes: 0, all is well; 1, something needs attention; 2, the command could not run.
 """
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import BitDanceError
@@ -20,8 +23,8 @@ from airflow_provider_bitdance.exceptions import BitDanceError
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
 ABOUT = """\
-Inspects the records of the images that were bought: which there are, whether they are complete, and
-whether they agree with the account. Nothing here buys anything."""
+Checks a key and an installation, and inspects the records of the images that were bought: which there
+are, whether they are complete, and whether they agree with the account. Only check --spend buys."""
 EXIT_CODES = "exit codes: 0 all is well, 1 something needs attention, 2 the command could not run"
 
 
@@ -93,38 +96,63 @@ def _reconcile(given: argparse.Namespace) -> Result:
     return Result(report.needs_attention, render.shown_report(report), report.as_json())
 
 
+def _check(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.check import check
+    from airflow_provider_bitdance.check.render import shown_report
+
+    try:
+        report = check(
+            conn_id=given.conn_id,
+            records_path=given.records_path,
+            output_path=given.output_path,
+            spend=given.spend,
+            json_file=given.json_file,
+            say=lambda line: sys.stderr.write(f"{line}\n"),
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. If anything was bought, reconcile collects it.\n")
+        raise SystemExit(NOT_RUN) from None
+    if given.json_file:
+        try:
+            Path(given.json_file).write_text(json.dumps(report.as_json(), indent=1) + "\n")
+        except OSError as error:  # what was seen, perhaps for money, is shown all the same
+            sys.stderr.write(f"The file {given.json_file} could not be written: {error.strerror}\n")
+    return Result(report.needs_attention, shown_report(report), {})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_bitdance", description=ABOUT, epilog=EXIT_CODES
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(commands)
     records = commands.add_parser("records", help="inspect the records", epilog=EXIT_CODES)
     actions = records.add_subparsers(required=True, metavar="COMMAND")
     show = _command(actions, "show", _show, "what each job requested, bought and stored")
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
     _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
-    check = _command(
+    reconcile = _command(
         commands,
         "reconcile",
         _reconcile,
         "compare the records with the account, and store what was left behind",
     )
-    check.add_argument(
+    reconcile.add_argument(
         "--dry-run", action="store_true", help="change nothing; report what would be collected"
     )
-    check.add_argument(
+    reconcile.add_argument(
         "--all",
         action="store_true",
         help="also collect for jobs that may still be running; stops their processes",
     )
-    check.add_argument(
+    reconcile.add_argument(
         "--since",
         type=_moment,
         metavar="DATE",
         help="start of the comparison, an ISO date in UTC (default: 7 days ago)",
     )
-    check.add_argument(
+    reconcile.add_argument(
         "--nsfw",
         choices=("fail", "allow"),
         default="fail",
@@ -133,13 +161,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_check(commands: Any) -> None:
+    """Add the command that is the first to run with a new key."""
+    about = "compare the API, the account and this machine with what the provider assumes"
+    check = _command(commands, "check", _check, about, has_json=False)
+    check.add_argument(
+        "--spend",
+        type=float,
+        default=0.0,
+        metavar="USD",
+        help="buy three images, if they cost no more than this: 0.04 is enough (default: buy nothing)",
+    )
+    check.add_argument(
+        "--output-path",
+        default="",
+        metavar="PATH",
+        help="a folder for images (default: check in the records path)",
+    )
+    check.add_argument(
+        "--json",
+        dest="json_file",
+        default="",
+        metavar="FILE",
+        help="write what was seen to a file, without keys, prompts, ids, URLs and amounts",
+    )
+
+
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], Result], about: str
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], Result],
+    about: str,
+    *,
+    has_json: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.", epilog=EXIT_CODES
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, json=False)
     parser.add_argument(
         "--records-path",
         default="",
@@ -152,7 +211,8 @@ def _command(
         metavar="ID",
         help="connection to the account (default: bitdance_default)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 

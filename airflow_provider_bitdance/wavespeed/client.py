@@ -11,7 +11,7 @@ import functools
 import logging
 import platform
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import IO, Any, Self, TypeVar
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from airflow_provider_bitdance import __version__
 from airflow_provider_bitdance.exceptions import (
+    GarbledResponseError,
     LostResponseError,
     NotSentError,
     OutputError,
@@ -35,8 +36,11 @@ from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 __all__ = ["AsyncClient", "Client", "ClientSettings", "tls_context"]
 
 T = TypeVar("T", bound=BaseModel)
+OnResponse = Callable[[protocol.Exchange], None]
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_REDIRECTS = 3
+MAX_RESPONSE_BYTES = 16 * 2**20
+"""Of the API, decoded. The largest that is read, the catalogue of all models, takes a few megabytes."""
 MAX_CONNECTIONS = 32
 """To the API, and as many to the hosts of outputs: more than the engine's submissions and polls at once."""
 IDLE_SECONDS = 5.0
@@ -81,9 +85,11 @@ class Client:
 
     def send(self, call: protocol.Call[T]) -> T:
         """Send any call of :mod:`protocol` and read its response."""
-        with _explained(call):
-            response = self._http.request(call.method, call.path, json=call.body)
-        return _read(self.settings, call, response)
+        body = bytearray()
+        with _explained(call), self._http.stream(call.method, call.path, json=call.body) as response:
+            for chunk in response.iter_bytes():
+                _take(body, chunk, call)
+        return _read(self.settings, call, response, bytes(body))
 
 
 class AsyncClient:
@@ -93,6 +99,8 @@ class AsyncClient:
     :param transport: An ``httpx.AsyncBaseTransport``, used for downloads too; for tests.
     :param output_rule: Says which output URLs may be fetched.
     :param is_reader: It only polls, and buys nothing: its idle connections are kept for longer.
+    :param on_response: Called with every response before it is read, and with each hop of a download; for
+        those who compare the API with its documentation.
     """
 
     def __init__(
@@ -102,8 +110,10 @@ class AsyncClient:
         transport: Any = None,
         output_rule: urls.OutputRule | None = None,
         is_reader: bool = False,
+        on_response: OnResponse | None = None,
     ) -> None:
         self.settings = settings
+        self._on_response = on_response
         idle = IDLE_SECONDS_OF_READERS if is_reader else IDLE_SECONDS
         self._http = httpx.AsyncClient(**_api_options(settings, transport, idle))
         # A second client, so that the API key cannot reach the host of an output.
@@ -162,6 +172,8 @@ class AsyncClient:
         # Raw bytes of an unencoded body: a compressed response could be a bomb, and is no image.
         async with self._outputs.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             await self._check_peer(response)
+            if self._on_response is not None:
+                self._on_response(_exchange(response, b""))
             if response.next_request is not None:
                 return str(response.next_request.url)
             if response.status_code != 200:
@@ -186,9 +198,12 @@ class AsyncClient:
 
     async def send(self, call: protocol.Call[T]) -> T:
         """Send any call of :mod:`protocol` and read its response."""
+        body = bytearray()
         with _explained(call):
-            response = await self._http.request(call.method, call.path, json=call.body)
-        return _read(self.settings, call, response)
+            async with self._http.stream(call.method, call.path, json=call.body) as response:
+                async for chunk in response.aiter_bytes():
+                    _take(body, chunk, call)
+        return _read(self.settings, call, response, bytes(body), self._on_response)
 
 
 def _options(settings: ClientSettings, transport: Any, idle: float = IDLE_SECONDS) -> dict[str, Any]:
@@ -213,10 +228,35 @@ def _api_options(settings: ClientSettings, transport: Any, idle: float = IDLE_SE
     return {**options, "base_url": settings.base_url}
 
 
-def _read(settings: ClientSettings, call: protocol.Call[T], response: httpx.Response) -> T:
+def _take(body: bytearray, chunk: bytes, call: protocol.Call[Any]) -> None:
+    """Take another part of a response, up to the bound."""
+    if len(body) + len(chunk) > MAX_RESPONSE_BYTES:
+        raise GarbledResponseError(
+            f"The response to {call.method} {call.path} is too large",
+            allowed=f"at most {MAX_RESPONSE_BYTES} bytes",
+            fix="Check the connection's host: the response may come from a proxy",
+            paid=call.paid,
+        )
+    body += chunk
+
+
+def _read(
+    settings: ClientSettings,
+    call: protocol.Call[T],
+    response: httpx.Response,
+    body: bytes,
+    on_response: OnResponse | None = None,
+) -> T:
     # A response that echoes the key must not carry it into an error's text.
-    body = response.content.replace(settings.api_key.encode(), b"***")
+    body = body.replace(settings.api_key.encode(), b"***")
+    if on_response is not None:
+        on_response(_exchange(response, body))
     return protocol.read(call, response.status_code, response.headers, body)
+
+
+def _exchange(response: httpx.Response, body: bytes) -> protocol.Exchange:
+    url = str(response.request.url)
+    return protocol.Exchange(response.request.method, url, response.status_code, response.headers, body)
 
 
 _NOT_SENT = (

@@ -25,6 +25,7 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import (
     Balance,
     BillingPage,
+    Catalogue,
     Deletion,
     HistoryPage,
     Prediction,
@@ -68,6 +69,21 @@ class Call(Generic[T]):
     about: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One response as it came, with the request's URL. It may hold a prompt, an id and an output's URL.
+
+    :param headers: Looked up by lower-case names.
+    :param body: Decoded, without the API key; of an output nothing.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
 def submit(request: ImageRequest) -> Call[Prediction]:
     """Build ``POST /{model}``, the only call that costs money. Only documented keys are sent."""
     body = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
@@ -82,13 +98,23 @@ def get_prediction(prediction_id: str) -> Call[Prediction]:
 
 
 def list_predictions(
-    *, model: str, created_after: datetime, page: int = 1, include_inputs: bool = True
+    *,
+    model: str = "",
+    created_after: datetime | None = None,
+    page: int = 1,
+    include_inputs: bool = True,
 ) -> Call[HistoryPage]:
     """Build ``POST /predictions``: the account's predictions of the past 7 days, newest first.
 
+    :param model: Of this model only; empty: of all.
+    :param created_after: Made since then only.
     :param include_inputs: WaveSpeed's own CLI asks for them with a flag that the docs do not have.
     """
-    body = {"page": page, "page_size": PAGE_SIZE, "model": model, "created_after": _moment(created_after)}
+    body: dict[str, Any] = {"page": page, "page_size": PAGE_SIZE}
+    if model:
+        body["model"] = model
+    if created_after is not None:
+        body["created_after"] = _moment(created_after)
     flag = {"include_inputs": True} if include_inputs else {}
     return Call("POST", f"{PREFIX}/predictions", HistoryPage, body | flag)
 
@@ -114,6 +140,11 @@ def get_balance() -> Call[Balance]:
     return Call("GET", f"{PREFIX}/balance", Balance)
 
 
+def list_models() -> Call[Catalogue]:
+    """Build ``GET /models``: all models with the schemas of their inputs, a few megabytes. Free."""
+    return Call("GET", f"{PREFIX}/models", Catalogue)
+
+
 def get_price(request: ImageRequest) -> Call[Price]:
     """Build ``POST /model/price``: what this request would cost. Free."""
     inputs = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
@@ -136,6 +167,8 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
         status = code
     if not 200 <= status < 300 and not _counts_all_the_same(call, data, is_accepted=is_accepted):
         raise _refusal(call, status, headers, as_reason(envelope), is_of_api=bool(envelope))
+    if isinstance(data, list) and call.reads is Catalogue:
+        data = {"items": data}
     if not isinstance(data, dict):
         raise _garbled(call, "is not the JSON that the API documents")
     try:

@@ -220,3 +220,27 @@ class BillingPage(_Page):
     """One page of the account's bill."""
 
     items: tuple[BillingRecord, ...] = ()
+
+
+class CatalogueModel(_Response):
+    """One model of the catalogue.
+
+    :param api_schema: How it is called, as the API describes it.
+    """
+
+    model_id: str
+    api_schema: Annotated[dict[str, Any] | None, _only(dict, None)] = Field(default=None, repr=False)
+
+    @property
+    def request_schema(self) -> dict[str, Any]:
+        """The JSON schema of the inputs; empty where there is none."""
+        schemas = (self.api_schema or {}).get("api_schemas")
+        first = schemas[0] if isinstance(schemas, list) and schemas else None
+        found = first.get("request_schema") if isinstance(first, dict) else None
+        return found if isinstance(found, dict) else {}
+
+
+class Catalogue(_Page):
+    """All models. It is a list and no page, but a row that cannot be read does not spoil it, either."""
+
+    items: tuple[CatalogueModel, ...] = ()

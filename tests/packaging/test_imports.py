@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 LAYERS: tuple[set[str], ...] = (
     {"__main__", "decorators"},
-    {"operators"},
+    {"check", "operators"},
     {"links", "maintenance", "triggers"},
     {"engine", "manifest"},
     {"hooks"},
