@@ -113,21 +113,23 @@ def explain(
         accounted.update(doubtful[:1])  # it can be one purchase only
         ours = (name for name in doubtful if proofs[name] is Proof.OURS)
         found = loss.prediction_id or next(ours, "")
-        verdict = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
-        explained.append(
-            PossiblyPaid(
-                job=loss.job,
-                key=loss.plan.key,
-                intent=loss.intent,
-                prompt=shorten(loss.plan.request.prompt),
-                at=datetime.fromtimestamp(loss.intended_at, UTC),
-                estimated_cost_usd=loss.plan.estimated_cost_usd,
-                verdict=Verdict.BOUGHT if found else verdict,
-                prediction_id=found,
-                reason=loss.reason,
-            )
-        )
+        otherwise = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
+        explained.append(_possibly_paid(loss, Verdict.BOUGHT if found else otherwise, found))
     return explained
+
+
+def _possibly_paid(loss: Loss, verdict: Verdict, prediction_id: str) -> PossiblyPaid:
+    return PossiblyPaid(
+        job=loss.job,
+        key=loss.plan.key,
+        intent=loss.intent,
+        prompt=shorten(loss.plan.request.prompt),
+        at=datetime.fromtimestamp(loss.intended_at, UTC),
+        estimated_cost_usd=loss.plan.estimated_cost_usd,
+        verdict=verdict,
+        prediction_id=prediction_id,
+        reason=loss.reason,
+    )
 
 
 def _usd(amounts: Iterable[float]) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,7 @@ from tests.builders import API_KEY, connection_to
 from tests.unit.support import Busy, FakeClock, a_request
 
 BALANCE = 73.1904
-HAS_WAYS_TO_ECHO = "history_echo" in {field.name for field in fields(Options)}
-"""The service can echo in many ways, and its history can lag: since it learnt what was seen live."""
-ECHO: dict[str, Any] = (
-    {"result_echo": "intact", "history_echo": "intact"} if HAS_WAYS_TO_ECHO else {"echo_inputs": True}
-)
+ECHO: dict[str, Any] = {"result_echo": "intact", "history_echo": "intact"}
 OF_PURCHASES = frozenset(
     each.name for each in ASSUMPTIONS if each.name in ("amount", "stored", "responses", "submission")
 ) | frozenset(
@@ -257,46 +253,41 @@ def echoing(way: str) -> dict[str, Any]:
     return {"result_echo": way, "history_echo": way}
 
 
-if HAS_WAYS_TO_ECHO:
-    MODES += [
-        Mode("the history lags", {**ECHO, "history_lag": 30}),
-        Mode(
-            "the history lags for long", {**ECHO, "history_lag": 300}, fails={"history_shows"}, unseen=LISTED
-        ),
-        Mode(
-            "the history shows nothing", {**ECHO, "history_drop": 1.0}, fails={"history_shows"}, unseen=LISTED
-        ),
-        Mode(
-            "the filter by model matches nothing",
-            {**ECHO, "history_filter": "model"},
-            fails={"history_by_model", "history_as_listed"},
-        ),
-        Mode(
-            "the filter by date matches nothing",
-            {**ECHO, "history_filter": "date"},
-            fails={"history_by_date", "history_as_listed"},
-        ),
-        Mode("inputs are shown on request", {"history_echo": "intact", "include_inputs": "needed"}),
-        Mode("inputs may not be requested", {**ECHO, "include_inputs": "refused"}, fails={"history_inputs"}),
-        Mode("the history calls them inputs", {"history_echo": "intact", "history_inputs_key": "inputs"}),
-        Mode("only results show inputs", {"result_echo": "intact"}),
-        Mode("defaults are echoed, too", echoing("defaults")),
-        *(
-            Mode(f"the echo is ours, and altered: {way}", echoing(way), fails={"exact_echo"})
-            for way in ("size", "no_size", "text_seed")
-        ),
-        *(
-            Mode(f"the echo proves nothing: {way}", echoing(way), fails={"echo", "exact_echo"})
-            for way in ("snapped", "no_seed", "cut", "expanded")
-        ),
-        *(Mode(f"{on} comes without an envelope", ECHO, (fault(on, "bare"),)) for on in ("submit", "result")),
-        Mode(
-            "small sizes fail afterwards",
-            {**ECHO, "min_pixels": 1_000_000},
-            fails={"stored", "preset_size", "free_size"},
-            unseen={"balance"},
-        ),
-    ]
+MODES += [
+    Mode("the history lags", {**ECHO, "history_lag": 30}),
+    Mode("the history lags for long", {**ECHO, "history_lag": 300}, fails={"history_shows"}, unseen=LISTED),
+    Mode("the history shows nothing", {**ECHO, "history_drop": 1.0}, fails={"history_shows"}, unseen=LISTED),
+    Mode(
+        "the filter by model matches nothing",
+        {**ECHO, "history_filter": "model"},
+        fails={"history_by_model", "history_as_listed"},
+    ),
+    Mode(
+        "the filter by date matches nothing",
+        {**ECHO, "history_filter": "date"},
+        fails={"history_by_date", "history_as_listed"},
+    ),
+    Mode("inputs are shown on request", {"history_echo": "intact", "include_inputs": "needed"}),
+    Mode("inputs may not be requested", {**ECHO, "include_inputs": "refused"}, fails={"history_inputs"}),
+    Mode("the history calls them inputs", {"history_echo": "intact", "history_inputs_key": "inputs"}),
+    Mode("only results show inputs", {"result_echo": "intact"}),
+    Mode("defaults are echoed, too", echoing("defaults")),
+    *(
+        Mode(f"the echo is ours, and altered: {way}", echoing(way), fails={"exact_echo"})
+        for way in ("size", "no_size", "text_seed")
+    ),
+    *(
+        Mode(f"the echo proves nothing: {way}", echoing(way), fails={"echo", "exact_echo"})
+        for way in ("snapped", "no_seed", "cut", "expanded")
+    ),
+    *(Mode(f"{on} comes without an envelope", ECHO, (fault(on, "bare"),)) for on in ("submit", "result")),
+    Mode(
+        "small sizes fail afterwards",
+        {**ECHO, "min_pixels": 1_000_000},
+        fails={"stored", "preset_size", "free_size"},
+        unseen={"balance"},
+    ),
+]
 
 
 @dataclass(frozen=True)
