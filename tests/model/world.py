@@ -327,7 +327,8 @@ class World:
         self.clock.now += LONG_AFTER
         self._reconcile()
         self.audit()
-        unconfirmed, made = self.books.unconfirmed, len(self._silent())
+        unconfirmed = self.books.unconfirmed
+        made = len(self.made.keys() - self.bought_by_others - self.books.named)
         if HISTORIES[self.history].shows:
             most = made + self.similar
             assert unconfirmed <= most, f"{unconfirmed} stay possibly paid, and {made} were made"
