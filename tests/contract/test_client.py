@@ -313,6 +313,31 @@ def test_a_reset_after_the_request_loses_the_answer(
 
 
 @both
+def test_after_a_time_out_the_next_poll_has_a_new_connection(kind: str, service: LocalService) -> None:
+    """One that is pooled may hang for as long as an outage lasts."""
+    made = call(kind, at(service), "submit", REQUEST)
+    settings = ClientSettings(service.api_key, base_url=service.url, timeout=0.3)
+
+    def polls(poll: Callable[[str], Any]) -> None:
+        poll(made.id)
+        service.add_fault(on="result", kind="slow", seconds=2.0, times=1)
+        with pytest.raises(exceptions.LostResponseError):
+            poll(made.id)
+        poll(made.id)
+
+    if kind == "sync":
+        with Client(settings) as client:
+            polls(client.get_prediction)
+    else:
+        with asyncio.Runner() as runner:
+            client = AsyncClient(settings)
+            polls(lambda name: runner.run(client.get_prediction(name)))
+            runner.run(client.aclose())
+    first, late, next_one = [event.port for event in service.requests() if event.method == "GET"]
+    assert first == late != next_one
+
+
+@both
 def test_an_answer_that_comes_too_late_is_lost(kind: str, service: LocalService) -> None:
     service.add_fault(on="submit", kind="slow", seconds=30)
     service.add_fault(on="balance", kind="slow", seconds=30)
