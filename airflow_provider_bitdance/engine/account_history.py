@@ -7,13 +7,12 @@ behind, without being the last. The history has the past 7 days.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import NotFoundError, RequestRefusedError
+from airflow_provider_bitdance.exceptions import BitDanceError, NotFoundError, RequestRefusedError
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
@@ -34,7 +33,7 @@ class History:
     """Predictions of the account, newest first.
 
     :param skew: Seconds by which the API's clock is ahead of ours.
-    :param is_whole: Every row could be read, up to the last page.
+    :param is_whole: Every row could be read, up to the last page, and the API's clock is known.
     """
 
     items: tuple[Prediction, ...]
@@ -84,11 +83,23 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
             break
         found |= new
         page += 1
-    return History(tuple(found.values()), skew or 0.0, is_whole=page <= MAX_PAGES and not unreadable)
+    is_whole = page <= MAX_PAGES and not unreadable and skew is not None
+    return History(tuple(found.values()), skew or 0.0, is_whole)
 
 
-async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]:
-    """Return the account's charges and refunds that are about predictions, newest first.
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The account's charges and refunds that are about predictions, newest first.
+
+    :param is_whole: Every row could be read, and says which prediction it is about if it is a charge.
+    """
+
+    rows: tuple[BillingRecord, ...] = ()
+    is_whole: bool = True
+
+
+async def read_bill(client: AsyncClient, since: datetime) -> Bill:
+    """Read the account's bill.
 
     Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
     requested, and what is new at the top moves items down.
@@ -96,71 +107,80 @@ async def read_bill(client: AsyncClient, since: datetime) -> list[BillingRecord]
     :raises BitDanceError: The API cannot be reached.
     """
     found: dict[str | BillingRecord, BillingRecord] = {}
-    for page in count(1):
+    page, unreadable = 1, 0
+    while page <= MAX_PAGES:
         known = len(found)
-        call = protocol.search_billings(page=page, start_time=since - BILLING_MARGIN)
-        for record in (await client.send(call)).items:
+        response = await client.send(protocol.search_billings(page=page, start_time=since - BILLING_MARGIN))
+        unreadable += response.unreadable
+        for record in response.items:
             found.setdefault(record.uuid or record, record)
         if len(found) == known:
             break
-    return [record for record in found.values() if record.prediction_id]
+        page += 1
+    nameless = [row for row in found.values() if not row.prediction_id and row.billing_type == "deduct"]
+    return Bill(
+        tuple(record for record in found.values() if record.prediction_id),
+        is_whole=page <= MAX_PAGES and not unreadable and not nameless,
+    )
 
 
 async def with_charged(
     client: AsyncClient,
     history: History,
-    bill: Iterable[BillingRecord],
+    bill: Bill,
     *,
-    models: Collection[str],
+    model: str,
     known: Collection[str],
-    since: float,
+    periods: Sequence[tuple[float, float]],
 ) -> History:
     """Add to a history what it does not show, though the bill has it: a second witness of what was made.
 
-    Each of these predictions is polled once; what is of another model is left out.
+    Each of these predictions is polled once. What is of another model is left out, if the API calls ours as
+    we do.
 
-    :param models: Those of the history.
     :param known: Predictions that our records know; they are not asked for.
-    :param since: Unix time by our clock from which on charges are of interest.
-    :raises BitDanceError: The API cannot be reached.
+    :param periods: Unix times by our clock between which charges are of interest.
     """
     shown = {item.id for item in history.items}.union(known)
-    moments = {
-        record.prediction_id: record.created_at
-        for record in bill
-        if record.prediction_id not in shown
-        and (record.created_at is None or record.created_at.timestamp() - history.skew >= since - MINUTE)
+    names = {"", model, *(item.model for item in history.items if item.id in known)}
+    charges = {
+        row.prediction_id: row.created_at
+        for row in bill.rows
+        if row.prediction_id not in shown and _is_within(periods, row.created_at, history.skew)
     }
     added = []
-    for name, moment in list(moments.items())[:MAX_ASKED]:
+    for name, moment in list(charges.items())[:MAX_ASKED]:
         try:
             found = await client.get_prediction(name)
-        except NotFoundError:
-            found = Prediction(id=name)
-        made = found.created_at or moment
-        if found.model in {"", *models}:
+        except BitDanceError:
+            found = Prediction(id=name)  # whatever it is, it may be ours
+        if found.model in names:
+            made = found.created_at or moment
             added.append(found.model_copy(update={"id": name, "created_at": made}))
     return replace(
         history,
         items=(*added, *history.items),
-        is_whole=history.is_whole and len(moments) <= MAX_ASKED,
+        is_whole=history.is_whole and len(charges) <= MAX_ASKED,
     )
 
 
-def controls(
-    history: History, known: Collection[str], bill: Iterable[BillingRecord] | None
-) -> tuple[float, ...]:
+def _is_within(periods: Sequence[tuple[float, float]], moment: datetime | None, skew: float) -> bool:
+    made = None if moment is None else moment.timestamp() - skew
+    return any(made is None or start <= made <= end for start, end in periods)
+
+
+def controls(history: History, known: Collection[str], bill: Bill | None) -> tuple[float, ...]:
     """Return when purchases were made that our records know, and that history and bill both show.
 
-    They show how far both can be believed: :func:`~.decisions.decide_loss`. None where a row cannot be read.
+    They show how far both can be believed (:func:`~.decisions.decide_losses`): none, if a row cannot be read.
 
     :param bill: ``None`` where this key may not read it: then the history alone has to do.
     :return: Unix times by our clock.
     """
-    charged = None if bill is None else {record.prediction_id for record in bill}
+    charged = None if bill is None else {row.prediction_id for row in bill.rows}
     shown = (item for item in history.items if item.id in known and (charged is None or item.id in charged))
     made = [moment for item in shown if (moment := history.made_at(item)) is not None]
-    return tuple(made) if history.is_whole else ()
+    return tuple(made) if history.is_whole and (bill is None or bill.is_whole) else ()
 
 
 async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:

@@ -7,7 +7,7 @@ this one fetch the facts and carry the commands out. Each function is a table th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -321,7 +321,7 @@ def decide_intent(facts: IntentFacts) -> Found | Lost | SearchAgain:
     """Decide what became of an intent. Only an echo of prompt and seed is proof, never the time alone.
 
     An empty history is no proof, either: it may be behind, or its filters may not match. That nothing was
-    created shows later, if at all (:func:`decide_loss`).
+    created shows later, if at all (:func:`decide_losses`).
     """
     is_last = facts.searches >= (len(SEARCH_PAUSES) if facts.may_arrive else SHORT_SEARCHES)
     ours, doubtful = _ours_and_doubtful(facts.proofs, facts.doubted)
@@ -359,16 +359,43 @@ class LossFacts:
     now: float
 
 
-def decide_loss(facts: LossFacts) -> NotCreated | Lost:
-    """Decide whether a lost purchase was certainly not made: only if the listing would show it.
+def decide_losses(losses: Sequence[LossFacts]) -> list[NotCreated | Lost]:
+    """Decide which of several lost purchases were certainly not made: only if the listing would show them.
 
     It would if it shows a purchase of ours that was made when the request could arrive no more, and if it is
-    so late that what was made before that shows, too.
+    so late that what was made before that shows, too. What it shows that may be ours accounts for one loss
+    each: as many as it can account for stay lost.
     """
-    arrived_by = facts.given_up_at + ARRIVES_WITHIN
-    is_controlled = any(arrived_by <= made <= facts.now - SHOWN_WITHIN for made in facts.controls)
-    ours, doubtful = _ours_and_doubtful(facts.proofs, ())
-    return NotCreated() if is_controlled and not ours + doubtful else Lost(ours + doubtful)
+    candidates = [sum(_ours_and_doubtful(loss.proofs, ()), ()) for loss in losses]
+    accounted = _matched(candidates)
+    return [
+        Lost((accounted[number],)) if number in accounted else _decide_unaccounted(loss)
+        for number, loss in enumerate(losses)
+    ]
+
+
+def _decide_unaccounted(loss: LossFacts) -> NotCreated | Lost:
+    arrived_by = loss.given_up_at + ARRIVES_WITHIN
+    is_controlled = any(arrived_by <= made <= loss.now - SHOWN_WITHIN for made in loss.controls)
+    return NotCreated() if is_controlled else Lost(())
+
+
+def _matched(candidates: Sequence[Sequence[str]]) -> dict[int, str]:
+    """Give as many as possible a candidate of their own; return those by number (Kuhn's algorithm)."""
+    taken: dict[str, int] = {}
+
+    def gets_one(number: int, tried: set[str]) -> bool:
+        for name in sorted(candidates[number], key=lambda name: name in taken):  # first what is free
+            if name not in tried:
+                tried.add(name)
+                if name not in taken or gets_one(taken[name], tried):
+                    taken[name] = number
+                    return True
+        return False
+
+    for number in range(len(candidates)):
+        gets_one(number, set())
+    return {number: name for name, number in taken.items()}
 
 
 def may_be_settled(given_up_at: float, *, now: float) -> bool:

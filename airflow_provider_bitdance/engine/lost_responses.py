@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -30,11 +30,12 @@ from airflow_provider_bitdance.engine.account_history import (
 )
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import (
+    ARRIVES_WITHIN,
     IntentFacts,
     LossFacts,
     Proof,
     decide_intent,
-    decide_loss,
+    decide_losses,
 )
 from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.exceptions import (
@@ -46,9 +47,9 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.records.notes import NOTES, is_note
-from airflow_provider_bitdance.wavespeed.client import AsyncClient
+from airflow_provider_bitdance.records.state import LostPurchase
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
@@ -141,29 +142,31 @@ async def settle_losses(context: JobContext) -> None:
 
     One listing, and none where it cannot tell yet. What it leaves open, ``reconcile`` settles later.
 
-    :raises BitDanceError: The history, or a record, cannot be read or written now.
+    :raises BitDanceError: History, bill or a record cannot be read or written now.
     """
-    state = context.journal.state
+    now, journal = context.clock.time(), context.journal
     losses = [
-        (loss, number, image)
-        for image in state.images.values()
+        (image.plan.key, number, loss)
+        for image in journal.state.images.values()
         for number, loss in image.lost.items()
         if number not in {note.intent for note in image.notes}  # what came of that is known
     ]
-    now = context.clock.time()
-    if not any(decisions.may_be_settled(loss.given_up_at, now=now) for loss, _, _ in losses):
+    if not any(decisions.may_be_settled(loss.given_up_at, now=now) for _, _, loss in losses):
         return
-    events, accounted = [], set[str]()
+    losses.sort(key=lambda each: each[2].intended_at, reverse=True)  # what was made may be the last one's
     async with context.coordination.resolving:
-        since, model = min(loss.intended_at for loss, _, _ in losses), losses[0][2].plan.request.model
-        listing = await _list(context, context.journal, model=model, since=since, with_bill=True)
-        for loss, number, image in sorted(losses, key=lambda each: each[0].intended_at, reverse=True):
-            proofs = listing.proofs(image.plan.request, since=loss.intended_at, without=accounted)
-            match decide_loss(LossFacts(proofs, loss.given_up_at, listing.controls, now)):
-                case decisions.Lost((first, *_)):
-                    accounted.add(first)  # each can be one purchase only
-                case decisions.NotCreated():
-                    events.append(NotCreated(key=image.plan.key, reason=NOT_SHOWN, intent=number))
+        periods = [_period(loss) for _, _, loss in losses]
+        since = min(start for start, _ in periods)
+        listing = await _list(context, journal, losses[0][2].request.model, since, periods)
+        facts = [
+            LossFacts(listing.proofs(loss.request, since=start), loss.given_up_at, listing.controls, now)
+            for (_, _, loss), (start, _) in zip(losses, periods, strict=True)
+        ]
+        events = [
+            NotCreated(key=key, reason=NOT_SHOWN, intent=number)
+            for (key, number, _), command in zip(losses, decide_losses(facts), strict=True)
+            if isinstance(command, decisions.NotCreated)
+        ]
         if events:
             await context.write(*events)
             context.log.info(
@@ -171,6 +174,11 @@ async def settle_losses(context: JobContext) -> None:
                 len(events),
                 NOT_SHOWN,
             )
+
+
+def _period(loss: LostPurchase) -> tuple[float, float]:
+    """Return between which times, by the clock of any worker, a lost purchase was made, if it was."""
+    return loss.intended_at - CLOCKS_MAY_DIFFER, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER
 
 
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
@@ -182,7 +190,7 @@ def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageS
 class _Attempt:
     """What one search is for.
 
-    :param given_up_at: Unix time after which nobody sent these requests any more.
+    :param given_up_at: Unix time at which they were given up, or their process replaced.
     :param searches: How many there were before.
     """
 
@@ -221,7 +229,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     """
     since = min(image.intended_at for image in attempt.intents)
     model = attempt.intents[0].plan.request.model
-    listing = await _list(context, journal, model=model, since=since)
+    listing = await _list(context, journal, model, since)
     searched = {image.plan.key for image in attempt.intents}
 
     def is_unproven(image: ImageState) -> bool:
@@ -231,25 +239,44 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     pauses = []
     for image in sorted(attempt.intents, key=lambda image: (is_unproven(image), -image.intended_at)):
         others = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched]
-        known, request = _predictions_of(journal), image.plan.request
-        proofs = listing.proofs(request, since=image.intended_at, without=known)
-        if found := await _proven_by_pixels(context, journal, image, listing, proofs):
-            proofs[found] = Proof.OURS
-        command = decide_intent(
-            IntentFacts(
-                proofs=proofs,
-                searches=attempt.searches,
-                may_arrive=attempt.may_arrive,
-                underway=len(others),
-                same_underway=any(other.plan.request == request for other in others),
-                doubted=context.coordination.doubted,
-            )
+        facts = IntentFacts(
+            proofs=_proofs_of(journal, image, listing),
+            searches=attempt.searches,
+            may_arrive=attempt.may_arrive,
+            underway=len(others),
+            same_underway=any(_same_but_size(other.plan.request, image.plan.request) for other in others),
+            doubted=context.coordination.doubted,
         )
+        command = decide_intent(facts)
+        if isinstance(command, decisions.Lost) and (
+            found := await _found_by_pixels(context, journal, image, listing, facts.proofs)
+        ):
+            command = decisions.Found((found,))
         if isinstance(command, decisions.SearchAgain):
             pauses.append(command.after)
         else:
             await _carry_out(context, journal, image, attempt, command)
     return min(pauses, default=None)
+
+
+def _proofs_of(journal: Journal, image: ImageState, listing: _Listing) -> dict[str, Proof]:
+    """Return what the listing proves of each prediction that may be an image's.
+
+    Of several images of one prompt and seed, in several sizes, only an echo of the size distinguishes them.
+    """
+    request = image.plan.request
+    proofs = listing.proofs(request, since=image.intended_at, without=_predictions_of(journal))
+    requests = (other.plan.request for other in journal.state.images.values())
+    if any(other != request and _same_but_size(other, request) for other in requests):
+        shown = {item.id: _sides((item.input or {}).get("size")) for item in listing.unknown.items}
+        proofs |= {
+            name: Proof.SIMILAR for name, proof in proofs.items() if proof is Proof.OURS and not shown[name]
+        }
+    return proofs
+
+
+def _same_but_size(one: ImageRequest, other: ImageRequest) -> bool:
+    return one.model_copy(update={"size": other.size}) == other
 
 
 async def _carry_out(
@@ -288,16 +315,16 @@ async def _carry_out(
             await _give_up(context, journal, image, attempt, reason, doubtful)
 
 
-async def _proven_by_pixels(
+async def _found_by_pixels(
     context: JobContext,
     journal: Journal,
     image: ImageState,
     listing: _Listing,
     proofs: dict[str, Proof],
 ) -> str:
-    """Return the only candidate where the API echoes another size for it, and it has ours; or nothing.
+    """Return the only candidate if it has our prompt, seed and pixels, though no or another size is echoed.
 
-    Not where another request of this job asks for the size that is echoed.
+    Not if another request of this job asks for the size that is echoed.
     """
     candidates = [name for name, proof in proofs.items() if proof is not Proof.ANOTHER]
     if len(candidates) != 1 or proofs[candidates[0]] is not Proof.SIMILAR:
@@ -305,9 +332,9 @@ async def _proven_by_pixels(
     (item,) = (item for item in listing.unknown.items if item.id == candidates[0])
     request, size = image.plan.request, (item.input or {}).get("size")
     requests = [other.plan.request for other in journal.state.images.values()]
-    if proof_of(item, request.model_copy(update={"size": size})) is not Proof.OURS or any(
-        proof_of(item, other) is Proof.OURS for other in requests
-    ):
+    if proof_of(item, request.model_copy(update={"size": size})) is not Proof.OURS:
+        return ""
+    if _sides(size) and any(proof_of(item, other) is Proof.OURS for other in requests):
         return ""
     try:
         found = await context.client.get_prediction(item.id)
@@ -319,31 +346,26 @@ async def _proven_by_pixels(
 
 
 async def _list(
-    context: JobContext, journal: Journal, *, model: str, since: float, with_bill: bool = False
+    context: JobContext,
+    journal: Journal,
+    model: str,
+    since: float,
+    periods: Sequence[tuple[float, float]] = (),
 ) -> _Listing:
     """List the account's history since a moment, and see what the records of this Dag run know of it.
 
-    :param with_bill: Also what only the bill has.
+    :param periods: Unix times between which also what only the bill has is of interest.
     """
     client = context.client
     history = await read_history(client, context.clock, model=model, since=since)
-    bill = await _readable_bill(client, since) if with_bill else None
+    bill = await read_bill(client, datetime.fromtimestamp(since, UTC)) if periods else None
     ids, known = {item.id for item in history.items}, _predictions_of(journal)
-    if left := ids.union(record.prediction_id for record in bill or ()) - known:
+    if left := ids.union(row.prediction_id for row in (bill.rows if bill else ())) - known:
         known |= await asyncio.to_thread(_known, context, journal, left, since)
     if bill is not None:
-        history = await with_charged(client, history, bill, models=[model], known=known, since=since)
+        history = await with_charged(client, history, bill, model=model, known=known, periods=periods)
     unknown = await with_inputs(client, (item for item in history.items if item.id not in known))
     return _Listing(replace(history, items=tuple(unknown)), controls(history, known, bill))
-
-
-async def _readable_bill(client: AsyncClient, since: float) -> list[BillingRecord] | None:
-    try:
-        return await read_bill(client, datetime.fromtimestamp(since, UTC))
-    except BitDanceError as error:
-        if error.retry_helps:
-            raise
-        return None  # this key may not read it
 
 
 def _predictions_of(journal: Journal) -> set[str]:

@@ -23,7 +23,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy, is_refusal
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -266,7 +266,9 @@ def _poll_until_ended(
     :raises PredictionTimeoutError: It has not ended in time, or polling failed.
     """
     start = time.monotonic()
-    failures, failing_since, failure = 0, start, None
+    failures = 0
+    failure: BitDanceError | None = None
+    refused_since: float | None = None
     while not prediction.is_terminal:
         age = time.monotonic() - start
         if age >= timeout:
@@ -277,12 +279,12 @@ def _poll_until_ended(
         time.sleep(min(pause, timeout - age))
         try:
             prediction = client.get_prediction(prediction.id)
-            failures, failure = 0, None
+            failures, refused_since, failure = 0, None, None
         except BitDanceError as error:
-            failures, failing_since = failures + 1, failing_since if failures else time.monotonic()
-            failure = error
+            failures, failure, now = failures + 1, error, time.monotonic()
+            refused_since = (now if refused_since is None else refused_since) if is_refusal(error) else None
             # That the API does not know yet what it has just created passes within a minute, too.
-            if policy.gives_up(error, failing_for=time.monotonic() - failing_since):
+            if refused_since is not None and now - refused_since >= MINUTE:
                 what = f"Polling prediction {prediction.id} failed: {error.what}"
                 raise _NotWaitedForError(what) from error
     return prediction

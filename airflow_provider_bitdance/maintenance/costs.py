@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import fsum
 
-from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, controls
-from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_loss
+from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, History, controls
+from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_losses
 from airflow_provider_bitdance.engine.lost_responses import proof_of
 from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.report import (
@@ -18,7 +18,7 @@ from airflow_provider_bitdance.maintenance.report import (
     UntrackedPrediction,
     Verdict,
 )
-from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
+from airflow_provider_bitdance.maintenance.scan import Loss, Purchase, Records
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
@@ -87,35 +87,51 @@ def _untracked(prediction: Prediction, now: float) -> UntrackedPrediction:
 
 
 def explain(
-    losses: Iterable[Loss], account: Account, known: set[str], *, now: float, oldest: float
+    losses: Iterable[Loss], account: Account, records: Records, *, now: float, oldest: float
 ) -> list[PossiblyPaid]:
     """Say of each lost purchase whether the account proves that it was bought, or that it was not.
 
-    It was not if the account shows a later purchase of ours, and not this: :func:`~.decisions.decide_loss`.
+    It was not if the account shows a later purchase of the same Dag run, in the listing of the same model,
+    and not this: :func:`~.decisions.decide_losses`.
 
     :param account: Of the period in which the losses are.
-    :param known: Predictions that some record knows.
     :param now: Unix time of the listing.
     :param oldest: Unix time from which on the account keeps its history.
     """
-    made = controls(account.history, known, account.bill)
-    accounted = set(known)
+    ordered, known = sorted(losses, key=lambda loss: loss.intended_at), records.predictions
+    facts = [
+        _facts(loss, account, known, records.bought_in_run(loss.job), now)
+        if loss.intended_at >= oldest and not loss.prediction_id
+        else LossFacts({}, loss.given_up_at, (), now)
+        for loss in ordered
+    ]
     explained = []
-    for loss in sorted(losses, key=lambda loss: loss.intended_at):
-        since = loss.intended_at - BILLING_MARGIN.total_seconds()
-        items = (item for item in account.history.since(since) if item.id not in accounted)
-        proofs = {item.id: proof_of(item, loss.plan.request) for item in items}
-        command = decide_loss(
-            LossFacts(proofs, loss.given_up_at, made if loss.intended_at >= oldest else (), now)
-        )
-        # One that is known already explains no other.
-        doubtful = command.doubtful if isinstance(command, Lost) and not loss.prediction_id else ()
-        accounted.update(doubtful[:1])  # it can be one purchase only
-        ours = (name for name in doubtful if proofs[name] is Proof.OURS)
-        found = loss.prediction_id or next(ours, "")
+    for loss, fact, command in zip(ordered, facts, decide_losses(facts), strict=True):
+        (found, *_) = command.doubtful if isinstance(command, Lost) and command.doubtful else ("",)
+        found = loss.prediction_id or (found if fact.proofs.get(found) is Proof.OURS else "")
         otherwise = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
         explained.append(_possibly_paid(loss, Verdict.BOUGHT if found else otherwise, found))
     return explained
+
+
+def loss_periods(losses: Iterable[Loss]) -> dict[str, list[tuple[float, float]]]:
+    """Return by model between which times, by the clock of any machine, lost purchases were made, if so."""
+    margin = BILLING_MARGIN.total_seconds()
+    periods: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for loss in losses:
+        periods[loss.request.model].append((loss.intended_at - margin, loss.given_up_at + margin))
+    return periods
+
+
+def _facts(loss: Loss, account: Account, known: set[str], of_run: set[str], now: float) -> LossFacts:
+    history = account.histories.get(loss.request.model, History((), is_whole=False))
+    items = history.since(loss.intended_at - BILLING_MARGIN.total_seconds())
+    return LossFacts(
+        proofs={item.id: proof_of(item, loss.request) for item in items if item.id not in known},
+        given_up_at=loss.given_up_at,
+        controls=controls(history, of_run, account.bill),
+        now=now,
+    )
 
 
 def _possibly_paid(loss: Loss, verdict: Verdict, prediction_id: str) -> PossiblyPaid:
@@ -123,7 +139,7 @@ def _possibly_paid(loss: Loss, verdict: Verdict, prediction_id: str) -> Possibly
         job=loss.job,
         key=loss.plan.key,
         intent=loss.intent,
-        prompt=shorten(loss.plan.request.prompt),
+        prompt=shorten(loss.request.prompt),
         at=datetime.fromtimestamp(loss.intended_at, UTC),
         estimated_cost_usd=loss.plan.estimated_cost_usd,
         verdict=verdict,

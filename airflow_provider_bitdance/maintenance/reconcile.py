@@ -27,7 +27,7 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
-from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, untracked
+from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, loss_periods, untracked
 from airflow_provider_bitdance.maintenance.report import (
     CollectStatus,
     OpenImage,
@@ -35,11 +35,12 @@ from airflow_provider_bitdance.maintenance.report import (
     Report,
     Verdict,
 )
-from airflow_provider_bitdance.maintenance.scan import JobRecord, Records, read_records
+from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Records, read_records
 from airflow_provider_bitdance.maintenance.triage import (
     KEPT_SECONDS,
     Triage,
     bought_as,
+    is_of,
     open_since,
     triage,
 )
@@ -118,7 +119,7 @@ class Reconciliation:
         jobs = [self._opened(job, now) for job in found]
         plans = (image.plan for record in records.jobs for image in record.state.images.values())
         models = {BITDANCE_14B, *(plan.request.model for plan in plans)}
-        images, account = asyncio.run(self._collect_and_ask(jobs, models, records.predictions, now))
+        images, account = asyncio.run(self._collect_and_ask(jobs, models, records, now))
         return self._report(records if self.dry_run else read_records(self.records), images, account, now)
 
     def _opened(self, job: Triage, now: float) -> tuple[Triage, JobContext | None]:
@@ -145,7 +146,7 @@ class Reconciliation:
         self,
         jobs: list[tuple[Triage, JobContext | None]],
         models: set[str],
-        known: set[str],
+        records: Records,
         now: float,
     ) -> tuple[list[OpenImage], Account]:
         """Store what was left behind, which matters more than the bill, and then read that."""
@@ -156,16 +157,26 @@ class Reconciliation:
                 images += [
                     _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
                 ]
-            known = known.union(image.prediction_id for image in images)
-            return images, await read_account(client, self.clock, models, self.since, known)
+            account = await read_account(
+                client,
+                self.clock,
+                models,
+                self.since,
+                known=records.predictions.union(image.prediction_id for image in images),
+                periods=loss_periods(self._losses(records)),
+            )
+            return images, account
+
+    def _losses(self, records: Records) -> list[Loss]:
+        start, host = self.since.timestamp(), self.client.settings.host
+        losses = (loss for record in records.jobs for loss in record.losses)
+        return [loss for loss in losses if loss.intended_at >= start and is_of(host, loss.plan)]
 
     def _explained(self, records: Records, account: Account, now: float) -> list[PossiblyPaid]:
         """Say what became of lost purchases, and write down which were certainly not made."""
-        start = self.since.timestamp()
-        losses = [loss for record in records.jobs for loss in record.losses if loss.intended_at >= start]
-        explained = explain(losses, account, records.predictions, now=now, oldest=now - KEPT_SECONDS)
+        explained = explain(self._losses(records), account, records, now=now, oldest=now - KEPT_SECONDS)
         for record in records.jobs if not self.dry_run else ():
-            is_over = now >= record.state.deadline or not record.state.has_work
+            is_over = now >= record.state.deadline or record.state.is_stored
             events = [
                 NotCreated(key=loss.key, reason=NOT_SHOWN, intent=loss.intent)
                 for loss in explained
@@ -174,14 +185,15 @@ class Reconciliation:
             if events and (is_over or self.include_running):
                 with contextlib.suppress(BitDanceError):  # the report says it, and the next one writes it
                     journal = Journal(self.records, _owner_of(record))
-                    deadline = journal.load().deadline
-                    journal.claim(deadline, self.clock.time(), *events)
+                    if journal.load().number == record.state.number:  # else its task has come back
+                        journal.claim(record.state.deadline, self.clock.time(), *events)
         return explained
 
     def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
         known = records.predictions
-        unknown = [item for item in account.history.items if item.id not in known]
-        by_day, unattributed = costs(records.purchases, account.bill or [], self.since)
+        unknown = [item for item in account.predictions if item.id not in known]
+        bill = account.bill.rows if account.bill else ()
+        by_day, unattributed = costs(records.purchases, bill, self.since)
         return Report(
             records=records.uri,
             since=self.since,

@@ -29,8 +29,9 @@ from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
 from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
 from airflow_provider_bitdance.records.receipts import Receipt
-from airflow_provider_bitdance.records.state import fold_all, fold_notes
+from airflow_provider_bitdance.records.state import LostPurchase, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
 """Files read at once: a store far away takes tens of milliseconds for each."""
@@ -71,14 +72,16 @@ class Purchase:
 class Loss:
     """A purchase that was possibly paid and gave its job no image.
 
+    :param request: What was sent.
     :param intent: Which intent of the image it was, counted from 1.
     :param intended_at: Unix time at which the job was about to buy.
-    :param given_up_at: Unix time after which nobody sent the request any more.
+    :param given_up_at: Unix time at which it was given up, or its process replaced.
     :param prediction_id: Where it is known: a process that had been replaced bought it.
     """
 
     job: Job
     plan: PlannedImage
+    request: ImageRequest
     intent: int
     intended_at: float
     given_up_at: float
@@ -139,6 +142,12 @@ class Records:
             )
             found.setdefault(receipt.prediction_id, bought)
         return list(found.values())
+
+    def bought_in_run(self, job: Job) -> set[str]:
+        """Return the ids of what the jobs of one Dag run have bought: with the key of that run."""
+        run = (job.dag_id, job.run_id)
+        of_run = (record for record in self.jobs if (record.job.dag_id, record.job.run_id) == run)
+        return {purchase.prediction_id for record in of_run for purchase in record.purchases}
 
     def receipt_of(self, image: ImageState) -> Receipt | None:
         """Return the receipt of a stored image, if it is there and whole."""
@@ -251,7 +260,7 @@ def _bought_and_lost(
             elif isinstance(event, Lost):
                 reasons[event.key, intents[event.key]] = event.reason
     losses = {
-        (key, number): Loss(job, image.plan, number, loss.intended_at, loss.given_up_at, reasons[key, number])
+        (key, number): _loss(job, image.plan, number, loss, reasons[key, number])
         for key, image in state.images.items()
         for number, loss in image.lost.items()
     }
@@ -261,7 +270,7 @@ def _bought_and_lost(
             bought[note.prediction_id] = note.key, note.time
             plan, time = state.images[note.key].plan, intended_at.get((note.key, note.intent), state.time)
             losses[note.key, note.intent] = Loss(
-                job, plan, note.intent, time, time, BOUGHT_TOO, note.prediction_id
+                job, plan, plan.request, note.intent, time, time, BOUGHT_TOO, note.prediction_id
             )
     purchases = [
         Purchase(prediction_id, job, time.timestamp(), state.images[key].plan.estimated_cost_usd)
@@ -269,3 +278,7 @@ def _bought_and_lost(
     ]
     purchases.sort(key=lambda purchase: purchase.bought_at)
     return tuple(purchases), tuple(losses.values())
+
+
+def _loss(job: Job, plan: PlannedImage, intent: int, loss: LostPurchase, reason: str) -> Loss:
+    return Loss(job, plan, loss.request, intent, loss.intended_at, loss.given_up_at, reason)

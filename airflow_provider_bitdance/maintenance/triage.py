@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Records
-from airflow_provider_bitdance.records import ImageState, Status
+from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 
 KEPT_SECONDS = KEPT_BY_WAVESPEED.total_seconds()
 NOT_OURS = (CollectStatus.SUPERSEDED, CollectStatus.ANOTHER_API)
@@ -42,7 +42,7 @@ def _triage(records: Records, record: JobRecord, api_host: str, now: float, incl
     left = record.state.deadline - now
     if records.has_later(record):
         return Triage(record, CollectStatus.SUPERSEDED, CLEARED)
-    if not all(_is_of(api_host, image) for image in record.open_images):
+    if not all(is_of(api_host, image.plan) for image in record.open_images):
         return Triage(record, CollectStatus.ANOTHER_API, f"it was not bought from {api_host}")
     if left > 0 and not include_running:
         return Triage(record, CollectStatus.RUNNING, f"its task may wait for it for another {left:.0f} s")
@@ -71,6 +71,7 @@ def _is_over(records: Records, record: JobRecord, now: float) -> bool:
     )
 
 
-def _is_of(api_host: str, image: ImageState) -> bool:
-    requested = image.plan.request.model_copy(update={"seed": image.plan.seed_asked})
-    return requested.fingerprint(api_host) == image.plan.fingerprint
+def is_of(api_host: str, plan: PlannedImage) -> bool:
+    """Whether an image was requested from the API at a host."""
+    requested = plan.request.model_copy(update={"seed": plan.seed_asked})
+    return requested.fingerprint(api_host) == plan.fingerprint

@@ -37,12 +37,12 @@ class PollPolicy:
         pause = min(max(self.interval, age * self.growth) * 2.0 ** min(failures, 10), self.longest)
         return max(pause * (1 + self.growth * (2 * draw - 1)), self.interval, requested or 0.0)
 
-    def gives_up(self, error: BitDanceError, *, failing_for: float) -> bool:
-        """Say whether polls that have failed for so many seconds, this way the last time, fail for good.
 
-        An outage is waited out, as long as the task waits: the image is paid for, and WaveSpeed's last two to
-        three minutes. A refusal, such as 401, may pass within a minute: keys that work were refused for a
-        moment.
-        """
-        may_pass = error.retry_helps or isinstance(error, UnknownPathError)
-        return failing_for >= MINUTE and not may_pass
+def is_refusal(error: BitDanceError) -> bool:
+    """Say whether a poll was refused, rather than lost in an outage.
+
+    An outage is waited out, as long as the task waits: the image is paid for, and WaveSpeed's last two to
+    three minutes. A refusal, such as 401, may pass: keys that work were refused for a moment. After a minute
+    of nothing but refusals it does not.
+    """
+    return not error.retry_helps and not isinstance(error, UnknownPathError)

@@ -19,7 +19,7 @@ from airflow_provider_bitdance.exceptions import (
     UnknownPathError,
 )
 from airflow_provider_bitdance.polling.latency import AT_ONCE, TELLING, Latencies
-from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy
+from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy, is_refusal
 from airflow_provider_bitdance.polling.scheduler import PollScheduler
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import Prediction
@@ -158,12 +158,13 @@ class Poller:
 
     def _take_failure(self, id_: str, error: BitDanceError) -> None:
         now, requested = self.clock.time(), error.retry_after if isinstance(error, RateLimitError) else None
-        failing_for = self.scheduler.failed(id_, requested=requested, now=now)
+        refused = is_refusal(error)
+        refused_for = self.scheduler.failed(id_, requested=requested, now=now, refused=refused)
         is_unknown = id_ in self._unknown
         self._unknown.discard(id_)
         if not isinstance(error, NotFoundError) or isinstance(error, UnknownPathError):
             self._take_outage(error, now)
-            if self.scheduler.policy.gives_up(error, failing_for=failing_for):
+            if refused_for >= MINUTE:
                 self._end(id_, error)
         elif id_ in self._subscribers:  # else nobody waits for it any more
             # A prediction just made may be unknown for a moment, and one 404 may be a gateway's.

@@ -32,7 +32,7 @@ class _Item:
     due: float = math.inf
     polled_age: float = 0.0
     failures: int = 0
-    failing_since: float = 0.0
+    refused_since: float | None = None
     is_deferred: bool = False
     under_way: Poll | None = None
 
@@ -118,21 +118,23 @@ class PollScheduler:
             item.kind.learn(max(item.polled_age, poll.age * (1 - self.policy.growth)))
         self._recall(item.kind, now)
 
-    def failed(self, id_: str, *, requested: float | None, now: float) -> float:
-        """Take note of a poll that failed, and return for how many seconds none has succeeded.
+    def failed(self, id_: str, *, requested: float | None, now: float, refused: bool = False) -> float:
+        """Take note of a poll that failed, and return for how many seconds every one was refused.
 
+        :param refused: It was, and is not lost in an outage.
         :param requested: Seconds that the API asked to wait: nothing is polled before, for a minute at most.
         """
         item = self._items.get(id_)
         if item is None or item.under_way is None:
             return 0.0
-        item.failing_since = item.failing_since if item.failures else now
+        was_refused = item.refused_since if item.failures else None
+        item.refused_since = (now if was_refused is None else was_refused) if refused else None
         item.under_way, item.failures, requested = None, item.failures + 1, min(requested or 0.0, MINUTE)
         self._blocked_until = max(self._blocked_until, now + requested)
         age, draw = now - item.submitted_at, self.draw()
         pause = self.policy.pause(age=age, draw=draw, failures=item.failures, requested=requested)
         self._put(id_, now + pause)
-        return now - item.failing_since
+        return 0.0 if item.refused_since is None else now - item.refused_since
 
     def _put(self, id_: str, due: float) -> None:
         item = self._items[id_]

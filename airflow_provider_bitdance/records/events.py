@@ -207,7 +207,7 @@ class NotCreated(Strict):
 class Lost(Strict):
     """The response to the purchase was lost: it is possibly paid, and not collectable.
 
-    :param given_up_at: Unix time after which nobody sent it any more; ``None`` in older entries.
+    :param given_up_at: When it was given up, or its process replaced (Unix time); ``None`` in older entries.
     """
 
     event: Literal["lost"] = "lost"

@@ -32,6 +32,7 @@ from airflow_provider_bitdance.records.events import (
     Submitted,
 )
 from airflow_provider_bitdance.records.notes import Note
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 MILLION = 1_000_000
 """Money is counted in millionths of a dollar: a sum of floats depends on its order and on the Python."""
@@ -41,9 +42,11 @@ MILLION = 1_000_000
 class LostPurchase:
     """A purchase whose response was lost; Unix times.
 
-    :param given_up_at: After it nobody sent the request any more.
+    :param request: What was sent. What the image is made of may have changed since: another job's seed.
+    :param given_up_at: When it was given up, or its process replaced.
     """
 
+    request: ImageRequest
     intended_at: float
     given_up_at: float
 
@@ -303,7 +306,8 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
         )
     if isinstance(event, Lost):
         time = entry.time.timestamp()
-        loss = LostPurchase(image.intended_at, time if event.given_up_at is None else event.given_up_at)
+        given_up_at = time if event.given_up_at is None else event.given_up_at
+        loss = LostPurchase(image.plan.request, image.intended_at, given_up_at)
         return moved(lost={**image.lost, image.intent: loss}, reason=event.reason)
     if isinstance(event, Stored):
         return moved(receipt=event.receipt, reused=event.reused)

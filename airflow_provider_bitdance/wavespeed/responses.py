@@ -34,13 +34,14 @@ def as_code(value: object) -> int | None:
     return int(text) if re.fullmatch(r"\s*[0-9]{1,9}\s*", text) else None
 
 
-def as_reason(value: object) -> str:
+def as_reason(value: object, *, depth: int = 4) -> str:
     """Read why something failed: a text, or the first text of an object or a list that says it."""
-    if isinstance(value, dict):
-        texts = (as_reason(value.get(name)) for name in ("message", "detail", "error", "reason", "msg"))
+    if isinstance(value, dict) and depth:
+        names = ("message", "detail", "error", "reason", "msg")
+        texts = (as_reason(value.get(name), depth=depth - 1) for name in names)
         return next(filter(None, texts), "")
-    if isinstance(value, list):
-        return "; ".join(filter(None, map(as_reason, value[:5])))
+    if isinstance(value, list) and depth:
+        return "; ".join(filter(None, (as_reason(item, depth=depth - 1) for item in value[:5])))
     return value if isinstance(value, str) else ""
 
 
@@ -115,10 +116,11 @@ class Prediction(_Response):
     @model_validator(mode="before")
     @classmethod
     def _inputs_are_input(cls, data: Any) -> Any:
-        """The history has them in ``inputs``, with ``include_inputs``, and else in ``input``."""
-        if isinstance(data, dict) and isinstance(data.get("inputs"), dict):
-            return {**data, "input": data["inputs"]}
-        return data
+        """The history may have them in ``inputs`` (asked for with ``include_inputs``), or in ``input``."""
+        if not isinstance(data, dict):
+            return data
+        shown = (data.get(name) for name in ("inputs", "input"))
+        return {**data, "input": next((each for each in shown if isinstance(each, dict) and each), None)}
 
     @property
     def inference_ms(self) -> float | None:

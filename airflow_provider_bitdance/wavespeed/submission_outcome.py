@@ -54,9 +54,9 @@ def submission_outcome(error: exceptions.BitDanceError | None) -> SubmissionOutc
 def may_arrive(error: exceptions.BitDanceError) -> bool:
     """Say of a submission whose outcome is unknown whether it may still arrive at the API.
 
-    A gateway that gave up (408, 502 to 504, and the 52x of some) may hold it and hand it on, as whatever
+    A gateway that gave up (408, 502 to 599) may hold it and hand it on, as whatever
     broke a connection may.
     """
     status = error.status if isinstance(error, exceptions.APIError) else None
-    is_gateway = status is not None and (status == 408 or status > 500)
+    is_gateway = status is not None and (status == 408 or 502 <= status < 600)
     return isinstance(error, exceptions.LostResponseError) or is_gateway

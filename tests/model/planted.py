@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from airflow_provider_bitdance.engine import (
     next_step,
     run_job,
 )
+from airflow_provider_bitdance.engine.account_history import Bill
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.maintenance import costs
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
@@ -86,24 +87,24 @@ def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
 def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
     """What is not in it, however early and whatever its filters match, is taken for not created."""
 
-    def believe(facts: decisions.LossFacts) -> decisions.NotCreated | decisions.Lost:
-        return decide_loss(replace(facts, controls=(facts.given_up_at + 60,), now=math.inf))
+    def believe(losses: Sequence[decisions.LossFacts]) -> list[decisions.NotCreated | decisions.Lost]:
+        return decide([replace(loss, controls=(loss.given_up_at + 60,), now=math.inf) for loss in losses])
 
-    decide_loss = decisions.decide_loss
-    patch.setattr(lost_responses, "decide_loss", believe)
-    patch.setattr(costs, "decide_loss", believe)
+    decide = decisions.decide_losses
+    patch.setattr(lost_responses, "decide_losses", believe)
+    patch.setattr(costs, "decide_losses", believe)
     patch.setattr(decisions, "may_be_settled", lambda *_, **__: True)
-    patch.setattr(lost_responses, "_readable_bill", _no_bill)
+    patch.setattr(lost_responses, "read_bill", _no_bill)
 
 
-async def _no_bill(*_: object) -> None:
-    return None
+async def _no_bill(*_: object) -> Bill:
+    return Bill()
 
 
 def everything_is_doubt(patch: pytest.MonkeyPatch) -> None:
     """A lost purchase stays possibly paid, whatever the history shows."""
     for module in (lost_responses, costs):
-        patch.setattr(module, "decide_loss", lambda facts: decisions.Lost(tuple(facts.proofs)))
+        patch.setattr(module, "decide_losses", lambda losses: [decisions.Lost(()) for _ in losses])
 
 
 def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:

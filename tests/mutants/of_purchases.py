@@ -164,14 +164,14 @@ LOST_RESPONSES = mutations_of(
         "a replaced process gives intents up that are another's by now",
     ),
     (
-        "proofs = listing.proofs(request, since=image.intended_at, without=known)",
-        "proofs = listing.proofs(request, since=image.intended_at)",
+        "since=image.intended_at, without=_predictions_of(journal))",
+        "since=image.intended_at)",
         "the prediction of another image of the job is taken",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
     ),
     (
-        "key=lambda each: each[0].intended_at, reverse=True):",
-        "key=lambda each: each[0].intended_at):",
+        "key=lambda each: each[2].intended_at, reverse=True)",
+        "key=lambda each: each[2].intended_at)",
         "of two losses the wrong one stays possibly paid",
     ),
     (
@@ -186,7 +186,7 @@ LOST_RESPONSES = mutations_of(
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
     ),
     (
-        "same_underway=any(other.plan.request == request for other in others)",
+        "same_underway=any(_same_but_size(other.plan.request, image.plan.request) for other in others)",
         "same_underway=False",
         "the prediction of a purchase under way is taken",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
@@ -253,9 +253,19 @@ LOST_RESPONSES = mutations_of(
         "a loss that is noted accounts for another one",
     ),
     (
-        "accounted.add(first)",
-        "pass",
-        "one prediction keeps each lost purchase of its time possibly paid",
+        "loss.intended_at - CLOCKS_MAY_DIFFER, ",
+        "loss.intended_at, ",
+        "another worker's clock hides what was bought",
+    ),
+    (
+        "listing.proofs(loss.request, since=start)",
+        "listing.proofs(context.journal.state.images[losses[0][0]].plan.request, since=start)",
+        "a loss is compared with what its image became",
+    ),
+    (
+        "if proof is Proof.OURS and not shown[name]",
+        "if False",
+        "of one prompt and seed in two sizes the pictures are swapped",
     ),
     (
         "context.clock.time()\n    while intents",
@@ -311,13 +321,22 @@ ACCOUNT_HISTORY = mutations_of(
     ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
     ("            include_inputs = False", "            raise", "a flag that is refused hides the history"),
     (
-        "page <= MAX_PAGES and not unreadable",
-        "page <= MAX_PAGES",
+        "is_whole = page <= MAX_PAGES and not unreadable",
+        "is_whole = page <= MAX_PAGES",
         "a row that cannot be read is taken for nothing",
     ),
-    ("page <= MAX_PAGES and not unreadable", "not unreadable", "a history without an end is taken for whole"),
+    (
+        "is_whole = page <= MAX_PAGES and not unreadable",
+        "is_whole = not unreadable",
+        "a history without an end is taken for whole",
+    ),
+    ("and skew is not None", "", "an API whose clock is not known hides what was bought"),
     ("MAX_PAGES = 100", "MAX_PAGES = 10", "a long history is not read to its end"),
-    ("while page <= MAX_PAGES:", "while True:", "an API without an end holds the worker"),
+    (
+        "    while page <= MAX_PAGES:\n        after",
+        "    while True:\n        after",
+        "an API without an end holds the worker",
+    ),
     (
         "        completed.append(item",
         "        if inputs or not echoes:\n            completed.append(item",

@@ -132,8 +132,8 @@ STATE = mutations_of(
     ("lost={**image.lost, image.intent: loss}", "lost={image.intent: loss}", "only the last loss is counted"),
     ("if n != event.intent}", "if n > event.intent}", "what is settled takes earlier losses with it"),
     (
-        "time if event.given_up_at is None else event.given_up_at)",
-        "time)",
+        "time if event.given_up_at is None else event.given_up_at\n",
+        "time\n",
         "a purchase is settled later than it could be",
         "unit/engine/test_lost_responses.py",
     ),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_provider_bitdance.engine.account_history import (
     CLOCK_MARGIN,
     MAX_ASKED,
+    Bill,
     History,
+    controls,
+    read_bill,
     read_history,
     with_charged,
 )
@@ -85,9 +90,31 @@ def test_a_history_with_a_row_that_cannot_be_read_is_not_whole(
     rows: list[dict[str, Any]], is_whole: bool
 ) -> None:
     world = World()
-    world.api.on_history = [envelope({"page": 1, "items": [{"id": "p-1"}, *rows]})] * 2
+    page = envelope({"page": 1, "items": [{"id": "p-1"}, *rows]})
+    page.headers["date"] = format_datetime(datetime.fromtimestamp(START, UTC), usegmt=True)
+    world.api.on_history = [page] * 2
     history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
     assert (len(history.items), history.is_whole) == (1, is_whole)
+
+
+def completed_with(world: World, *rows: BillingRecord, history: History | None = None) -> History:
+    """Complete a history by a bill; one record is known, and so are the times of interest."""
+    client, period = world.api.client(), (START - 60, START + 60)
+    return run(
+        with_charged(
+            client,
+            history or History(()),
+            Bill(rows),
+            model=BITDANCE_14B,
+            known=["known"],
+            periods=[period],
+        )
+    )
+
+
+def a_charge(prediction_id: str, *, after: float | None = None) -> BillingRecord:
+    when = None if after is None else datetime.fromtimestamp(START + after, UTC)
+    return BillingRecord(price=0.01, prediction_id=prediction_id, created_at=when)
 
 
 @pytest.mark.parametrize(("charges", "is_whole"), [(MAX_ASKED, True), (MAX_ASKED + 1, False)])
@@ -95,22 +122,66 @@ def test_of_very_many_charges_that_the_history_does_not_show_a_hundred_are_asked
     charges: int, is_whole: bool
 ) -> None:
     world = World()
-    bill = [BillingRecord(price=0.01, prediction_id=f"p-{number}") for number in range(charges)]
-    client = world.api.client()
-    completed = run(with_charged(client, History(()), bill, models=[BITDANCE_14B], known=(), since=START))
+    completed = completed_with(world, *(a_charge(f"p-{number}") for number in range(charges)))
     assert (len(completed.items), completed.is_whole) == (MAX_ASKED, is_whole)
     assert len(world.api.polls) == MAX_ASKED
 
 
-def test_a_charge_of_before_and_one_that_the_records_know_are_not_asked_for() -> None:
+def test_a_charge_of_another_time_and_one_that_the_records_know_are_not_asked_for() -> None:
     world = World()
-    before = datetime.fromtimestamp(START - 61, UTC)
-    bill = [
-        BillingRecord(price=0.01, prediction_id="early", created_at=before),
-        BillingRecord(price=0.01, prediction_id="known"),
+    rows = a_charge("early", after=-61), a_charge("late", after=61), a_charge("known", after=0)
+    assert completed_with(world, *rows).items == ()
+    assert world.api.polls == []
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(404), refusal(403), refusal(500), envelope({"status": "completed"})]
+)
+def test_a_charge_that_cannot_be_asked_for_may_be_ours(answer: httpx.Response) -> None:
+    world = World()
+    world.api.on_poll = [answer]
+    (item,) = completed_with(world, a_charge("p-1", after=5)).items
+    assert (item.id, item.created_at, item.input) == ("p-1", datetime.fromtimestamp(START + 5, UTC), None)
+
+
+@pytest.mark.parametrize(("spelled", "added"), [("wavespeed-ai/bitdance-14b", 1), (BITDANCE_14B, 0)])
+def test_another_model_s_charge_is_left_out_only_if_the_api_calls_ours_as_we_do(
+    spelled: str, added: int
+) -> None:
+    world = World()
+    history = History((Prediction(id="known", model=spelled),))
+    world.api.on_poll = [envelope({"id": "p-1", "model": "wavespeed-ai/bitdance-14b"})]
+    completed = completed_with(world, a_charge("p-1"), history=history)
+    assert len(completed.items) == 1 + added
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"billing_type": "deduct", "price": None, "prediction": {"uuid": "p-1"}},
+        {"billing_type": "deduct", "price": 0.01, "prediction": {"id": "p-1"}},
+    ],
+    ids=["without a price", "without a prediction"],
+)
+def test_a_bill_with_a_charge_that_cannot_be_read_shows_nothing(row: dict[str, Any]) -> None:
+    world = World()
+    world.api.on_bill = [envelope({"page": 1, "items": [row]})] * 2
+    bill = run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC)))
+    assert not bill.is_whole
+    made = Prediction(id="known", created_at=datetime.fromtimestamp(START, UTC))
+    assert controls(History((made,)), {"known"}, Bill((a_charge("known"),))) == (START,)
+    assert controls(History((made,)), {"known"}, Bill((a_charge("known"),), is_whole=False)) == ()
+
+
+def test_a_bill_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> None:
+    world = World()
+    world.api.on_bill = [
+        envelope({"page": page, "items": [{"uuid": f"b-{page}", "price": 0.01}]}) for page in range(1, 120)
     ]
-    client = world.api.client()
-    completed = run(
-        with_charged(client, History(()), bill, models=[BITDANCE_14B], known=["known"], since=START)
-    )
-    assert (completed.items, world.api.polls) == ((), [])
+    assert not run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC))).is_whole
+
+
+def test_a_history_of_an_api_whose_clock_is_not_known_is_not_whole() -> None:
+    world = World()
+    world.api.on_history = [httpx.Response(200, json={"code": 200, "data": {"items": []}})]
+    assert not run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START)).is_whole

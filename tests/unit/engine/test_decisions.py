@@ -43,7 +43,7 @@ from airflow_provider_bitdance.engine.decisions import (
     WantedFacts,
     decide_destination,
     decide_intent,
-    decide_loss,
+    decide_losses,
     decide_submission,
     decide_wanted,
     may_be_settled,
@@ -420,7 +420,7 @@ LOSS: list[tuple[str, dict[str, Any], object]] = [
     ("only others' are shown beside it", CONTROLLED | {"proofs": {"a": Proof.ANOTHER}}, NotCreated()),
     ("ours", CONTROLLED | {"proofs": {"a": Proof.OURS}}, Lost(("a",))),
     ("doubt", CONTROLLED | {"proofs": {"a": Proof.NONE}}, Lost(("a",))),
-    ("similar", CONTROLLED | {"proofs": {"b": Proof.SIMILAR, "a": Proof.OURS}}, Lost(("a", "b"))),
+    ("ours before similar", CONTROLLED | {"proofs": {"b": Proof.SIMILAR, "a": Proof.OURS}}, Lost(("a",))),
     (
         "what was made later, but too soon for a request that came late",
         CONTROLLED | {"controls": (NOW + ARRIVES_WITHIN - 1,)},
@@ -436,7 +436,42 @@ LOSS: list[tuple[str, dict[str, Any], object]] = [
 
 @pytest.mark.parametrize(("changes", "command"), [row[1:] for row in LOSS], ids=[row[0] for row in LOSS])
 def test_what_a_later_listing_says_of_a_lost_purchase(changes: dict[str, Any], command: object) -> None:
-    assert decide_loss(LossFacts(**{"proofs": {}, "given_up_at": NOW} | changes)) == command
+    assert decide_losses([LossFacts(**{"proofs": {}, "given_up_at": NOW} | changes)]) == [command]
+
+
+def a_loss(*candidates: str) -> LossFacts:
+    proofs = dict.fromkeys(candidates, Proof.NONE)
+    return LossFacts(proofs, NOW, **CONTROLLED)
+
+
+@pytest.mark.parametrize(
+    ("losses", "settled"),
+    [
+        ([a_loss("a"), a_loss("a")], 1),
+        ([a_loss("a", "b"), a_loss("a")], 0),
+        ([a_loss("a"), a_loss("a", "b")], 0),
+        ([a_loss("a", "b"), a_loss("b", "c"), a_loss("a")], 0),
+        ([a_loss("a", "b"), a_loss("a", "b"), a_loss("b", "a"), a_loss()], 2),
+    ],
+)
+def test_as_many_losses_stay_as_predictions_can_account_for(losses: list[LossFacts], settled: int) -> None:
+    commands = decide_losses(losses)
+    assert commands.count(NotCreated()) == settled
+    accounted = [name for command in commands if isinstance(command, Lost) for name in command.doubtful]
+    assert len(accounted) == len(set(accounted)) == len(losses) - settled
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=4, unique=True), max_size=6), st.data())
+def test_whichever_losses_were_made_no_fewer_stay(candidates: list[list[str]], data: st.DataObject) -> None:
+    """Each that was made is one of its candidates, and no two are the same."""
+    made = 0
+    free = set("abcd")
+    for names in candidates:
+        choice = data.draw(st.sampled_from([None, *sorted(free.intersection(names))]))
+        made += choice is not None
+        free -= {choice}
+    commands = decide_losses([a_loss(*names) for names in candidates])
+    assert sum(isinstance(command, Lost) for command in commands) >= made
 
 
 @given(
@@ -447,7 +482,7 @@ def test_what_a_later_listing_says_of_a_lost_purchase(changes: dict[str, Any], c
 def test_what_is_settled_could_be_settled_and_has_a_control_and_nothing_unexplained(
     proofs: dict[str, Proof], controls: list[float], now: float
 ) -> None:
-    command = decide_loss(LossFacts(proofs, 100.0, controls, now))
+    (command,) = decide_losses([LossFacts(proofs, 100.0, controls, now)])
     if isinstance(command, NotCreated):
         assert may_be_settled(100.0, now=now)
         assert any(made >= 100.0 + ARRIVES_WITHIN for made in controls)

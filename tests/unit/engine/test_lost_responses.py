@@ -23,6 +23,8 @@ from airflow_provider_bitdance.engine.lost_responses import (
     settle_losses,
 )
 from airflow_provider_bitdance.exceptions import (
+    AuthenticationError,
+    BitDanceError,
     FencedError,
     LostResponseError,
     Paid,
@@ -30,6 +32,7 @@ from airflow_provider_bitdance.exceptions import (
     StorageError,
 )
 from airflow_provider_bitdance.records import (
+    Adopted,
     Failed,
     Failure,
     Intended,
@@ -511,18 +514,15 @@ def test_a_purchase_that_is_not_on_the_bill_does_not_show_that_the_bill_is_up(wo
     assert settled(process) == 0
 
 
-def test_where_this_key_may_not_read_the_bill_the_history_has_to_do(world: World) -> None:
+@pytest.mark.parametrize(("status", "error"), [(503, ServerError), (403, AuthenticationError)])
+def test_while_the_bill_cannot_be_read_nothing_is_settled(
+    world: World, status: int, error: type[BitDanceError]
+) -> None:
+    """One refusal may pass. Where this key has no right to the bill, it is for reconcile."""
     process = lost(world)
     bought_later(world)
-    world.api.on_bill = [refusal(403)]
-    assert settled(process) == 1
-
-
-def test_while_the_bill_cannot_be_read_nothing_is_settled(world: World) -> None:
-    process = lost(world)
-    bought_later(world)
-    world.api.on_bill = [refusal(503)]
-    with pytest.raises(ServerError):
+    world.api.on_bill = [refusal(status)]
+    with pytest.raises(error):
         settled(process)
     assert process.journal.state.images["image"].possibly_paid == 1
 
@@ -549,14 +549,65 @@ def test_nothing_is_listed_before_it_can_tell_and_nothing_without_a_loss(world: 
 # The size that the API echoes is another
 
 
+def a_png(width: int, height: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
 def made_of_size(world: World, size: str, pixels: tuple[int, int]) -> None:
     """Let the API make ours, echo another size, and make these pixels."""
     world.api.echo = "history"
     made = world.api.create(SENT | {"size": size})
-    file = BytesIO()
-    Image.new("RGB", pixels).save(file, "PNG")
-    made.picture = file.getvalue()
+    made.picture = a_png(*pixels)
     world.clock.now += 60
+
+
+@pytest.mark.parametrize("after", [0.0, 30.0])
+@pytest.mark.parametrize("offset", [-50.0, 50.0])
+def test_workers_clocks_may_differ_by_most_of_a_minute(world: World, offset: float, after: float) -> None:
+    """A purchase that was made is never settled for its time by another worker's clock."""
+    world.api.echo = "history"
+    made = world.clock.now + after
+    world.clock.now += offset
+    process = lost(world)
+    world.api.create(SENT)
+    world.api.made["pred-1"].created = made
+    world.api.hidden.clear()
+    bought_later(world, after=200.0, age=200.0)
+    assert settled(process) == 0
+
+
+def test_a_loss_is_compared_with_what_was_sent_and_not_with_what_the_image_became(world: World) -> None:
+    process = lost(world)
+    world.api.echo = "history"
+    world.api.create(SENT | {"prompt": "a lighthouse at dawn, highly detailed"})
+    request = a_request(seed=99)
+    when = datetime.fromtimestamp(world.clock.now, UTC)
+    other = a_job(task_id="other", run_id="another run")
+    adopted = Adopted(key="image", request=request, prediction_id="x", submitted_at=when, bought_by=other)
+    process.journal.append(world.clock.now, adopted)
+    bought_later(world)
+    assert settled(process) == 0
+
+
+def test_of_one_prompt_and_seed_in_two_sizes_each_image_gets_its_own_pixels_where_no_size_is_echoed(
+    world: World,
+) -> None:
+    world.api.echo = "history"
+    process = world.context()
+    wide = a_plan("wide", stem="wide")
+    wide = wide.model_copy(update={"request": wide.request.model_copy(update={"size": "1280*720"})})
+    plan = Planned(output=OUTPUT, images=(a_plan("square"), wide))
+    process.journal.claim(
+        world.clock.now + 600, world.clock.now, plan, Intended(keys=("square",)), Intended(keys=("wide",))
+    )
+    made = world.api.create({"prompt": SENT["prompt"], "seed": 7})
+    made.picture = a_png(1280, 720)
+    world.clock.now += 60
+    resolved(world, process)
+    images = process.journal.state.images
+    assert (images["square"].prediction_id, images["wide"].prediction_id) == ("", "pred-1")
 
 
 @pytest.mark.parametrize(("pixels", "event"), [((1024, 1024), "submitted"), ((512, 512), "lost")])

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.engine.account_history import History, read_bill, read_history
+from airflow_provider_bitdance.engine.account_history import Bill, History, read_bill, read_history
 from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
-from airflow_provider_bitdance.maintenance.scan import Loss, Purchase
+from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
+from airflow_provider_bitdance.records import Job, JobState
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
@@ -47,7 +48,8 @@ def a_prediction(prediction_id: str, *, after: float = 0.0, **inputs: Any) -> Pr
 
 def a_loss(prompt: str = "a fox", *, seed: int = 7, after: float = 60.0, prediction_id: str = "") -> Loss:
     plan = a_plan().model_copy(update={"request": a_request(prompt, seed=seed)})
-    return Loss(a_job(), plan, 1, START + after, START + after + 10, "lost", prediction_id)
+    when = START + after
+    return Loss(a_job(), plan, plan.request, 1, when, when + 10, "lost", prediction_id)
 
 
 # Cost
@@ -165,7 +167,7 @@ def test_a_bill_of_many_pages_is_read_to_its_end_and_top_ups_are_left_out() -> N
 
     found = run(read_bill(office.api.client(), SINCE))
 
-    assert sorted(record.prediction_id for record in found) == sorted(f"p{number}" for number in range(50))
+    assert sorted(row.prediction_id for row in found.rows) == sorted(f"p{number}" for number in range(50))
 
 
 def test_the_bill_is_asked_for_from_an_hour_before_on_for_clocks_differ() -> None:
@@ -174,7 +176,7 @@ def test_the_bill_is_asked_for_from_an_hour_before_on_for_clocks_differ() -> Non
 
     found = run(read_bill(office.api.client(), SINCE))
 
-    assert [record.prediction_id for record in found] == ["p0", "p50"]
+    assert [row.prediction_id for row in found.rows] == ["p0", "p50"]
 
 
 def test_lines_of_the_bill_without_an_id_of_their_own_are_told_apart() -> None:
@@ -184,7 +186,7 @@ def test_lines_of_the_bill_without_an_id_of_their_own_are_told_apart() -> None:
 
     found = run(read_bill(office.api.client(), SINCE))
 
-    assert [record.prediction_id for record in found] == ["a", "b"]
+    assert [row.prediction_id for row in found.rows] == ["a", "b"]
 
 
 def test_a_history_of_many_pages_is_read_to_its_end() -> None:
@@ -222,7 +224,7 @@ def fates(
     bought: tuple[float, ...] = (4 * DAY,),
     now: float = 5 * DAY,
     is_whole: bool = True,
-    bill: list[BillingRecord] | None = None,
+    bill: Bill | None = None,
 ) -> list[tuple[Verdict, str]]:
     """Return what the history says of losses.
 
@@ -230,9 +232,39 @@ def fates(
     :param bought: When purchases were made, in seconds, that it shows and the records know.
     """
     ours = [a_prediction(f"known-{number}", after=after) for number, after in enumerate(bought)]
-    account = Account(History((*unknown, *ours), is_whole=is_whole), bill)
-    explained = explain(losses, account, {item.id for item in ours}, now=START + now, oldest=oldest)
+    account = Account({BITDANCE_14B: History((*unknown, *ours), is_whole=is_whole)}, bill)
+    records = Records("mem://records", (a_record(*(item.id for item in ours)),), {}, ())
+    explained = explain(losses, account, records, now=START + now, oldest=oldest)
     return [(found.verdict, found.prediction_id) for found in explained]
+
+
+def a_record(*bought: str, job: Job | None = None) -> JobRecord:
+    job = job or a_job(task_id="later")
+    purchases = tuple(Purchase(name, job, START, 0.01) for name in bought)
+    return JobRecord("mem://records", job, 1, JobState(), purchases, (), frozenset(bought))
+
+
+@pytest.mark.parametrize(
+    ("job", "verdict"),
+    [
+        (a_job(task_id="later"), Verdict.NOT_CREATED),
+        (a_job(run_id="another run"), Verdict.UNKNOWN),
+        (a_job(dag_id="another Dag"), Verdict.UNKNOWN),
+    ],
+)
+def test_only_a_purchase_of_the_same_dag_run_is_one_of_the_same_account(job: Job, verdict: Verdict) -> None:
+    control = a_prediction("known", after=DAY)
+    account = Account({BITDANCE_14B: History((control,))}, None)
+    records = Records("mem://records", (a_record("known", job=job),), {}, ())
+    (found,) = explain([a_loss()], account, records, now=START + 2 * DAY, oldest=START)
+    assert found.verdict is verdict
+
+
+def test_a_purchase_in_the_listing_of_another_model_shows_nothing_of_this_one() -> None:
+    account = Account({BITDANCE_14B: History(()), "m/n": History((a_prediction("known", after=DAY),))}, None)
+    records = Records("mem://records", (a_record("known"),), {}, ())
+    (found,) = explain([a_loss()], account, records, now=START + 2 * DAY, oldest=START)
+    assert found.verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -326,16 +326,17 @@ def test_retry_after_of_a_day_holds_up_for_a_minute() -> None:
     assert len(scheduler.take(121.0, most=9)) == 2
 
 
-def test_the_time_of_failures_is_counted_until_a_poll_succeeds() -> None:
+def test_the_time_of_refusals_is_counted_until_a_poll_succeeds_or_is_lost() -> None:
     scheduler, counted = scheduled("one"), []
-    for fails in (True, True, True, False, True):
+    for refused in (True, True, True, None, True, False, True, True):
         now = scheduler.next_due()
         assert scheduler.take(now, most=1) == ["one"]
-        if fails:
-            counted.append(scheduler.failed("one", requested=None, now=now))
-        else:
+        if refused is None:
             scheduler.polled("one", ended=False, now=now)
-    assert counted == [0.0, 2.0, 6.0, 0.0]
+        else:
+            counted.append(scheduler.failed("one", requested=None, now=now, refused=refused))
+    assert counted[:3] == [0.0, 2.0, 6.0]
+    assert [seconds > 0 for seconds in counted[3:]] == [False, False, False, True]
 
 
 def test_what_is_removed_is_not_polled_and_its_late_response_changes_nothing() -> None:
