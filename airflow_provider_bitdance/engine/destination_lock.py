@@ -155,15 +155,17 @@ class DestinationLock:
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.
 
-        Costs one read for each of a few images; of many, a listing and one read for each that has a receipt.
+        Costs one read for each of a few images; of many, a listing, and a read where there was one before.
         """
         context, images = self._context, self._context.journal.state.images
         places = {key: context.destination_of(images[key].plan) for key in self.held}
+        is_stored: dict[str, bool] = {}
         if len(places) > MANY:
             known = await asyncio.to_thread(context.receipts.known)
-            places = {key: place for key, place in places.items() if place.record_name in known}
+            is_stored = {key: place.record_name in known for key, place in places.items()}
+            places = {key: place for key, place in places.items() if is_stored[key] and key in self._found}
         reads = [asyncio.to_thread(self._is_new, key, place) for key, place in places.items()]
-        is_stored = dict(zip(places, await asyncio.gather(*reads), strict=True))
+        is_stored |= zip(places, await asyncio.gather(*reads), strict=True)
         now = context.clock.time()
         free = [key for key, until in self.held.items() if is_stored.get(key) or until <= now]
         for key in free:

@@ -1002,3 +1002,24 @@ def test_what_a_stopped_task_buys_after_it_has_come_back_is_shared_and_not_bough
     again = go if is_stored else in_flight
     second = result(go(world, SECOND, named=True, step=first_comes_back))
     assert (world.api.billed, second["prediction_id"], second["reused"]) == (1, "pred-1", True)
+
+
+def test_of_many_images_each_that_another_task_stores_is_read_twice_at_most() -> None:
+    world, read = World(), list[str]()
+    wanted = [a_wanted(f"prompt {n}", key=f"{n}", name=f"{n}", named=True) for n in range(MANY + 5)]
+    second = world.context(job=SECOND)
+    original = second.records.read
+
+    def reading(name: str) -> bytes | None:
+        data = original(name)
+        read.extend([name] if data and name.startswith("receipts/") else [])
+        return data
+
+    second.records.read = reading  # type: ignore[method-assign]
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(run_job(world.context(job=FIRST), wanted), run_job(second, wanted))
+
+    first, second_outcome = run(both())
+    assert len(first.stored) == len(second_outcome.stored) == world.api.billed == len(wanted)
+    assert len(read) <= 2 * len(wanted)
