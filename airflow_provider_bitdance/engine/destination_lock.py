@@ -155,7 +155,7 @@ class DestinationLock:
     async def freed(self) -> list[str]:
         """Return the images, by key, that another task has released or stored: try them again.
 
-        Costs one read for each of a few images; of many, a listing, and a read where there was one before.
+        Costs a listing, or a look at each of a few images; a receipt is read if there was one before.
         """
         context, images = self._context, self._context.journal.state.images
         places = {key: context.destination_of(images[key].plan) for key in self.held}
@@ -175,8 +175,11 @@ class DestinationLock:
 
     def _is_new(self, key: str, destination: Destination) -> bool:
         """Say whether there is another receipt than at the last try: an older run may have left one."""
-        receipt = self._context.receipts.find(destination)
-        return receipt is not None and receipt.stored_at != self._found.get(key)
+        receipts = self._context.receipts
+        if key not in self._found:
+            return receipts.exists(destination)
+        receipt = receipts.find(destination)
+        return receipt is not None and receipt.stored_at != self._found[key]
 
     def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.

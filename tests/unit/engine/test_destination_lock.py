@@ -1004,7 +1004,7 @@ def test_what_a_stopped_task_buys_after_it_has_come_back_is_shared_and_not_bough
     assert (world.api.billed, second["prediction_id"], second["reused"]) == (1, "pred-1", True)
 
 
-def test_of_many_images_each_that_another_task_stores_is_read_twice_at_most() -> None:
+def test_of_many_images_each_that_another_task_stores_is_read_little_more_than_once() -> None:
     world, read = World(), list[str]()
     wanted = [a_wanted(f"prompt {n}", key=f"{n}", name=f"{n}", named=True) for n in range(MANY + 5)]
     second = world.context(job=SECOND)
@@ -1022,4 +1022,4 @@ def test_of_many_images_each_that_another_task_stores_is_read_twice_at_most() ->
 
     first, second_outcome = run(both())
     assert len(first.stored) == len(second_outcome.stored) == world.api.billed == len(wanted)
-    assert len(read) <= 2 * len(wanted)
+    assert len(read) <= 1.5 * len(wanted)
