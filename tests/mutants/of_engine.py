@@ -43,7 +43,7 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "receipt is not None and receipt.stored_at != self._found.get(key)",
+        "receipt is not None and receipt.stored_at != self._found[key]",
         "receipt is not None",
         "a task that waits to replace an image never gives its worker back",
     ),
