@@ -16,7 +16,7 @@ class Refusal(StrEnum):
     """Why nothing, or nothing more, was bought."""
 
     NO_STORE = "a store cannot be used"
-    NO_BALANCE = "no balance"
+    NO_BALANCE = "the balance cannot be read"
     NO_PRICE = "no price"
     ABOVE_AMOUNT = "above the amount"
     ABOVE_BALANCE = "above the balance"

@@ -40,9 +40,9 @@ def first_one(judge: Callable[[Purchase], Judged]) -> Judge:
 
 
 def _amount(spending: Spending) -> Judged:
-    if spending.refused is Refusal.NO_STORE:
-        return Verdict.NOT_SEEN, spending.refused.value
-    blocked = {Refusal.NO_BALANCE, Refusal.NO_PRICE, Refusal.ABOVE_AMOUNT, Refusal.ABOVE_BALANCE}
+    if spending.refused in {Refusal.NO_STORE, Refusal.NO_BALANCE, Refusal.NO_PRICE}:
+        return Verdict.NOT_SEEN, str(spending.refused)
+    blocked = {Refusal.ABOVE_AMOUNT, Refusal.ABOVE_BALANCE}
     return judged(spending.refused not in blocked, str(spending.refused or ""))
 
 

@@ -24,7 +24,9 @@ def _rows(report: Report) -> Iterator[str]:
 def _summary(report: Report) -> str:
     verdicts = [verdict for _, verdict, _ in judge_all(report.seen)]
     counts = {verdict: verdicts.count(verdict) for verdict in Verdict}
-    more = "" if report.seen.spending else " --spend 0.04 buys three images to see more."
+    balance = report.seen.account.balance
+    may_buy = report.seen.spending is None and balance is not None and balance.is_good
+    more = " --spend 0.04 buys three images to see more." if may_buy else ""
     return (
         f"{counts[Verdict.HOLDS]} assumptions hold, {counts[Verdict.FAILS]} not; "
         f"{counts[Verdict.NOT_SEEN]} were not seen.{more}"

@@ -176,7 +176,7 @@ def _paths(records: str, output: str, *, is_needed: bool) -> tuple[str, str]:
 def _make_file(path: Path) -> None:
     """Make the report's file, so that nothing is bought where it cannot be written."""
     try:
-        path.touch()
+        path.open("a").close()
     except OSError as error:
         raise InputError(
             f"The file {shorten(repr(str(path)))} cannot be written: {error.strerror}",

@@ -53,7 +53,6 @@ class Shape:
 
     status: int = 0
     media_type: str = ""
-    bytes: int = 0
     headers: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -73,7 +72,6 @@ def shape_of(exchange: Exchange | None, *, secrets: Collection[str] = ()) -> Sha
     return Shape(
         status=exchange.status,
         media_type=media_type(exchange),
-        bytes=len(exchange.body),
         headers=names_of(exchange.headers, secrets),
         keys=keys,
     )

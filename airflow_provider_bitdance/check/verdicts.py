@@ -51,12 +51,15 @@ def judged(holds: bool | None, words: str = "") -> Judged:
     return (Verdict.HOLDS if holds else Verdict.FAILS), words
 
 
+_NO_RESPONSE = {"NotSentError": "no connection to the API", "LostResponseError": "no response in time"}
+
+
 def said(answer: Answer | None) -> str:
     """Say what a response was: its status, or the error."""
     if answer is None:
         return ""
     status = answer.shape.status
-    return f"HTTP {status}" if status else answer.error
+    return f"HTTP {status}" if status else _NO_RESPONSE.get(answer.error, answer.error)
 
 
 def is_well(answer: Answer | None) -> Judged:
