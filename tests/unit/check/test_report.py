@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from airflow_provider_bitdance.check.account import PROMPT
 from airflow_provider_bitdance.check.assumptions import ASSUMPTIONS
 from airflow_provider_bitdance.check.render import shown_report
+from airflow_provider_bitdance.check.run import check
+from airflow_provider_bitdance.exceptions import InputError
 from tests.unit.check.support import SUBMIT, Place
-from tests.unit.support import API_HOST, API_KEY, envelope
+from tests.unit.support import API_HOST, API_KEY, envelope, refusal
 
 BALANCE = 73.1904
 STRANGER = "A heron on the weir"
@@ -150,3 +154,25 @@ def test_a_wrong_key_is_one_row_and_nothing_else_is_requested() -> None:
     assert report.as_json()["verdicts"]["key"] == "does not hold"
     assert f"POST {SUBMIT}" not in place.account.requests
     assert len(place.account.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["", "missing/report.json"], ids=["a folder", "in a missing folder"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    connection = '{"conn_type": "bitdance", "password": "k", "host": "http://127.0.0.1:9"}'
+    monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection)
+    said: list[str] = []
+
+    with pytest.raises(InputError, match="cannot be written"):
+        check(output_path=str(tmp_path), spend=0.04, json_file=str(tmp_path / name), say=said.append)
+
+    assert said == []
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(200, True), (401, False)])
+def test_the_way_to_see_more_is_told_where_the_key_works(status: int, is_told: bool) -> None:
+    place = Place()
+    if status != 200:
+        place.account.instead["GET /api/v3/balance"] = refusal(status)
+    assert ("--spend 0.04 buys three images" in shown_report(place.check(0.0))) is is_told
