@@ -27,6 +27,10 @@ GRACE_SECONDS = 2
 """What a request that is under way gets when the service stops."""
 
 
+_ONE_APP = threading.Lock()
+"""Held while an app is built: FastAPI mutes a warning meanwhile, and two threads would unmute each other."""
+
+
 class LocalService:
     """A local WaveSpeed-compatible service. Not for anything but tests and demos: its bill is play money.
 
@@ -72,7 +76,12 @@ class LocalService:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         stopping = asyncio.Event()
-        server = self._server = _Server(self._config(stopping), stopping)
+        try:
+            with _ONE_APP:
+                server = self._server = _Server(self._config(stopping), stopping)
+        except BaseException:
+            listener.close()
+            raise
         self._thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name=f"bitdance-local-{self.port}", daemon=True
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from airflow_provider_bitdance.local import LocalService, server
+from airflow_provider_bitdance.local import LocalService, running_service, server
 from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, get
 
 
@@ -118,3 +120,38 @@ def test_a_method_that_a_path_does_not_have_is_refused_by_name(caller: Caller) -
     answer = caller.http.put("/admin/bill")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     assert answer.json() == {"code": 405, "message": "Method Not Allowed", "data": None}
+
+
+def test_of_services_that_start_at_once_one_app_is_built_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI mutes a warning meanwhile, for the whole process: two threads would unmute each other's."""
+    building, most = [0], [0]
+
+    def build(*given: object, **options: object) -> object:
+        building[0] += 1
+        most[0] = max(most[0], building[0])
+        time.sleep(0.01)
+        app = create_app(*given, **options)
+        building[0] -= 1
+        return app
+
+    create_app = server.create_app
+    monkeypatch.setattr(server, "create_app", build)
+
+    def start(_: int) -> None:
+        with running_service():
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(start, range(4)))
+    assert most == [1]
+
+
+def test_a_service_that_cannot_be_built_leaves_its_port_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no app")
+
+    monkeypatch.setattr(server, "create_app", fail)
+    service = LocalService()
+    with pytest.raises(RuntimeError, match="no app"):
+        service.start()
+    socket.create_server(("127.0.0.1", service.port)).close()
