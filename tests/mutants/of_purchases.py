@@ -191,18 +191,6 @@ LOST_RESPONSES = mutations_of(
         "the prediction of a purchase under way is taken",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
     ),
-    (
-        "doubted=context.coordination.doubted",
-        "doubted=()",
-        "one prediction makes two purchases possibly paid",
-        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
-    ),
-    (
-        "context.coordination.doubted.add(doubtful[0])",
-        "context.coordination.doubted.update(doubtful)",
-        "a second doubt is taken for nothing bought",
-        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
-    ),
     ("in self.unknown.since(since)", "in self.unknown.items", "what was made before is taken for it"),
     (
         "since = min(image.intended_at for image in attempt.intents)",

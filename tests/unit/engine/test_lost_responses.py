@@ -737,3 +737,18 @@ def test_two_losses_that_are_searched_for_at_once_do_not_both_take_one_predictio
     run(both())
     images = [journal.state.images["image"] for journal in (process.journal, other)]
     assert sorted(image.prediction_id for image in images) == ["", "pred-1"]
+
+
+def test_what_proves_one_intent_at_last_leaves_no_doubt_about_another_of_its_prompt(world: World) -> None:
+    world.api.echo = "history"
+    process = world.context()
+    plan = Planned(
+        output=OUTPUT, images=(a_plan("early", seed=7, stem="a"), a_plan("late", seed=8, stem="b"))
+    )
+    process.journal.claim(world.clock.now + 600, world.clock.now, plan, Intended(keys=("early",)))
+    world.clock.now += 1
+    process.journal.append(world.clock.now, Intended(keys=("late",)))
+    world.api.create(SENT)
+    world.api.on_history = [envelope({"page": 1, "items": []})] * len(SEARCH_PAUSES)
+    assert resolved(world, process) == ["submitted", "lost"]
+    assert process.coordination.doubted == set()
