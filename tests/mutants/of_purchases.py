@@ -278,8 +278,8 @@ LOST_RESPONSES = mutations_of(
     (
         "await asyncio.to_thread(journal.read_notes)",
         "pass",
-        "a note that comes during the search costs nothing of the budget",
-        "unit/engine/test_budget.py",
+        "what a replaced process has noted accounts for another loss",
+        "unit/engine/test_lost_responses.py",
     ),
 )
 

@@ -25,6 +25,11 @@ from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Predict
 from tests.unit.support import START, World, envelope, refusal, run
 
 
+def dated(response: httpx.Response) -> httpx.Response:
+    response.headers["date"] = format_datetime(datetime.fromtimestamp(START, UTC), usegmt=True)
+    return response
+
+
 def made_at(moment: float) -> Prediction:
     return Prediction(id="p-1", created_at=datetime.fromtimestamp(moment, UTC))
 
@@ -60,7 +65,7 @@ def test_the_history_is_asked_for_from_a_moment_before_on() -> None:
 def test_an_api_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> None:
     world = World()
     world.api.on_history = [
-        envelope({"page": page, "items": [{"id": f"p-{page}", "status": "completed"}]})
+        dated(envelope({"page": page, "items": [{"id": f"p-{page}", "status": "completed"}]}))
         for page in range(1, 120)
     ]
     history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
@@ -90,9 +95,7 @@ def test_a_history_with_a_row_that_cannot_be_read_is_not_whole(
     rows: list[dict[str, Any]], is_whole: bool
 ) -> None:
     world = World()
-    page = envelope({"page": 1, "items": [{"id": "p-1"}, *rows]})
-    page.headers["date"] = format_datetime(datetime.fromtimestamp(START, UTC), usegmt=True)
-    world.api.on_history = [page] * 2
+    world.api.on_history = [dated(envelope({"page": 1, "items": [{"id": "p-1"}, *rows]}))] * 2
     history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
     assert (len(history.items), history.is_whole) == (1, is_whole)
 

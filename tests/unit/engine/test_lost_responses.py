@@ -629,10 +629,14 @@ def test_what_another_request_of_ours_may_have_made_is_not_taken_for_its_pixels(
     assert resolved(world, process) == ["lost"]
 
 
-def test_one_of_two_candidates_is_not_taken_for_its_pixels(world: World) -> None:
+@pytest.mark.parametrize("is_first", [False, True])
+def test_one_of_two_candidates_is_not_taken_for_its_pixels(world: World, is_first: bool) -> None:
     process = left_open(world)
-    world.api.create(SENT | {"seed": 8})
+    if not is_first:
+        world.api.create(SENT | {"seed": 8})
     made_of_size(world, "512*512", (1024, 1024))
+    if is_first:
+        world.api.create(SENT | {"seed": 8})
     assert resolved(world, process) == ["lost"]
 
 
@@ -681,6 +685,7 @@ def test_a_candidate_that_cannot_be_looked_at_is_in_doubt(world: World) -> None:
     world.api.create(SENT)
     world.api.on_poll = [refusal(404)] * (len(SEARCH_PAUSES) + 1)
     assert resolved(world, process) == ["lost"]
+    assert process.coordination.doubted == {"pred-1"}
 
 
 def test_a_job_without_open_intents_asks_nothing(world: World) -> None:
