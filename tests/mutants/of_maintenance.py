@@ -133,7 +133,8 @@ COLLECT = mutations_of(
 
 BILL = mutations_of(
     "engine/account_history.py",
-    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py unit/engine/test_lost_responses.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py unit/engine/test_account_history.py "
+    "unit/engine/test_lost_responses.py",
     ("start_time=since - BILLING_MARGIN", "start_time=since", "a clock that is behind hides a charge"),
     (
         "found.setdefault(record.uuid or record, record)",
