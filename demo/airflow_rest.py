@@ -23,7 +23,8 @@ from .http_json import AWAY, RestError, send
 FINAL_STATES = frozenset({"success", "failed"})
 _AWAY_TIMEOUT = 90  # an API server needs 10 to 30 seconds to start
 _LOCKED = "database is locked"
-_PAUSES_WHILE_LOCKED = (0.5, 1.0, 2.0, 4.0, 0.0)
+# On a loaded machine SQLite was seen locked through five attempts.
+_PAUSES_WHILE_LOCKED = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 0.0)
 
 # The only exceptions to "no dict[str, Any]": Airflow's answers, passed on as they are.
 Json = dict[str, Any]

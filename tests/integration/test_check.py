@@ -103,7 +103,7 @@ def test_an_api_that_is_not_there_is_a_row_of_the_table(
 
     assert main(["check"]) == 1
     out, err = capsys.readouterr()
-    assert "The API accepts the key of the connection. (NotSentError)" in out
+    assert "The API accepts the key of the connection. (no connection to the API)" in out
     assert "Check the connection's host and the network." in err
 
 

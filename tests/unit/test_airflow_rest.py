@@ -40,7 +40,7 @@ def test_a_write_is_sent_again_while_the_database_is_locked(answers: list[Any]) 
 
 
 def test_a_database_that_stays_locked_is_an_error(answers: list[Any]) -> None:
-    answers += [LOCKED] * 9
+    answers += [LOCKED] * 12
     with pytest.raises(RestError, match="INSERT INTO dag_run"):
         AirflowRest("http://127.0.0.1:1").patch("/dags/daily", {"is_paused": True})
     assert len(answers) == 4
