@@ -1,33 +1,19 @@
 """Lost responses: what became of a purchase that was intended and whose response nobody has read.
 
-The account's history is searched, and only proof counts: the API echoes our prompt and seed for a prediction
-that none of our records knows. Time alone proves nothing, for other programs buy, too; a wrong image costs
-more than a cent. An empty history proves nothing, either: it may be behind. What it does not show is possibly
-paid and bought again, until a later listing shows that purchase and still not this one (:func:`settle`).
-A response lost just now and an intent found after a crash take the same path.
+The account's history is searched, and only proof counts (``proof.py``). An empty history proves nothing: it
+may be behind. What it does not show is possibly paid and bought again, until a later listing shows that
+purchase and still not this one (:func:`settle_losses`). A response lost just now and an intent found after a
+crash take the same path.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import math
-import re
-from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import decisions
-from airflow_provider_bitdance.engine.account_history import (
-    History,
-    controls,
-    read_bill,
-    read_history,
-    with_charged,
-    with_inputs,
-)
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import (
     ARRIVES_WITHIN,
@@ -38,6 +24,15 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_losses,
 )
 from airflow_provider_bitdance.engine.output import fetch_output
+from airflow_provider_bitdance.engine.proof import (
+    CLOCKS_MAY_DIFFER,
+    Listing,
+    differs_only_in_size,
+    list_account,
+    predictions_of,
+    proof_of,
+    sides_of,
+)
 from airflow_provider_bitdance.exceptions import (
     APIError,
     BitDanceError,
@@ -46,67 +41,12 @@ from airflow_provider_bitdance.exceptions import (
     RecordError,
 )
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
-from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.records.state import LostPurchase
-from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
-CLOCKS_MAY_DIFFER = 60.0
-"""Seconds between the clocks of two workers, as far as it costs only reading a few more entries."""
 NOTHING_FOUND = "The account's history does not show it, which proves nothing yet"
 NOT_SHOWN = "The account's history shows what was bought later, and not this"
-
-
-def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
-    """Compare what the API echoes of a prediction with what was sent.
-
-    Only the seed distinguishes two images of one prompt, so ours has both. The API may write a size in
-    another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is
-    another's only if both differ.
-    """
-    echoed = prediction.input or {}
-    prompt, seed = echoed.get("prompt"), _number(echoed.get("seed"))
-    if not isinstance(prompt, str) and seed is None:
-        return Proof.NONE
-    is_same_prompt = isinstance(prompt, str) and prompt.split() == request.prompt.split()
-    is_same_seed = seed == request.seed
-    if is_same_prompt and is_same_seed:
-        return Proof.OURS if _sides(echoed.get("size")) in (None, _sides(request.size)) else Proof.SIMILAR
-    is_another = isinstance(prompt, str) and seed is not None and not (is_same_prompt or is_same_seed)
-    return Proof.ANOTHER if is_another else Proof.SIMILAR
-
-
-def _number(value: object) -> int | None:
-    """Read a seed, a number or one as text."""
-    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    return int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else None
-
-
-def _sides(value: object) -> tuple[int, int] | None:
-    """Read a size such as 1024*1024 or 1024x1024; ``None`` where it does not say two sides."""
-    found = re.fullmatch(r"\s*([0-9]{1,5})\s*[*xX]\s*([0-9]{1,5})\s*", str(value or ""))
-    return (int(found[1]), int(found[2])) if found else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """One listing of the account's history, seen from one Dag run.
-
-    :param unknown: What none of the run's records knows, with the inputs that the API echoes.
-    :param controls: Unix times at which purchases were made that the records know and the listing shows.
-    """
-
-    unknown: History
-    controls: tuple[float, ...]
-
-    def proofs(
-        self, request: ImageRequest, *, since: float, without: Collection[str] = ()
-    ) -> dict[str, Proof]:
-        """Return by id, oldest first, what it proves of each that may have been made since a moment."""
-        items = (item for item in self.unknown.since(since) if item.id not in without)
-        return {item.id: proof_of(item, request) for item in items}
 
 
 async def resolve_intents(
@@ -157,7 +97,7 @@ async def settle_losses(context: JobContext) -> None:
     async with context.coordination.resolving:
         periods = [_period(loss) for _, _, loss in losses]
         since = min(start for start, _ in periods)
-        listing = await _list(context, journal, losses[0][2].request.model, since, periods)
+        listing = await list_account(context, journal, losses[0][2].request.model, since, periods)
         facts = [
             LossFacts(listing.proofs(loss.request, since=start), loss.given_up_at, listing.controls, now)
             for (_, _, loss), (start, _) in zip(losses, periods, strict=True)
@@ -229,7 +169,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     """
     since = min(image.intended_at for image in attempt.intents)
     model = attempt.intents[0].plan.request.model
-    listing = await _list(context, journal, model, since)
+    listing = await list_account(context, journal, model, since)
     searched = {image.plan.key for image in attempt.intents}
 
     def is_unproven(image: ImageState) -> bool:
@@ -244,7 +184,9 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
             searches=attempt.searches,
             may_arrive=attempt.may_arrive,
             underway=len(others),
-            same_underway=any(_same_but_size(other.plan.request, image.plan.request) for other in others),
+            same_underway=any(
+                differs_only_in_size(other.plan.request, image.plan.request) for other in others
+            ),
             doubted=context.coordination.doubted,
         )
         command = decide_intent(facts)
@@ -259,24 +201,20 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     return min(pauses, default=None)
 
 
-def _proofs_of(journal: Journal, image: ImageState, listing: _Listing) -> dict[str, Proof]:
+def _proofs_of(journal: Journal, image: ImageState, listing: Listing) -> dict[str, Proof]:
     """Return what the listing proves of each prediction that may be an image's.
 
     Of several images of one prompt and seed, in several sizes, only an echo of the size distinguishes them.
     """
     request = image.plan.request
-    proofs = listing.proofs(request, since=image.intended_at, without=_predictions_of(journal))
+    proofs = listing.proofs(request, since=image.intended_at, without=predictions_of(journal))
     requests = (other.plan.request for other in journal.state.images.values())
-    if any(other != request and _same_but_size(other, request) for other in requests):
-        shown = {item.id: _sides((item.input or {}).get("size")) for item in listing.unknown.items}
+    if any(other != request and differs_only_in_size(other, request) for other in requests):
+        shown = {item.id: sides_of((item.input or {}).get("size")) for item in listing.unknown.items}
         proofs |= {
             name: Proof.SIMILAR for name, proof in proofs.items() if proof is Proof.OURS and not shown[name]
         }
     return proofs
-
-
-def _same_but_size(one: ImageRequest, other: ImageRequest) -> bool:
-    return one.model_copy(update={"size": other.size}) == other
 
 
 async def _carry_out(
@@ -319,7 +257,7 @@ async def _found_by_pixels(
     context: JobContext,
     journal: Journal,
     image: ImageState,
-    listing: _Listing,
+    listing: Listing,
     proofs: dict[str, Proof],
 ) -> str:
     """Return the only candidate if it has our prompt, seed and pixels, though no or another size is echoed.
@@ -334,74 +272,15 @@ async def _found_by_pixels(
     requests = [other.plan.request for other in journal.state.images.values()]
     if proof_of(item, request.model_copy(update={"size": size})) is not Proof.OURS:
         return ""
-    if _sides(size) and any(proof_of(item, other) is Proof.OURS for other in requests):
+    if sides_of(size) and any(proof_of(item, other) is Proof.OURS for other in requests):
         return ""
     try:
         found = await context.client.get_prediction(item.id)
         valid = await fetch_output(context, found) if found.is_completed else None
     except (APIError, OutputError):
         return ""
-    is_of_size = valid is not None and (valid.width, valid.height) == _sides(request.size)
+    is_of_size = valid is not None and (valid.width, valid.height) == sides_of(request.size)
     return item.id if is_of_size else ""
-
-
-async def _list(
-    context: JobContext,
-    journal: Journal,
-    model: str,
-    since: float,
-    periods: Sequence[tuple[float, float]] = (),
-) -> _Listing:
-    """List the account's history since a moment, and see what the records of this Dag run know of it.
-
-    :param periods: Unix times between which also what only the bill has is of interest.
-    """
-    client = context.client
-    history = await read_history(client, context.clock, model=model, since=since)
-    bill = await read_bill(client, datetime.fromtimestamp(since, UTC)) if periods else None
-    ids, known = {item.id for item in history.items}, _predictions_of(journal)
-    if left := ids.union(row.prediction_id for row in (bill.rows if bill else ())) - known:
-        known |= await asyncio.to_thread(_known, context, journal, left, since)
-    if bill is not None:
-        history = await with_charged(client, history, bill, model=model, known=known, periods=periods)
-    unknown = await with_inputs(client, (item for item in history.items if item.id not in known))
-    return _Listing(replace(history, items=tuple(unknown)), controls(history, known, bill))
-
-
-def _predictions_of(journal: Journal) -> set[str]:
-    return set[str]().union(*(image.predictions for image in journal.state.images.values()))
-
-
-def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -> set[str]:
-    """Return those of some predictions that a journal of the same Dag run speaks of.
-
-    :param since: Unix time before which none of them was made: older entries are not read.
-    """
-    run = "/".join(journal.job.folder.split("/")[:3])
-    entries = defaultdict[str, list[str]](list)
-    for name in context.records.names(run):
-        entries[name.rpartition("/")[0]].append(name)
-    for own in (journal.job.folder, journal.job.folder + NOTES):
-        entries.pop(own, None)
-    left = set(ids)
-    for names in entries.values():
-        for name in sorted(names, reverse=True):
-            entry = context.records.read(name) or b""
-            left -= {id_ for id_ in left if id_.encode() in entry}
-            if not left:
-                return ids
-            # Notes are not in the order of their time; there are few.
-            if _written_at(entry) < since - CLOCKS_MAY_DIFFER and not is_note(name):
-                break
-    return ids - left
-
-
-def _written_at(entry: bytes) -> float:
-    """Return the Unix time of a journal's entry; of one that cannot be read, infinity."""
-    try:
-        return datetime.fromisoformat(json.loads(entry)["time"]).timestamp()
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 async def _give_up(

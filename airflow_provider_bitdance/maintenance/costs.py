@@ -9,7 +9,7 @@ from math import fsum
 
 from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, History, controls
 from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_losses
-from airflow_provider_bitdance.engine.lost_responses import proof_of
+from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.report import (
     Cost,

@@ -16,6 +16,7 @@ from airflow_provider_bitdance.engine import (
     decisions,
     lost_responses,
     next_step,
+    proof,
     run_job,
 )
 from airflow_provider_bitdance.engine.account_history import Bill
@@ -75,13 +76,14 @@ def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None
 
 def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
     """Where the history does not show another's inputs, what was made then is taken for ours."""
-    proof_of = lost_responses.proof_of
+    proof_of = proof.proof_of
 
-    def guess(prediction: Any, request: Any) -> lost_responses.Proof:
-        proof = proof_of(prediction, request)
-        return proof if proof is lost_responses.Proof.ANOTHER else lost_responses.Proof.OURS
+    def guess(prediction: Any, request: Any) -> decisions.Proof:
+        found = proof_of(prediction, request)
+        return found if found is decisions.Proof.ANOTHER else decisions.Proof.OURS
 
-    patch.setattr(lost_responses, "proof_of", guess)
+    for module in (proof, lost_responses):
+        patch.setattr(module, "proof_of", guess)
 
 
 def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lost_responses, "decide_losses", believe)
     patch.setattr(costs, "decide_losses", believe)
     patch.setattr(decisions, "may_be_settled", lambda *_, **__: True)
-    patch.setattr(lost_responses, "read_bill", _no_bill)
+    patch.setattr(proof, "read_bill", _no_bill)
 
 
 async def _no_bill(*_: object) -> Bill:

@@ -115,8 +115,8 @@ PURCHASE = mutations_of(
     ),
 )
 
-LOST_RESPONSES = mutations_of(
-    "engine/lost_responses.py",
+PROOF = mutations_of(
+    "engine/proof.py",
     "unit/engine/test_lost_responses.py",
     (
         "if is_same_prompt and is_same_seed:",
@@ -125,13 +125,13 @@ LOST_RESPONSES = mutations_of(
     ),
     ("if is_same_prompt and is_same_seed:", "if is_same_seed:", "a seed is proof: a wrong picture"),
     (
-        'if _sides(echoed.get("size")) in (None, _sides(request.size)) else Proof.SIMILAR',
+        'if sides_of(echoed.get("size")) in (None, sides_of(request.size)) else Proof.SIMILAR',
         "",
         "a prediction of another size is ours",
     ),
     (
-        "in (None, _sides(request.size))",
-        "in (_sides(request.size),)",
+        "in (None, sides_of(request.size))",
+        "in (sides_of(request.size),)",
         "an echo without the size is not believed",
     ),
     ("not (is_same_prompt or is_same_seed)", "not is_same_prompt", "a cut prompt is another program's"),
@@ -146,57 +146,7 @@ LOST_RESPONSES = mutations_of(
         "what the API leaves out makes a prediction another program's",
     ),
     ("prompt.split() == request.prompt.split()", "prompt == request.prompt", "a trimmed prompt is not ours"),
-    (
-        "return intents if keys is None else [image for image in intents if image.plan.key in keys]",
-        "return intents",
-        "purchases under way are written off",
-        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
-    ),
-    (
-        "        async with context.coordination.resolving:\n            return await",
-        "        async with contextlib.nullcontext():\n            return await",
-        "two lost purchases take one prediction",
-        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
-    ),
-    (
-        "    except RecordError:\n        raise\n",
-        "",
-        "a replaced process gives intents up that are another's by now",
-    ),
-    (
-        "since=image.intended_at, without=_predictions_of(journal))",
-        "since=image.intended_at)",
-        "the prediction of another image of the job is taken",
-        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
-    ),
-    (
-        "key=lambda each: each[2].intended_at, reverse=True)",
-        "key=lambda each: each[2].intended_at)",
-        "of two losses the wrong one stays possibly paid",
-    ),
-    (
-        "(is_unproven(image), -image.intended_at)",
-        "-image.intended_at",
-        "the prediction that proves one intent leaves doubt about another",
-    ),
-    (
-        "if other.plan.key not in searched",
-        "if False",
-        "a purchase under way is taken for one that cannot be the answer",
-        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
-    ),
-    (
-        "same_underway=any(_same_but_size(other.plan.request, image.plan.request) for other in others)",
-        "same_underway=False",
-        "the prediction of a purchase under way is taken",
-        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
-    ),
     ("in self.unknown.since(since)", "in self.unknown.items", "what was made before is taken for it"),
-    (
-        "since = min(image.intended_at for image in attempt.intents)",
-        "since = max(image.intended_at for image in attempt.intents)",
-        "the history is not read far enough: the older intent is taken for not created",
-    ),
     (
         "(item for item in history.items if item.id not in known))",
         "history.items)",
@@ -225,6 +175,61 @@ LOST_RESPONSES = mutations_of(
         "an old note hides a newer one",
     ),
     ("return math.inf", "return -math.inf", "a damaged entry hides what is before it"),
+)
+
+LOST_RESPONSES = mutations_of(
+    "engine/lost_responses.py",
+    "unit/engine/test_lost_responses.py",
+    (
+        "return intents if keys is None else [image for image in intents if image.plan.key in keys]",
+        "return intents",
+        "purchases under way are written off",
+        "unit/engine/test_lost_responses.py unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "        async with context.coordination.resolving:\n            return await",
+        "        async with contextlib.nullcontext():\n            return await",
+        "two lost purchases take one prediction",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "    except RecordError:\n        raise\n",
+        "",
+        "a replaced process gives intents up that are another's by now",
+    ),
+    (
+        "since=image.intended_at, without=predictions_of(journal))",
+        "since=image.intended_at)",
+        "the prediction of another image of the job is taken",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "key=lambda each: each[2].intended_at, reverse=True)",
+        "key=lambda each: each[2].intended_at)",
+        "of two losses the wrong one stays possibly paid",
+    ),
+    (
+        "(is_unproven(image), -image.intended_at)",
+        "-image.intended_at",
+        "the prediction that proves one intent leaves doubt about another",
+    ),
+    (
+        "if other.plan.key not in searched",
+        "if False",
+        "a purchase under way is taken for one that cannot be the answer",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
+    ),
+    (
+        "differs_only_in_size(other.plan.request, image.plan.request) for other in others",
+        "False for other in others",
+        "the prediction of a purchase under way is taken",
+        "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
+    ),
+    (
+        "since = min(image.intended_at for image in attempt.intents)",
+        "since = max(image.intended_at for image in attempt.intents)",
+        "the history is not read far enough: the older intent is taken for not created",
+    ),
     (
         "    if error.retry_helps:\n        raise LostResponseError(",
         "    if False:\n        raise LostResponseError(",
@@ -271,7 +276,7 @@ LOST_RESPONSES = mutations_of(
         "the picture of another request of ours is taken",
     ),
     (
-        "(valid.width, valid.height) == _sides(request.size)",
+        "(valid.width, valid.height) == sides_of(request.size)",
         "True",
         "a picture of another size is taken",
     ),
@@ -380,4 +385,4 @@ BUDGET = mutations_of(
     ),
 )
 
-MUTATIONS = (*PURCHASE, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET)
+MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET)

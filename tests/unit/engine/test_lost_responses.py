@@ -18,10 +18,10 @@ from airflow_provider_bitdance.engine import JobContext
 from airflow_provider_bitdance.engine.decisions import SEARCH_PAUSES, Proof
 from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
-    proof_of,
     resolve_intents,
     settle_losses,
 )
+from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
