@@ -19,6 +19,7 @@ from airflow_provider_bitdance.engine import Policy, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
 from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
 from airflow_provider_bitdance.maintenance import reconcile
+from airflow_provider_bitdance.maintenance.costs import explain
 from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImage, Report, Verdict
 from airflow_provider_bitdance.records import Journal, Status
 from airflow_provider_bitdance.storage import Folder
@@ -56,6 +57,16 @@ def a_later_purchase(office: Office) -> None:
     office.wait(minutes=2)
     office.task(job=a_job(task_id="later"), wanted=a_wanted("a later one", name="later"))
     office.wait(minutes=2)
+
+
+def a_client_of_another_api(office: Office) -> AsyncClient:
+    elsewhere = "http://127.0.0.1:10"
+    transport = httpx.MockTransport(lambda request: office.api._answer(office.api._kind(request), request))
+    return AsyncClient(
+        ClientSettings(API_KEY, base_url=elsewhere),
+        transport=transport,
+        output_rule=OutputRule(elsewhere, resolve=no_lookup),
+    )
 
 
 def the_image(office: Office, **changes: Any) -> OpenImage:
@@ -285,6 +296,40 @@ def test_what_a_running_task_lost_is_written_down_by_that_task() -> None:
     assert office.reconcile(include_running=True).possibly_paid != office.reconcile().possibly_paid == ()
 
 
+def test_a_loss_of_a_task_that_goes_on_meanwhile_is_written_down_by_that_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = Office()
+    office.task(dies="before POST")
+    office.wait(hours=1)
+    office.reconcile()
+    a_later_purchase(office)
+
+    def task_comes_back(*args: Any, **kwargs: Any) -> Any:
+        journal = Journal(office.folder, a_writer(try_number=2))
+        journal.load()
+        journal.claim(office.clock.now + 600, office.clock.now)
+        return explain(*args, **kwargs)
+
+    monkeypatch.setattr(importlib.import_module(reconcile.__module__), "explain", task_comes_back)
+    report = office.reconcile()
+
+    assert [loss.verdict for loss in report.possibly_paid] == [Verdict.NOT_CREATED]
+    (job,) = [record for record in office.records.jobs if record.losses]
+    assert job.last_try == 2
+
+
+def test_a_purchase_that_another_api_lost_is_no_matter_of_this_account() -> None:
+    office = Office()
+    office.task(dies="before POST")
+    office.wait(hours=1)
+    office.reconcile()
+    a_later_purchase(office)
+
+    assert office.reconcile(client=a_client_of_another_api(office)).possibly_paid == ()
+    assert [loss.verdict for loss in office.reconcile().possibly_paid] == [Verdict.NOT_CREATED]
+
+
 def test_an_open_intent_that_cannot_be_told_is_possibly_paid_and_its_candidate_is_listed() -> None:
     office = Office()
     office.task(dies="after POST")
@@ -440,13 +485,7 @@ def test_two_jobs_that_wait_for_one_prediction_store_it_once() -> None:
 
 
 def test_an_image_that_was_bought_from_another_api_is_left(office: Office) -> None:
-    elsewhere = "http://127.0.0.1:10"
-    transport = httpx.MockTransport(lambda request: office.api._answer(office.api._kind(request), request))
-    client = AsyncClient(
-        ClientSettings(API_KEY, base_url=elsewhere),
-        transport=transport,
-        output_rule=OutputRule(elsewhere, resolve=no_lookup),
-    )
+    client = a_client_of_another_api(office)
     before = dict(office.disk)
 
     image = the_image(office, client=client)
@@ -537,10 +576,11 @@ def test_what_was_made_before_the_time_that_was_asked_for_is_not_called_untracke
 
 def test_what_became_of_a_loss_is_not_known_when_the_history_goes_back_no_further() -> None:
     office = Office()
-    office.api.on_post = [office.api.lose_answer]
-    office.task(timeout=60)
-    del office.api.made["pred-1"]  # as the account does after 7 days
+    office.task(dies="before POST")
+    office.wait(hours=1)
+    office.reconcile()
     office.wait(days=8)
+    a_later_purchase(office)
     since = datetime.fromtimestamp(office.clock.now - 10 * DAY, UTC)
 
     (loss,) = office.reconcile(since=since).possibly_paid
