@@ -8,13 +8,6 @@ RECONCILE = mutations_of(
     "maintenance/reconcile.py",
     "unit/maintenance/test_reconcile.py",
     (
-        "if journal.load().number == record.state.number:",
-        "if journal.load():",
-        "reconcile stops a task that has come back",
-    ),
-    ("and is_of(host, loss.plan)]", "]", "the losses of another account are settled by this one's history"),
-    ("oldest=now - KEPT_SECONDS", "oldest=0.0", "what the history has forgotten was not created"),
-    (
         "datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED",
         "datetime.fromtimestamp(Clock().time(), UTC)",
         "nothing is compared",

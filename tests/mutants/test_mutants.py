@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -22,8 +23,14 @@ A_MUTATION = Mutation("money.py", "LIMIT = 3", "LIMIT = 4", "too much is spent",
 def test_what_a_mutation_changes_is_in_its_module_once_and_python_understands_the_change(
     mutation: Mutation,
 ) -> None:
-    source = (ROOT / PACKAGE / mutation.module).read_text()
-    assert ast.dump(ast.parse(mutation.apply(source))) != ast.dump(ast.parse(source))
+    source, meaning = source_and_meaning(mutation.module)
+    assert ast.dump(ast.parse(mutation.apply(source))) != meaning
+
+
+@functools.cache
+def source_and_meaning(module: str) -> tuple[str, str]:
+    source = (ROOT / PACKAGE / module).read_text()
+    return source, ast.dump(ast.parse(source))
 
 
 def test_the_test_files_of_each_mutation_are_there() -> None:
