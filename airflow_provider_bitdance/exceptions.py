@@ -37,6 +37,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
         ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
         │   └── RecordNewerError    retry    · possibly      written by a newer version of this package
         ├── StorageError            retry    · not paid      the store could not be read or written
+        │   └── UnsafeFileError     no retry · not paid      a link, a folder, a device, or too large
         ├── DestinationBusyError    retry    · not paid      another task is making the same image
         └── FencedError             retry    · not paid      another process has taken over this job
 
@@ -299,6 +300,12 @@ class StorageError(RecordError):
     """The store that holds records or images could not be read or written."""
 
     retry_helps = True
+
+
+class UnsafeFileError(StorageError):
+    """What lies in the place of a file is none that is read: a link, a folder, a device, or too large."""
+
+    retry_helps = False
 
 
 class DestinationBusyError(RecordError):

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from airflow_provider_bitdance.exceptions import StorageError
-from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.exceptions import StorageError, UnsafeFileError
+from airflow_provider_bitdance.redaction import redact, shorten
+
+LARGEST_FILE = 64 * 1024 * 1024
+"""Bytes of a file that are read at most: an image is smaller, and so is a plan of 10,000 images."""
 
 
 class Folder(Protocol):
-    """A folder: names are relative to it and may hold slashes.
+    """A folder: names are relative to it and may hold slashes, and no name leads out of it.
 
-    Its methods raise :class:`StorageError` where the store fails, whatever its library throws.
+    Its methods raise :class:`StorageError` where the store fails, whatever its library throws, and
+    :class:`UnsafeFileError` for what is not a file of this folder: others may write there, too.
 
     :ivar uri: Its URI, without a slash at the end.
     """
@@ -39,7 +43,10 @@ class Folder(Protocol):
         """Write a file, whole or not at all, in the place of any that is there."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, or ``None`` where there is none."""
+        """Return a file's bytes, or ``None`` where there is none.
+
+        :raises UnsafeFileError: It is no regular file, or larger than :data:`LARGEST_FILE`.
+        """
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or ``None`` where there is none."""
@@ -68,12 +75,35 @@ def check_writable(folder: Folder) -> None:
     folder.remove(name)
 
 
+def parts_of(name: str) -> list[str]:
+    """Return the parts of a name, none of which leads out of its folder.
+
+    :raises UnsafeFileError: One does.
+    """
+    parts = name.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
+        raise UnsafeFileError(
+            f"{shorten(repr(name), 200)} is not a name of a file below its folder",
+            fix="Find out who wrote it: this package makes no such names",
+        )
+    return parts
+
+
+def unsafe(uri: str, name: str, what: str) -> UnsafeFileError:
+    """Return the error for what lies under a file's name and is none."""
+    return UnsafeFileError(
+        f"{uri}/{name} is {what}",
+        allowed=f"a regular file of at most {LARGEST_FILE // 1024**2} MiB, reached without a link",
+        fix="Find out who put it there, and move it away",
+    )
+
+
 @contextmanager
 def translate_errors(action: str, uri: str, name: str) -> Iterator[None]:
     """Turn whatever a store's library throws into one error; what libraries throw is not of one family."""
     try:
         yield
-    except FileExistsError:
+    except (FileExistsError, UnsafeFileError):
         raise
     except Exception as error:
         raise StorageError(

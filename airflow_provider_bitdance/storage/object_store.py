@@ -6,7 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_bitdance.storage.base import translate_errors
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.storage.base import LARGEST_FILE, parts_of, translate_errors, unsafe
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -63,7 +64,7 @@ class ObjectFolder:
         with translate_errors("write", self.uri, name):
             for pause in (*CONFLICT_PAUSES, None):
                 try:
-                    self._fs.pipe_file(f"{self._path}/{name}", data, mode="create")
+                    self._fs.pipe_file(self._full(name), data, mode="create")
                 except OSError as error:
                     code = _s3_code(error)
                     # s3fs recognizes AWS's response by a field that SeaweedFS, for one, does not send.
@@ -79,25 +80,35 @@ class ObjectFolder:
     def replace(self, name: str, data: bytes) -> None:
         """Write an object; stores show it whole or not at all."""
         with translate_errors("write", self.uri, name):
-            self._fs.pipe_file(f"{self._path}/{name}", data)
+            self._fs.pipe_file(self._full(name), data)
 
     def read(self, name: str) -> bytes | None:
         """Return an object's bytes, or ``None`` where there is none."""
         with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
-            return bytes(self._fs.cat_file(f"{self._path}/{name}"))
+            try:
+                data = bytes(self._fs.cat_file(self._full(name), start=0, end=LARGEST_FILE + 1))
+            except FileNotFoundError:
+                raise
+            except Exception:
+                if self._is_empty(name):  # stores refuse any range of an object that has no bytes
+                    return b""
+                raise
+            if len(data) > LARGEST_FILE:
+                raise unsafe(self.uri, name, "too large")
+            return data
         return None
 
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or ``None`` where there is none."""
         with translate_errors("read", self.uri, name), contextlib.suppress(FileNotFoundError):
             self._fs.invalidate_cache()  # a listing that others made with this handle may be old
-            return int(self._fs.size(f"{self._path}/{name}"))
+            return int(self._fs.size(self._full(name)))
         return None
 
     def remove(self, name: str) -> None:
         """Delete an object; none of that name is no error."""
         with translate_errors("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._path}/{name}")
+            self._fs.rm_file(self._full(name))
 
     def names(self, below: str) -> list[str]:
         """Return the names of all objects at any depth below a folder in this one, in any order."""
@@ -108,6 +119,15 @@ class ObjectFolder:
             # Some stores list a folder itself, too.
             return [path.removeprefix(f"{top}/") for path in found if path.startswith(f"{top}/{below}/")]
         return []
+
+    def _is_empty(self, name: str) -> bool:
+        with contextlib.suppress(StorageError):
+            return self.size(name) == 0
+        return False
+
+    def _full(self, name: str) -> str:
+        """Return the path of an object as the filesystem writes it; some filesystems follow a ``..``."""
+        return "/".join([self._path, *parts_of(name)])
 
 
 def _s3_code(error: Exception) -> str:

@@ -23,6 +23,7 @@ from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
+from airflow_provider_bitdance.storage import local as disk_store
 from tests.builders import API_KEY, context, posts
 from tests.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 
@@ -118,11 +119,11 @@ def full(folder: Folder) -> AbstractContextManager[Folder]:
 
 
 def forbidden_to_write(folder: Folder) -> AbstractContextManager[Folder]:
-    return patched(Path, "open", PermissionError(errno.EACCES, "Permission denied"), folder)
+    return patched(disk_store, "_open", PermissionError(errno.EACCES, "Permission denied"), folder)
 
 
 def forbidden_to_read(folder: Folder) -> AbstractContextManager[Folder]:
-    return patched(Path, "read_bytes", PermissionError(errno.EACCES, "Permission denied"), folder)
+    return patched(disk_store, "_open", PermissionError(errno.EACCES, "Permission denied"), folder)
 
 
 @dataclass

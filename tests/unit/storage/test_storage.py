@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -13,8 +16,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.exceptions import StorageError, UnsafeFileError
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder, check_writable, object_store
+from airflow_provider_bitdance.storage.base import LARGEST_FILE
 from airflow_provider_bitdance.storage.object_store import ATOMIC
 from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite
 
@@ -220,7 +224,7 @@ def test_of_a_disk_it_speaks_of_no_credentials_and_no_buckets(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(
         StorageError, match="Let the workers' user read and write there, or choose another path"
     ):
@@ -268,7 +272,7 @@ def test_a_disk_without_links_that_fills_up_during_the_second_write_leaves_nothi
 def test_a_rename_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = on_disk(tmp_path)
     folder.replace("x", b"old")
-    monkeypatch.setattr(Path, "replace", no_space)
+    monkeypatch.setattr(os, "replace", no_space)
     with pytest.raises(StorageError):
         folder.replace("x", b"new")
     assert folder.read("x") == b"old"
@@ -318,3 +322,138 @@ def test_a_library_error_becomes_a_storage_error_with_the_path_and_without_secre
     assert "RuntimeError: 403" in str(caught.value)
     assert "SECRET" not in str(caught.value)
     assert caught.value.retry_helps
+
+
+READS: dict[str, Callable[[Folder, str], object]] = {
+    "read": lambda folder, name: folder.read(name),
+    "size": lambda folder, name: folder.size(name),
+}
+WRITES: dict[str, Callable[[Folder, str], object]] = {
+    "create": lambda folder, name: folder.create(name, b"ours"),
+    "replace": lambda folder, name: folder.replace(name, b"ours"),
+    "remove": lambda folder, name: folder.remove(name),
+}
+
+
+@pytest.mark.parametrize("operation", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+@pytest.mark.parametrize("name", ["../secret", "a/../../secret", "/etc/passwd", "a//x", "./x", "", "a\0b"])
+@pytest.mark.parametrize("kind", [on_disk, on_fsspec_disk])
+def test_no_name_leads_out_of_the_folder(
+    operation: Callable[[Folder, str], object], name: str, kind: Callable[[Path], Folder], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    folder = kind(tmp_path)
+    folder.replace("a/x", b"1")
+    with pytest.raises(UnsafeFileError, match="not a name of a file below its folder"):
+        operation(folder, name)
+    assert files_below(tmp_path) == {"secret", "records/a/x"}
+
+
+@pytest.mark.parametrize("operation", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+def test_a_folder_that_is_a_link_is_not_followed(
+    operation: Callable[[Folder, str], object], tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"theirs")
+    (tmp_path / "records" / "jobs").mkdir(parents=True)
+    (tmp_path / "records" / "jobs" / "link").symlink_to(outside)
+    with pytest.raises(UnsafeFileError, match="jobs/link is a link"):
+        operation(on_disk(tmp_path), "jobs/link/x")
+    assert {file.name: file.read_bytes() for file in outside.iterdir()} == {"x": b"theirs"}
+
+
+def plant(path: Path, kind: str) -> None:
+    """Put something in a file's place that is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match kind:
+        case "a link":
+            path.symlink_to(path.parent.parent / "outside")
+        case "a folder":
+            path.mkdir()
+        case "a named pipe":
+            os.mkfifo(path)
+        case "a device or a socket":
+            with socket.socket(socket.AF_UNIX) as unix, contextlib.chdir(path.parent):
+                unix.bind(path.name)
+        case "too large":
+            path.touch()
+            os.truncate(path, 2**30)
+
+
+@pytest.mark.parametrize("operation", READS.values(), ids=READS)
+@pytest.mark.parametrize("kind", ["a link", "a folder", "a named pipe", "a device or a socket"])
+def test_what_is_no_regular_file_is_refused_at_once(
+    operation: Callable[[Folder, str], object], kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").write_bytes(b"secret")
+    plant(tmp_path / "records" / "x", kind)
+    with pytest.raises(UnsafeFileError, match=f"records/x is {kind}") as caught:
+        operation(on_disk(tmp_path), "x")
+    assert "regular file" in str(caught.value)
+    assert not caught.value.retry_helps
+
+
+@pytest.mark.parametrize("kind", [on_disk, on_fsspec_disk])
+def test_a_file_that_is_too_large_is_not_read(kind: Callable[[Path], Folder], tmp_path: Path) -> None:
+    plant(tmp_path / "records" / "x", "too large")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnsafeFileError, match="too large"):
+        kind(tmp_path).read("x")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 4 * LARGEST_FILE
+
+
+def test_what_is_written_replaces_a_link_and_does_not_follow_it(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"theirs")
+    plant(tmp_path / "records" / "x", "a link")
+    folder = on_disk(tmp_path)
+    with pytest.raises(FileExistsError):
+        folder.create("x", b"ours")
+    folder.replace("x", b"ours")
+    assert folder.read("x") == b"ours"
+    folder.remove("x")
+    assert (tmp_path / "outside").read_bytes() == b"theirs"
+
+
+def test_a_folder_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "records").symlink_to(tmp_path / "mounted")
+    folder = on_disk(tmp_path)
+    folder.create("jobs/1", b"one")
+    assert folder.read("jobs/1") == b"one"
+    assert folder.names("jobs") == ["jobs/1"]
+    assert (tmp_path / "mounted" / "jobs" / "1").read_bytes() == b"one"
+
+
+def test_a_listing_follows_no_link_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").touch()
+    jobs = tmp_path / "records" / "jobs"
+    (jobs.joinpath(*["deeper"] * 60)).mkdir(parents=True)
+    (jobs / "link").symlink_to(tmp_path / "outside")
+    (jobs / "loop").symlink_to(jobs)
+    plant(jobs / "pipe", "a named pipe")
+    (jobs / "1").touch()
+    names = on_disk(tmp_path).names("jobs")
+    assert {"jobs/1", "jobs/link", "jobs/loop", "jobs/pipe"} < set(names)
+    assert len(names) == 5
+
+    (tmp_path / "records" / "receipts").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafeFileError, match="receipts is a link"):
+        on_disk(tmp_path).names("receipts")
+
+
+class Ranged(Atomic):
+    """As S3: a range of an object that has no bytes is refused."""
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        if not self.store[path].size:
+            raise OSError(errno.EINVAL, "The requested range is not satisfiable")
+        return bytes(super().cat_file(path, start, end, **kwargs))
+
+
+def test_an_object_without_bytes_is_read_where_the_store_refuses_its_range() -> None:
+    folder = in_memory(Ranged())
+    folder.replace("x", b"")
+    assert folder.read("x") == b""
