@@ -77,6 +77,7 @@ class BitDanceError(Exception):
     retry_helps: bool = False
     default_paid: ClassVar[Paid] = Paid.NO
     retry_in_words: str = ""
+    paid_in_words: str = ""
 
     def __init__(
         self, what: str, *, allowed: str | None = None, fix: str | None = None, paid: Paid | None = None
@@ -101,15 +102,25 @@ class BitDanceError(Exception):
         paid: Paid | None = None,
         retry: bool | None = None,
         retry_in_words: str | None = None,
+        paid_in_words: str | None = None,
         what: str | None = None,
     ) -> Self:
         """Return a copy that says something else about money, about a retry, or about what was wrong.
 
+        :param paid: May an image be paid for? Its words go with it, unless ``paid_in_words`` gives others.
         :param retry: Does a retry help? Its words go with it, unless ``retry_in_words`` gives others.
         """
         if retry is not None and retry_in_words is None:
             retry_in_words = ""
-        verdict = {"paid": paid, "retry_helps": retry, "retry_in_words": retry_in_words, "what": what}
+        if paid is not None and paid_in_words is None:
+            paid_in_words = ""
+        verdict = {
+            "paid": paid,
+            "paid_in_words": paid_in_words,
+            "retry_helps": retry,
+            "retry_in_words": retry_in_words,
+            "what": what,
+        }
         known = self.__dict__ | {name: said for name, said in verdict.items() if said is not None}
         copy = type(self).__new__(type(self), known["what"])
         copy.__dict__.update(known)
@@ -119,7 +130,7 @@ class BitDanceError(Exception):
     def __str__(self) -> str:
         retry = self.retry_in_words or ("A retry may help." if self.retry_helps else "A retry does not help.")
         allowed = f"Allowed: {self.allowed}" if self.allowed else ""
-        parts = (self.what, allowed, self.fix, retry, _PAID_IN_WORDS[self.paid])
+        parts = (self.what, allowed, self.fix, retry, self.paid_in_words or _PAID_IN_WORDS[self.paid])
         return " ".join(_sentence(part) for part in parts if part)
 
 

@@ -4,10 +4,21 @@ Async, and knows no Airflow: client, journal, folders and clock are passed in. F
 a deferral and take-over are one call of :func:`run_job`.
 """
 
+from airflow_provider_bitdance.engine.charges import with_charges
 from airflow_provider_bitdance.engine.context import JobContext, Wanted
 from airflow_provider_bitdance.engine.estimate import Estimate, estimate
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.engine.result import Finished, Waiting
 from airflow_provider_bitdance.engine.run import run_job
 
-__all__ = ["Estimate", "Finished", "JobContext", "Policy", "Waiting", "Wanted", "estimate", "run_job"]
+__all__ = [
+    "Estimate",
+    "Finished",
+    "JobContext",
+    "Policy",
+    "Waiting",
+    "Wanted",
+    "estimate",
+    "run_job",
+    "with_charges",
+]

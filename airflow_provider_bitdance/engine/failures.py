@@ -24,6 +24,7 @@ from airflow_provider_bitdance.exceptions import (
     PredictionRefusedError,
     RequestRefusedError,
     ServerError,
+    TaskKilledError,
     UnconfirmedPurchaseError,
 )
 from airflow_provider_bitdance.records import Failure, ImageState
@@ -98,10 +99,15 @@ class Failures:
     def stop(self, error: Exception) -> None:
         """Buy nothing more. The first reason counts, unless a later one says that another process has the job
         now."""
-        if self.stopped is None or isinstance(error, FencedError):
+        is_fenced = isinstance(error, FencedError) and not isinstance(self.stopped, FencedError)
+        if self.stopped is None or is_fenced:
             self.stopped = error
-            if self._limiter.in_flight or self._limiter.started:
-                what = error.what if isinstance(error, BitDanceError) else type(error).__name__
+            if is_fenced:  # the process that has the job now stores what is bought
+                self._context.log.warning("Another process has taken over this task. Stopping here")
+            elif isinstance(error, TaskKilledError):
+                self._context.log.warning("%s. Storing what is ready, then stopping", error.what)
+            elif self._limiter.in_flight or self._limiter.started:
+                what = error.what.rstrip(".") if isinstance(error, BitDanceError) else type(error).__name__
                 self._context.log.warning(
                     "%s. Buying nothing more; storing what is already bought first", what
                 )

@@ -224,7 +224,7 @@ async def _wait_for_turn(
     except RecordError as error:
         return Fail(), error
     if context.coordination.killed.is_set():
-        return Fail(), TaskKilledError("Airflow stopped the task before this image was bought")
+        return Fail(), TaskKilledError("Airflow stopped the task, so nothing more is bought")
     if limiter.is_closed:
         return (Fail(), refusal) if refusal is not None else (Postpone(0.0), None)
     return None

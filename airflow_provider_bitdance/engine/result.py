@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_bitdance.engine.budget import usd
+from airflow_provider_bitdance.engine.charges import with_charges
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
 from airflow_provider_bitdance.engine.failures import recorded_error
@@ -136,10 +137,9 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
         missing = state.having(Status.PLANNED, Status.INTENDED, Status.FAILED)
         cost = usd(sum(image.plan.estimated_cost_usd for image in missing))
         also = f", {bought} more are bought but not stored" if bought else ""
-        what = error.what.rstrip(".")
-        return error.with_verdict(
-            what=f"{what}. {stored} of {total} images are stored{also}; the rest costs about {cost}"
-        )
+        rest = f"; the rest costs about {cost}" if missing else ""
+        what = f"{error.what.rstrip('.')}. {stored} of {total} images are stored{also}{rest}"
+        return with_charges(error.with_verdict(what=what), state)
     return error
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from airflow_provider_bitdance.engine.charges import with_charges_of_one
 from airflow_provider_bitdance.engine.context import JobContext, Wanted
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
 from airflow_provider_bitdance.engine.failures import recorded_error
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
 from airflow_provider_bitdance.engine.takeover import check_is_latest
-from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, Paid, RecordError, StorageError
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, RecordError
 from airflow_provider_bitdance.records import Adopted, Failed, Intended, Status, Stored
 from airflow_provider_bitdance.records.events import Claimed, Event
 from airflow_provider_bitdance.redaction import shorten
@@ -42,14 +43,8 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
             await _release(context, outcome.errors)
         return outcome
     except BitDanceError as error:
-        # A record that cannot be read or written costs nothing itself, but the image that it is about may be
-        # bought: by this process or by an earlier one.
-        images = context.journal.state.images.values()
-        is_bought = any(image.prediction_id and not image.reused for image in images)
         await _release(context, [error])
-        if isinstance(error, StorageError) and error.paid is Paid.NO and is_bought:
-            raise error.with_verdict(paid=Paid.YES) from error.__cause__
-        raise
+        raise with_charges_of_one(error, context.journal.state) from error.__cause__
 
 
 async def _release(context: JobContext, errors: list[BitDanceError]) -> None:

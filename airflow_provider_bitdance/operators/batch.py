@@ -180,6 +180,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
 
 def _raise_if_not_tolerated(finished: Finished, job_context: JobContext, manifest: str) -> None:
+    from airflow_provider_bitdance.engine import with_charges
+
     policy = job_context.policy
     failures = policy.counted(finished.failures)
     tolerated = policy.on_item_failure == "tolerate" and not policy.are_too_many(failures)
@@ -189,12 +191,14 @@ def _raise_if_not_tolerated(finished: Finished, job_context: JobContext, manifes
         return
     shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
     more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
+    others = "The others are stored; see" if finished.stored else "See"
     failed = ItemsFailedError(
         f"{len(failures)} of {len(finished.images)} images failed: {shorten(shown, 1000)}{more}",
-        fix=f"The others are stored; see {manifest} for each image",
+        fix=f"{others} {manifest} for each image",
     )
-    retry_helps = any(error.retry_helps for error in failures.values())
-    raise failed if retry_helps else failed.with_verdict(retry=False)
+    if not any(error.retry_helps for error in failures.values()):
+        failed = failed.with_verdict(retry=False)
+    raise with_charges(failed, job_context.journal.state)
 
 
 def _row(image: ImageState, finished: Finished) -> ManifestRow:

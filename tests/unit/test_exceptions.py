@@ -186,3 +186,10 @@ def test_what_the_api_says_is_always_one_short_line(said: str, prompt: str) -> N
     shown = redact(said, prompt=prompt)
     assert len(shown) <= 200
     assert len(shown.splitlines()) <= 1
+
+
+def test_a_verdict_about_money_takes_its_words_along() -> None:
+    paid = exceptions.ServerError("x", status=502).with_verdict(paid=Paid.YES, paid_in_words="All cost $1")
+    assert str(paid).endswith(" All cost $1.")
+    assert str(paid.with_verdict(retry=False)).endswith(" All cost $1.")
+    assert str(paid.with_verdict(paid=Paid.YES)).endswith("The image is paid for.")

@@ -450,7 +450,7 @@ def test_nothing_is_sent_again_when_another_process_took_over_during_the_pause(w
 def test_nothing_is_sent_once_airflow_stops_the_task(world: World) -> None:
     context = buyer(world)
     context.coordination.killed.set()
-    with pytest.raises(TaskKilledError, match="stopped the task before this image was bought") as caught:
+    with pytest.raises(TaskKilledError, match="stopped the task, so nothing more is bought") as caught:
         buying(context)
     assert (world.api.posts, caught.value.paid) == ([], Paid.NO)
     assert recorded(world).status is Status.PLANNED
