@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.address import normalize
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 
@@ -46,12 +47,11 @@ class ConnectionExtra(BaseModel):
 
     @field_validator("records_path")
     @classmethod
-    def _is_absolute(cls, path: str) -> str:
-        if path and not (path.startswith("/") or "://" in path):
-            raise PydanticCustomError(
-                "relative", "not an absolute path, nor a URI such as s3://bucket/records"
-            )
-        return path
+    def _is_address(cls, path: str) -> str:
+        try:
+            return normalize(path.strip()) if path.strip() else ""
+        except ValueError as error:
+            raise PydanticCustomError("address", str(error)) from None
 
     @classmethod
     def of(cls, extra: dict[str, Any]) -> ConnectionExtra:

@@ -10,7 +10,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
+from airflow_provider_bitdance.storage.address import address_of, normalize, refusal, shown
 
+_ALLOWED = "an absolute path or a URI"
+_RECORDS_ALLOWED = 'an absolute path or a URI, such as "s3://conn_id@bucket/records"'
 _S3 = "Run pip install 'airflow-provider-bitdance[s3]' on every worker"
 _GOOGLE = "Run pip install apache-airflow-providers-google on every worker"
 _AZURE = "Run pip install apache-airflow-providers-microsoft-azure on every worker"
@@ -26,24 +29,24 @@ def open_folder(uri: str) -> Folder:
     """
     from airflow.sdk import ObjectStoragePath
 
-    scheme, _, rest = uri.partition("://")
-    conn_id, has_conn_id, host = rest.partition("/")[0].rpartition("@")
-    if scheme == "file" and host:
-        # ObjectStoragePath would take it for a path below the worker's current folder.
-        raise InputError(
-            f"{shorten(uri, 200)} is not an absolute path",
-            allowed='three slashes, as in "file:///data/images"',
-        )
+    try:
+        scheme, _, rest = normalize(uri).partition("://")
+    except ValueError as error:
+        raise refusal(uri, str(error), field="The folder", allowed=_ALLOWED) from None
+    if scheme == "file":
+        return LocalFolder(Path(rest))
+    uri = f"{scheme}://{rest.rstrip('/')}"
+    authority, _, path = rest.rstrip("/").partition("/")
+    conn_id, has_conn_id, _ = authority.rpartition("@")
     if has_conn_id:
         _check_connection(conn_id, uri)
     try:
-        path = ObjectStoragePath(uri)
-        if path.protocol in ("", "file", "local"):
-            return LocalFolder(Path(path.path))
-        return ObjectFolder(path.fs, path.path, uri)
+        # The bucket alone: ObjectStoragePath drops a "#" or "?" at the end of a path.
+        bucket = ObjectStoragePath(f"{scheme}://{authority}/")
+        return ObjectFolder(bucket.fs, f"{bucket.path.rstrip('/')}/{path}", uri)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"{shorten(uri, 200)} cannot be opened on this worker: {redact(error)}",
+            f"{shorten(shown(uri), 200)} cannot be opened on this worker: {redact(error)}",
             fix=_INSTALL.get(
                 scheme, "Install the Airflow provider for this kind of URI and its fsspec extra"
             ),
@@ -51,15 +54,15 @@ def open_folder(uri: str) -> Folder:
 
 
 def read_file(uri: str) -> bytes:
-    """Read a file that the user names. Blocks.
+    """Read a file of items. Blocks.
 
     :param uri: An absolute path or a URI that ``ObjectStoragePath`` takes.
     :raises InputError: There is none, or this worker cannot open such URIs.
     """
-    folder, _, name = uri.strip().rpartition("/")
-    data = open_folder(folder).read(name) if folder and name else None
+    folder, _, name = address_of(uri, field="items", allowed=_ALLOWED).rpartition("/")
+    data = open_folder(f"{folder}/").read(name) if name else None
     if data is None:
-        raise InputError(f"There is no file {shorten(repr(uri), 200)}", allowed="an absolute path or a URI")
+        raise InputError(f"There is no file {shorten(repr(shown(uri)), 200)}", allowed=_ALLOWED)
     return data
 
 
@@ -67,16 +70,12 @@ def records_path(of_operator: object, of_connection: str) -> str:
     """Return where the records are, as the operator, the connection or the settings say; else an empty
     string.
 
-    :raises InputError: It is not an absolute path or a URI.
+    :raises InputError: It is no address that can be opened.
     """
-    settings: str = conf.get("bitdance", "records_path", fallback="") or ""
-    path = str(of_operator or of_connection or settings).strip()
-    if path and not (path.startswith("/") or "://" in path):
-        raise InputError(
-            f"records_path is {shorten(repr(path))}, which is not an absolute path",
-            allowed='an absolute path or a URI, such as "s3://conn_id@bucket/records"',
-        )
-    return path
+    settings = conf.get("bitdance", "records_path", fallback="")
+    given = (str(path or "").strip() for path in (of_operator, of_connection, settings))
+    path = next(filter(None, given), "")
+    return address_of(path, field="records_path", allowed=_RECORDS_ALLOWED) if path else ""
 
 
 def open_records(given: str, *, of_connection: str) -> Folder:
@@ -92,7 +91,7 @@ def open_records(given: str, *, of_connection: str) -> Folder:
             allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
             fix="If the Dags set none, the records are in .bitdance of each output folder: pass that path",
         )
-    return open_folder(path.rstrip("/"))
+    return open_folder(path)
 
 
 def find_records(given: str, conn_id: str) -> Folder:
@@ -115,7 +114,8 @@ def _check_connection(conn_id: str, uri: str) -> None:
     try:
         BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
+        name = shown(f"{conn_id}@").removesuffix("@")
         raise InputError(
-            f"{shorten(uri, 200)} names the connection {conn_id!r}, which is not defined",
-            fix=f"Define it, or write the URI without {conn_id}@ to use the worker's own credentials",
+            f"{shorten(shown(uri), 200)} names the connection {name!r}, which is not defined",
+            fix=f"Define it, or write the URI without {name}@ to use the worker's own credentials",
         ) from None

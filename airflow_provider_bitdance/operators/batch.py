@@ -116,7 +116,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.manifest_format = manifest_format
 
     def _output_folder(self, job: Job) -> str:
-        return parse_destination(f"{str(self.output_path).rstrip('/')}/", default_stem="").folder
+        return parse_destination(f"{str(self.output_path).strip()}/", default_stem="").folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.batch import checked_items, read_items
@@ -125,7 +125,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         folder = self._output_folder(job)
         rows = self.items
         if isinstance(rows, str):
-            rows = read_items(object_storage.read_file(rows), name=rows)
+            rows = read_items(object_storage.read_file(rows), name=rows.strip())
         items = checked_items(
             rows, prompt=self.prompt, size=self.size, seed=self.seed, model=self.model, variants=self.variants
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from airflow_provider_bitdance.exceptions import Paid, RecordUnreadableError, St
 from airflow_provider_bitdance.records import Job, Journal, Owner
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.address import without_connection
 from airflow_provider_bitdance.storage.naming import safe_name
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
 
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-        collector.add_output_asset(context=hook, uri=re.sub(r"^(\w+://)[^/@]*@", r"\1", uri))
+        collector.add_output_asset(context=hook, uri=without_connection(uri))
     except Exception as error:  # it refuses some URIs, and what was made is paid for
         log.warning("Airflow's lineage does not accept this URI: %s", redact(error))
 

@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.address import address_of, refusal, without_connection
 
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 """The extension of a stored image, by its real format."""
@@ -17,8 +16,7 @@ _KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
 _LONGEST_NAME = 100
 _PLAIN = re.compile(rf"(?!\.)[A-Za-z0-9._=-]{{1,{_LONGEST_NAME}}}")
 _DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_ALLOWED = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
 _LONGEST_STEM = 240
 """In bytes; with its extension it stays below the 255 of common disks."""
 
@@ -58,7 +56,7 @@ class Destination:
     @property
     def identity(self) -> str:
         """The destination without the connection id, which is information and not identity."""
-        return re.sub(r"^(\w+://)[^/@]*@", r"\1", f"{self.folder}/{self.stem}")
+        return without_connection(f"{self.folder}/{self.stem}")
 
     @property
     def record_name(self) -> str:
@@ -79,31 +77,22 @@ def parse_destination(output_path: object, *, default_stem: str) -> Destination:
     :param default_stem: The file's name where a folder is given.
     :raises InputError: It is blank, relative, has no folder, or cannot be a file's name.
     """
-    text = str(output_path).strip()
-    text = f"file://{text}" if text.startswith("/") else text
-    scheme, separator, path = text.partition("://")
-    if scheme == "file":
-        path = re.sub("//+", "/", path)  # one file, one destination
+    text = address_of(output_path, field="output_path", allowed=_ALLOWED)
+    scheme, _, path = text.partition("://")
     folder, _, name = path.rpartition("/")
     extension = match[0] if (match := _KNOWN_EXTENSION.search(name)) else ""
     stem = name.removesuffix(extension)
     faults = {
-        "not an absolute path": not (separator and _SCHEME.fullmatch(scheme)),
-        'it has a ".."': ".." in path.split("/"),
-        'it has a "::", which chains file systems': "::" in path,
-        "it has a control character": _CONTROL.search(path),
         "it has no folder": not folder.strip("/"),
         # Found here and not by the store, which would refuse such a name when the image is paid for.
         "it has no file name": name and not stem,
-        "its file name is too long": len(stem.encode("utf-8", "surrogatepass")) > _LONGEST_STEM,
+        "its file name is too long": len(stem.encode()) > _LONGEST_STEM,
+        # What a template renders for nothing; the key of a row may be that.
+        "a part of it is None": "None"
+        in [*folder.split("/"), name.partition(".")[0] if default_stem else ""],
     }
-    wrong = f"output_path is {shorten(repr(text))}"
-    allowed = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
     for fault, is_so in faults.items():
         if is_so:
-            raise InputError(f"{wrong}: {fault}", allowed=allowed)
-    if "None" in [*folder.split("/"), name.partition(".")[0] if default_stem else ""]:
-        # What a template renders for nothing; the key of a row may be that.
-        raise InputError(f"{wrong}: a part of it is None", allowed=allowed, fix="Check its template")
+            raise refusal(text, fault, field="output_path", allowed=_ALLOWED)
     folder = f"{scheme}://{folder.rstrip('/')}"
     return Destination(folder, stem, extension, named=True) if name else Destination(folder, default_stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks.object_storage import open_folder
@@ -52,3 +53,40 @@ def test_a_connection_that_is_not_defined_is_refused_and_not_passed_over() -> No
     """Amazon's hook would go on with whatever credentials the worker has."""
     with pytest.raises(InputError, match="'nobody', which is not defined"):
         open_folder("s3://nobody@bucket/x")
+
+
+def test_a_password_in_a_uri_is_not_shown() -> None:
+    with pytest.raises(InputError, match="AKIA1") as refused:
+        open_folder("s3://AKIA1:s3cr3t@bucket/x")
+    assert "s3cr3t" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["C#", "C?", "100%", "100%20", "a ", "e\u0301", "\u00e9", "a\\b", "x.", "#"])
+def test_a_local_folder_is_the_one_that_was_written(name: str, tmp_path: Path) -> None:
+    folder = open_folder(f"{tmp_path}/{name}/")
+    folder.create("x", b"1")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert folder.uri == f"file://{tmp_path}/{name}"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the paths that are written to a store; nothing is."""
+    memory, paths = MemoryFileSystem(), list[str]()
+    monkeypatch.setattr("airflow.sdk.io.path.ObjectStoragePath.fs", memory)
+    monkeypatch.setattr(memory, "pipe_file", lambda path, *_, **__: paths.append(path))
+    return paths
+
+
+@pytest.mark.parametrize("name", ["C#", "C?", "a#b/c", "100%20", "a b", "a//b", "e\u0301", "x.", "a\\b"])
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_stores_folder_is_the_one_that_was_written(scheme: str, name: str, written: list[str]) -> None:
+    folder = open_folder(f"{scheme.upper()}://bucket/{name}/")
+    folder.create("x", b"1")
+    assert written == [f"bucket/{name}/x"]
+    assert folder.uri == f"{scheme}://bucket/{name}"
+
+
+def test_a_buckets_root_is_a_folder(written: list[str]) -> None:
+    open_folder("s3://bucket/").create("x", b"1")
+    assert written == ["bucket/x"]

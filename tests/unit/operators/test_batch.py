@@ -265,6 +265,29 @@ def test_two_runs_that_want_the_same_key_for_different_images_do_not_mix(
     assert shown(output)["p-0"] == "A drawing of a teapot"
 
 
+@pytest.mark.parametrize("end", ["#", "?", "%23", " ", "\\", "."])
+def test_batches_into_folders_that_differ_in_one_character_do_not_mix(
+    local: LocalService, tmp_path: Path, end: str
+) -> None:
+    one, other = tmp_path / "C", tmp_path / f"C{end}"
+    batch(one, items=PRODUCTS[:1]).execute(context())
+    batch(other, items=PRODUCTS[:1], prompt="A drawing of a {product}").execute(context(run_id="another"))
+
+    assert shown(one) == {"p-0": "A poster of a teapot"}
+    assert shown(other) == {"p-0": "A drawing of a teapot"}
+    assert batch(one, items=PRODUCTS[:1]).execute(context(run_id="third"))["reused"] == 1
+
+
+@pytest.mark.parametrize("spelling", ["{}/./", "//{}//", "FILE://{}/", "{}/ \n", "{}"])
+def test_spellings_of_one_folder_are_one_folder(local: LocalService, output: Path, spelling: str) -> None:
+    batch(output, items=PRODUCTS[:1], seed=7).execute(context())
+    path = spelling.format(output)
+
+    result = batch(output, items=PRODUCTS[:1], seed=7, output_path=path).execute(context(run_id="another"))
+
+    assert (result["reused"], local.bill().billed) == (1, 1)
+
+
 def test_an_estimate_counts_what_is_there(local: LocalService, output: Path) -> None:
     batch(output, items=PRODUCTS[:2], seed=7).execute(context())
 

@@ -197,7 +197,7 @@ def test_a_file_address_with_two_slashes_is_no_absolute_path(
     local: LocalService, output: Path, argument: str
 ) -> None:
     with pytest.raises(
-        AirflowFailException, match=r"file://data/images\S* is not an absolute path"
+        AirflowFailException, match=rf"{argument} is 'file://data/images/x': not an absolute path"
     ) as failed:
         operator(output, **{argument: "file://data/images/x"}).execute(context())
 

@@ -61,6 +61,11 @@ def test_ids_that_look_alike_when_made_plain_stay_apart(one: str, other: str) ->
         ("/data/cover.png", Destination("file:///data", "cover", ".png")),
         ("/data/cover.jpeg", Destination("file:///data", "cover", ".jpeg")),
         ("/data/cover.WEBP", Destination("file:///data", "cover", ".WEBP")),
+        ("/data/./new/.", Destination("file:///data/new", "default")),
+        ("FILE:///data/cover.png", Destination("file:///data", "cover", ".png")),
+        ("S3://Bucket/cover.png", Destination("s3://Bucket", "cover", ".png")),
+        ("/data/C#/", Destination("file:///data/C#", "default")),
+        ("/data/C?/cover#", Destination("file:///data/C?", "cover#")),
         ("/data/cover.v2", Destination("file:///data", "cover.v2")),
         ("/data/cover.png.jpg", Destination("file:///data", "cover.png", ".jpg")),
         (" /data/cover \n", Destination("file:///data", "cover")),
@@ -139,3 +144,22 @@ def test_a_plain_path_and_its_file_uri_are_one_address() -> None:
 )
 def test_a_file_has_the_extension_of_its_real_format(extension: str, media_type: str, name: str) -> None:
     assert Destination("file:///data", "x", extension).file_name(media_type) == name
+
+
+@pytest.mark.parametrize(
+    ("output_path", "record_name"),
+    [
+        ("/data/covers/cover.png", "cover-e5e114712ca5a1a0"),
+        ("/data/C# 12/what?/100%20 (é)/x", "x-d2719f31ab186aad"),
+        ("/data//a//x.jpg", "x-74edd2a438e0339d"),
+        ("s3://conn@bucket/a//b/c#d/x", "x-eb07fedaffb2ba7d"),
+        ("file:///data/e\u0301/x", "x-e131d00491f341be"),
+        ("s3a://bucket/v1./x", "x-a8d9a49333d7eff4"),
+        ("abfs://conn@container/a/b/x", "x-39434fb70f312e54"),
+        ("gs://bucket/x", "x-141469540c8d3874"),
+    ],
+)
+def test_the_records_of_an_address_have_the_name_that_0_1_0_gave_them(
+    output_path: str, record_name: str
+) -> None:
+    assert parse_destination(output_path, default_stem="d").record_name == record_name

@@ -1,0 +1,95 @@
+"""Addresses: the one form in which a path or URI is compared, recorded and opened. Pure; nothing is opened.
+
+Two spellings of one folder would be two destinations for one file: each task would miss the other's receipt
+and overwrite its image. So what means the same gets one form, and what a store would read differently from
+how it is written is refused. Links, and whether case or Unicode forms distinguish names, only the store knows
+(docs/storage.md).
+"""
+
+from __future__ import annotations
+
+import re
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_LOCAL = ("file", "local")
+_WITH_EMPTY_PARTS = ("s3", "s3a", "gs", "gcs")
+"""Stores without folders, where ``a//b`` and ``a/b`` are two names. Others may take them for one."""
+_AZURE = ("abfs", "abfss", "adl", "az")
+_AUTHORITY = re.compile(r"([^@?#\\\s]+@)?[A-Za-z0-9._:\[\]-]*")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_VERSION = re.compile(r"\?version_?id=", re.IGNORECASE)
+_CONNECTION = re.compile(r"^(\w+://)[^/@]*@")
+_SECRET = re.compile(r"(?<=:)(?!//)[^/@:]*@")
+"""What follows a user name where somebody wrote one with a password before the ``@``."""
+
+
+def address_of(given: object, *, field: str, allowed: str) -> str:
+    """Return the address that a user gave, in its one form; white space around it is cut off.
+
+    :param field: What the user calls it.
+    :raises InputError: As :func:`normalize` says.
+    """
+    try:
+        return normalize(str(given).strip())
+    except ValueError as error:
+        raise refusal(given, str(error), field=field, allowed=allowed) from None
+
+
+def refusal(given: object, fault: str, *, field: str, allowed: str) -> InputError:
+    """Return the error that refuses an address."""
+    return InputError(f"{field} is {shorten(repr(shown(given)))}: {fault}", allowed=allowed)
+
+
+def shown(address: object) -> str:
+    """Return an address as an error may show it: long ones whole, a password masked."""
+    return _SECRET.sub("***@", str(address).strip(), count=1)
+
+
+def normalize(address: str) -> str:
+    """Return an address in its one form: ``scheme://…``, with a slash at its end where it has one.
+
+    :param address: An absolute path or a URI such as ``s3://conn_id@bucket/images/``.
+    :raises ValueError: It is blank or relative, or a store may read it as another one.
+    """
+    is_path = address.startswith("/")
+    scheme, separator, rest = ("file", "://", address) if is_path else address.partition("://")
+    scheme = scheme.lower()
+    is_local = scheme in _LOCAL
+    authority, _, path = rest.partition("/")
+    faults = {
+        "not an absolute path": not (separator and _SCHEME.fullmatch(scheme)),
+        'not an absolute path; a file URI has three slashes, as in "file:///data/images"': is_local
+        and authority,
+        "it has a control character": _CONTROL.search(rest),
+        'it has a ".."': ".." in path.split("/"),
+        'it has a "::", which chains file systems': "::" in rest,
+    } | ({} if is_local else _faults_of_uri(scheme, authority, path))
+    for fault, is_so in faults.items():
+        if is_so:
+            raise ValueError(fault)
+    if is_local:
+        *folders, name = ["" if part == "." else part for part in path.split("/")]
+        return "file:///" + "/".join([*filter(None, folders), name])
+    return f"{scheme}://{rest}"
+
+
+def _faults_of_uri(scheme: str, authority: str, path: str) -> dict[str, object]:
+    """Return what a store or its library may read differently from how it is written."""
+    parts = path.rstrip("/").split("/")
+    is_azure = scheme in _AZURE
+    return {
+        "its bucket or host has a character that is not allowed there": not _AUTHORITY.fullmatch(authority),
+        'a part of it is "."': "." in parts,
+        'it has a "//"': "" in parts and path.strip("/") and scheme not in _WITH_EMPTY_PARTS,
+        'it has a "?versionId=", which is no part of a name': _VERSION.search(path),
+        "Azure takes its backslash for a slash": is_azure and "\\" in path,
+        "Azure drops the dot at the end of a part": is_azure and any(part.endswith(".") for part in parts),
+    }
+
+
+def without_connection(uri: str) -> str:
+    """Return a URI without its connection id, which is information and no part of where a file is."""
+    return _CONNECTION.sub(r"\1", uri)
