@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from tempfile import SpooledTemporaryFile
+from io import BytesIO
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.exceptions import OutputError, OutputExpiredError
@@ -27,7 +27,7 @@ async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImag
         raise OutputError(f"Prediction {prediction.id} is completed but has no output yet")
     url = prediction.outputs[0]
     try:
-        return await context.retrying(
+        valid = await context.retrying(
             lambda: _fetch_once(context, url),
             pauses=DOWNLOAD_PAUSES,
             is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
@@ -36,19 +36,23 @@ async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImag
         if error.retry_helps:
             _raise_if_expired(context, prediction, error)
         raise
+    if valid.trailing:
+        context.log_image(
+            "The output of prediction %s goes on for %d bytes after the end of its image; they are kept",
+            prediction.id,
+            valid.trailing,
+        )
+    return valid
 
 
 async def _fetch_once(context: JobContext, url: str) -> ValidImage:
-    # In memory up to the size of a large image, beyond that on disk: a bound, not a habit.
-    with SpooledTemporaryFile(max_size=MAX_BYTES // 4) as file:
-        try:
-            async with asyncio.timeout(DOWNLOAD_SECONDS):
-                await context.client.download(url, file, max_bytes=MAX_BYTES)
-        except TimeoutError:
-            raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
-        file.seek(0)
-        data = file.read()
-    return await asyncio.to_thread(validate_image, data)
+    file = BytesIO()
+    try:
+        async with asyncio.timeout(DOWNLOAD_SECONDS):
+            await context.client.download(url, file, max_bytes=MAX_BYTES)
+    except TimeoutError:
+        raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
+    return await asyncio.to_thread(validate_image, file.getvalue())
 
 
 def _raise_if_expired(context: JobContext, prediction: Prediction, error: OutputError) -> None:

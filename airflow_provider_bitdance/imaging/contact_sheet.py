@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from airflow_provider_bitdance.imaging.validation import MAX_PIXELS
+from airflow_provider_bitdance.exceptions import OutputError
+from airflow_provider_bitdance.imaging.structure import jpeg_comment
+from airflow_provider_bitdance.imaging.validation import decodable
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -32,12 +34,9 @@ _QUALITY = 90
 
 def comment_of(sheet: bytes) -> str:
     """Return the comment that a sheet was made with; empty where it is none of ours."""
-    from PIL import Image
-
     try:
-        with Image.open(BytesIO(sheet), formats=("JPEG",)) as image:
-            return bytes(image.info.get("comment", b"")).decode("ascii", "replace")
-    except Exception:
+        return jpeg_comment(sheet).decode("ascii", "replace")
+    except OutputError:
         return ""
 
 
@@ -84,13 +83,11 @@ def _thumbnail(data: bytes) -> Image.Image | None:
     from PIL import Image
 
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError("too many pixels")
+        with decodable(data) as (_, image):
             image.draft("RGB", (SIDE, SIDE))  # lets a JPEG decode at a fraction of its size
             image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
             thumbnail = image.convert("RGBA")
-    except Exception:  # Pillow's decoders raise many kinds, SyntaxError among them
+    except OutputError:
         return None
     ground = Image.new("RGB", thumbnail.size, _BACKGROUND)
     ground.paste(thumbnail, mask=thumbnail)

@@ -357,3 +357,20 @@ def test_neither_errors_nor_logs_show_the_outputs_address(
         resolving(world)
     assert API_URL not in str(caught.value)
     assert "/outputs/" not in caplog.text
+
+
+def test_what_follows_the_end_of_a_picture_is_kept_and_said_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = a_picture() + b"<html>"
+    with caplog.at_level(logging.INFO):
+        resolving(world, picture=data)
+    assert world.images == {"cover.png": data}
+    assert caplog.text.count("goes on for 6 bytes after the end of its image") == 1
+
+
+def test_a_picture_that_would_keep_the_decoder_busy_is_paid_for_and_not_fetched_again(world: World) -> None:
+    with pytest.raises(OutputRefusedError, match="too many parts") as caught:
+        resolving(world, picture=b"\xff\xd8" + b"\xff\xfe\0\2" * 20_000 + b"\xff\xd9")
+    assert (caught.value.paid, len(world.api.downloads)) == (Paid.YES, 1)
+    assert image(world).status is Status.FAILED
