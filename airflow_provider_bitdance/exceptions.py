@@ -21,6 +21,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── NotSentError            retry    · not paid      no connection, so the request never left
     │   ├── LostResponseError       retry    · possibly      sent, but the response was lost
     │   └── GarbledResponseError    retry    · possibly      a response that is not the API's
+    │       └── ResponseTooLargeError retry  · possibly      more bytes than such a response may have
     ├── PredictionError                                      the prediction ended without an image
     │   ├── PredictionFailedError   retry    · refunded by WaveSpeed, so counted as not paid
     │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
@@ -48,6 +49,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import ClassVar, Self
+
+from airflow_provider_bitdance.redaction import printable
 
 
 class Paid(StrEnum):
@@ -82,8 +85,8 @@ class BitDanceError(Exception):
     def __init__(
         self, what: str, *, allowed: str | None = None, fix: str | None = None, paid: Paid | None = None
     ) -> None:
-        super().__init__(what)
-        self.what = what
+        super().__init__(printable(what))
+        self.what = printable(what)
         self.allowed = allowed
         self.fix = fix
         self.paid = self.default_paid if paid is None else paid
@@ -122,6 +125,7 @@ class BitDanceError(Exception):
             "what": what,
         }
         known = self.__dict__ | {name: said for name, said in verdict.items() if said is not None}
+        known["what"] = printable(known["what"])
         copy = type(self).__new__(type(self), known["what"])
         copy.__dict__.update(known)
         copy.__cause__, copy.__suppress_context__ = self.__cause__, self.__suppress_context__
@@ -218,6 +222,10 @@ class LostResponseError(TransportError):
 
 class GarbledResponseError(TransportError):
     """A response with a good status that is not what the API documents: no JSON, no data, no id."""
+
+
+class ResponseTooLargeError(GarbledResponseError):
+    """A response with a good status that has more bytes than one of its kind may have."""
 
 
 class PredictionError(BitDanceError):

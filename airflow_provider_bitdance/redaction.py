@@ -1,20 +1,59 @@
-"""Text that is fit for errors and logs: short, on one line, without URLs, without whole prompts."""
+"""Text that is fit for errors and logs: short, on one line, without URLs, secrets, whole prompts or control
+characters."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 PROMPT_SHOWN = 80
 """A prompt is shown to at most this many characters in errors and logs."""
 
 _API_TEXT_SHOWN = 200
 _API_TEXT_READ = 5_000
-_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_TEXT_READ = 10_000
+# Also as JSON or a query writes it.
+_URL = re.compile(r"https?(?::|%3a)(?:\\*/|%2f){2}\S+", re.IGNORECASE)
+
+
+SHORTEST_SECRET = 5
+"""Characters, as in Airflow's own masking: to mask what is shorter would make every text unreadable."""
+_secrets: dict[str, re.Pattern[str]] = {}
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what a terminal or a log viewer obeys instead of showing it."""
+_JOINERS = "\u200c\u200d"
+"""Parts of Persian and Indic words, and of emoji."""
+
+
+def hide(secret: str) -> None:
+    """Mask a secret in every text that is made fit here, also where its characters are escaped."""
+    if len(secret) >= SHORTEST_SECRET and secret not in _secrets:
+        escapes = (
+            f"(?:{re.escape(each)}|%(?:25)*{ord(each):02x}|\\\\+u00{ord(each):02x})" for each in secret
+        )
+        _secrets[secret] = re.compile("".join(escapes), re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without secrets, and with control and direction characters written out; lines stay."""
+    for pattern in _secrets.values():
+        text = pattern.sub("***", text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_written_out(each) if _steers(each) else each for each in text)
+
+
+def _steers(character: str) -> bool:
+    return character not in f"\n{_JOINERS}" and unicodedata.category(character) in _STEERING
+
+
+def _written_out(character: str) -> str:
+    return f"\\u{ord(character):04x}"
 
 
 def shorten(text: str, limit: int = PROMPT_SHOWN) -> str:
     """Return ``text`` on one line and in at most ``limit`` characters, the last one "…" where it was cut."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split())[:_TEXT_READ])
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

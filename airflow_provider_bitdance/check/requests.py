@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from airflow_provider_bitdance.check.shapes import names_of, shape_of
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.proof import proof_of
-from airflow_provider_bitdance.exceptions import BitDanceError, LostResponseError
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import Call, Exchange
@@ -54,18 +53,12 @@ class Recorder:
 async def ask(
     client: AsyncClient, recorder: Recorder, call: Call[T], clock: Clock
 ) -> tuple[Answer, T | None]:
-    """Send a free request, and return what came back: its shape, and what it is read as.
-
-    It has a deadline of its own: a time-out of the client counts from one part of a response to the next.
-    """
+    """Send a free request, and return what came back: its shape, and what it is read as."""
     recorder.last, start = None, clock.time()
     response: T | None = None
     error: BitDanceError | None = None
     try:
-        async with asyncio.timeout(client.settings.timeout):
-            response = await client.send(call)
-    except TimeoutError:
-        error = LostResponseError(f"No whole response to {call.method} {call.path} came in time")
+        response = await client.send(call)
     except BitDanceError as failed:
         error = failed
     recorder.error = error

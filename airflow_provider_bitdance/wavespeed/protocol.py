@@ -1,6 +1,6 @@
 """The WaveSpeed v3 protocol without a network: calls to be sent, responses to be read.
 
-Both clients, sync and async, send what is built here and read with what is here, so neither can drift.
+The client sends what is built here, and reads with what is here.
 The one thing to know: :func:`read` decides whether a refused or garbled submission may have been charged.
 """
 
@@ -35,6 +35,7 @@ from airflow_provider_bitdance.wavespeed.responses import (
 )
 
 T = TypeVar("T", bound=BaseModel)
+KIB, MIB = 2**10, 2**20
 PREFIX = "/api/v3"
 PAGE_SIZE = 100
 _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
@@ -58,6 +59,7 @@ class Call(Generic[T]):
     :param paid: May an image be paid for if the response cannot be used? Only a submission spends money.
     :param prompt: The prompt it carries, to keep it short where the API's text quotes it.
     :param about: Id of the prediction that it asks for.
+    :param room: Bytes of a response beside what repeats the request.
     """
 
     method: str
@@ -67,14 +69,21 @@ class Call(Generic[T]):
     paid: Paid = Paid.NO
     prompt: str = field(default="", repr=False)
     about: str = ""
+    room: int = 64 * KIB
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest response that is read: the request may be in it twice, each byte as ``\\u00XX``."""
+        sent = json.dumps(self.body or {}, ensure_ascii=False).encode(errors="replace")
+        return self.room + 12 * len(sent)
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One response as it came, with the request's URL. It may hold a prompt, an id and an output's URL.
+    """One response as it came, with the request's URL. It may hold the key, a prompt, an id, an output's URL.
 
     :param headers: Looked up by lower-case names.
-    :param body: Decoded, without the API key; of an output nothing.
+    :param body: Decoded; of an output nothing.
     """
 
     method: str
@@ -92,9 +101,9 @@ def submit(request: ImageRequest) -> Call[Prediction]:
 
 
 def get_prediction(prediction_id: str) -> Call[Prediction]:
-    """Build ``GET /predictions/{id}/result``."""
+    """Build ``GET /predictions/{id}/result``. It may echo a prompt whose length is not known here."""
     path = f"{PREFIX}/predictions/{quote(prediction_id, safe='')}/result"
-    return Call("GET", path, Prediction, about=prediction_id)
+    return Call("GET", path, Prediction, about=prediction_id, room=MIB)
 
 
 def list_predictions(
@@ -102,27 +111,31 @@ def list_predictions(
     model: str = "",
     created_after: datetime | None = None,
     page: int = 1,
+    page_size: int | None = None,
     include_inputs: bool = True,
 ) -> Call[HistoryPage]:
     """Build ``POST /predictions``: the account's predictions of the past 7 days, newest first.
 
     :param model: Of this model only; empty: of all.
     :param created_after: Made since then only.
+    :param page_size: Rows of a page, 100 at most.
     :param include_inputs: WaveSpeed's own CLI asks for them with a flag that the docs do not have.
     """
-    body: dict[str, Any] = {"page": page, "page_size": PAGE_SIZE}
+    body: dict[str, Any] = {"page": page, "page_size": page_size or PAGE_SIZE}
     if model:
         body["model"] = model
     if created_after is not None:
         body["created_after"] = _moment(created_after)
     flag = {"include_inputs": True} if include_inputs else {}
-    return Call("POST", f"{PREFIX}/predictions", HistoryPage, body | flag)
+    return Call("POST", f"{PREFIX}/predictions", HistoryPage, body | flag, room=8 * MIB)
 
 
-def search_billings(*, start_time: datetime, page: int = 1) -> Call[BillingPage]:
+def search_billings(
+    *, start_time: datetime, page: int = 1, page_size: int | None = None
+) -> Call[BillingPage]:
     """Build ``POST /billings/search``: the account's charges and refunds, newest first."""
-    body = {"page": page, "page_size": PAGE_SIZE, "start_time": _moment(start_time)}
-    return Call("POST", f"{PREFIX}/billings/search", BillingPage, body)
+    body = {"page": page, "page_size": page_size or PAGE_SIZE, "start_time": _moment(start_time)}
+    return Call("POST", f"{PREFIX}/billings/search", BillingPage, body, room=8 * MIB)
 
 
 def _moment(time: datetime) -> str:
@@ -142,7 +155,7 @@ def get_balance() -> Call[Balance]:
 
 def list_models() -> Call[Catalogue]:
     """Build ``GET /models``: all models with the schemas of their inputs, a few megabytes. Free."""
-    return Call("GET", f"{PREFIX}/models", Catalogue)
+    return Call("GET", f"{PREFIX}/models", Catalogue, room=16 * MIB)
 
 
 def get_price(request: ImageRequest) -> Call[Price]:
@@ -170,14 +183,14 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
     if isinstance(data, list) and call.reads is Catalogue:
         data = {"items": data}
     if not isinstance(data, dict):
-        raise _garbled(call, "is not the JSON that the API documents")
+        raise garbled(call, "is not the JSON that the API documents")
     try:
         # Only a page of the history has the API's own time; what has no such field drops it.
         return call.reads.model_validate({**data, "api_time": _http_date(headers.get("date", ""))})
     except ValidationError as error:
         # Of an item in a list, the field within the item.
         fields = {[part for part in found["loc"] if isinstance(part, str)][-1] for found in error.errors()}
-        raise _garbled(call, f"has no usable {', '.join(sorted(fields))}") from None
+        raise garbled(call, f"has no usable {', '.join(sorted(fields))}") from None
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -295,7 +308,8 @@ def _says(pattern: re.Pattern[str], text: str, prompt: str) -> bool:
     return bool(pattern.search(text))
 
 
-def _garbled(call: Call[Any], why: str) -> exceptions.GarbledResponseError:
+def garbled(call: Call[Any], why: str) -> exceptions.GarbledResponseError:
+    """Return the error of a good response that ``why`` it cannot be used."""
     return exceptions.GarbledResponseError(
         f"The response to {call.method} {call.path} {why}",
         fix="Check the connection's host: the response may come from a proxy",

@@ -1,7 +1,7 @@
 """What became of a submission: the table on which money depends.
 
 A POST is sent again by itself only if :attr:`SubmissionOutcome.NOT_CREATED` says that no prediction can
-exist. The wire cases behind each error are in ``protocol.py`` (responses) and ``client.py`` (no response);
+exist. The wire cases behind each error are in ``protocol.py`` (responses) and ``http.py`` (no response);
 docs/costs.md names the source of each row.
 """
 
@@ -35,6 +35,7 @@ SUBMISSION_OUTCOMES: dict[type[exceptions.BitDanceError], SubmissionOutcome] = {
     exceptions.ServerError: SubmissionOutcome.UNKNOWN,
     exceptions.LostResponseError: SubmissionOutcome.UNKNOWN,
     exceptions.GarbledResponseError: SubmissionOutcome.UNKNOWN,
+    exceptions.ResponseTooLargeError: SubmissionOutcome.UNKNOWN,
 }
 """By the very class of the error that a submission ended with."""
 

@@ -1,7 +1,8 @@
 """Which hosts this package talks to: the API's base URL, and the hosts that an output may come from.
 
 An output URL is server data, so it is not trusted: https only, a public address at every redirect. Private
-addresses are allowed only where the API itself is on one (the local service, a company's gateway).
+addresses are allowed only where the API itself is on one (the local service, a company's gateway). Behind a
+proxy, which resolves the names, those of private hosts are refused instead.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from airflow_provider_bitdance.exceptions import InputError, OutputError, Output
 
 DEFAULT_BASE_URL: Final = "https://api.wavespeed.ai"
 
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_PRIVATE_NAMES = re.compile(
+    r"(.+\.)?(localhost|localdomain|local|internal|intranet|private|corp|home|lan|home\.arpa|test|invalid)|[^.]*"
+)
+"""Names that public DNS does not have (RFC 6761, 6762, 8375, ICANN's .internal), and those without a dot."""
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
+"""A host whose last part is a number is an IPv4 address to some readers: 2130706433, 0x7f.1."""
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_6TO4 = ipaddress.ip_network("2002::/16")
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 Resolve = Callable[[str], Awaitable[list[str]]]
@@ -57,12 +68,19 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
 
 
+def loopback_hosts(url: str) -> set[str]:
+    """Return the hosts of this machine for which no proxy is used: its names, and that of a local API."""
+    host = urlsplit(url).hostname or ""
+    own = f"[{host}]" if ":" in host else host
+    return {*_LOOPBACK_NAMES, *([own] if _is_loopback(host) else ())}
+
+
 def uses_proxy(url: str) -> bool:
     """Say whether a request for ``url`` goes through a proxy of the environment, as httpx reads it."""
     parts, proxies = urlsplit(url), getproxies()
-    if not (proxies.get(parts.scheme) or proxies.get("all")):
-        return False
     host, netloc = (parts.hostname or "").lower(), parts.netloc.rpartition("@")[2].lower()
+    if _is_loopback(host) or not (proxies.get(parts.scheme) or proxies.get("all")):
+        return False
     for entry in proxies.get("no", "").lower().split(","):
         name = entry.strip().rpartition("://")[2].lstrip(".")
         if name == "*" or (name and any(f".{known}".endswith(f".{name}") for known in (host, netloc))):
@@ -84,6 +102,7 @@ class OutputRule:
     """
 
     def __init__(self, api_url: str, *, resolve: Resolve = look_up) -> None:
+        self._api_url = api_url
         self._api = urlsplit(api_url)
         self._resolve = resolve
         self._private_allowed: bool | None = None
@@ -96,19 +115,27 @@ class OutputRule:
         """
         try:
             parts = urlsplit(url)
+            host = _plain_host(parts.hostname or "")
+        except UnicodeError:
+            raise OutputError("The host name of an output does not resolve at the moment") from None
         except ValueError:
             raise OutputRefusedError(
                 "The output's URL is malformed", allowed="https to a public host"
             ) from None
         schemes = {"https", self._api.scheme} if _is_loopback(self._api.hostname or "") else {"https"}
-        if parts.scheme not in schemes or not parts.hostname:
+        if parts.scheme not in schemes or not host:
             raise OutputRefusedError(
                 "The output's URL is not https", allowed="https; http only where the API is http on loopback"
             )
         # Behind a proxy it is the proxy that resolves names, and this machine often cannot.
-        if uses_proxy(url) and not _is_address(parts.hostname):
+        if uses_proxy(url) and not _is_address(host):
+            if _is_private_name(host) and not await self._allows_private():
+                raise OutputRefusedError(
+                    "The output's host has a name of a private network",
+                    allowed="a public host, such as WaveSpeed's CDN",
+                )
             return
-        for address in await self._addresses(parts.hostname):
+        for address in await self._addresses(host):
             await self.check_address(address)
 
     async def check_address(self, address: str) -> None:
@@ -122,8 +149,11 @@ class OutputRule:
             )
 
     async def _allows_private(self) -> bool:
-        if self._private_allowed is None:
-            addresses = await self._addresses(self._api.hostname or "")
+        host = self._api.hostname or ""
+        if self._private_allowed is None and uses_proxy(self._api_url) and not _is_address(host):
+            self._private_allowed = _is_private_name(host)
+        elif self._private_allowed is None:
+            addresses = await self._addresses(host)
             self._private_allowed = not all(_is_public(address) for address in addresses)
         return self._private_allowed
 
@@ -134,6 +164,22 @@ class OutputRule:
             return await self._resolve(host)
         except (OSError, UnicodeError):
             raise OutputError("The host name of an output does not resolve at the moment") from None
+
+
+def _plain_host(host: str) -> str:
+    """Return a host as it is looked up: in ASCII and lower case, with plain dots.
+
+    :raises ValueError: It is none.
+    """
+    plain = host if _is_address(host) else host.encode("idna").decode().lower()
+    if plain and (len(plain) > 254 or not (_is_address(plain) or _HOST.fullmatch(plain))):
+        raise ValueError
+    return plain
+
+
+def _is_private_name(host: str) -> bool:
+    name = host.rstrip(".")
+    return bool(_PRIVATE_NAMES.fullmatch(name) or _NUMBER.fullmatch(name))
 
 
 def _is_address(host: str) -> bool:
@@ -149,6 +195,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_public(address: str) -> bool:
+    """Say whether an address is one of the Internet, and no tunnel or translation to another one.
+
+    What is left of IPv6 outside of 2000::/3 is not: IPv4 within, site-local, to come.
+    """
     ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not (mapped or ip).is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        if (ip4 := ip.ipv4_mapped) is not None:
+            ip = ip4
+        elif ip in _NAT64:  # how a network without IPv4 reaches a public host
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip not in _GLOBAL_UNICAST or ip in _6TO4:
+            return False
+    return ip.is_global and not ip.is_multicast

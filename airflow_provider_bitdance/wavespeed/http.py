@@ -1,0 +1,352 @@
+"""One HTTP request: its whole response within one deadline and one size, or an error that says what became of
+it.
+
+The only module that imports httpx, or httpx2: Airflow brings the one up to 3.3, the other from 3.4 on. The
+one thing to know: nothing here sends a request twice, and only what certainly never left is a
+``NotSentError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import platform
+import ssl
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_bitdance import __version__
+from airflow_provider_bitdance.exceptions import (
+    InputError,
+    LostResponseError,
+    NotSentError,
+    OutputError,
+    OutputRefusedError,
+    ResponseTooLargeError,
+)
+from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.wavespeed import protocol, urls
+from airflow_provider_bitdance.wavespeed.settings import ClientSettings
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    try:
+        import httpx
+    except ImportError:
+        import httpx2 as httpx
+
+USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
+MAX_CONNECTIONS = 32
+"""To the API, and as many to the hosts of outputs: more than the engine's submissions and polls at once."""
+IDLE_SECONDS = 5.0
+"""An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
+CONNECT_SECONDS = 10.0
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+# What httpx raises besides its own errors where an address, a header or a cookie is beyond it.
+_BROKEN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a call as it came.
+
+    :param headers: Looked up by lower-case names.
+    :param body: Not decoded yet.
+    :param encoding: The ``Content-Encoding`` that the body still has; empty where it has none.
+    """
+
+    url: str = field(repr=False)
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    encoding: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the HTTP status is one of success."""
+        return 200 <= self.status < 300
+
+
+class Pool:
+    """Connections to the API, or to the hosts of outputs.
+
+    :param transport: An ``httpx.AsyncBaseTransport`` instead of the network; for tests.
+    :param sends_key: Each request carries the API key, and goes to the API.
+    :param idle: Seconds for which an idle connection is kept.
+    :raises InputError: A proxy or certificate variable of the environment cannot be used.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, *, transport: Any, sends_key: bool, idle: float = IDLE_SECONDS
+    ) -> None:
+        key = {"Authorization": f"Bearer {settings.api_key}"} if sends_key else {}
+        self._seconds = settings.timeout
+        # Only of a real network it is known what left this machine: httpcore tells.
+        self._is_network = transport is None
+        verify = tls_context()
+        with _environment_explained():
+            self._http = httpx.AsyncClient(
+                base_url=settings.base_url,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"} | key,
+                # A total bounds all: httpx counts from one byte to the next.
+                timeout=httpx.Timeout(None, connect=min(CONNECT_SECONDS, settings.timeout)),
+                # Redirects are never followed: a POST must not move.
+                follow_redirects=False,
+                transport=transport,
+                # No proxy for this machine: it would get the key, and could not reach the service.
+                mounts={f"all://{host}": None for host in urls.loopback_hosts(settings.base_url)},
+                verify=verify,
+                limits=httpx.Limits(
+                    max_connections=MAX_CONNECTIONS,
+                    max_keepalive_connections=MAX_CONNECTIONS,
+                    keepalive_expiry=idle,
+                ),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def exchange(self, call: protocol.Call[Any]) -> Response:
+        """Send a request once, and return its whole response.
+
+        Errors of httpx are not chained: that is a hundred lines of a task's log, and some quote a header.
+
+        :raises NotSentError: The request certainly never left.
+        :raises LostResponseError: It may have, and no whole response came in time.
+        :raises GarbledResponseError: The response is good, and larger than it may be.
+        """
+        sending = _Sending(is_unsent=self._is_network)
+        timeout = asyncio.timeout(self._seconds)
+        why = f"it was not complete within {self._seconds:g} s"
+        with _quietly():
+            try:
+                async with (
+                    timeout,
+                    self._http.stream(
+                        call.method, call.path, json=call.body, extensions={"trace": sending.note}
+                    ) as response,
+                ):
+                    return await _whole(response, call)
+            except _BROKEN as error:
+                if not timeout.expired():
+                    why = type(error).__name__
+                if sending.is_unsent or isinstance(error, _NOT_SENT):
+                    await sending.close()
+                    detail = f": {redact(_why(error))}" if isinstance(error, httpx.ConnectError) else ""
+                    raise NotSentError(
+                        f"No connection to the API for {call.method} {call.path}: {why}{detail}",
+                        fix="Check the connection's host and the network",
+                    ) from None
+                raise LostResponseError(
+                    f"The response to {call.method} {call.path} was lost: {why}", paid=call.paid
+                ) from None
+
+    async def fetch(
+        self, url: str, into: IO[bytes], *, max_bytes: int, rule: urls.OutputRule
+    ) -> tuple[str | None, Response]:
+        """Fetch one hop of a download into a file; return where it redirects to, or nothing when it is whole.
+
+        :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.
+        :raises OutputError: The download failed; it may be tried again.
+        """
+        with _quietly():
+            try:
+                async with self._http.stream("GET", url) as response:
+                    await _check_peer(response, rule)
+                    seen = _response(response, b"")
+                    if response.next_request is not None:
+                        return str(response.next_request.url), seen
+                    if response.status_code != 200:
+                        raise OutputError(f"The output's host responded with status {response.status_code}")
+                    await _save(response, into, max_bytes)
+                    return None, seen
+            except TimeoutError:
+                raise  # of the download's own deadline
+            except _BROKEN as error:
+                # No chaining: the text of some of these holds the output's URL.
+                raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
+
+
+@dataclass(slots=True)
+class _Sending:
+    """Whether a request can have left, as httpcore tells. What it does not tell counts as sent."""
+
+    is_unsent: bool
+    connection: Any = None
+
+    async def note(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            self.connection = info["return_value"]
+        # That which asks a proxy for a tunnel is not ours.
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.is_unsent = False
+
+    async def close(self) -> None:
+        """Close the connection: httpcore leaves it open where a handshake is cut off."""
+        if self.connection is not None:
+            with suppress(Exception):
+                await self.connection.aclose()
+
+
+def _why(error: BaseException) -> str:
+    """Return why there is no connection: anyio tries each address, and itself says only that all failed."""
+    first = error
+    while (cause := first.__cause__ or first.__context__) is not None:
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    return os.strerror(first.errno or 0) if isinstance(first, ConnectionError) else str(error)
+
+
+async def _whole(response: httpx.Response, call: protocol.Call[Any]) -> Response:
+    """Read a response up to its bound. Of an error the status counts, whatever its body is."""
+    if response.is_stream_consumed:  # the response of a test, which httpx has decoded
+        return _response(response, response.content)
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        if len(body) + len(chunk) > call.max_bytes:
+            if response.is_success:
+                raise _too_large(call)
+            return _response(response, b"")
+        body += chunk
+    return _response(response, bytes(body), "" if encoding == "identity" else encoding)
+
+
+def _response(response: httpx.Response, body: bytes, encoding: str = "") -> Response:
+    return Response(str(response.request.url), response.status_code, response.headers, body, encoding)
+
+
+def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
+    """Return the body of a response without its encoding.
+
+    Encoded ones are not asked for; one layer of gzip is read all the same, for it may hold the id of a
+    prediction that is paid for. Unpacks up to the call's bound: not for an event loop.
+
+    :raises GarbledResponseError: The response is good, and is encoded otherwise, or too large.
+    """
+    body, wrong = response.body, ""
+    if response.encoding in ("gzip", "x-gzip"):
+        try:
+            # wbits 31: gzip only. At most one byte above the bound is unpacked.
+            body = zlib.decompressobj(wbits=31).decompress(response.body, call.max_bytes + 1)
+        except zlib.error:
+            wrong = "is not the gzip that it says it is"
+        if len(body) > call.max_bytes and response.is_good:
+            raise _too_large(call)
+    elif response.encoding:
+        wrong = f"has the encoding {redact(response.encoding)}, which was not requested"
+    if wrong and response.is_good:
+        raise protocol.garbled(call, wrong)
+    return b"" if wrong else body[: call.max_bytes]
+
+
+def _too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:
+    return ResponseTooLargeError(
+        f"The response to {call.method} {call.path} is too large",
+        allowed=f"at most {call.max_bytes} bytes",
+        fix="Check the connection's host: the response may come from a proxy",
+        paid=call.paid,
+    )
+
+
+async def _check_peer(response: httpx.Response, rule: urls.OutputRule) -> None:
+    """Check the address that was reached: a name may resolve to another one than a moment ago."""
+    stream = response.extensions.get("network_stream")
+    peer = stream.get_extra_info("server_addr") if stream is not None else None
+    if peer and not urls.uses_proxy(str(response.request.url)):
+        await rule.check_address(str(peer[0]))
+
+
+async def _save(response: httpx.Response, into: IO[bytes], max_bytes: int) -> None:
+    """Write the raw bytes of a body: a compressed one could be a bomb, and is no image."""
+    refusal = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
+    if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
+        raise refusal
+    taken = 0
+    async for chunk in response.aiter_raw():
+        taken += len(chunk)
+        if taken > max_bytes:
+            raise refusal
+        into.write(chunk)
+
+
+_quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep httpx from logging our requests: its lines hold whole URLs, also those of outputs."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+# Both families, whichever is imported: alias_httpx() of httpx2 may have put one in the other's place.
+for _family in ("", "2"):
+    logging.getLogger(f"httpx{_family}").addFilter(lambda _: not _quiet.get())
+    for _part in ("connection", "http11", "http2", "proxy", "socks"):
+        logging.getLogger(f"httpcore{_family}.{_part}").addFilter(lambda _: not _quiet.get())
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """Return the TLS context of all clients. The first call takes tens of ms: not for an event loop.
+
+    :raises InputError: A variable of the environment names certificates that cannot be read.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+        found = " or ".join(name for name in names if os.environ.get(name)) or "the list of CA certificates"
+        raise InputError(
+            f"{found} names a file that cannot be used: {redact(error.strerror or type(error).__name__)}",
+            allowed="for SSL_CERT_FILE a file of CA certificates in PEM format",
+            fix="Correct or unset it on this machine",
+        ) from None
+
+
+@contextmanager
+def _environment_explained() -> Iterator[None]:
+    """Say which variable of the environment keeps httpx from making a client. Its value may be secret."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL):
+        wrong = [name for name in _proxy_variables() if not _is_usable_proxy(os.environ[name])]
+        raise InputError(
+            f"{' and '.join(wrong) or 'NO_PROXY'} cannot be used by httpx",
+            allowed="http://host:port for a proxy, socks5:// where the package socksio is installed; names "
+            "and addresses for NO_PROXY, without ranges such as ::1/128",
+            fix="Correct the environment variable on this machine",
+        ) from None
+
+
+def _proxy_variables() -> list[str]:
+    known = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+    return sorted(name for name, value in os.environ.items() if name.upper() in known and value)
+
+
+def _is_usable_proxy(value: str) -> bool:
+    try:
+        proxy = httpx.Proxy(value if "://" in value else f"http://{value}")
+        httpx.AsyncHTTPTransport(verify=tls_context(), proxy=proxy)
+    except (ImportError, ValueError, httpx.InvalidURL):
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""One deadline for each request, whatever part of it is slow: over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    LostResponseError,
+    NotSentError,
+    OutputError,
+    Paid,
+)
+from airflow_provider_bitdance.local import Options, running_service
+from airflow_provider_bitdance.wavespeed import http
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from tests.wire import slow_server
+
+REQUEST = ImageRequest.of(prompt="a lighthouse")
+DEADLINE = 0.25
+GENEROUS = 2.0
+"""Seconds within which it has ended on a busy machine: without a deadline it would not end at all."""
+HEADERS = b"HTTP/1.1 200 OK\r\nX-Slow: "
+BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def settings(url: str, timeout: float = DEADLINE) -> ClientSettings:
+    return ClientSettings("key-of-a-test", base_url=url, timeout=timeout, allow_http=True)
+
+
+def submit_sync(given: ClientSettings) -> Any:
+    with Client(given) as client:
+        return client.submit(REQUEST)
+
+
+def submit_async(given: ClientSettings) -> Any:
+    async def run() -> Any:
+        async with AsyncClient(given) as client:
+            return await client.submit(REQUEST)
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("submit", [submit_sync, submit_async], ids=["sync", "async"])
+
+
+@contextmanager
+def ending_soon() -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < GENEROUS
+
+
+def failure(submit: Callable[[ClientSettings], Any], url: str) -> BitDanceError:
+    with ending_soon(), pytest.raises(BitDanceError) as caught:
+        submit(settings(url))
+    return caught.value
+
+
+@both
+@pytest.mark.parametrize("start", [b"", HEADERS, BODY, CHUNKED], ids=["status", "headers", "body", "chunks"])
+def test_a_response_that_drips_is_lost_at_the_deadline_and_may_be_paid_for(
+    submit: Callable[[ClientSettings], Any], start: bytes
+) -> None:
+    with slow_server(start) as server:
+        error = failure(submit, server.url)
+    assert (type(error), error.paid) == (LostResponseError, Paid.POSSIBLY)
+    assert f"not complete within {DEADLINE} s" in str(error)
+    assert len(server.heads) == 1, "a POST is sent once"
+
+
+@both
+def test_a_handshake_that_drips_is_no_request(submit: Callable[[ClientSettings], Any]) -> None:
+    # The start of a TLS record of 16 kB, whose rest takes five minutes.
+    with slow_server(b"\x16\x03\x03\x3f\xff") as server:
+        error = failure(submit, f"https://127.0.0.1:{server.port}")
+    assert (type(error), error.paid) == (NotSentError, Paid.NO)
+
+
+@both
+def test_a_proxy_that_opens_no_tunnel_has_no_request(
+    submit: Callable[[ClientSettings], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with slow_server(HEADERS) as server:
+        monkeypatch.setenv("HTTPS_PROXY", server.url)
+        error = failure(submit, "https://api.example")
+    assert server.heads[0].startswith(b"CONNECT api.example:443 ")
+    assert (type(error), error.paid) == (NotSentError, Paid.NO)
+
+
+@both
+def test_a_proxy_that_has_the_request_may_have_handed_it_on(
+    submit: Callable[[ClientSettings], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with slow_server(HEADERS) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        error = failure(submit, "http://api.example")
+    assert server.heads[0].startswith(b"POST http://api.example/")
+    assert (type(error), error.paid) == (LostResponseError, Paid.POSSIBLY)
+
+
+def test_a_request_that_waits_for_a_connection_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+
+    async def submissions(url: str) -> list[Any]:
+        async with AsyncClient(settings(url)) as client:
+            return await asyncio.gather(*(client.submit(REQUEST) for _ in range(3)), return_exceptions=True)
+
+    with slow_server(HEADERS) as server, ending_soon():
+        errors = asyncio.run(submissions(server.url))
+    assert sorted(type(error).__name__ for error in errors) == [
+        *("LostResponseError", "LostResponseError", "NotSentError")
+    ]
+    assert len(server.heads) == 2
+
+
+def test_a_download_that_trickles_ends_at_its_deadline() -> None:
+    async def run(url: str) -> None:
+        async with AsyncClient(settings(url)) as client:
+            await client.download(url, io.BytesIO(), max_bytes=60_000, seconds=DEADLINE)
+
+    with slow_server(BODY) as server, ending_soon(), pytest.raises(OutputError, match=r"longer than 0\.25 s"):
+        asyncio.run(run(server.url))
+
+
+# The sync client is the async one on a loop of its own.
+
+
+@pytest.fixture(scope="module")
+def service_url() -> Iterator[str]:
+    with running_service(Options(api_key="key-of-a-test")) as service:
+        yield service.url
+
+
+def test_the_sync_client_works_where_an_event_loop_runs(service_url: str) -> None:
+    async def run() -> float:
+        with Client(settings(service_url, 5)) as client:
+            return client.get_balance().balance
+
+    assert asyncio.run(run()) == 100
+
+
+def test_one_sync_client_serves_many_threads(service_url: str) -> None:
+    with Client(settings(service_url, 5)) as client, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: client.get_balance().balance, range(16)))
+    assert set(found) == {100}
+
+
+def test_a_forked_process_has_connections_of_its_own(service_url: str) -> None:
+    with Client(settings(service_url, 5)) as client:
+        client.get_balance()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            code = 1
+            try:
+                code = 0 if client.get_balance().balance == 100 else 2
+                client.close()
+            finally:
+                os._exit(code)
+        assert client.get_balance().balance == 100
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.get_balance().balance == 100
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "bitdance-client"}
+
+
+def test_a_sync_client_that_is_not_used_has_no_thread_and_one_that_is_closed_has_none_left(
+    service_url: str,
+) -> None:
+    before = threads()
+    client = Client(settings(service_url, 5))
+    assert threads() == before
+    client.get_balance()
+    assert len(threads() - before) == 1
+    client.close()
+    client.close()
+    assert threads() == before
+    with pytest.raises(RuntimeError, match="closed"):
+        client.get_balance()
+
+
+def test_a_sync_client_that_nobody_closed_ends_its_thread(service_url: str) -> None:
+    before = threads()
+    client = Client(settings(service_url, 5))
+    client.get_balance()
+    (thread,) = threads() - before
+    del client
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_what_interrupts_the_wait_ends_the_request() -> None:
+    """Airflow's time-out of a task is an exception that a signal raises."""
+
+    class Interruption(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with slow_server(HEADERS) as server, ending_soon():
+            client = Client(settings(server.url, 60))
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Interruption):
+                client.submit(REQUEST)
+            client.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
