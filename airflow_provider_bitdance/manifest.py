@@ -95,11 +95,13 @@ def manifest_row(
 ) -> ManifestRow:
     """Return the row of an item.
 
-    :param item: As it was checked: no free column has the name of one of ours.
+    :param item: A free column with the name of one of ours, which only a plan by somebody else has, is left
+        out: it would pass for what became of the image.
     :param result: The result of a stored image, or what is known of one that is not stored.
     """
     ours = {"key": item.key, "variant_of": item.variant_of, "status": status, "error": error}
-    return ManifestRow.model_validate({**(result or {}), **item.columns, **ours})
+    free = {name: value for name, value in item.columns.items() if name not in ManifestRow.model_fields}
+    return ManifestRow.model_validate({**(result or {}), **free, **ours})
 
 
 def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:

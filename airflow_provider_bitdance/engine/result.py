@@ -159,7 +159,8 @@ async def _summaries(
         except RecordUnreadableError as error:
             failures[image.plan.key] = error
             return None
-        return receipt.summary(receipt=image.receipt, reused=image.reused, possibly_paid=image.possibly_paid)
+        where = context.receipts.uri(context.destination_of(image.plan))
+        return receipt.summary(receipt=where, reused=image.reused, possibly_paid=image.possibly_paid)
 
     stored = context.journal.state.having(Status.STORED)
     summaries = await asyncio.gather(*(summary(image) for image in stored))

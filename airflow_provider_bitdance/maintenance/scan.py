@@ -12,7 +12,12 @@ from datetime import datetime
 from threading import Lock
 from typing import TypeVar
 
-from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    RecordUnreadableError,
+    StorageError,
+    UnsafeFileError,
+)
 from airflow_provider_bitdance.records import (
     Adopted,
     ImageState,
@@ -24,11 +29,10 @@ from airflow_provider_bitdance.records import (
     Status,
     Submitted,
 )
-from airflow_provider_bitdance.records.codec import read_record
 from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
 from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
-from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.state import LostPurchase, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -171,26 +175,39 @@ def read_records(records: Folder) -> Records:
     """
     journals: Counter[str] = Counter()
     notes: dict[str, list[str]] = defaultdict(list)
-    for name in records.names("jobs"):
+    findings: list[Finding] = []
+    for name in _listed(records, "jobs", findings):
         if match := _ENTRY.fullmatch(name):
             journals[match[1]] = max(journals[match[1]], int(match[2]))
         elif is_note(name):
             notes[name.rpartition("/")[0].removesuffix(NOTES)].append(name)
-    receipts = (name for name in records.names("receipts") if _RECEIPT.fullmatch(name))
-    findings: list[Finding] = []
+    receipts = (name for name in _listed(records, "receipts", findings) if _RECEIPT.fullmatch(name))
     jobs = _read_all(
         records,
         sorted(journals),
         lambda name: _read_job(records, name, journals[name], notes.get(name, [])),
         findings,
     )
-    stored = _read_all(records, sorted(receipts), lambda name: read_record(Receipt, records, name), findings)
+    stored = _read_all(records, sorted(receipts), Receipts(records).listed, findings)
     by_file = {file_of(name): receipt for name, receipt in stored.items()}
     by_task = sorted(
         jobs.values(), key=lambda found: (found.job.dag_id, found.job.task_id, found.job.map_index)
     )
     findings.sort(key=lambda finding: finding.uri)
     return Records(records.uri, tuple(by_task), by_file, tuple(findings))
+
+
+def _listed(records: Folder, below: str, findings: list[Finding]) -> list[str]:
+    try:
+        return records.names(below)
+    except UnsafeFileError as error:
+        findings.append(_finding(records, below, error))
+        return []
+
+
+def _finding(records: Folder, name: str, error: BitDanceError) -> Finding:
+    # A name on a disk need not be text.
+    return Finding(uri_of(records, name).encode(errors="backslashreplace").decode(), error.what)
 
 
 def _read_all(
@@ -202,8 +219,12 @@ def _read_all(
         try:
             return read(name)
         except RecordUnreadableError as error:
-            findings.append(Finding(uri_of(records, name), error.what))
-            return None
+            findings.append(_finding(records, name, error))
+        except StorageError as error:
+            if not isinstance(error.__context__, PermissionError):
+                raise  # the store has failed, and what it does not show may be there
+            findings.append(_finding(records, name, error))
+        return None
 
     with ThreadPoolExecutor(READERS) as pool:
         found = zip(names, pool.map(read_one, names), strict=True)

@@ -7,11 +7,13 @@ wrote it, and a worker that is upgraded can read it.
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+import math
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_bitdance.exceptions import RecordNewerError, RecordUnreadableError
+from airflow_provider_bitdance.exceptions import RecordNewerError, RecordUnreadableError, UnsafeFileError
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder, uri_of
 
 R = TypeVar("R", bound=BaseModel)
@@ -35,31 +37,66 @@ def read_record(kind: type[R], folder: Folder, name: str) -> R | None:
     :raises RecordUnreadableError: It is damaged. A person has to check it: it may stand for money.
     :raises StorageError: The store failed.
     """
-    data = folder.read(name)
-    if data is None:
-        return None
     uri, newest = uri_of(folder, name), kind.model_fields["format"].default
     try:
-        found = json.loads(data)
+        data = folder.read(name)
+    except UnsafeFileError as error:
+        raise _damaged(uri, f": it {error.what.removeprefix(f'{uri} ')}") from None
+    if data is None:
+        return None
+    try:
+        found = _parsed(data)
         version = found["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(uri) from None
-    if not isinstance(version, int):
-        raise _damaged(uri, "format")
+    if type(version) is not int or version < 1:
+        raise _damaged(uri, " at format")
     if version > newest:
         raise _newer(uri, f"its format is {version}, but this version reads only up to {newest}")
     try:
         return kind.model_validate(found)
     except ValidationError as error:
-        findings = error.errors()
-    fields = ", ".join(".".join(map(str, finding["loc"])) for finding in findings[:5])
+        findings = error.errors(include_url=False, include_input=False, include_context=False)
+    places = (".".join(map(str, finding["loc"])) for finding in findings[:5])
+    fields = ", ".join(shorten(ascii(place)[1:-1]) for place in places)
     if all(finding["type"] in _NOT_KNOWN for finding in findings):
         raise _newer(uri, f"this version does not understand {fields}")
-    raise _damaged(uri, fields)
+    raise _damaged(uri, f" at {fields}")
 
 
-def _damaged(uri: str, fields: str = "") -> RecordUnreadableError:
-    where = f" at {fields}" if fields else ""
+def _parsed(data: bytes) -> Any:
+    """Parse JSON as this package writes it: UTF-8, each name once, no NaN or infinity, no half characters.
+
+    :raises ValueError: It is something else. Two readers could take it for two things.
+    """
+    found = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_finite, parse_float=_finite)
+    if b"\\ud" in data or b"\\uD" in data:  # never written: what is no ASCII is UTF-8
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError("not a finite number")
+    return number
+
+
+def damaged(folder: Folder, name: str, why: str) -> RecordUnreadableError:
+    """Return the error for a record that contradicts the place where it lies.
+
+    :param why: What is wrong, as the rest of a sentence about it.
+    """
+    return _damaged(uri_of(folder, name), f": it {why}")
+
+
+def _damaged(uri: str, where: str = "") -> RecordUnreadableError:
     return RecordUnreadableError(
         f"The record {uri} is damaged{where}",
         fix=(

@@ -8,13 +8,21 @@ file of its own now (``notes.py``).
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from airflow_provider_bitdance.records.codec import Strict
+from airflow_provider_bitdance.records.fields import (
+    Count,
+    Extension,
+    FileName,
+    Integer,
+    Moment,
+    UnixTime,
+    Usd,
+)
 from airflow_provider_bitdance.storage.naming import safe_name
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
@@ -46,8 +54,8 @@ class Job(Strict):
     dag_id: str
     run_id: str
     task_id: str
-    map_index: int
-    generation: int
+    map_index: Integer
+    generation: Integer
 
     @property
     def folder(self) -> str:
@@ -72,9 +80,9 @@ class Owner(Strict):
     """
 
     job: Job
-    try_number: int
+    try_number: Integer
     host: str
-    pid: int
+    pid: Count
     token: str
 
     @property
@@ -90,7 +98,7 @@ class Claimed(Strict):
     """
 
     event: Literal["claimed"] = "claimed"
-    deadline: float
+    deadline: UnixTime
 
 
 class Rested(Strict):
@@ -101,8 +109,8 @@ class Rested(Strict):
     """
 
     event: Literal["rested"] = "rested"
-    until: float
-    window: int | None
+    until: UnixTime
+    window: Count | None
 
 
 class PlannedImage(Strict):
@@ -125,13 +133,13 @@ class PlannedImage(Strict):
     request: ImageRequest
     seed_asked: int | None
     fingerprint: str
-    stem: str
-    extension: str = ""
+    stem: FileName
+    extension: Extension = ""
     named: bool = False
-    possibly_paid: int = 0
-    estimated_cost_usd: float
+    possibly_paid: Count = 0
+    estimated_cost_usd: Usd
     columns: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    variant_of: str | None = None
+    variant_of: FileName | None = None
     prompt_asked: str | None = None
 
     @model_serializer(mode="wrap")
@@ -183,7 +191,7 @@ class Adopted(Strict):
     key: str
     request: ImageRequest
     prediction_id: str
-    submitted_at: datetime
+    submitted_at: Moment
     bought_by: Job
 
 
@@ -197,7 +205,7 @@ class NotCreated(Strict):
     event: Literal["not_created"] = "not_created"
     key: str
     reason: str
-    intent: int | None = None
+    intent: Count | None = None
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -213,7 +221,7 @@ class Lost(Strict):
     event: Literal["lost"] = "lost"
     key: str
     reason: str
-    given_up_at: float | None = None
+    given_up_at: UnixTime | None = None
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -229,7 +237,7 @@ class Orphaned(Strict):
     event: Literal["orphaned"] = "orphaned"
     key: str
     prediction_id: str
-    intent: int
+    intent: Count
 
 
 class Stored(Strict):
@@ -270,8 +278,8 @@ class Entry(Strict):
     """One file of the journal."""
 
     format: int = FORMAT
-    number: int
-    time: datetime
+    number: Count
+    time: Moment
     writer: Owner
     events: tuple[Event, ...] = Field(min_length=1)
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from itertools import count, islice
 
 from airflow_provider_bitdance.exceptions import FencedError
-from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner
+from airflow_provider_bitdance.records.codec import damaged, read_record
+from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner, Planned
 from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
 from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
@@ -162,7 +162,16 @@ def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[En
 
 
 def _read_entry(folder: Folder, journal: str, number: int) -> Entry | None:
-    return read_record(Entry, folder, _entry_name(journal, number))
+    name = _entry_name(journal, number)
+    entry = read_record(Entry, folder, name)
+    if entry is None:
+        return None
+    if entry.number != number:
+        raise damaged(folder, name, f"says that it is number {entry.number}")
+    # Others write here, too: they stop the job, and say what became of its purchases. Its plan is its own.
+    if entry.writer.job.folder != journal and any(isinstance(event, Planned) for event in entry.events):
+        raise damaged(folder, name, "has the plan of another job")
+    return entry
 
 
 def _entry_name(journal: str, number: int) -> str:

@@ -8,10 +8,10 @@ the journal counts it as possibly paid, unless the intent is known to have given
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 
 from airflow_provider_bitdance.records.codec import Strict, read_record
 from airflow_provider_bitdance.records.events import FORMAT, Owner
+from airflow_provider_bitdance.records.fields import Count, Moment
 from airflow_provider_bitdance.storage import Folder
 
 NOTES = "/notes"
@@ -26,11 +26,11 @@ class Note(Strict):
     """
 
     format: int = FORMAT
-    time: datetime
+    time: Moment
     owner: Owner
     key: str
     prediction_id: str
-    intent: int
+    intent: Count
 
 
 def is_note(name: str) -> bool:

@@ -6,13 +6,13 @@ cost. A receipt of an image that is about to be replaced is withdrawn first.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from airflow_provider_bitdance.records.codec import Strict, read_record
+from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
 from airflow_provider_bitdance.records.events import Owner
+from airflow_provider_bitdance.records.fields import Count, FileName, MediaType, Moment, Usd
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -43,26 +43,26 @@ class Receipt(Strict):
 
     format: int = 2
     uri: str
-    file: str
+    file: FileName
     prediction_id: str
     request: ImageRequest
     seed_asked: int | None
     prompt_asked: str | None = None
     fingerprint: str
-    width: int
-    height: int
+    width: Count
+    height: Count
     size_differs: bool = False
-    media_type: str
-    bytes: int
+    media_type: MediaType
+    bytes: Count
     sha256: str
     sha256_received: str | None = None
     nsfw: bool
     inference_ms: float | None
-    estimated_cost_usd: float
-    possibly_paid: int
-    reservation: int = 0
-    submitted_at: datetime
-    stored_at: datetime
+    estimated_cost_usd: Usd
+    possibly_paid: Count
+    reservation: Count = 0
+    submitted_at: Moment
+    stored_at: Moment
     writer: Owner
 
     @model_serializer(mode="wrap")
@@ -120,9 +120,36 @@ class Receipts:
     def find(self, destination: Destination) -> Receipt | None:
         """Return the receipt of the image at ``destination``.
 
-        :raises RecordUnreadableError: There is one, and it is damaged or newer than this package.
+        Where the image is follows from the destination, whatever the receipt says: its file may be deleted or
+        replaced, and its URI, which goes to other tasks, names the connection of this one.
+
+        :raises RecordUnreadableError: There is one, and it is damaged, of another file, or newer than this
+            package.
         """
-        return read_record(Receipt, self._folder, self._name(destination))
+        name = self._name(destination)
+        receipt = read_record(Receipt, self._folder, name)
+        if receipt is None:
+            return None
+        if not destination.may_be_stored_as(receipt.file):
+            raise damaged(self._folder, name, "is of a file that is not at its destination")
+        return receipt.model_copy(update={"uri": f"{destination.folder}/{receipt.file}"})
+
+    def listed(self, name: str) -> Receipt | None:
+        """Return the receipt of this name in the records folder, without a destination that says where its
+        image is.
+
+        :raises RecordUnreadableError: It is damaged, newer than this package, or of an image whose receipt
+            has another name.
+        """
+        receipt = read_record(Receipt, self._folder, name)
+        if receipt is None:
+            return None
+        stem = receipt.file.rpartition(".")[0]
+        destination = Destination(receipt.uri.removesuffix(f"/{receipt.file}"), stem)
+        is_of_file = destination.may_be_stored_as(receipt.file)
+        if not is_of_file or self._name(destination) != name:
+            raise damaged(self._folder, name, "is of an image whose receipt has another name")
+        return receipt
 
     def exists(self, destination: Destination) -> bool:
         """Say whether there is a receipt of the image at ``destination``."""

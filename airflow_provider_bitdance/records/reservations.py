@@ -7,10 +7,9 @@ the last one holds the destination until its job's journal says that the image i
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from airflow_provider_bitdance.records.codec import Strict, read_record
+from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
 from airflow_provider_bitdance.records.events import Owner
+from airflow_provider_bitdance.records.fields import Count, Moment
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 
@@ -23,8 +22,8 @@ class Reservation(Strict):
     """
 
     format: int = 1
-    number: int
-    time: datetime
+    number: Count
+    time: Moment
     writer: Owner
     key: str
     fingerprint: str
@@ -48,9 +47,16 @@ class Reservations:
         last = None
         number = known if known and self._folder.size(self._name(destination, known)) is not None else 1
         number = after + 1 if after else number
-        while found := read_record(Reservation, self._folder, self._name(destination, number)):
+        while found := self._read(destination, number):
             last, number = found, number + 1
         return last
+
+    def _read(self, destination: Destination, number: int) -> Reservation | None:
+        name = self._name(destination, number)
+        found = read_record(Reservation, self._folder, name)
+        if found is not None and found.number != number:  # the next one would leave a gap, and be overlooked
+            raise damaged(self._folder, name, f"says that it is number {found.number}")
+        return found
 
     def take(self, destination: Destination, reservation: Reservation) -> bool:
         """Take a destination, and say whether it worked: another may have been quicker."""

@@ -256,6 +256,8 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
             raise _broken(entry, "plans a second time")
         is_batch = event.is_batch or len(event.images) > 1
         images = {plan.key: ImageState(plan) for plan in event.images}
+        if len(images) < len(event.images):
+            raise _broken(entry, "plans an image twice")
         return replace(state, output=event.output, is_batch=is_batch, planned_at=state.time, images=images)
     for key in event.keys if isinstance(event, Intended) else (event.key,):
         if key not in state.images:

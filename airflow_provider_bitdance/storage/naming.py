@@ -16,6 +16,7 @@ _KNOWN_EXTENSION = re.compile(r"\.(png|jpe?g|webp)$", re.IGNORECASE)
 _LONGEST_NAME = 100
 _PLAIN = re.compile(rf"(?!\.)[A-Za-z0-9._=-]{{1,{_LONGEST_NAME}}}")
 _DISLIKED = re.compile(r"[^A-Za-z0-9._=-]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _ALLOWED = 'an absolute path or a URI; "/data/images/" is a folder, "/data/cover.png" a file'
 _LONGEST_STEM = 240
 """In bytes; with its extension it stays below the 255 of common disks."""
@@ -35,6 +36,15 @@ def safe_name(text: str, *, parts: Sequence[str] = ()) -> str:
     whole = "\0".join(parts) or text
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain}-{digest}"
+
+
+def is_file_name(text: str) -> bool:
+    """Say whether a text is the name of one file in a folder, without its extension: no path, and not too
+    long."""
+    is_path = "/" in text or text in ("", ".", "..")
+    return not (
+        is_path or _CONTROL.search(text) or len(text.encode("utf-8", "surrogatepass")) > _LONGEST_STEM + 5
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,10 @@ class Destination:
         """The name of the records of this destination: readable, and different for different destinations."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         return f"{safe_name(self.stem)[:80]}-{digest}"
+
+    def may_be_stored_as(self, file: str) -> bool:
+        """Say whether a file of this name may be the image, in whichever format and spelling of it."""
+        return _KNOWN_EXTENSION.sub("", file) == self.stem and file != self.stem
 
     def file_name(self, media_type: str) -> str:
         """Return the name of the stored file: its extension is that of the real format."""

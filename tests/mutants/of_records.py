@@ -247,8 +247,8 @@ RESERVATIONS = mutations_of(
         "a reservation that is gone frees a destination that is held",
     ),
     (
-        "while found := read_record(Reservation, self._folder, self._name(destination, number)):",
-        "if found := read_record(Reservation, self._folder, self._name(destination, number)):",
+        "while found := self._read(destination, number):",
+        "if found := self._read(destination, number):",
         "the first holder holds it for ever",
     ),
 )

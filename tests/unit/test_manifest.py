@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def test_a_row_is_flat_with_our_columns_first() -> None:
     assert list(found) == [*ManifestRow.model_fields, "id", "note"]
     ours = {"key": "cat", "variant_of": None, "status": "stored", "error": None}
     assert found == {**ours, **a_result(), "id": 7, "note": None}
+
+
+def test_a_free_column_does_not_pass_for_one_of_ours() -> None:
+    """Items with such columns are refused; a plan that somebody else wrote may have them."""
+    item = replace(
+        an_item(note="mine"), columns={"uri": "s3://theirs/x.png", "status": "stored", "note": "x"}
+    )
+    missing = manifest_row(item, status="missing")
+    assert (missing.uri, missing.status, missing.columns) == (None, "missing", {"note": "x"})
+    assert manifest_row(item, status="stored", result=a_result()).uri == a_result()["uri"]
 
 
 def test_rows_stand_in_the_order_in_which_they_come() -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.maintenance.scan import read_records
 from airflow_provider_bitdance.records import Journal, Status
+from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.base import translate_errors
 from tests.unit.maintenance.support import Office
-from tests.unit.support import START, a_job, a_wanted, a_writer, refusal
+from tests.unit.support import RECORDS, START, MemoryFolder, a_job, a_wanted, a_writer, refusal
 
 
 @pytest.fixture
@@ -222,3 +228,86 @@ def test_a_refused_purchase_is_neither_bought_nor_lost(office: Office) -> None:
     (record,) = office.records.jobs
 
     assert (record.purchases, record.losses, record.open_images) == ((), (), [])
+
+
+def plant(folder: Path, name: str, kind: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to("/etc/passwd")
+        case "sparse":
+            path.touch()
+            os.truncate(path, 2**30)
+        case "deep":
+            path.write_bytes(b"[" * 1_000_000)
+        case "bytes":
+            path.write_bytes(b"\xff" * 100)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "sparse", "deep", "bytes"])
+def test_whatever_lies_in_a_record_s_place_is_a_finding_and_the_others_are_read(
+    kind: str, office: Office, tmp_path: Path
+) -> None:
+    office.task()
+    for name, data in office.disk.items():
+        if name.startswith(f"{RECORDS}/"):
+            path = tmp_path / name.removeprefix(f"{RECORDS}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    plant(tmp_path, "receipts/their.json", kind)
+    plant(tmp_path, "receipts/\udcff.json", kind)
+    plant(tmp_path, "jobs/their/run/task/map=-1/generation=0/000001.json", kind)
+
+    records = read_records(LocalFolder(tmp_path))
+
+    assert [record.job.dag_id for record in records.jobs] == ["covers"]
+    assert len(records.receipts) == 1
+    assert len(records.findings) == 3
+    for finding in records.findings:
+        assert "is damaged" in finding.what
+        finding.uri.encode()
+
+
+def test_a_folder_of_records_that_is_a_link_is_a_finding(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "receipts").symlink_to("/etc")
+
+    (finding,) = read_records(LocalFolder(tmp_path)).findings
+
+    assert finding.what.endswith("receipts is a link")
+
+
+def test_a_receipt_under_another_s_name_is_a_finding(office: Office) -> None:
+    office.task()
+    (name,) = (name for name in office.disk if "/receipts/" in name)
+    office.disk[f"{RECORDS}/receipts/another-0123456789abcdef.json"] = office.disk[name]
+    elsewhere = office.disk[name].replace(b"/images/", b"/elsewhere/")
+    office.disk[f"{RECORDS}/receipts/moved-0123456789abcdef.json"] = elsewhere
+
+    records = office.records
+
+    assert len(records.receipts) == 1
+    assert ["has another name" in finding.what for finding in records.findings] == [True, True]
+
+
+def test_a_record_that_may_not_be_read_is_a_finding_and_a_store_that_fails_is_none(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.task()
+    read, (name,) = MemoryFolder.read, (name for name in office.disk if "/receipts/" in name)
+    error: OSError = PermissionError("Access Denied")
+
+    def refuse(folder: MemoryFolder, wanted: str) -> bytes | None:
+        with translate_errors("read", folder.uri, wanted):
+            if name.endswith(wanted):
+                raise error
+        return read(folder, wanted)
+
+    monkeypatch.setattr(MemoryFolder, "read", refuse)
+    (finding,) = office.records.findings
+    assert "Access Denied" in finding.what
+    error = ConnectionError("refused")
+    with pytest.raises(StorageError):
+        _ = office.records
