@@ -8,6 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import invisible_in
 
 REQUESTED = ("key", "prompt", "size", "seed")
 """The columns of a row that say what to make."""
@@ -21,6 +22,9 @@ RESULT_COLUMNS = frozenset(
 )
 """The manifest's own columns, which no free column may be called."""
 
+_MISSING = ("NaTType", "NAType")
+"""The types of pandas' missing values. NaT passes for a time, and its text is "NaT"."""
+
 Scalar = str | int | float | bool | None
 """What a column holds: the values of JSON without lists and objects."""
 
@@ -32,6 +36,8 @@ def column_name(name: object) -> str:
     """
     if not isinstance(name, str) or not name.strip() or has_surrogate(name):
         raise _fault(name, "has an unusable name")
+    if code_point := invisible_in(name):
+        raise _fault(name, f"has {code_point} in its name, a character that cannot be seen; remove it")
     alike = name.strip().casefold()
     if alike in REQUESTED:
         raise _fault(name, f"is not read; if it is meant as {alike!r}, write the name exactly so")
@@ -51,8 +57,10 @@ def scalar(name: object, value: object) -> Scalar:
         if has_surrogate(value):
             raise _fault(name, "contains a lone surrogate, which UTF-8 cannot encode")
         return value
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if isinstance(value, float | Decimal) and not _is_finite(value):
         raise _fault(name, f"is {value}, which is not a number")
+    if type(value).__name__ in _MISSING:
+        raise _fault(name, f"is {value}, which is not a value; leave it out or write None")
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, date | time):
@@ -61,6 +69,11 @@ def scalar(name: object, value: object) -> Scalar:
         return str(value)
     kind = type(value).__name__
     raise _fault(name, f"is of type {kind}; a column can hold text, a number, true, false or null")
+
+
+def _is_finite(number: float | Decimal) -> bool:
+    # math.isfinite takes Decimal("1E+400") for infinite, and fails at a signaling NaN.
+    return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
 
 
 def _fault(name: object, wrong: str) -> ValueError:

@@ -7,6 +7,7 @@ import json
 import re
 
 from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
+from airflow_provider_bitdance.text_checks import invisible_in
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 CONTACT_SHEET = "-contact-sheet"
@@ -28,6 +29,8 @@ def check_key(key: object, *, suffix: str) -> None:
     if isinstance(key, bool) or not isinstance(key, str | int):
         raise ValueError(f"is of type {type(key).__name__}, not text")
     text = str(key)
+    if code_point := invisible_in(text):
+        raise ValueError(f"has {code_point}, a character that cannot be seen")
     # The one rule for names of records and images; what it would change is no key.
     if safe_name(text + suffix) != text + suffix or text == "":
         raise ValueError("is not a safe file name")

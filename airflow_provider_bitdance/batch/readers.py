@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from airflow_provider_bitdance.batch.columns import has_surrogate
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
 
 _OTHER_SEPARATORS = ";\t|"
 _NOT_UTF8 = "is not UTF-8"
@@ -35,7 +36,7 @@ class Row:
 def read_items(data: bytes, *, name: str) -> list[Row]:
     """Read a file of items. Blank lines are passed over.
 
-    :param data: The whole file; text is UTF-8, with or without a byte order mark.
+    :param data: The whole file; text is UTF-8; byte order marks are removed.
     :param name: Its name or URI: ``.csv`` with a header row, ``.jsonl`` or ``.ndjson``, ``.parquet``.
     :raises InputError: It is none of these, or cannot be read at all.
     """
@@ -68,6 +69,8 @@ def _csv_rows(data: bytes, name: str) -> Iterator[Row]:
 def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
         return Row(number, None, f"has {len(cells)} cells, and the header has {len(header)}")
+    if [cell.strip() for cell in cells] == header:
+        return Row(number, None, "repeats the header row")  # of a file that was appended to this one
     if any(map(has_surrogate, cells)):
         return Row(number, None, _NOT_UTF8)
     # CSV has no null: an empty cell is a value that was not given.
@@ -81,6 +84,11 @@ def _check_header(header: list[str], name: str) -> None:
         raise _unreadable(name, f"has a header without commas: {shorten(repr(header[0]))}")
     if "" in header:
         raise _unreadable(name, f"has no name for column {header.index('') + 1}")
+    if code_point := invisible_in("".join(header)):
+        column = shorten(repr(next(column for column in header if invisible_in(column))))
+        raise _unreadable(
+            name, f"has {code_point}, a character that cannot be seen, in the column name {column}"
+        )
     if twice := [column for column, times in Counter(header).items() if times > 1]:
         raise _unreadable(name, f"has two columns named {shorten(repr(twice[0]))}")
 
@@ -147,7 +155,7 @@ def _text(data: bytes, name: str) -> str:
     """Decode a file so that a wrong byte is the fault of its own row, where it is half a character."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _unreadable(name, "is UTF-16, not UTF-8")
-    return data.decode("utf-8-sig", "surrogateescape")
+    return data.decode("utf-8", "surrogateescape").replace(BYTE_ORDER_MARK, "")
 
 
 def _unreadable(name: str, wrong: str) -> InputError:

@@ -14,8 +14,11 @@ from collections.abc import Mapping
 from airflow_provider_bitdance.batch.columns import Scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
+_JINJA = re.compile(r"\{\{\s.*?\s\}\}|\{%.*?%\}", re.DOTALL)
+"""As Airflow's are written. ``{{word}}`` is a word in literal braces."""
 _CODE = re.compile(r"[.\[\]!:]")
 _ALLOWED = "{column} with the name of a column, which has none of . [ ] ! :, and {{ or }} for a literal brace"
 
@@ -29,6 +32,9 @@ class PromptTemplate:
     """
 
     def __init__(self, text: str) -> None:
+        text = text.replace(BYTE_ORDER_MARK, "")
+        if left := _JINJA.search(text):
+            raise _refusal(text, f"Airflow has not rendered {shorten(left[0])}")
         # Literal texts at even places, names of columns at odd ones.
         self._parts = [""]
         for part in _BRACES.split(text):
@@ -58,9 +64,15 @@ def _column(part: str, text: str) -> str:
         wrong = "there is no name between { and }"
     elif _CODE.search(name):
         wrong = f"{shorten(part)} is not just a column name"
+    elif code_point := invisible_in(name):
+        wrong = f"{shorten(repr(part))} has {code_point}, a character that cannot be seen"
     else:
         return name
-    raise InputError(f"prompt is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)
+    raise _refusal(text, wrong)
+
+
+def _refusal(text: str, wrong: str) -> InputError:
+    return InputError(f"prompt is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)
 
 
 def _text(value: Scalar) -> str:

@@ -67,10 +67,12 @@ def checked_items(
         raise InputError(
             f"variants is {shorten(repr(variants))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
         )
-    defaults = ImageRequest.of(
-        prompt=_ANY_PROMPT if prompt is None else prompt, size=size, seed=seed, model=model
-    )
-    batch = _Batch(None if prompt is None else PromptTemplate(prompt), defaults, variants)
+    template = PromptTemplate(prompt) if isinstance(prompt, str) else None
+    sample: object = _ANY_PROMPT if prompt is None else prompt
+    if template is not None:
+        sample = template.fill({name: name for name in template.columns})
+    defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=model)
+    batch = _Batch(template, defaults, variants)
     checked = [_check(row, batch) for row in _numbered(rows, variants)]
     _find_duplicates(checked)
     if any(row.faults for row in checked):
@@ -186,6 +188,7 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
     if template is None and own is None:
         raise ValueError(f"has no prompt; it has {given}")
     if template is None:
+        _refuse_unfilled(own, row)
         return own
     faults = []
     if own is not None and "prompt" not in template.columns:
@@ -196,6 +199,14 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
     if faults:
         raise ValueError("; ".join(faults))
     return template.fill({name: scalar(name, row[name]) for name in template.columns})
+
+
+def _refuse_unfilled(prompt: object, row: Mapping[object, object]) -> None:
+    """Refuse a row's own prompt with one of its columns in braces: it would be bought as it is."""
+    for name in row:
+        if isinstance(prompt, str) and f"{{{name}}}" in prompt:
+            column = shorten(f"{{{name}}}")
+            raise ValueError(f"has {column} in its prompt, but columns fill in the operator's prompt only")
 
 
 def _find_duplicates(checked: list[_Checked]) -> None:

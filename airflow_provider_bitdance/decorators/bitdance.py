@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
+from airflow_provider_bitdance.operators.validation import check_boolean
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
@@ -198,6 +199,7 @@ def bitdance_task(
     :param multiple_outputs: Give each field of the result an XCom of its own as well, for
         ``cover()["uri"]``. Never guessed from the function's annotation: that is of what it returns.
     """
+    check_boolean("multiple_outputs", multiple_outputs)
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=multiple_outputs,

@@ -45,6 +45,13 @@ class ConnectionExtra(BaseModel):
     records_path: str = ""
     allow_http: bool = False
 
+    @field_validator("max_in_flight", "requests_per_minute", "price_usd", "timeout", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise PydanticCustomError("boolean", "a boolean, not a number")
+        return value
+
     @field_validator("records_path")
     @classmethod
     def _is_address(cls, path: str) -> str:

@@ -26,7 +26,12 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError, NsfwError, StorageError
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
-from airflow_provider_bitdance.operators.validation import check_choice, check_number, reason_of
+from airflow_provider_bitdance.operators.validation import (
+    check_boolean,
+    check_choice,
+    check_number,
+    reason_of,
+)
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
@@ -132,6 +137,9 @@ class BitDanceBaseOperator(BaseOperator):
         self._refuse_bad_options()
 
     def _refuse_bad_options(self) -> None:
+        check_boolean("deferrable", self.deferrable)
+        check_boolean("check_balance", self.check_balance)
+        check_boolean("retry_failed", self.retry_failed)
         check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
         check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
         check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))

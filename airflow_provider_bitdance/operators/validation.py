@@ -16,6 +16,12 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
 
 
+def check_boolean(name: str, value: object) -> None:
+    """Refuse an option that is no boolean: the text "False" would mean yes."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}", allowed="True or False, without quotes")
+
+
 def check_number(
     name: str,
     value: object,

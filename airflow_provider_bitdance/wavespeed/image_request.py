@@ -23,6 +23,7 @@ from pydantic import (
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing, unrendered_in
 
 BITDANCE_14B = "wavespeed-ai/bitdance-14b/text-to-image"
 DEFAULT_SIZE = "1024*1024"
@@ -95,6 +96,9 @@ class ImageRequest(BaseModel):
         :raises InputError: Names every field that is wrong, its value, and what is allowed.
         """
         asked_size, findings = _asked_size(size, width, height)
+        if isinstance(prompt, str):
+            prompt = prompt.replace(BYTE_ORDER_MARK, "")
+            findings += _faults_of_prompt(prompt)
         seed = -1 if seed is None else seed
         try:
             request = cls.model_validate({"prompt": prompt, "size": asked_size, "seed": seed, "model": model})
@@ -171,6 +175,16 @@ class ImageRequest(BaseModel):
         """
         identity = {**self.identity(), "api_host": api_host}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _faults_of_prompt(prompt: str) -> list[_Finding]:
+    """Say what is wrong with a prompt that a user gives. A recorded one was bought, and is read as it is."""
+    if left := unrendered_in(prompt):
+        return [("prompt", f"has {shorten(left)}, which nothing has rendered", prompt)]
+    if prompt.strip() and shows_nothing(prompt):
+        hidden = invisible_in(prompt) or f"U+{ord(prompt.strip()[0]):04X}"
+        return [("prompt", f"has nothing that can be seen, only characters such as {hidden}", prompt)]
+    return []
 
 
 def _asked_size(size: object, width: object, height: object) -> tuple[object, list[_Finding]]:

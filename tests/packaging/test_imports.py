@@ -29,7 +29,7 @@ LAYERS: tuple[set[str], ...] = (
     {"hooks"},
     {"batch", "imaging", "polling", "records"},
     {"storage", "wavespeed"},
-    {"clock", "exceptions", "get_provider_info", "version_compat"},
+    {"clock", "exceptions", "get_provider_info", "text_checks", "version_compat"},
     {"redaction"},
 )
 """The rooms, from the top down. A room imports from lower layers only: none above, and none beside it."""
@@ -37,7 +37,7 @@ APART = {"", "local"}
 """What stands beside the layers and imports none: the package itself, with the version; the local service."""
 KNOW_NO_AIRFLOW = {
     *("", "batch", "clock", "engine", "exceptions", "get_provider_info", "imaging", "local", "polling"),
-    *("records", "redaction", "storage", "wavespeed"),
+    *("records", "redaction", "storage", "text_checks", "wavespeed"),
 }
 """Rooms that import neither Airflow nor a room that does."""
 

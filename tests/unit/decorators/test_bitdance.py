@@ -388,6 +388,15 @@ def test_what_a_function_will_return_cannot_be_estimated(local: LocalService, ou
 # XComs
 
 
+@pytest.mark.parametrize("option", ["multiple_outputs", "deferrable", "check_balance", "retry_failed"])
+def test_text_is_no_boolean(output: Path, option: str) -> None:
+    def draw() -> str:
+        return "A teapot"
+
+    with pytest.raises(exceptions.InputError, match=f"{option} is 'False'. Allowed: True or False"):
+        decorated(draw, output, **{option: "False"})
+
+
 @pytest.mark.parametrize(("options", "unrolled"), [({}, False), ({"multiple_outputs": True}, True)])
 def test_the_annotation_of_the_function_does_not_unroll_the_result(
     output: Path, options: dict[str, Any], unrolled: bool

@@ -98,6 +98,11 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("on_lost_response", "retry", "buy_again, fail"),
         ("max_cost_usd", -1, "a number of US dollars, 0 to 1e+06"),
         ("max_cost_usd", "1", "a number of US dollars, 0 to 1e+06"),
+        ("deferrable", "False", "True or False, without quotes"),
+        ("deferrable", "{{ params.deferrable }}", "True or False, without quotes"),
+        ("check_balance", "no", "True or False, without quotes"),
+        ("retry_failed", 0, "True or False, without quotes"),
+        ("retry_failed", None, "True or False, without quotes"),
     ],
 )
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
@@ -271,7 +276,7 @@ def test_width_and_height_may_be_rendered(local: LocalService, output: Path) -> 
 def test_a_prompt_file_is_rendered_and_its_last_newline_does_not_count(
     local: LocalService, output: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "cover.prompt").write_text("A {{ animal }} in a\nbirch forest\n")
+    (tmp_path / "cover.prompt").write_text("\ufeffA {{ animal }} in a\nbirch forest\n", encoding="utf-8")
     with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
         task = operator(output, prompt="cover.prompt")
 

@@ -1,0 +1,132 @@
+"""Rows as exports and editors make them: missing values, byte order marks, invisible characters."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from io import BytesIO
+
+import pandas
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from airflow_provider_bitdance.batch import checked_items, read_items
+from airflow_provider_bitdance.exceptions import InputError
+
+BOM = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(pandas.NaT, pandas.NA, float("nan"), float("-inf")),
+        *(Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")),
+        *(pandas.Timestamp("NaT"), pandas.Timedelta("NaT")),
+    ],
+)
+@pytest.mark.parametrize("prompt", [None, "A cat of {when}"])
+def test_what_is_not_a_value_is_a_bad_row(value: object, prompt: str | None) -> None:
+    own = {} if prompt else {"prompt": "A cat"}
+    with pytest.raises(InputError, match=r"1 of 2 rows .*\n  row 1: .*column 'when' is .*, which is not a"):
+        checked_items(
+            [{**own, "when": value}, {"when": "noon", **({} if prompt else {"prompt": "A dog"})}],
+            prompt=prompt,
+        )
+
+
+@pytest.mark.parametrize("field", ["key", "prompt", "size", "seed"])
+@pytest.mark.parametrize("value", [pandas.NaT, pandas.NA, float("nan")])
+def test_what_is_not_a_value_asks_for_nothing(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"row 1: .*{field} "):
+        checked_items([{"key": "a", "prompt": "A cat", field: value}])
+
+
+def test_a_large_decimal_is_a_value() -> None:
+    (item,) = checked_items([{"prompt": "A cat", "mass": Decimal("1E+400")}])
+    assert item.columns["mass"] == "1E+400"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (f"{BOM}{BOM}key,prompt\nk,A cat\n", "x.csv"),
+        (f'{BOM}"key",prompt\n{BOM}k,A cat\n', "x.csv"),
+        (f'{BOM}{BOM}{{"key": "k", "prompt": "A cat"}}\n', "x.jsonl"),
+        (f'{{"key": "k", "prompt": "A cat"}}\n{BOM}', "x.ndjson"),
+        (json.dumps({"key": "k", "prompt": f"{BOM}A cat"}), "x.jsonl"),
+    ],
+)
+def test_byte_order_marks_are_removed(text: str, name: str) -> None:
+    (item,) = checked_items(read_items(text.encode(), name=name))
+    assert (item.key, item.request.prompt) == ("k", "A cat")
+
+
+def test_the_header_row_of_a_file_that_was_appended_is_no_item() -> None:
+    text = f"{BOM}key,prompt\nk,A cat\n{BOM}key, prompt\nl,A dog\n"
+    with pytest.raises(InputError, match=r"1 of 3 rows .*\n  row 3: repeats the header row"):
+        checked_items(read_items(text.encode(), name="x.csv"))
+
+
+def test_a_byte_order_mark_before_a_template_is_removed() -> None:
+    (item,) = checked_items([{"product": "teapot"}], prompt=f"{BOM}A {{product}}")
+    assert item.request.prompt == "A teapot"
+
+
+@pytest.mark.parametrize("char", ["\u200b", "\u200c", "\u200d", "\u2060", "\xad", BOM, "\u202e", "\0"])
+def test_an_invisible_character_in_a_header_or_key_is_named(char: str) -> None:
+    point = re.escape(f"U+{ord(char):04X}")
+    with pytest.raises(InputError, match=f"{point} in its name, a character that cannot be seen"):
+        checked_items([{"prompt": "A cat", f"pro{char}duct": "x"}])
+    with pytest.raises(InputError, match=f"key has {point}, a character that cannot be seen"):
+        checked_items([{"prompt": "A cat", "key": f"p-1{char}"}])
+    with pytest.raises(InputError, match=f"{point}, a character that cannot be seen, in the column name"):
+        read_items(_parquet(f"pro{char}mpt"), name="x.parquet")
+
+
+def test_an_invisible_character_in_a_csv_header_or_a_templates_name_is_named() -> None:
+    with pytest.raises(InputError, match=r"U\+200B, a character .* in the column name 'pro\\u200bmpt'"):
+        read_items("key,pro\u200bmpt\nk,x\n".encode(), name="x.csv")
+    with pytest.raises(InputError, match=r"has U\+200B, a character that cannot be seen"):
+        checked_items([{"product": "teapot"}], prompt="A {product\u200b}")
+
+
+@pytest.mark.parametrize("prompt", ["\u200b", "\u2060 \u200d\n", "\u3164", "\ufe0f", "\u2800"])
+def test_a_prompt_that_shows_nothing_is_refused(prompt: str) -> None:
+    with pytest.raises(InputError, match=r"row 1: prompt has nothing that can be seen, .* such as U\+"):
+        checked_items([prompt])
+
+
+def test_a_prompt_of_byte_order_marks_is_blank() -> None:
+    with pytest.raises(InputError, match="row 1: prompt is blank"):
+        checked_items([f"{BOM} {BOM}"])
+
+
+@pytest.mark.parametrize("prompt", ["نمی\u200cخواهم", "क्\u200dष", "👩\u200d🎨 at work", "a\u200bb"])  # noqa: RUF001
+def test_joiners_in_a_prompt_stay(prompt: str) -> None:
+    (item,) = checked_items([prompt])
+    assert item.request.prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "left"),
+    [
+        ("A cat, {{ ds }}", None, "{{ ds }}"),
+        ({"prompt": "{% if x %}A cat{% endif %}"}, None, "{% if x %}"),
+        ({"product": "{{ ds }}"}, "A {product}", "{{ ds }}"),
+        ({"product": "teapot"}, "A {product}, {{ ds }}", "Airflow has not rendered {{ ds }}"),
+        ({"product": "teapot"}, "{% raw %}A {product}", "Airflow has not rendered {% raw %}"),
+        ({"product": "teapot", "prompt": "A {product}"}, None, "{product} in its prompt"),
+        ({"product": "teapot"}, "A {produkt}", "no value for {produkt}"),
+    ],
+)
+def test_what_nothing_has_filled_in_is_refused(row: object, prompt: str | None, left: str) -> None:
+    with pytest.raises(InputError, match=re.escape(left)):
+        checked_items([row], prompt=prompt)
+
+
+def _parquet(column: str) -> bytes:
+    file = BytesIO()
+    parquet.write_table(pyarrow.table({column: ["x"]}), file)
+    return file.getvalue()
