@@ -36,5 +36,5 @@ Extension = Annotated[str, Field(pattern=r"^(\.([pP][nN][gG]|[jJ][pP][eE]?[gG]|[
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Integer = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Usd = Annotated[float, Field(ge=0, le=1e6)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), lt=_LATEST)]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=_LATEST)]
 UnixTime = Annotated[float, Field(ge=0, lt=_LATEST.timestamp())]
