@@ -17,6 +17,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.records.group_commit import GroupCommit
+from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.reservations import Reservations
 from airflow_provider_bitdance.storage import Folder
@@ -111,6 +112,22 @@ class JobContext:
     def destination_of(self, image: PlannedImage) -> Destination:
         """Return where an image of this job's plan goes."""
         return Destination(self.journal.state.output, image.stem, image.extension, image.named)
+
+    def is_intact(self, receipt: Receipt, *, of_many: bool = False) -> bool:
+        """Say whether a receipt may be believed: its file is there as it was stored. Blocks.
+
+        The content is read once a process; then, and of many images, the size has to do.
+
+        :param of_many: The job will have many images; it has no plan yet.
+        """
+        known = self.coordination.intact
+        of_many = of_many or len(self.journal.state.images) > MANY
+        by_size = of_many or known.get(receipt.uri) == receipt.sha256
+        if not is_intact(self.images, receipt, by_size=by_size):
+            return False
+        if not by_size:
+            known[receipt.uri] = receipt.sha256
+        return True
 
     def may_buy_anew(self, image: ImageState) -> bool:
         """Say whether this try may buy an image again whose prediction failed."""

@@ -17,11 +17,13 @@ class Coordination:
     :ivar resolving: Held while the account's history is searched, so that no two intents take one prediction.
     :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
         destination, and that is of the same request.
+    :ivar intact: By URI, the sha256 of files whose content this process has compared with their receipts.
     :ivar doubted: Ids of predictions that are already counted, each as one lost purchase.
     """
 
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     starting: set[str] = field(default_factory=set)
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    intact: dict[str, str] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
     reserved: dict[str, int] = field(default_factory=dict)

@@ -29,7 +29,6 @@ from airflow_provider_bitdance.engine.decisions import (
 from airflow_provider_bitdance.engine.takeover import adoption, claim_journal, job_name
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.records import ImageState, Job, JobState, Journal, Status, Stored
-from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.redaction import shorten
@@ -74,7 +73,7 @@ class DestinationLock:
         self._waits_since = math.inf
         self._holders: dict[str, _Holder] = {}
         self._tried: set[str] = set()
-        self._found: dict[str, datetime] = {}  # by key, when the image was stored that was there at a try
+        self._found: dict[str, Receipt] = {}  # by key, the receipt that was there at the last try
 
     async def take(self, image: ImageState) -> bool:
         """Take the destination of an image, and say whether the image has to be bought.
@@ -85,6 +84,8 @@ class DestinationLock:
         :raises InputError: Another task makes, or has just made, a different image there.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
+        if not image.plan.named:
+            return await self._take_own(image)
         if (moment := self._known_lease(image)) is not None:
             raise self._hold(image, moment)
         while True:
@@ -109,6 +110,23 @@ class DestinationLock:
                 return not is_adopted and not await self._was_bought_meanwhile(image, held)
             if is_adopted:
                 return False
+
+    async def _take_own(self, image: ImageState) -> bool:
+        """Take a destination whose name belongs to this task alone."""
+        receipt = await asyncio.to_thread(self._intact_receipt, image)
+        command = decide_destination(self._facts(image, receipt=receipt))
+        if isinstance(command, Reuse):
+            await self._reuse(image, command.receipt)
+        return not isinstance(command, Reuse)
+
+    def lost_receipt(self, image: ImageState) -> Receipt | None:
+        """Return the receipt of the same request whose file was not there as it was stored, at the last try.
+
+        Of an image that :meth:`take` said has to be bought.
+        """
+        receipt = self._found.get(image.plan.key)
+        is_same = receipt is not None and receipt.fingerprint == image.plan.fingerprint
+        return receipt if is_same and self._context.policy.if_exists == "reuse" else None
 
     async def _adopts(self, holder: Job, image: ImageState, command: Adopt | Buy) -> bool:
         """Make what a stopped holder has bought ours, or say that it stays collectable; say whether it is
@@ -179,7 +197,7 @@ class DestinationLock:
         if key not in self._found:
             return receipts.exists(destination)
         receipt = receipts.find(destination)
-        return receipt is not None and receipt.stored_at != self._found[key]
+        return receipt is not None and receipt.stored_at != self._found[key].stored_at
 
     def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.
@@ -188,11 +206,9 @@ class DestinationLock:
         alone decides: that is half the reads of a batch.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
-        receipt = context.receipts.find(destination)
-        if receipt is not None:
-            self._found[image.plan.key] = receipt.stored_at
-        known = receipt.reservation if receipt is not None else 0
-        receipt = self._if_intact(receipt)
+        receipt = self._intact_receipt(image)
+        found = self._found.get(image.plan.key)
+        known = found.reservation if found is not None else 0
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
             return None, receipt
         held = context.reservations.last(destination, known=known)
@@ -201,13 +217,14 @@ class DestinationLock:
         return held or context.reservations.last(destination), receipt
 
     def _intact_receipt(self, image: ImageState) -> Receipt | None:
-        context = self._context
-        return self._if_intact(context.receipts.find(context.destination_of(image.plan)))
-
-    def _if_intact(self, receipt: Receipt | None) -> Receipt | None:
-        by_size = len(self._context.journal.state.images) > MANY
-        is_there = receipt is not None and is_intact(self._context.images, receipt, by_size=by_size)
-        return receipt if is_there else None
+        """Return the receipt at a destination, if its file is there as it was stored."""
+        context, found = self._context, self._found
+        receipt = context.receipts.find(context.destination_of(image.plan))
+        if receipt is None:
+            found.pop(image.plan.key, None)
+            return None
+        found[image.plan.key] = receipt
+        return receipt if context.is_intact(receipt) else None
 
     async def _decide(
         self, image: ImageState, held: Reservation | None, receipt: Receipt | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
@@ -21,7 +22,7 @@ from airflow_provider_bitdance.exceptions import (
     PredictionFailedError,
 )
 from airflow_provider_bitdance.imaging.validation import ValidImage
-from airflow_provider_bitdance.records import Failed, ImageState, Stored
+from airflow_provider_bitdance.records import Failed, ImageState, PlannedImage, Stored
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import uri_of
@@ -40,7 +41,8 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
             valid = await fetch_output(context, prediction)
-            receipt = await asyncio.to_thread(_keep, context, image, prediction, valid)
+            made = _new_receipt(context, image, prediction, valid)
+            receipt = await asyncio.to_thread(keep, context, image, made, valid.data)
     except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
         await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
@@ -81,54 +83,62 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
     return receipt if is_intact(context.images, receipt) else None
 
 
-def _keep(context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage) -> Receipt:
-    """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first.
+def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> Receipt:
+    """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first. Blocks.
 
     A process that slept through a clear must not put its old image, or receipt, over the new one, so it
     checks its journal before each. A sleep within the write itself cannot be excluded; then the size and hash
     of the receipt show that the file is not its own.
+
+    :param made: The receipt to be; its time and its reservation are filled in.
     """
     destination = context.destination_of(image.plan)
-    file = destination.file_name(valid.media_type)
     replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
-    if replaced is not None and replaced.prediction_id != prediction.id:
+    if replaced is not None and replaced.prediction_id != made.prediction_id:
         context.receipts.withdraw(destination)
-    context.images.replace(file, valid.data)
-    receipt = _new_receipt(context, image, prediction, valid, reservation=number)
+    context.images.replace(made.file, data)
+    stored_at = datetime.fromtimestamp(context.clock.time(), UTC)
+    receipt = made.model_copy(update={"reservation": number, "stored_at": stored_at})
     context.journal.check_unchanged()
     check_destination_is_ours(context, image, known=number)
     context.receipts.write(destination, receipt)
-    if replaced is not None and replaced.file != file:
+    if replaced is not None and replaced.file != made.file:
         context.images.remove(replaced.file)
     return receipt
 
 
+def record_of(context: JobContext, plan: PlannedImage, valid: ValidImage) -> dict[str, Any]:
+    """Return what a receipt says of the file itself."""
+    file = context.destination_of(plan).file_name(valid.media_type)
+    return {
+        "uri": uri_of(context.images, file),
+        "file": file,
+        "width": valid.width,
+        "height": valid.height,
+        "size_differs": f"{valid.width}*{valid.height}" != plan.request.size,
+        "media_type": valid.media_type,
+        "bytes": len(valid.data),
+        "sha256": valid.sha256,
+    }
+
+
 def _new_receipt(
-    context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage, *, reservation: int
+    context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage
 ) -> Receipt:
-    """Return the receipt of an image whose file has just been written."""
-    file = context.destination_of(image.plan).file_name(valid.media_type)
+    """Return the receipt of an image that is about to be stored."""
     return Receipt(
-        uri=uri_of(context.images, file),
-        file=file,
+        **record_of(context, image.plan, valid),
         prediction_id=prediction.id,
         request=image.plan.request,
         seed_asked=image.plan.seed_asked,
         prompt_asked=image.plan.prompt_asked,
         fingerprint=image.plan.fingerprint,
-        width=valid.width,
-        height=valid.height,
-        size_differs=f"{valid.width}*{valid.height}" != image.plan.request.size,
-        media_type=valid.media_type,
-        bytes=len(valid.data),
-        sha256=valid.sha256,
         nsfw=prediction.is_nsfw,
         inference_ms=prediction.inference_ms,
         estimated_cost_usd=image.plan.estimated_cost_usd,
         possibly_paid=image.possibly_paid,
-        reservation=reservation,
         submitted_at=datetime.fromtimestamp(image.submitted_at, UTC),
         stored_at=datetime.fromtimestamp(context.clock.time(), UTC),
         writer=context.journal.owner,

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
-from airflow_provider_bitdance.engine.context import Wanted
+from airflow_provider_bitdance.engine.context import MANY, Wanted
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipts
@@ -54,7 +54,8 @@ async def estimate(
     missing, host = wanted, client.settings.host
     if policy.if_exists == "reuse":
         # The threads are few, and so bound how many reads there are at once.
-        reads = (asyncio.to_thread(_is_there, records, images, item, host) for item in wanted)
+        by_size = len(wanted) > MANY
+        reads = (asyncio.to_thread(_is_there, records, images, item, host, by_size) for item in wanted)
         there = await asyncio.gather(*reads)
         missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]
     return Estimate(
@@ -65,8 +66,8 @@ async def estimate(
     )
 
 
-def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str) -> bool:
+def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str, by_size: bool) -> bool:
     receipt = Receipts(records).find(item.destination)
     if receipt is None or receipt.fingerprint != item.request.fingerprint(api_host):
         return False
-    return is_intact(images, receipt, by_size=True)
+    return is_intact(images, receipt, by_size=by_size)

@@ -22,13 +22,13 @@ from airflow_provider_bitdance.records import (
     Failed,
     Failure,
     ImageState,
+    Intended,
     Journal,
     Planned,
     PlannedImage,
     Stored,
 )
 from airflow_provider_bitdance.records.events import Event
-from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import check_writable
@@ -44,15 +44,19 @@ class Decision:
 
     :param event: What needs no purchase; without one it is bought.
     :param standing: The receipt of the image at its destination.
+    :param lost: A receipt whose file is not there as it was stored; the image may be restored.
     """
 
     image: PlannedImage
     event: Event | None
     standing: Receipt | None = None
+    lost: Receipt | None = None
 
 
 async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
-    """Return the events of a first entry: the plan, and what needs no purchase.
+    """Return the events of a first entry: the plan, what needs no purchase, and the intent of one image.
+
+    That is not an image that the user named: its destination has to be reserved first.
 
     :raises InputError: ``if_exists="fail"``, and there is an image.
     :raises BudgetError: What is to be bought costs too much.
@@ -67,6 +71,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
             return await _decide(context, item, earlier, price, known)
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
+    _log_lost(context, decided)
     _log(context, decided)
     to_buy = [decision.image for decision in decided if decision.event is None]
     await check_plan(context, to_buy)
@@ -79,7 +84,14 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
             images=tuple(decision.image for decision in decided),
         ),
         *(decision.event for decision in decided if decision.event is not None),
+        *_first_intent(decided),
     ]
+
+
+def _first_intent(decided: list[Decision]) -> list[Intended]:
+    to_buy = (found for found in decided if found.event is None)
+    keys = [found.image.key for found in to_buy if not (found.image.named or found.lost)]
+    return [Intended(keys=(key,)) for key in keys[:1]]
 
 
 async def _prepare_to_buy(context: JobContext) -> None:
@@ -105,26 +117,27 @@ async def _decide(
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     image = _planned(context, item, price[item.request.model, item.request.size], bought)
+    receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known)
     facts = WantedFacts(
         fingerprint=image.fingerprint,
         policy=context.policy,
         exists=context.policy.if_exists == "fail" and await asyncio.to_thread(_exists, context, item),
-        receipt=await asyncio.to_thread(_standing_receipt, context, item, known),
+        receipt=receipt,
         earlier=bought,
     )
     match decide_wanted(facts):
-        case Reuse(receipt):
+        case Reuse():
             stored = Stored(key=item.key, receipt=context.receipts.uri(item.destination), reused=True)
             return Decision(image, stored, receipt)
-        case Adopt(found):
+        case Adopt(theirs):
             context.log.info(
                 "Waiting for prediction %s, bought before the task was cleared; nothing is bought",
-                found.prediction_id,
+                theirs.prediction_id,
             )
             assert earlier is not None
-            return Decision(image, adoption(found, item.key, earlier.job), facts.receipt)
+            return Decision(image, adoption(theirs, item.key, earlier.job), receipt)
         case Refuse(why):
-            return _refused(context, item, image, facts.receipt, why)
+            return _refused(context, item, image, receipt, why)
         case Buy(leaves):
             if leaves:
                 context.log.warning(
@@ -132,7 +145,7 @@ async def _decide(
                     "stays collectable for 7 days",
                     leaves,
                 )
-            return Decision(image, None, facts.receipt)
+            return Decision(image, None, receipt, lost)
 
 
 def _refused(
@@ -173,16 +186,17 @@ def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: Image
     )
 
 
-def _standing_receipt(context: JobContext, item: Wanted, known: set[str] | None) -> Receipt | None:
-    """Return the receipt at an image's destination, if its file is there as it was recorded."""
+def _standing_receipt(
+    context: JobContext, item: Wanted, known: set[str] | None
+) -> tuple[Receipt | None, Receipt | None]:
+    """Return the receipt at an image's destination: first if its file is as it was stored, second if not."""
     is_listed = known is None or item.destination.record_name in known
     if context.policy.if_exists != "reuse" or not is_listed:
-        return None
+        return None, None
     receipt = context.receipts.find(item.destination)
-    if receipt is not None and not is_intact(context.images, receipt, by_size=known is not None):
-        context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
-        return None
-    return receipt
+    if receipt is not None and not context.is_intact(receipt, of_many=known is not None):
+        return None, receipt
+    return receipt, None
 
 
 def _exists(context: JobContext, item: Wanted) -> bool:
@@ -204,8 +218,12 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
         return
     there = sum(found.event is not None for found in decided)
     if there:
+        by_size = "; files were compared by size" if len(decided) > MANY else ""
         context.log.info(
-            "%d of %d images are already stored or bought; nothing is paid for them", there, len(decided)
+            "%d of %d images are already stored or bought%s; nothing is paid for them",
+            there,
+            len(decided),
+            by_size,
         )
     if replaced:
         context.log.warning(
@@ -213,6 +231,15 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
             len(replaced),
             len(decided),
         )
+
+
+def _log_lost(context: JobContext, decided: list[Decision]) -> None:
+    lost = [found.lost for found in decided if found.lost]
+    if len(lost) <= FEW_IMAGES:
+        for receipt in lost:
+            context.log.warning("%s is missing or has changed since it was stored", receipt.uri)
+    else:
+        context.log.warning("%d stored files are missing or have changed since they were stored", len(lost))
 
 
 def _log_reuse(context: JobContext, receipt: Receipt) -> None:

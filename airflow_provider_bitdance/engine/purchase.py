@@ -25,6 +25,7 @@ from airflow_provider_bitdance.engine.decisions import (
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.restore import restore
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     FencedError,
@@ -36,7 +37,7 @@ from airflow_provider_bitdance.exceptions import (
     StorageError,
     TaskKilledError,
 )
-from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Status, Submitted
+from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Status, Stored, Submitted
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.submission_outcome import may_arrive, submission_outcome
@@ -104,11 +105,21 @@ async def _intend(context: JobContext, key: str, lock: DestinationLock) -> bool:
     check_purchase(context, image)
     context.coordination.starting.add(key)
     try:
-        if image.plan.named and not await lock.take(image):
+        if not await lock.take(image) or await _is_restored(context, image, lock):
             return False
         await context.write(Intended(keys=(key,)))
     finally:
         context.coordination.starting.discard(key)
+    return True
+
+
+async def _is_restored(context: JobContext, image: ImageState, lock: DestinationLock) -> bool:
+    """Store what was bought before for the same request and is lost, if WaveSpeed still has it; say so."""
+    lost = lock.lost_receipt(image)
+    if lost is None or await restore(context, image, lost) is None:
+        return False
+    uri = context.receipts.uri(context.destination_of(image.plan))
+    await context.write(Stored(key=image.plan.key, receipt=uri, reused=True))
     return True
 
 

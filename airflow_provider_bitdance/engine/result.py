@@ -10,7 +10,8 @@ from airflow_provider_bitdance.engine.budget import usd
 from airflow_provider_bitdance.engine.charges import with_charges
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
-from airflow_provider_bitdance.engine.failures import recorded_error
+from airflow_provider_bitdance.engine.failures import ABOUT_ONE_IMAGE, recorded_error
+from airflow_provider_bitdance.engine.restore import restore
 from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
 from airflow_provider_bitdance.records import ImageState, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -146,17 +147,18 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
 async def _summaries(
     context: JobContext, dispatcher: Dispatcher, failures: dict[str, BitDanceError]
 ) -> dict[str, dict[str, Any]]:
-    """Return the summary of each stored image; receipts of earlier processes are read, some at a time.
+    """Return the summary of each stored image. What this process has not stored itself is checked, some at a
+    time.
 
-    :param failures: Takes those whose receipt is gone or is another's by now.
+    :param failures: Takes those whose receipt or file is gone, or is another's by now.
     """
     gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
 
     async def summary(image: ImageState) -> dict[str, Any] | None:
         try:
             async with gate:
-                receipt = dispatcher.receipts.get(image.plan.key) or await _receipt(context, image)
-        except RecordUnreadableError as error:
+                receipt = dispatcher.receipts.get(image.plan.key) or await _believed(context, image)
+        except (RecordUnreadableError, *ABOUT_ONE_IMAGE) as error:
             failures[image.plan.key] = error
             return None
         where = context.receipts.uri(context.destination_of(image.plan))
@@ -167,9 +169,31 @@ async def _summaries(
     return {image.plan.key: found for image, found in zip(stored, summaries, strict=True) if found}
 
 
-async def _receipt(context: JobContext, image: ImageState) -> Receipt:
+async def _believed(context: JobContext, image: ImageState) -> Receipt:
+    """Return the receipt of an image that was stored before, if its file is there as it was stored.
+
+    A file that is not is stored once more, where WaveSpeed still has it.
+
+    :raises RecordUnreadableError: What was stored is gone, or is another's by now.
+    :raises BitDanceError: The image could not be restored this time, or the store failed.
+    """
+    receipt = await asyncio.to_thread(_receipt, context, image)
+    if await asyncio.to_thread(context.is_intact, receipt):
+        return receipt
+    context.log_image("%s is missing or has changed since it was stored", receipt.uri)
+    restored = await restore(context, image, receipt)
+    if restored is None:
+        raise RecordUnreadableError(
+            f"The image {receipt.uri} was stored, but its file is missing or has changed since",
+            fix="Clear the task to make the image again",
+        )
+    return restored
+
+
+def _receipt(context: JobContext, image: ImageState) -> Receipt:
+    """Return the receipt of a stored image. Blocks."""
     destination = context.destination_of(image.plan)
-    receipt = await asyncio.to_thread(context.receipts.find, destination)
+    receipt = context.receipts.find(destination)
     if receipt is None:
         raise RecordUnreadableError(
             f"The image {destination.identity} was stored, but its receipt {image.receipt} is missing",

@@ -13,7 +13,7 @@ from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
 from airflow_provider_bitdance.engine.takeover import check_is_latest
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, RecordError
-from airflow_provider_bitdance.records import Adopted, Failed, Intended, Status, Stored
+from airflow_provider_bitdance.records import Status
 from airflow_provider_bitdance.records.events import Claimed, Event
 from airflow_provider_bitdance.redaction import shorten
 
@@ -83,7 +83,6 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
         events: list[Event] = []
         if not state.images:  # a later process first has to see what the account takes
             events = await plan(context, wanted)
-            events += _first_intent(wanted, events)
         try:
             await context.claim(deadline, *events)
         except FencedError:
@@ -135,13 +134,3 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
             shorten(images[changed[0].key].plan.request.prompt),
             more,
         )
-
-
-def _first_intent(wanted: list[Wanted], events: list[Event]) -> list[Intended]:
-    """Return the intent of one image, which can go into the plan's own entry; none if all are there.
-
-    Not of one that the user named: its destination has to be reserved first.
-    """
-    done = {event.key for event in events if isinstance(event, Stored | Adopted | Failed)}
-    to_buy = [item.key for item in wanted if item.key not in done and not item.destination.named]
-    return [Intended(keys=(key,)) for key in to_buy[:1]]

@@ -14,16 +14,14 @@ from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
+from airflow_provider_bitdance.engine.restore import PATIENCE
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.triage import bought_as
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import ImageState, Status
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-
-PATIENCE = 10.0
-"""Seconds to wait for a prediction: what nobody waits for has ended long ago, but a poll may fail and be
-repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +73,9 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
     if prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds():
         why = "this account does not have the prediction: deleted, or bought with another key"
         return Collected(prediction.id, CollectStatus.LEFT, why)
-    receipt = await asyncio.to_thread(context.receipts.find, context.destination_of(image.plan))
-    if (
-        receipt
-        and receipt.prediction_id != prediction.id
-        and receipt.stored_at.timestamp() > image.submitted_at
-    ):
-        why = f"a newer image is at its destination: {receipt.uri}"
+    newer = await asyncio.to_thread(_newer_image, context, image)
+    if newer is not None:
+        why = f"a newer image is at its destination: {newer.uri}"
         return Collected(prediction.id, CollectStatus.SUPERSEDED, why)
     try:
         receipt = await collect_output(context, image, prediction)
@@ -91,6 +85,18 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         failed = context.journal.state.images[image.plan.key].status is Status.FAILED
         return Collected(prediction.id, CollectStatus.FAILED if failed else CollectStatus.LEFT, error.what)
     return Collected(prediction.id, CollectStatus.STORED, receipt.uri)
+
+
+def _newer_image(context: JobContext, image: ImageState) -> Receipt | None:
+    """Return the receipt of an image that was stored at the destination since, if its file is still there.
+
+    Also where that has been changed: it may be somebody's work.
+    """
+    receipt = context.receipts.find(context.destination_of(image.plan))
+    if receipt is None or receipt.prediction_id == image.prediction_id:
+        return None
+    is_newer = receipt.stored_at.timestamp() > image.submitted_at
+    return receipt if is_newer and context.images.size(receipt.file) is not None else None
 
 
 def _standing(image: ImageState, outcome: CollectStatus, why: str) -> Collected:

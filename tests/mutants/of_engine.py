@@ -26,8 +26,8 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ),
     (
-        "receipt = await asyncio.to_thread(self._intact_receipt, image)\n        command",
-        "receipt = None\n        command",
+        "image)\n        command = decide_destination(self._facts(image, receipt=receipt, held",
+        "image)\n        command = decide_destination(self._facts(image, receipt=None, held",
         "what a stopped task stored after it came back is bought again",
     ),
     (
@@ -43,12 +43,12 @@ DESTINATION_LOCK = mutations_of(
         "unit/engine/test_destination_lock.py::test_an_image_is_tried_again_once_another_task_has_stored_it_or_its_lease_has_ended",
     ),
     (
-        "receipt is not None and receipt.stored_at != self._found[key]",
+        "receipt is not None and receipt.stored_at != self._found[key].stored_at",
         "receipt is not None",
         "a task that waits to replace an image never gives its worker back",
     ),
     (
-        "return receipt if is_there else None",
+        "return receipt if context.is_intact(receipt) else None",
         "return receipt",
         "an image whose file is gone is the result",
     ),
@@ -61,11 +61,6 @@ DESTINATION_LOCK = mutations_of(
         "if holder.journal.state.number == before:",
         "if True:",
         "a task that has moved its deadline on is stopped",
-    ),
-    (
-        "by_size = len(self._context.journal.state.images) > MANY",
-        "by_size = True",
-        "a changed file is the result",
     ),
     (
         'if key in self._tried or context.policy.if_exists != "reuse":',
@@ -182,6 +177,32 @@ FAILURES = mutations_of(
     ),
 )
 
+CONTEXT = mutations_of(
+    "engine/context.py",
+    "unit/engine/test_restore.py unit/engine/test_destination_lock.py",
+    (
+        "by_size = of_many or known.get(receipt.uri) == receipt.sha256",
+        "by_size = True",
+        "a changed file is the result",
+    ),
+)
+
+RESTORE = mutations_of(
+    "engine/restore.py",
+    "unit/engine/test_restore.py",
+    (
+        "if context.clock.time() - receipt.submitted_at.timestamp() >= KEPT_BY_WAVESPEED.total_seconds():",
+        "if True:",
+        "what WaveSpeed still has is bought again",
+    ),
+    (
+        "        if not prediction.is_completed:\n            return None\n",
+        "",
+        "what is gone is never bought again",
+    ),
+    ("    context.check_nsfw(receipt)\n", "", "a flagged image is stored again"),
+)
+
 INTEGRITY = mutations_of(
     "records/integrity.py",
     "unit/engine/test_plan.py unit/engine/test_destination_lock.py unit/maintenance/test_verify.py",
@@ -265,15 +286,15 @@ DOWNLOAD = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "if replaced is not None and replaced.prediction_id != prediction.id:",
+        "if replaced is not None and replaced.prediction_id != made.prediction_id:",
         "if False:",
         "a crash leaves the old receipt with the new picture",
         "unit/engine/test_download.py unit/engine/test_crashes.py",
     ),
     ("possibly_paid=image.possibly_paid,", "possibly_paid=0,", "a receipt hides what is possibly paid"),
     (
-        'size_differs=f"{valid.width}*{valid.height}" != image.plan.request.size',
-        "size_differs=False",
+        '"size_differs": f"{valid.width}*{valid.height}" != plan.request.size',
+        '"size_differs": False',
         "nobody says that the size is another than was asked",
     ),
     ("prompt_asked=image.plan.prompt_asked,", "", "a receipt forgets the prompt as asked"),
@@ -291,12 +312,12 @@ DOWNLOAD = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "if replaced is not None and replaced.file != file:",
+        "if replaced is not None and replaced.file != made.file:",
         "if False:",
         "a replaced picture of another format stays beside the new one",
     ),
     (
-        "if replaced is not None and replaced.file != file:",
+        "if replaced is not None and replaced.file != made.file:",
         "if replaced is not None:",
         "the new picture is removed with the old one",
         "unit/engine/test_download.py unit/engine/test_run.py",
@@ -357,6 +378,8 @@ MUTATIONS = (
     *TAKEOVER,
     *POLICY,
     *FAILURES,
+    *CONTEXT,
+    *RESTORE,
     *INTEGRITY,
     *OUTPUT,
     *DOWNLOAD,

@@ -99,13 +99,13 @@ COLLECT = mutations_of(
         "an image bought with another key is written off",
     ),
     (
-        "        and receipt.prediction_id != prediction.id\n",
-        "",
+        "if receipt is None or receipt.prediction_id == image.prediction_id:",
+        "if receipt is None:",
         "an image whose receipt is written is not recorded",
     ),
     (
-        "        and receipt.stored_at.timestamp() > image.submitted_at\n",
-        "",
+        "is_newer = receipt.stored_at.timestamp() > image.submitted_at",
+        "is_newer = True",
         "an older image keeps the one out that was to replace it",
     ),
     (

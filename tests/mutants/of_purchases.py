@@ -59,8 +59,8 @@ PURCHASE = mutations_of(
         "unit/engine/test_budget.py",
     ),
     (
-        "if image.plan.named and not await lock.take(image):",
-        "if False:",
+        "if not await lock.take(image) or await",
+        "if await",
         "two tasks at one destination each buy",
         "unit/engine/test_destination_lock.py",
     ),

@@ -765,6 +765,7 @@ def test_a_file_that_is_not_as_another_run_stored_it_is_bought_anew(change: str)
         del world.disk[path]
     else:
         world.disk[path] = world.disk[path][:-1] + b"!"
+    world.clock.now += 8 * 24 * 3600  # WaveSpeed does not keep it for longer than 7 days
     found = result(go(world, a_job(run_id="tuesday"), named=True))
     assert (world.api.billed, found["reused"]) == (2, False)
     assert shown(world) == found["prediction_id"] == "pred-2"

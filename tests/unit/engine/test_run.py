@@ -406,11 +406,9 @@ def test_what_became_of_an_intent_of_another_process_is_found_out_before_the_ima
     world: World,
 ) -> None:
     from airflow_provider_bitdance.engine.plan import plan
-    from airflow_provider_bitdance.records import Intended
 
     context = world.context()
-    events = run(plan(context, [a_wanted()]))
-    context.journal.claim(START + 600, START, *events, Intended(keys=("image",)))
+    context.journal.claim(START + 600, START, *run(plan(context, [a_wanted()])))
     (result,) = results(go(world, try_number=2))
     assert (result["possibly_paid"], world.settle()) == (1, 0)
     assert world.event_names[:6] == ["claimed", "planned", "intended", "claimed", "lost", "intended"]

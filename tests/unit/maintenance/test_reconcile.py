@@ -455,6 +455,29 @@ def test_an_image_does_not_replace_a_newer_one_of_another_task_at_its_address() 
     assert office.images == new
 
 
+@pytest.mark.parametrize(
+    ("left", "outcome"), [(None, CollectStatus.STORED), (b"retouched", CollectStatus.SUPERSEDED)]
+)
+def test_a_newer_image_whose_file_is_gone_keeps_no_paid_one_from_its_place(
+    left: bytes | None, outcome: CollectStatus
+) -> None:
+    """One that was changed may be somebody's work, and stays."""
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, wanted=a_wanted("a fox", named=True))
+    office.wait(hours=1)
+    later = a_job(dag_id="later")
+    office.task(job=later, wanted=a_wanted("a fox", named=True), if_exists="regenerate")
+    folder = office.context().images
+    folder.remove("cover.png")
+    if left is not None:
+        folder.replace("cover.png", left)
+
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (outcome, "pred-1")
+    assert office.images == {"cover.png": left or office.api.made["pred-1"].picture}
+
+
 def test_an_image_replaces_the_older_one_at_its_address_for_which_it_was_bought() -> None:
     office = Office()
     office.task(wanted=a_wanted("a fox", named=True))
