@@ -7,13 +7,15 @@ reads the file: our own columns, then the free ones of the item.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_bitdance.batch import Item, Scalar
+from airflow_provider_bitdance.batch.limits import MAX_COLUMNS, MAX_ITEMS, MAX_ROW
+from airflow_provider_bitdance.batch.parquet import read_parquet
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 
@@ -41,6 +43,10 @@ _FREE_TYPES = {bool: "bool", int: "int64", float: "float64"}
 _INT64 = range(-(2**63), 2**63)
 
 
+_LONGEST_ROW = 2 * MAX_ROW
+"""Bytes of a row: the columns of an item, and half of it for ours."""
+
+
 class ManifestRow(BaseModel):
     """One item of a batch and what became of it. Free columns are in :attr:`columns`.
 
@@ -54,6 +60,8 @@ class ManifestRow(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+    __pydantic_extra__: dict[str, Scalar]
 
     key: str
     variant_of: str | None = None
@@ -142,7 +150,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     :raises StorageError: The store failed.
     """
     # Here: this module is also for the operators, and has to be cheap.
-    from airflow_provider_bitdance.hooks.object_storage import open_folder
+    from airflow_provider_bitdance.hooks.object_storage import read_regular
 
     folder, _, name = str(uri).rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):
@@ -150,7 +158,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
             f"{shorten(repr(uri), 200)} is not the URI of a manifest",
             allowed='an absolute path or a URI that ends in .jsonl or .parquet, such as result["manifest"]',
         )
-    data = open_folder(folder).read(name)
+    data = read_regular(folder, name)
     if data is None:
         raise InputError(
             f"There is no manifest at {shorten(uri, 200)}", fix='Pass result["manifest"] of a batch'
@@ -158,7 +166,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     try:
         if name.endswith(".parquet"):
             return _from_parquet(data, uri)
-        return [ManifestRow.model_validate_json(line) for line in data.split(b"\n") if line]
+        return [ManifestRow.model_validate_json(line) for line in _lines(data, uri)]
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         where = ".".join(map(str, found["loc"]))
@@ -182,18 +190,32 @@ def read_manifest_frame(uri: str) -> pandas.DataFrame:
     frame = pandas.DataFrame(rows, columns=None if rows else list(ManifestRow.model_fields))
     # pandas' own guess makes floats of whole numbers and objects of truth values where some are missing.
     nullable = {"int64": "Int64", "bool": "boolean", "float64": "float64"}
-    return frame.astype({name: nullable[kind] for name, kind in _TYPES.items()})
+    try:
+        return frame.astype({name: nullable[kind] for name, kind in _TYPES.items()})
+    except (OverflowError, TypeError, ValueError) as error:
+        raise _no_manifest(uri, str(error)) from None
 
 
 def _from_parquet(data: bytes, uri: str) -> list[ManifestRow]:
-    pyarrow = _pyarrow()
-    from pyarrow import parquet
-
+    _pyarrow()
     try:
-        found: list[dict[str, Any]] = parquet.read_table(BytesIO(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+        _, found = read_parquet(data, columns=len(ManifestRow.model_fields) + MAX_COLUMNS)
+    except ValueError as error:
         raise _no_manifest(uri, str(error)) from None
     return [ManifestRow.model_validate(row) for row in found]
+
+
+def _lines(data: bytes, uri: str) -> Iterator[bytes]:
+    """Yield the rows of a manifest: as many, and as long, as one may have that a batch has written."""
+    file, number = BytesIO(data), 0
+    while line := file.readline(_LONGEST_ROW + 1):
+        number += line != b"\n"
+        if len(line) > _LONGEST_ROW:
+            raise _no_manifest(uri, f"row {number} has more than {_LONGEST_ROW} bytes")
+        if number > MAX_ITEMS:
+            raise _no_manifest(uri, f"it has more than {MAX_ITEMS} rows")
+        if line != b"\n":
+            yield line
 
 
 def _pyarrow() -> Any:

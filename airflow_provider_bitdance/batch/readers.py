@@ -7,10 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO, StringIO
-from typing import Any, NoReturn
+from io import BytesIO, TextIOWrapper
+from itertools import count, islice
+from typing import NoReturn
 
 from airflow_provider_bitdance.batch.columns import has_surrogate
+from airflow_provider_bitdance.batch.limits import MAX_COLUMNS, MAX_ITEMS, MAX_LINES, MAX_ROW
+from airflow_provider_bitdance.batch.parquet import read_parquet
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
@@ -43,11 +46,14 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
     reader = _READERS.get(name[name.rfind(".") :].lower())
     if reader is None:
         raise _unreadable(name, "has no extension that shows its format")
-    return list(reader(data, name))
+    rows = list(islice(reader(data, name), MAX_ITEMS + 1))
+    if len(rows) > MAX_ITEMS:
+        raise _too_large(name, f"has more than {MAX_ITEMS} rows")
+    return rows
 
 
 def _csv_rows(data: bytes, name: str) -> Iterator[Row]:
-    reader = csv.reader(StringIO(_text(data, name), newline=""), strict=True)
+    reader = csv.reader(_lines(data, name, newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
     except csv.Error as error:
@@ -82,6 +88,8 @@ def _check_header(header: list[str], name: str) -> None:
         raise _unreadable(name, "has no header row")
     if len(header) == 1 and any(char in header[0] for char in _OTHER_SEPARATORS):
         raise _unreadable(name, f"has a header without commas: {shorten(repr(header[0]))}")
+    if len(header) > MAX_COLUMNS:
+        raise _too_large(name, f"has {len(header)} columns, and at most {MAX_COLUMNS} are read")
     if "" in header:
         raise _unreadable(name, f"has no name for column {header.index('') + 1}")
     if code_point := invisible_in("".join(header)):
@@ -95,7 +103,7 @@ def _check_header(header: list[str], name: str) -> None:
 
 def _jsonl_rows(data: bytes, name: str) -> Iterator[Row]:
     # Not splitlines: JSON text may hold other line separators as they are.
-    for number, line in enumerate(_text(data, name).split("\n"), start=1):
+    for number, line in enumerate(_lines(data, name, newline="\n"), start=1):
         if line.strip():
             yield _jsonl_row(number, line)
 
@@ -109,7 +117,16 @@ def _jsonl_row(number: int, line: str) -> Row:
         return Row(number, None, f"is not JSON: {error.msg} at character {error.pos + 1}")
     except (ValueError, RecursionError) as error:
         return Row(number, None, f"is not JSON: {shorten(str(error))}")
-    return Row(number, value)
+    if isinstance(value, dict) and len(value) > MAX_COLUMNS:
+        return Row(number, None, f"has {len(value)} columns, and at most {MAX_COLUMNS} are read")
+    return Row(number, _flat(value))
+
+
+def _flat(value: object) -> object:
+    """Empty what is nested: it is refused by its type, and a row of lists takes 20 times its text."""
+    if isinstance(value, dict):
+        return {name: type(cell)() if isinstance(cell, dict | list) else cell for name, cell in value.items()}
+    return [] if isinstance(value, list) else value
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -125,20 +142,14 @@ def _no_constant(name: str) -> NoReturn:
 
 def _parquet_rows(data: bytes, name: str) -> Iterator[Row]:
     try:
-        import pyarrow
-        from pyarrow import parquet
+        columns, records = read_parquet(data)
     except ImportError:
         raise _unreadable(
             name, "needs pyarrow; run pip install 'airflow-provider-bitdance[parquet]' on every worker"
         ) from None
-    try:
-        table: Any = parquet.read_table(BytesIO(data))
-        _check_header(table.column_names, name)
-        records = table.to_pylist()
-    except InputError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(name, f"is not a readable Parquet file: {shorten(str(error))}") from None
+    except ValueError as error:
+        raise _unreadable(name, str(error)) from None
+    _check_header(columns, name)
     for number, record in enumerate(records, start=1):
         yield Row(number, record)
 
@@ -151,11 +162,34 @@ _READERS: dict[str, Callable[[bytes, str], Iterator[Row]]] = {
 }
 
 
-def _text(data: bytes, name: str) -> str:
-    """Decode a file so that a wrong byte is the fault of its own row, where it is half a character."""
+def _lines(data: bytes, name: str, *, newline: str) -> Iterator[str]:
+    """Decode a file line by line, so that a wrong byte is the fault of its own row, where it is half a
+    character.
+
+    :param newline: As for ``open``.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _unreadable(name, "is UTF-16, not UTF-8")
-    return data.decode("utf-8", "surrogateescape").replace(BYTE_ORDER_MARK, "")
+    if b"\0" in data:
+        raise _unreadable(name, "has NUL bytes, as UTF-16 and packed files have, and is not text")
+    file = TextIOWrapper(BytesIO(data), "utf-8", "surrogateescape", newline=newline)
+    for number in count(1):
+        line = file.readline(MAX_ROW + 1)
+        if not line:
+            return
+        if len(line) > MAX_ROW:
+            raise _too_large(name, f"has more than {MAX_ROW} characters in line {number}")
+        if number > MAX_LINES:
+            raise _too_large(name, f"has more than {MAX_LINES} lines")
+        yield line.replace(BYTE_ORDER_MARK, "")
+
+
+def _too_large(name: str, wrong: str) -> InputError:
+    return InputError(
+        f"The file of items {shorten(name, 200)} {wrong}",
+        allowed=f"{MAX_ITEMS} rows of at most {MAX_COLUMNS} columns and {MAX_ROW} characters",
+        fix="Write several files or fewer columns; .expand(items=[file, file]) makes a task of each",
+    )
 
 
 def _unreadable(name: str, wrong: str) -> InputError:

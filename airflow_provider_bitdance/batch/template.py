@@ -15,6 +15,7 @@ from airflow_provider_bitdance.batch.columns import Scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
+from airflow_provider_bitdance.wavespeed.image_request import MAX_PROMPT
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
 _JINJA = re.compile(r"\{\{\s.*?\s\}\}|\{%.*?%\}", re.DOTALL)
@@ -33,6 +34,8 @@ class PromptTemplate:
 
     def __init__(self, text: str) -> None:
         text = text.replace(BYTE_ORDER_MARK, "")
+        if len(text) > MAX_PROMPT:
+            raise _refusal(text, f"it has {len(text)} characters, and at most {MAX_PROMPT} are sent")
         if left := _JINJA.search(text):
             raise _refusal(text, f"Airflow has not rendered {shorten(left[0])}")
         # Literal texts at even places, names of columns at odd ones.
@@ -50,9 +53,12 @@ class PromptTemplate:
         """Return the prompt. Braces in what is filled in have no effect.
 
         :param values: At least the columns that the template uses.
+        :raises ValueError: It is too long; many places for one long value could take all memory.
         """
         filled = list(self._parts)
         filled[1::2] = [_text(values[column]) for column in self._parts[1::2]]
+        if (length := sum(map(len, filled))) > MAX_PROMPT:
+            raise ValueError(f"has a prompt of {length} characters, and at most {MAX_PROMPT} are sent")
         return "".join(filled)
 
 

@@ -6,18 +6,19 @@ key, free columns, the template that makes a prompt of them, and whether another
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, scalar
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
+from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_INT_BITS, MAX_ITEMS, MAX_ROW
 from airflow_provider_bitdance.batch.readers import Row
 from airflow_provider_bitdance.batch.template import PromptTemplate
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, MAX_SEED, ImageRequest
 
-MAX_ITEMS = 10_000
 MAX_VARIANTS = 16
 FINDINGS_SHOWN = 50
 
@@ -73,7 +74,7 @@ def checked_items(
         sample = template.fill({name: name for name in template.columns})
     defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=model)
     batch = _Batch(template, defaults, variants)
-    checked = [_check(row, batch) for row in _numbered(rows, variants)]
+    checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
     _find_duplicates(checked)
     if any(row.faults for row in checked):
         raise _refusal(checked)
@@ -100,12 +101,14 @@ class _Checked:
     """A row, as far as it could be used.
 
     :param faults: What is wrong, each with what is allowed.
+    :param size: Bytes that prompt and columns have as JSON.
     """
 
     number: int
     faults: dict[str, str] = field(default_factory=dict)
     key: str | None = None
     is_key_derived: bool = False
+    size: int = 0
     items: list[Item] = field(default_factory=list)
 
 
@@ -118,19 +121,29 @@ class _Batch:
     variants: int
 
 
+def _bounded(checked: Iterable[_Checked]) -> Iterator[_Checked]:
+    """Stop where the plan of the batch would be more than a record may hold."""
+    size = 0
+    for row in checked:
+        size += row.size * len(row.items)
+        if size > MAX_BATCH:
+            raise InputError(
+                f"Up to row {row.number}, prompts and columns have more than {MAX_BATCH} bytes as JSON",
+                allowed=f"{MAX_BATCH} bytes, of all variants together",
+                fix="Split them into chunks, as in .expand(items=[chunk, chunk]), or leave out columns",
+            )
+        yield row
+
+
 def _check(row: Row, batch: _Batch) -> _Checked:
     """Check all of a row whatever is wrong with a part of it, so that a person corrects it once."""
     value = {"prompt": row.value} if isinstance(row.value, str) else row.value
     if row.fault or not isinstance(value, Mapping):
         return _Checked(row.number, {row.fault or f"is of type {type(value).__name__}": _ROWS_ALLOWED})
+    if oversized := _oversized(value):
+        return _Checked(row.number, {oversized: ""})
     checked = _Checked(row.number)
-    columns: dict[str, Scalar] = {}
-    for name, cell in value.items():
-        if name not in REQUESTED:
-            try:
-                columns[column_name(name)] = scalar(name, cell)
-            except ValueError as error:
-                checked.faults[str(error)] = ""
+    columns = _columns(value, checked.faults)
     if (key := value.get("key")) is not None:
         checked.key = str(key)
         try:
@@ -140,10 +153,34 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     request = _request(value, batch, checked.faults)
     if request is None:
         return checked
+    checked.size = len(json.dumps([request.prompt, columns], ensure_ascii=False).encode())
+    if checked.size > MAX_ROW:
+        checked.faults[f"has {checked.size} bytes as JSON, and at most {MAX_ROW} are taken"] = ""
     if checked.key is None:
         checked.key, checked.is_key_derived = derived_key(request), True
     checked.items = list(_variants(checked.key, request, columns, batch.variants))
     return checked
+
+
+def _oversized(row: Mapping[object, object]) -> str:
+    """Say what of a row is too large to look at its values."""
+    if len(row) > MAX_COLUMNS:
+        return f"has {len(row)} columns, and at most {MAX_COLUMNS} are read"
+    if any(isinstance(cell, int) and cell.bit_length() > MAX_INT_BITS for cell in row.values()):
+        return "has a whole number of more than 300 digits"
+    return ""
+
+
+def _columns(row: Mapping[object, object], faults: dict[str, str]) -> dict[str, Scalar]:
+    """Return the row's free columns, or add to its faults."""
+    columns: dict[str, Scalar] = {}
+    for name, cell in row.items():
+        if name not in REQUESTED:
+            try:
+                columns[column_name(name)] = scalar(name, cell)
+            except ValueError as error:
+                faults[str(error)] = ""
+    return columns
 
 
 def _variants(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.exceptions import InputError, UnsafeFileError
 from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
 from airflow_provider_bitdance.storage.address import address_of, normalize, refusal, shown
@@ -59,11 +60,26 @@ def read_file(uri: str) -> bytes:
     :param uri: An absolute path or a URI that ``ObjectStoragePath`` takes.
     :raises InputError: There is none, or this worker cannot open such URIs.
     """
-    folder, _, name = address_of(uri, field="items", allowed=_ALLOWED).rpartition("/")
-    data = open_folder(f"{folder}/").read(name) if name else None
+    address = address_of(uri, field="items", allowed=_ALLOWED)
+    if address.startswith("file://"):
+        # The user names this file, and may name a link, as those that Kubernetes mounts are.
+        address = f"file://{os.path.realpath(address.removeprefix('file://'))}"
+    folder, _, name = address.rpartition("/")
+    data = read_regular(f"{folder}/", name) if name else None
     if data is None:
         raise InputError(f"There is no file {shorten(repr(shown(uri)), 200)}", allowed=_ALLOWED)
     return data
+
+
+def read_regular(folder: str, name: str) -> bytes | None:
+    """Read a file of a folder that the user names; ``None`` where there is none. Blocks.
+
+    :raises InputError: This worker cannot open such URIs, or it is no regular file, or too large.
+    """
+    try:
+        return open_folder(folder).read(name)
+    except UnsafeFileError as error:
+        raise InputError(error.what, allowed=error.allowed) from None
 
 
 def records_path(of_operator: object, of_connection: str) -> str:

@@ -5,8 +5,8 @@ created exclusively. Folders get a ready filesystem handle, resolve nothing, and
 blocks; the engine calls them in threads.
 """
 
-from airflow_provider_bitdance.storage.base import Folder, check_writable, uri_of
+from airflow_provider_bitdance.storage.base import LARGEST_FILE, Folder, check_writable, uri_of
 from airflow_provider_bitdance.storage.local import LocalFolder
 from airflow_provider_bitdance.storage.object_store import ObjectFolder
 
-__all__ = ["Folder", "LocalFolder", "ObjectFolder", "check_writable", "uri_of"]
+__all__ = ["LARGEST_FILE", "Folder", "LocalFolder", "ObjectFolder", "check_writable", "uri_of"]

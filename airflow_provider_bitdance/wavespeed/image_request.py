@@ -29,6 +29,9 @@ BITDANCE_14B = "wavespeed-ai/bitdance-14b/text-to-image"
 DEFAULT_SIZE = "1024*1024"
 MIN_SIDE, MAX_SIDE = 256, 1536
 MAX_SEED = 2**31 - 1
+MAX_PROMPT = 2**15
+"""Characters. WaveSpeed publishes no limit for this model; text encoders read a few thousand words. More is a
+file in the place of a prompt, and would be in each record and response."""
 
 SIZE_PRESETS = {
     "1:1": "1024*1024",
@@ -42,7 +45,7 @@ SIZE_PRESETS = {
 """Our sizes for WaveSpeed's presets, whose pixel sizes are not published: exact ratios, multiples of 16."""
 
 _ALLOWED = {
-    "prompt": "text with at least one character that is not white space",
+    "prompt": f"text of at most {MAX_PROMPT} characters, at least one of them not white space",
     "size": f'a preset ({", ".join(SIZE_PRESETS)}) or "W*H" with sides of {MIN_SIDE} to {MAX_SIDE} pixels',
     "width": f"{MIN_SIDE} to {MAX_SIDE} pixels, together with height and without size",
     "height": f"{MIN_SIDE} to {MAX_SIDE} pixels, together with width and without size",
@@ -179,6 +182,10 @@ class ImageRequest(BaseModel):
 
 def _faults_of_prompt(prompt: str) -> list[_Finding]:
     """Say what is wrong with a prompt that a user gives. A recorded one was bought, and is read as it is."""
+    if len(prompt) > MAX_PROMPT:
+        return [("prompt", f"has {len(prompt)} characters", prompt)]
+    if "\0" in prompt:
+        return [("prompt", "contains a NUL character", prompt)]
     if left := unrendered_in(prompt):
         return [("prompt", f"has {shorten(left)}, which nothing has rendered", prompt)]
     if prompt.strip() and shows_nothing(prompt):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from airflow_provider_bitdance.manifest import (
     read_manifest,
     read_manifest_frame,
 )
+from airflow_provider_bitdance.text_checks import invisible_in
 from tests.unit.support import a_receipt
 
 
@@ -110,7 +113,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 COLUMNS = st.dictionaries(
     (TEXT | st.sampled_from(["columns", "as_dict", "self", "model_dump", "__dict__"])).filter(
-        lambda name: name.strip() and name.strip().casefold() not in RESULT_COLUMNS | {"prompt"}
+        lambda name: (
+            name.strip()
+            and not invisible_in(name)
+            and name.strip().casefold() not in RESULT_COLUMNS | {"prompt"}
+        )
     ),
     SCALARS,
     max_size=4,
@@ -210,3 +217,56 @@ def test_where_a_library_is_missing_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError, match=re.escape(advice)):
         call(uri)
+
+
+ROW = b'{"key": "a", "status": "stored"'
+HOSTILE: dict[str, tuple[str, Any, str]] = {
+    "rows": ("jsonl", lambda: (ROW + b"}\n") * 10_001, "it has more than 10000 rows"),
+    "a long row": (
+        "jsonl",
+        lambda: ROW + b', "x": "' + b"x" * 2**20 + b'"}',
+        "row 1 has more than 524288 bytes",
+    ),
+    "lists": ("jsonl", lambda: ROW + b', "x": [[], []]}', "is not a manifest"),
+    "depth": ("jsonl", lambda: ROW + b', "x": ' + b"[" * 100_000, "is not a manifest"),
+    "a number": ("jsonl", lambda: ROW + b', "width": 1' + b"0" * 5_000 + b"}", "is not a manifest"),
+    "NUL bytes": ("jsonl", lambda: bytes(1_000), "is not a manifest"),
+    "a Parquet file of many rows": ("parquet", lambda: many_rows(), "has 20000 rows, and at most 10000"),
+}
+
+
+def many_rows() -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = BytesIO()
+    parquet.write_table(pyarrow.table({"key": ["a"] * 20_000, "status": ["stored"] * 20_000}), file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("read", [read_manifest, read_manifest_frame])
+def test_a_hostile_manifest_is_refused(tmp_path: Path, name: str, read: Any) -> None:
+    kind, make, said = HOSTILE[name]
+    (tmp_path / f"x.{kind}").write_bytes(make())
+    with pytest.raises(InputError, match=said):
+        read(f"{tmp_path}/x.{kind}")
+
+
+def test_a_manifest_whose_numbers_fit_no_frame_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(ROW + b', "width": 1' + b"0" * 30 + b"}")
+    assert read_manifest(f"{tmp_path}/x.jsonl")[0].width == 10**30
+    with pytest.raises(InputError, match="is not a manifest"):
+        read_manifest_frame(f"{tmp_path}/x.jsonl")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_no_manifest(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "x.jsonl")
+    with pytest.raises(InputError, match=r"is a (folder|named pipe)"):
+        read_manifest(f"{tmp_path}/x.jsonl")
+
+
+def test_blank_lines_of_a_manifest_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\n" + ROW + b"}\n\n")
+    assert [row.key for row in read_manifest(f"{tmp_path}/x.jsonl")] == ["a"]

@@ -609,9 +609,9 @@ def test_a_file_that_cannot_be_read_at_all_is_refused(data: bytes, name: str, co
         read_items(data, name=name)
 
 
-def test_a_list_in_a_parquet_file_is_a_finding() -> None:
-    (finding,) = findings(read_items(parquet([{"prompt": "p", "tags": ["x"]}]), name="x.parquet"))
-    assert finding.startswith("row 1: column 'tags' is of type list")
+def test_a_parquet_file_with_lists_is_refused_with_the_name_of_their_column() -> None:
+    with pytest.raises(InputError, match=r"has a column 'tags' of type list<.*>; a column can hold text"):
+        read_items(parquet([{"prompt": "p", "tags": ["x"]}]), name="x.parquet")
 
 
 def test_without_pyarrow_a_parquet_file_is_refused_with_what_to_install(

@@ -1,0 +1,88 @@
+"""Parquet: reads small tables of plain values, and finds out before it reads whether a file is one.
+
+A few bytes of Parquet can stand for gigabytes: 957 bytes of one repeated value took 1.7 GiB. So rows, columns
+and sizes are taken from the file's footer, and the lengths of texts from their dictionaries.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from airflow_provider_bitdance.batch.limits import MAX_COLUMNS, MAX_ITEMS
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage import LARGEST_FILE
+
+_FOOTER = {"thrift_container_size_limit": 2 * MAX_ITEMS, "thrift_string_size_limit": LARGEST_FILE // 4}
+"""How long the lists and texts of a footer may be. A row group of each row is the most that makes sense."""
+_UNPACKED_AT_ONCE = LARGEST_FILE
+"""Bytes that are unpacked to measure texts: of as many rows as fit if each repeats all that the file has."""
+
+
+def read_parquet(data: bytes, *, columns: int = MAX_COLUMNS) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the names of a file's columns, and its rows.
+
+    :param columns: How many columns it may have.
+    :raises ImportError: pyarrow is not installed.
+    :raises ValueError: Says why it cannot be read, or what of it is too large.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(BytesIO(data), **_FOOTER)
+        size = _checked_size(file.metadata, columns)
+        _check_texts(pyarrow, file, rows_at_once=max(1, _UNPACKED_AT_ONCE // max(1, size)))
+        table: Any = file.read(use_threads=False)
+        return table.column_names, table.to_pylist()
+    except _TooLargeError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"is not a readable Parquet file: {shorten(str(error))}") from None
+
+
+class _TooLargeError(ValueError):
+    """The file is whole, and too large."""
+
+
+def _checked_size(footer: Any, columns: int) -> int:
+    """Return how many bytes the pages have when they are unpacked, or refuse what the footer says."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    chunks = (group.column(number) for group in groups for number in range(footer.num_columns))
+    rows = max(footer.num_rows, sum(max(group.num_rows, 0) for group in groups))
+    size: int = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)
+    for found, most, what in (
+        (footer.num_columns, columns, "columns"),
+        (rows, MAX_ITEMS, "rows"),
+        (size, LARGEST_FILE, "bytes when it is unpacked"),
+    ):
+        if found > most:
+            raise _TooLargeError(f"has {found} {what}, and at most {most} are read")
+    return size
+
+
+def _check_texts(pyarrow: Any, file: Any, *, rows_at_once: int) -> None:
+    """Find out how long all texts are together: a page may have a text once, and as many rows repeat it."""
+    from pyarrow import compute
+
+    schema, types = file.schema_arrow, pyarrow.types
+    if nested := [field for field in schema if types.is_nested(field.type)]:
+        found = f"{shorten(repr(nested[0].name))} of type {shorten(str(nested[0].type))}"
+        raise _TooLargeError(f"has a column {found}; a column can hold text, numbers, true, false or null")
+    names = [field.name for field in schema if not _has_fixed_width(types, field.type)]
+    length = 0
+    for batch in file.iter_batches(rows_at_once, columns=names, use_threads=False) if names else ():
+        for column in batch.columns:
+            if types.is_dictionary(column.type):
+                lengths = compute.binary_length(column.dictionary).take(column.indices)
+            else:
+                lengths = compute.binary_length(column)
+            length += compute.sum(lengths).as_py() or 0
+        if length > LARGEST_FILE:
+            raise _TooLargeError(f"has more than {LARGEST_FILE} bytes of text when it is unpacked")
+
+
+def _has_fixed_width(types: Any, kind: Any) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    fixed = (types.is_null, types.is_primitive, types.is_fixed_size_binary, types.is_decimal)
+    return any(is_one(kind) for is_one in fixed)

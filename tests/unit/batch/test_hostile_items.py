@@ -1,0 +1,255 @@
+"""Files that are made to take all memory, or are none: our error, in little time and memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from airflow_provider_bitdance.batch import checked_items, read_items, validation
+from airflow_provider_bitdance.batch import parquet as reader
+from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_ITEMS, MAX_LINES, MAX_ROW
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.hooks.object_storage import read_file
+from airflow_provider_bitdance.storage import LARGEST_FILE
+from airflow_provider_bitdance.wavespeed.image_request import MAX_PROMPT, ImageRequest
+
+CPU_SECONDS = 3.0
+MEMORY = 400 * 2**20
+
+
+def peak() -> int:
+    """Return the most bytes that this process has had, pyarrow's included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def written(table: pyarrow.Table, **options: Any) -> bytes:
+    file = BytesIO()
+    parquet.write_table(table, file, **options)
+    return file.getvalue()
+
+
+def repeated(text: object, times: int) -> pyarrow.DictionaryArray:
+    indices = pyarrow.array([0] * times, pyarrow.int32())
+    return pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array([text]))
+
+
+def one_column(array: Any) -> bytes:
+    return written(pyarrow.table({"prompt": array}), compression="zstd")
+
+
+def text(line: str, times: int = 1, header: str = "prompt\n") -> bytes:
+    return (header + line * times).encode()
+
+
+LONG = "x" * (MAX_ROW + 1)
+WIDE = [f"c{number}" for number in range(MAX_COLUMNS + 1)]
+
+PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
+    "many rows of one value": (
+        lambda: one_column(repeated("x", MAX_ITEMS + 1)),
+        f"has {MAX_ITEMS + 1} rows, and at most {MAX_ITEMS} are read",
+    ),
+    "many rows of nothing": (lambda: one_column(pyarrow.nulls(MAX_ITEMS + 1)), "10001 rows"),
+    "one long text, repeated": (lambda: one_column(repeated("x" * 2**20, 5_000)), "bytes of text when"),
+    "the same without pyarrow's own schema": (
+        lambda: written(pyarrow.table({"prompt": repeated("x" * 2**20, 5_000)}), store_schema=False),
+        "bytes of text when",
+    ),
+    "the same as large text": (
+        lambda: one_column(repeated(pyarrow.scalar("x" * 2**20, pyarrow.large_string()), 5_000)),
+        "bytes of text when",
+    ),
+    "texts that begin alike": (
+        lambda: written(
+            pyarrow.table({"prompt": ["x" * 2**20 + str(number) for number in range(80)]}),
+            use_dictionary=False,
+            column_encoding={"prompt": "DELTA_BYTE_ARRAY"},
+        ),
+        "bytes of text when",
+    ),
+    "zeros, packed": (
+        lambda: one_column(pyarrow.array([bytes(LARGEST_FILE + 1)])),
+        f"at most {LARGEST_FILE} are read",
+    ),
+    "columns": (
+        lambda: written(pyarrow.table({name: ["x"] for name in WIDE})),
+        f"has {MAX_COLUMNS + 1} columns, and at most {MAX_COLUMNS} are read",
+    ),
+    "nested": (
+        lambda: one_column(pyarrow.array([[["x"]]])),
+        "has a column 'prompt' of type list<element: list<element: string>>",
+    ),
+    "cut": (lambda: one_column(["x"])[:-1], "not a readable Parquet file"),
+    "a damaged page": (
+        lambda: one_column(["x" * 99])[:20] + bytes(400) + one_column(["x" * 99])[20:],
+        "not a",
+    ),
+}
+FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    **{f"Parquet: {name}": ("parquet", make, said) for name, (make, said) in PARQUET.items()},
+    "CSV of too many rows": ("csv", lambda: text("a\n", MAX_ITEMS + 1), "has more than 10000 rows"),
+    "CSV of broken rows": ("csv", lambda: text("a,b\n", MAX_ITEMS + 1), "has more than 10000 rows"),
+    "JSON lines of too many rows": (
+        "jsonl",
+        lambda: text('"a"\n', MAX_ITEMS + 1, ""),
+        "more than 10000 rows",
+    ),
+    "blank lines": ("jsonl", lambda: bytes(0) + b"\n" * (MAX_LINES + 1), f"has more than {MAX_LINES} lines"),
+    "CSV of one line": ("csv", lambda: text(LONG), "characters in line 2"),
+    "CSV with a header of one line": ("csv", lambda: LONG.encode(), "characters in line 1"),
+    "CSV in quotes without end": ("csv", lambda: text('"' + LONG), "characters in line 2"),
+    "JSON of one line": ("jsonl", lambda: text('["' + LONG, 1, ""), "characters in line 1"),
+    "CSV of too many columns": (
+        "csv",
+        lambda: text("", 1, ",".join(WIDE)),
+        "has 129 columns, and at most 128",
+    ),
+    "NUL bytes": ("csv", lambda: b"prompt\na\0cat\n", "has NUL bytes"),
+    "UTF-16 with a mark": ("csv", lambda: "prompt\na cat\n".encode("utf-16"), "is UTF-16"),
+    "UTF-16 without a mark": (
+        "csv",
+        lambda: "prompt\na cat\n".encode("utf-16-be"),
+        "has NUL bytes, as UTF-16",
+    ),
+    "UTF-32": ("jsonl", lambda: '"a cat"'.encode("utf-32"), "is UTF-16"),
+    "packed": ("csv", lambda: b"\x1f\x8b\x08" + bytes(20), "has NUL bytes, as UTF-16 and packed files have"),
+    "packed, by name": ("csv.gz", lambda: b"", "has no extension that shows its format"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_is_refused_in_little_time_and_memory(name: str) -> None:
+    extension, make, said = FILES[name]
+    data = make()
+    before, start = peak(), time.thread_time()
+    with pytest.raises(InputError) as caught:
+        read_items(data, name=f"/data/items.{extension}")
+    assert said in str(caught.value)
+    assert time.thread_time() - start < CPU_SECONDS
+    assert peak() - before < MEMORY
+
+
+def test_pages_of_a_file_that_is_too_large_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = one_column(repeated("x", MAX_ITEMS + 1))
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", None)
+    monkeypatch.setattr(parquet.ParquetFile, "read", None)
+    with pytest.raises(ValueError, match="rows"):
+        reader.read_parquet(data)
+
+
+def test_the_most_rows_and_columns_are_read() -> None:
+    long = pyarrow.table({"prompt": ["x"] * MAX_ITEMS})
+    wide = pyarrow.table({name: ["x"] for name in WIDE[1:]})
+    assert len(read_items(written(long), name="x.parquet")) == MAX_ITEMS
+    assert len(read_items(written(wide), name="x.parquet")) == 1
+    assert len(read_items(text("a\n", MAX_ITEMS), name="x.csv")) == MAX_ITEMS
+
+
+def test_texts_that_are_written_as_differences_are_read() -> None:
+    values = [f"a cat, number {number}" for number in range(50)]
+    options = {"use_dictionary": False, "column_encoding": {"prompt": "DELTA_BYTE_ARRAY"}}
+    rows = read_items(written(pyarrow.table({"prompt": values}), **options), name="x.parquet")
+    assert [row.value for row in rows] == [{"prompt": value} for value in values]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+def test_every_kind_of_text_column_is_read(kind: str) -> None:
+    values = ["a cat", None, "a cat", ""]
+    array = pyarrow.array(values)
+    array = array.dictionary_encode() if kind == "dictionary" else array.cast(kind)
+    found = read_items(written(pyarrow.table({"a.b": array, "n": [1, 2, None, 4]})), name="x.parquet")
+    assert [row.value for row in found] == [
+        {"a.b": value, "n": number} for value, number in zip(values, [1, 2, None, 4], strict=True)
+    ]
+
+
+def test_what_is_nested_in_json_is_refused_and_does_not_stay_in_memory() -> None:
+    (row,) = read_items(b'{"prompt": "p", "tags": [[], {}], "more": {"a": []}}', name="x.jsonl")
+    assert row.value == {"prompt": "p", "tags": [], "more": {}}
+    with pytest.raises(InputError, match="row 1: column 'tags' is of type list"):
+        checked_items([row])
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_json_of_any_depth_is_a_bad_row(opening: str) -> None:
+    (row,) = read_items((opening * 30_000).encode(), name="x.jsonl")
+    assert "is not JSON" in row.fault
+
+
+ROWS: list[tuple[object, str]] = [
+    ({"prompt": "x" * (MAX_PROMPT + 1)}, f"row 1: prompt has {MAX_PROMPT + 1} characters"),
+    ({"prompt": "a\0cat"}, "row 1: prompt contains a NUL character"),
+    ({"prompt": "p", **dict.fromkeys(WIDE)}, "row 1: has 130 columns, and at most 128"),
+    ({"prompt": "p", "text": LONG}, "bytes as JSON, and at most 262144 are taken"),
+    ({"prompt": "p", "id": 10**5000}, "row 1: has a whole number of more than 300 digits"),
+    ({"prompt": "p", "key": 10**5000}, "row 1: has a whole number of more than 300 digits"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), ROWS, ids=[said for _, said in ROWS])
+def test_a_row_that_is_too_large_is_refused_before_it_is_bought(row: object, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked_items([row])
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 2_000
+
+
+def test_a_template_that_repeats_a_long_value_is_refused_before_it_is_filled() -> None:
+    before = peak()
+    with pytest.raises(InputError, match=r"row 1: has a prompt of \d+ characters, and at most 32768 "):
+        checked_items([{"a": "x" * 200_000}], prompt="{a}" * 10_000)
+    assert peak() - before < MEMORY
+
+
+def test_a_plan_that_no_journal_could_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_BATCH < LARGEST_FILE
+    monkeypatch.setattr(validation, "MAX_BATCH", 1_000)
+    rows = [{"prompt": f"number {number}", "text": "x" * 100} for number in range(7)]
+    assert len(checked_items(rows)) == 7
+    with pytest.raises(
+        InputError, match="Up to row 4, prompts and columns have more than 1000 bytes as JSON"
+    ):
+        checked_items(rows, variants=2)
+
+
+def test_one_image_has_the_same_limit_of_its_prompt() -> None:
+    assert ImageRequest.of(prompt="x" * MAX_PROMPT)
+    with pytest.raises(InputError, match=f"Allowed: prompt: text of at most {MAX_PROMPT} characters"):
+        ImageRequest.of(prompt="x" * (MAX_PROMPT + 1))
+
+
+def test_a_record_of_a_longer_prompt_stays_readable() -> None:
+    assert ImageRequest.model_validate({"prompt": "x" * (MAX_PROMPT + 1)})
+
+
+NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder": (lambda path: path.mkdir(), "is a folder"),
+    "a named pipe": (os.mkfifo, "is a named pipe"),
+    "a link to nowhere": (lambda path: path.symlink_to("/nowhere/at/all"), "There is no file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+    "too large": (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 2**40), "is too large"),
+}
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_what_is_no_file_of_items_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    make, said = NO_FILES[name]
+    make(tmp_path / "items.csv")
+    with pytest.raises(InputError, match=said):
+        read_file(f"{tmp_path}/items.csv")
+
+
+def test_a_file_of_items_may_be_a_link_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "items.csv").write_bytes(b"prompt\na cat\n")
+    (tmp_path / "items.csv").symlink_to("..data/items.csv")
+    assert read_file(f"{tmp_path}/items.csv") == b"prompt\na cat\n"
