@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 PROMPT_SHOWN = 80
 """A prompt is shown to at most this many characters in errors and logs."""
+IDS_SHOWN = 5
 
 _API_TEXT_SHOWN = 200
 _API_TEXT_READ = 5_000
 _TEXT_READ = 10_000
+_CLOSES = {'"': '"', "'": "'", "`": "`", "“": "”", "«": "»"}
+_MARK = re.compile("[\"'`“”«»]")
+_AFTER_URL = "\"'`”».,;:!?)]}>"
 # Also as JSON or a query writes it.
 _URL = re.compile(r"https?(?::|%3a)(?:\\*/|%2f){2}\S+", re.IGNORECASE)
 
@@ -52,9 +57,38 @@ def _written_out(character: str) -> str:
 
 
 def shorten(text: str, limit: int = PROMPT_SHOWN) -> str:
-    """Return ``text`` on one line and in at most ``limit`` characters, the last one "…" where it was cut."""
+    """Return ``text`` on one line and in at most ``limit`` characters, with "…" where it was cut.
+
+    A quotation that is cut is closed after it.
+    """
     line = printable(" ".join(text.split())[:_TEXT_READ])
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    if len(line) <= limit:
+        return line
+    kept = line[: limit - 1]
+    while len(kept) + len(closing := _open_quotes(kept)) >= limit:
+        kept = kept[:-1]
+    return f"{kept}…{closing}"
+
+
+def _open_quotes(text: str) -> str:
+    """Return what closes the quotations that are open at the end of ``text``, the innermost first.
+
+    A mark within a word is an apostrophe, and so is a single one after a word where none is open.
+    """
+    open_marks = ""
+    for found in _MARK.finditer(text):
+        mark, before, after = found[0], text[: found.start()][-1:], text[found.end() : found.end() + 1]
+        if mark in open_marks and not (mark in "'`" and after.isalnum()):
+            open_marks = open_marks[open_marks.index(mark) + 1 :]
+        elif mark in _CLOSES and not (mark in "'`" and before.isalnum()):
+            open_marks = _CLOSES[mark] + open_marks
+    return open_marks
+
+
+def some_of(ids: Collection[str]) -> str:
+    """Name a few predictions, and count the others: the journal has them all."""
+    shown = ", ".join(list(ids)[:IDS_SHOWN])
+    return shown if len(ids) <= IDS_SHOWN else f"{shown} and {len(ids) - IDS_SHOWN} more"
 
 
 def redact(message: object, *, prompt: str = "") -> str:
@@ -63,8 +97,13 @@ def redact(message: object, *, prompt: str = "") -> str:
     :param message: The API's text; moderation messages may quote the whole prompt back.
     :param prompt: The prompt of the request, where it is known.
     """
-    text, sent = (" ".join(_URL.sub("[url]", part).split()) for part in (str(message or ""), prompt))
+    text, sent = (" ".join(_URL.sub(_hidden, part).split()) for part in (str(message or ""), prompt))
     return shorten(_cut_quotes(text[:_API_TEXT_READ], sent), _API_TEXT_SHOWN)
+
+
+def _hidden(url: re.Match[str]) -> str:
+    """Return what stands for a URL; marks after it are those of the sentence."""
+    return "[url]" + url[0][len(url[0].rstrip(_AFTER_URL)) :]
 
 
 def _cut_quotes(text: str, prompt: str) -> str:

@@ -7,11 +7,12 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import randbelow
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.metrics import counts
+from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
@@ -32,19 +33,6 @@ MANY = 20
 content."""
 
 T = TypeVar("T")
-
-
-class Log(Protocol):
-    """The part of a logger that the engine uses: Airflow's are not of one class."""
-
-    def debug(self, message: str, /, *args: Any) -> Any:
-        """Say what one of many images does."""
-
-    def info(self, message: str, /, *args: Any) -> Any:
-        """Say that something changed."""
-
-    def warning(self, message: str, /, *args: Any) -> Any:
-        """Say that something needs attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +76,13 @@ class JobContext:
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     coordination: Coordination = field(default_factory=Coordination)
     count: Callable[[str, int], None] = lambda _name, _number: None
+    notices: Notices = field(init=False, repr=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Make what writes the journal; a frozen dataclass has no other way."""
+        """Make what writes the journal and what many images say together; a frozen dataclass has no other
+        way."""
+        object.__setattr__(self, "notices", Notices(self.log))
         object.__setattr__(self, "_group_commit", GroupCommit(self.journal, self.clock))
 
     @property
@@ -150,10 +141,12 @@ class JobContext:
         *,
         pauses: tuple[float, ...],
         is_transient: Callable[[BitDanceError], bool],
+        until: asyncio.Event | None = None,
     ) -> T:
         """Try something free again while it fails in a way that passes.
 
         :param pauses: Seconds between two attempts; after the last one the error is raised.
+        :param until: Set when there is no time left for a pause.
         """
         for pause in pauses:
             try:
@@ -161,8 +154,14 @@ class JobContext:
             except BitDanceError as error:
                 if not is_transient(error):
                     raise
-                self.log.warning("%s. Retrying in %.0f s", error.what.rstrip("."), pause)
-            await self.clock.sleep(pause)
+                self.notices.retried(
+                    error,
+                    error.what.rstrip("."),
+                    now=self.clock.time(),
+                    wait=pause,
+                    is_one_of_many=len(self.journal.state.images) > FEW_IMAGES,
+                )
+            await self.clock.wait_for(until or asyncio.Event(), pause)
         return await attempt()
 
     async def claim(self, deadline: float, *events: Event) -> None:

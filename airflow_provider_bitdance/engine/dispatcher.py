@@ -17,7 +17,7 @@ from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock, HeldError
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.failures import Failures, recorded_error
-from airflow_provider_bitdance.engine.handoff import HandOver
+from airflow_provider_bitdance.engine.handoff import HandOver, waits_for
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents, settle_losses
 from airflow_provider_bitdance.engine.next_step import (
     CheckHolders,
@@ -58,12 +58,14 @@ class Dispatcher:
     :ivar receipts: Of the images that this process stored, by key.
     :ivar failures: Why images are not stored, and why nothing more is bought.
     :ivar hand_over: Why not everything is done in this process, though nothing stopped it.
+    :ivar waits_for: The same, in words, where there is more to buy.
     :ivar in_flight: Predictions that had not ended when that was decided.
     """
 
     def __init__(self, context: JobContext) -> None:
         self.receipts: dict[str, Receipt] = {}
         self.hand_over: HandOver | None = None
+        self.waits_for = ""
         self.in_flight = 0
         self._context = context
         state, policy = context.journal.state, context.policy
@@ -145,10 +147,16 @@ class Dispatcher:
                     await self._context.clock.wait_for(self._changed, pause)
                 case HandOver():
                     self.hand_over, self.in_flight = step, self._limiter.in_flight
+                    self.waits_for = self._waits_for() if self.to_buy else ""
                     return
                 case Stop():
                     if not await self._goes_on_late():
                         return
+
+    def _waits_for(self) -> str:
+        now = self._context.clock.time()
+        wait, blocked = self._limiter.wait(now=now), self._limiter.blocked(now=now)
+        return waits_for(left=len(self._left), wait=wait, blocked=blocked)
 
     def _facts(self) -> JobFacts:
         now, stopped, policy = self._context.clock.time(), self.failures.stopped, self._context.policy
@@ -275,6 +283,8 @@ class Dispatcher:
             self._report()
         else:
             await self._wait_and_store(key, in_flight)
+            if key in self.receipts:
+                self._progress.rate.stored(self._context.clock.time())
 
     async def _is_bought(self, key: str) -> bool:
         """Buy one image, and say whether that went well."""
@@ -318,12 +328,20 @@ class Dispatcher:
         self._report()
 
     def _report(self, *, last: bool = False) -> None:
-        self._progress.report(failed=len(self.failures.by_key), in_flight=self._limiter.in_flight, last=last)
+        self._progress.report(
+            failed=len(self.failures.by_key),
+            in_flight=self._limiter.in_flight,
+            awaited=len(self._lock.held),
+            last=last,
+        )
 
     def _move(self, *, bought: bool) -> None:
         """Take note that a purchase is over, or an image in flight: there may be more to do."""
-        if bought or self._left or self._limiter.started:
-            self._idle_since = self._context.clock.time()
+        now, limiter = self._context.clock.time(), self._limiter
+        if bought or self._left or limiter.started:
+            self._idle_since = now
+        if not (self.to_buy or limiter.started or limiter.is_refused):
+            self._context.notices.accepted(now=now, window=limiter.found_window, is_last=True)
         self._changed.set()
 
     async def _renew_deadline(self, least: float) -> None:

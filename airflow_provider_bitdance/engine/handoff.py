@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,29 @@ class HandOver:
 
     until: float
     enough: int
+
+
+class WaitsFor(StrEnum):
+    """What a job with images left waits for, in the words of the log."""
+
+    ACCOUNT = "Rate limited by WaveSpeed"
+    MINUTE = "requests_per_minute is reached"
+    IN_FLIGHT = "As many predictions as allowed are in flight"
+    OTHERS = "Other tasks make the images that are left"
+
+
+def waits_for(*, left: int, wait: float, blocked: float) -> WaitsFor:
+    """Say what a job waits for that gives its worker back with images left.
+
+    :param left: Images to be bought that no other task makes.
+    :param wait: Seconds until the rate limiter admits one more; infinite where one in flight has to end.
+    :param blocked: Seconds for which nothing is sent, after a 429.
+    """
+    if not left:
+        return WaitsFor.OTHERS
+    if blocked:
+        return WaitsFor.ACCOUNT
+    return WaitsFor.IN_FLIGHT if wait == math.inf else WaitsFor.MINUTE
 
 
 def hand_over_at(facts: JobFacts) -> float:

@@ -23,6 +23,7 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_intent,
     decide_losses,
 )
+from airflow_provider_bitdance.engine.notices import reason_of_doubt
 from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.engine.proof import (
     CLOCKS_MAY_DIFFER,
@@ -38,7 +39,9 @@ from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     LostResponseError,
     OutputError,
+    Paid,
     RecordError,
+    TaskKilledError,
 )
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.records.state import LostPurchase
@@ -62,15 +65,17 @@ async def resolve_intents(
     :param keys: Of these images only. All is right if no purchase of the job is under way.
     :param may_arrive: A request may still arrive; not if there was a response, or long after.
     :raises LostResponseError: The history cannot be read now; the intents stay open for a next try.
+    :raises TaskKilledError: Airflow stops the task; the same.
     """
     searches, given_up_at = 0, context.clock.time()
-    while intents := _open_intents(journal, keys):
-        attempt = _Attempt(intents, given_up_at, searches, may_arrive)
-        pause = await _search_patiently(context, journal, attempt)
-        if pause is None:
-            break
-        searches += 1
-        await context.clock.sleep(pause)
+    with context.notices.search():
+        while intents := _open_intents(journal, keys):
+            attempt = _Attempt(intents, given_up_at, searches, may_arrive)
+            pause = await _search_patiently(context, journal, attempt)
+            if pause is None:
+                break
+            searches += 1
+            await context.clock.wait_for(context.coordination.killed, pause)
     # The process that made an intent may have its response by now, though it was replaced. Then the budget
     # counts it. If a note cannot be read now, the next process and reconcile read it.
     with contextlib.suppress(RecordError):
@@ -143,7 +148,15 @@ class _Attempt:
 async def _search_patiently(context: JobContext, journal: Journal, attempt: _Attempt) -> float | None:
     """Search the history; return the seconds until the next search, or ``None`` if nothing is left open."""
 
+    passed_on = (RecordError, TaskKilledError)
+
     async def search() -> float | None:
+        if context.coordination.killed.is_set():
+            raise TaskKilledError(
+                "Airflow stopped the task while it searched for a lost response",
+                fix="The next try searches again before it buys",
+                paid=Paid.POSSIBLY,
+            )
         # One at a time: two intents must not both take one prediction.
         async with context.coordination.resolving:
             return await _search(context, journal, attempt)
@@ -152,9 +165,10 @@ async def _search_patiently(context: JobContext, journal: Journal, attempt: _Att
         return await context.retrying(
             search,
             pauses=READING_PAUSES,
-            is_transient=lambda error: error.retry_helps and not isinstance(error, RecordError),
+            is_transient=lambda error: error.retry_helps and not isinstance(error, passed_on),
+            until=context.coordination.killed,
         )
-    except RecordError:
+    except passed_on:
         raise
     except BitDanceError as error:
         await _give_up_unread(context, journal, attempt, error)
@@ -229,11 +243,7 @@ async def _carry_out(
             await context.write(
                 Submitted(key=image.plan.key, prediction_id=found, found=True), journal=journal
             )
-            context.log.info(
-                "The response to a purchase was lost. The account's history proves that "
-                "it created prediction %s",
-                found,
-            )
+            context.notices.found(found)
             if more:
                 context.log.warning(
                     "The account's history shows the same request more than once; also collectable: %s",
@@ -245,12 +255,7 @@ async def _carry_out(
             # It can be one purchase only. The oldest is taken: a newer one may be that of an intent which
             # another purchase of this process has written since, and which the oldest cannot be.
             context.coordination.doubted.add(doubtful[0])
-            count = len(doubtful)
-            reason = (
-                f"The account's history shows {count} predictions from that time that may be it, "
-                "and proves it of none"
-            )
-            await _give_up(context, journal, image, attempt, reason, doubtful)
+            await _give_up(context, journal, image, attempt, reason_of_doubt(len(doubtful)), doubtful)
 
 
 async def _found_by_pixels(
@@ -294,12 +299,7 @@ async def _give_up(
     # The ids are for the log only: a journal that speaks of them would seem to have bought them.
     lost = Lost(key=image.plan.key, reason=reason, given_up_at=attempt.given_up_at)
     await context.write(lost, journal=journal)
-    context.log.warning(
-        "The response to a purchase was lost: possibly paid, about $%.4g. %s%s",
-        image.plan.estimated_cost_usd,
-        reason,
-        f": {', '.join(doubtful)}" if doubtful else "",
-    )
+    context.notices.possibly_paid(image.plan.estimated_cost_usd, reason, doubtful)
 
 
 async def _give_up_unread(

@@ -31,6 +31,7 @@ async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImag
             lambda: _fetch_once(context, url),
             pauses=DOWNLOAD_PAUSES,
             is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
+            until=context.coordination.killed,
         )
     except OutputError as error:
         if error.retry_helps:

@@ -82,7 +82,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
                 # Postponed after a loss, each process would lose as many responses again.
                 raise _judged(lost, context.journal.state.images[key]) if lost else postponed
             case Resolve(), BitDanceError() as lost:
-                context.log.warning("%s. Searching the account's history for the prediction", lost.what)
+                context.notices.response_lost(lost.what)
                 # Of this image only: others may be under way.
                 await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(lost))
                 if context.journal.state.images[key].status is Status.SUBMITTED:
@@ -192,7 +192,6 @@ async def _submit(
         sent_at = context.clock.time()
         if limiter.turn(now=sent_at):
             continue  # another purchase was quicker
-        blocked_before = limiter.blocked(now=sent_at)
         response = await _post(context, image, limiter, sent_at=sent_at)
         refusal = response if isinstance(response, BitDanceError) else None
         not_sent = not_sent + 1 if isinstance(refusal, NotSentError) else 0
@@ -209,8 +208,10 @@ async def _submit(
         )
         if not isinstance(command, SendAgain):
             return command, response
-        if refusal is not None and (not_sent or command.after > blocked_before):
-            context.log.info("%s. Retrying in %.0f s", refusal.what, command.after)
+        if isinstance(refusal, NotSentError):
+            context.notices.not_sent(refusal.what, wait=command.after)
+        elif refusal is not None:
+            context.notices.refused(refusal.what, now=now, wait=command.after)
         if not_sent:  # the limiter makes the others wait
             pause = command.after * random.uniform(0.8, 1.2)
             await context.clock.wait_for(context.coordination.killed, pause)
@@ -258,4 +259,6 @@ async def _post(
         limiter.lost(now=context.clock.time())
         raise
     limiter.accepted(now=context.clock.time())
+    context.notices.reached()
+    context.notices.accepted(now=context.clock.time(), window=limiter.found_window)
     return prediction

@@ -55,6 +55,7 @@ class Waiting:
     :param enough: How many of them have to end; 0 if only a time is waited for.
     :param resume_at: Unix time at which there is likely something to do; no later than `now` if not known.
     :param to_buy: Images that are still to be bought.
+    :param waits_for: What they wait for, in words.
     """
 
     pending: dict[str, float]
@@ -63,6 +64,7 @@ class Waiting:
     enough: int
     resume_at: float = 0.0
     to_buy: int = 0
+    waits_for: str = ""
 
     @property
     def watched(self) -> dict[str, float]:
@@ -116,7 +118,7 @@ def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
         enough = len(pending)
     elif len(pending) < dispatcher.in_flight:  # something has ended since this was decided
         enough, resume_at = 0, now
-    return Waiting(pending, state.deadline, now, enough, resume_at, dispatcher.to_buy)
+    return Waiting(pending, state.deadline, now, enough, resume_at, dispatcher.to_buy, dispatcher.waits_for)
 
 
 def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> BitDanceError:

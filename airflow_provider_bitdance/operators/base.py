@@ -33,8 +33,9 @@ from airflow_provider_bitdance.operators.validation import (
     reason_of,
 )
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
-from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason, some_of
+from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
@@ -335,11 +336,8 @@ class BitDanceBaseOperator(BaseOperator):
             until = min(until, back)
         seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
         if waiting.to_buy:
-            rest = (
-                "Rate limited by WaveSpeed: deferring for up to %.0f s with %d images "
-                "left to submit. In flight: %s"
-            )
-            self.log.info(rest, seconds, waiting.to_buy, in_flight)
+            rest = "%s: deferring for up to %.0f s with %d images left. In flight: %s"
+            self.log.info(rest, waiting.waits_for, seconds, waiting.to_buy, in_flight)
         else:
             self.log.info("Waiting in the triggerer for up to %.0f s: %s", seconds, in_flight)
         self.defer(

@@ -20,7 +20,7 @@ from airflow_provider_bitdance.storage.naming import safe_name
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_bitdance.engine.context import Log
+    from airflow_provider_bitdance.engine.notices import Log
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
 

@@ -8,7 +8,7 @@ database and logs the event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from enum import StrEnum
 from importlib import import_module
 from typing import Any
@@ -18,10 +18,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL
+from airflow_provider_bitdance.redaction import some_of
 
-__all__ = ["BitDanceTrigger", "Reason", "some_of"]
-
-IDS_SHOWN = 5
+__all__ = ["BitDanceTrigger", "Reason"]
 
 
 class Reason(StrEnum):
@@ -107,9 +106,3 @@ class BitDanceTrigger(BaseTrigger):
         """Say what stays collectable. It cancels nothing: Airflow also calls this when another triggerer,
         or a new try that waits for the same predictions, has taken over (apache/airflow#73454, #72100)."""
         self.log.info("Stopped waiting. Collectable for 7 days: %s", some_of(self.pending))
-
-
-def some_of(ids: Collection[str]) -> str:
-    """Name a few predictions, and count the others: the journal has them all."""
-    shown = ", ".join(list(ids)[:IDS_SHOWN])
-    return shown if len(ids) <= IDS_SHOWN else f"{shown} and {len(ids) - IDS_SHOWN} more"

@@ -193,7 +193,7 @@ LOST_RESPONSES = mutations_of(
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
     ),
     (
-        "    except RecordError:\n        raise\n",
+        "    except passed_on:\n        raise\n",
         "",
         "a replaced process gives intents up that are another's by now",
     ),
@@ -261,8 +261,8 @@ LOST_RESPONSES = mutations_of(
         "of one prompt and seed in two sizes the pictures are swapped",
     ),
     (
-        "context.clock.time()\n    while intents",
-        "0.0\n    while intents",
+        "context.clock.time()\n    with context.notices",
+        "0.0\n    with context.notices",
         "a lost purchase is settled at once",
     ),
     (

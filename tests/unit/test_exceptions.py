@@ -152,6 +152,36 @@ def test_shorten_keeps_one_line_of_80_characters(text: str, short: str) -> None:
     assert shorten(text) == short
 
 
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ('he said "no no no no"', 'he said "no n…"'),
+        ("items is 'abcdefghijklmnop'", "items is 'abc…'"),
+        ("use `abcdefghijklmnop` now", "use `abcdefgh…`"),
+        ("a “quote 'within a quote'”", "a “quote 'wi…'”"),
+        ('"a" and "b" and no quote open', '"a" and "b" an…'),
+        ("the fox's tail and so on", "the fox's tail…"),
+        ("the foxes' tails and so on", "the foxes' tai…"),
+        ("'the fox's tail is red'", "'the fox's ta…'"),
+        ('one two three "four"', "one two three …"),
+        ("«une citation assez longue»", "«une citation…»"),
+    ],
+)
+def test_a_quotation_that_is_cut_is_closed(text: str, short: str) -> None:
+    assert shorten(text, 15) == short
+
+
+@given(st.text(alphabet="ab \"'`“”«»…"), st.integers(min_value=10, max_value=40))
+def test_a_text_that_is_cut_is_never_too_long(text: str, limit: int) -> None:
+    assert len(shorten(text, limit)) <= limit
+
+
+def test_a_url_that_is_left_out_keeps_the_marks_around_it() -> None:
+    assert redact('The image "https://a.b/c?x=1" (see https://a.b/d). Sorry') == (
+        'The image "[url]" (see [url]). Sorry'
+    )
+
+
 PROMPT = "a lighthouse " + "in the fog " * 30
 
 

@@ -226,12 +226,12 @@ def test_while_there_is_something_to_buy_the_deadline_moves_on(world: World) -> 
 
 def test_the_log_tells_the_sum_and_not_each_image(world: World, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        go(world, 40, requests_per_minute=20)
+        go(world, 100, requests_per_minute=20)
     lines = [record.getMessage() for record in caplog.records if record.name == "bitdance.test"]
     assert not any("Bought" in line or "Stored" in line for line in lines)
-    assert lines[-1] == "40/40 stored, $0.40"
+    assert lines[-1] == "100/100 stored, $1.00"
     assert any("/min, about" in line and "left" in line for line in lines[:-1])
-    assert len(lines) < 20
+    assert len(lines) < 40
 
 
 def test_the_log_of_a_batch_of_hours_is_tens_of_lines(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -11,10 +13,11 @@ import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
+from airflow_provider_bitdance.engine.handoff import WaitsFor, waits_for
 from airflow_provider_bitdance.exceptions import PredictionTimeoutError, RateLimitError
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import Status
-from tests.unit.support import START, Crash, FakePrediction, World, a_wanted, envelope, refusal, run
+from tests.unit.support import START, Crash, FakePrediction, World, a_job, a_wanted, envelope, refusal, run
 
 DEFERRABLE: dict[str, Any] = {"defer_after": 20.0, "break_even": 14.0, "is_batch": True}
 
@@ -318,3 +321,41 @@ def test_one_of_the_last_that_takes_far_longer_than_the_others_is_not_looked_at_
     assert isinstance(outcome, Finished)
     assert len(outcome.stored) == 20
     assert len(world.api.polls) < 400
+
+
+@pytest.mark.parametrize(
+    ("left", "wait", "blocked", "said"),
+    [
+        (0, 0.0, 0.0, WaitsFor.OTHERS),
+        (0, 30.0, 30.0, WaitsFor.OTHERS),
+        (3, 30.0, 30.0, WaitsFor.ACCOUNT),
+        (3, math.inf, 30.0, WaitsFor.ACCOUNT),
+        (3, math.inf, 0.0, WaitsFor.IN_FLIGHT),
+        (3, 30.0, 0.0, WaitsFor.MINUTE),
+    ],
+)
+def test_a_handoff_says_what_is_waited_for(left: int, wait: float, blocked: float, said: WaitsFor) -> None:
+    assert waits_for(left=left, wait=wait, blocked=blocked) is said
+
+
+def test_a_job_that_waits_for_another_task_s_images_is_not_said_to_be_rate_limited() -> None:
+    world = World(latency=300)
+    wanted = [a_wanted(f"prompt {n}", key=f"k{n}", name=f"k{n}", named=True) for n in range(3)]
+
+    async def both() -> Finished | Waiting:
+        first = asyncio.create_task(run_job(world.context(job=a_job(task_id="one"), **DEFERRABLE), wanted))
+        await world.clock.sleep(5)
+        second = await run_job(world.context(job=a_job(task_id="two"), **DEFERRABLE), wanted)
+        await first
+        return second
+
+    outcome = run(both())
+    assert isinstance(outcome, Waiting)
+    assert (outcome.to_buy, outcome.waits_for) == (3, WaitsFor.OTHERS)
+
+
+def test_a_job_that_waits_for_its_own_limit_is_not_said_to_be_limited_by_the_account() -> None:
+    world = World(latency=5)
+    outcome = leg(world, 3, requests_per_minute=1)
+    assert isinstance(outcome, Waiting)
+    assert outcome.waits_for == WaitsFor.MINUTE

@@ -501,12 +501,13 @@ def test_the_log_says_how_long_a_rest_is(
     said: str,
 ) -> None:
     monkeypatch.setattr(BitDanceTextToImageOperator, "log", logging.getLogger("bitdance.test"))
-    waiting = Waiting({"one": 990.0, "two": 990.0}, 1600.0, 1000.0, enough, resume_at, to_buy=8)
+    pending = {"one": 990.0, "two": 990.0}
+    waiting = Waiting(pending, 1600.0, 1000.0, enough, resume_at, to_buy=8, waits_for="It is night")
 
     with caplog.at_level("INFO"), pytest.raises(TaskDeferred):
         operator(output)._hand_over(waiting)
 
-    assert f"deferring for {said} with 8 images left to submit" in caplog.text
+    assert f"It is night: deferring for {said} with 8 images left. In flight: one, two" in caplog.text
 
 
 def test_a_task_that_airflow_tells_to_stop_buys_nothing(local: LocalService, output: Path) -> None:
