@@ -13,7 +13,8 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e007f]"
 )
 """Control and format characters without a form of their own, and letters that are drawn as nothing."""
-_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_JINJA = re.compile(r"\{\{(?:(?!\{\{).)*?\}\}|\{%(?:(?!\{%).)*?%\}", re.DOTALL)
+"""A search ends at the next opening: 32,000 characters of openings alone would take 13 s, in each row."""
 
 
 def invisible_in(text: str) -> str:

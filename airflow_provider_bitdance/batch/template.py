@@ -18,8 +18,9 @@ from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
 from airflow_provider_bitdance.wavespeed.image_request import MAX_PROMPT
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
-_JINJA = re.compile(r"\{\{\s.*?\s\}\}|\{%.*?%\}", re.DOTALL)
-"""As Airflow's are written. ``{{word}}`` is a word in literal braces."""
+_JINJA = re.compile(r"\{\{\s(?:(?!\{\{).)*?\s\}\}|\{%(?:(?!\{%).)*?%\}", re.DOTALL)
+"""As Airflow's are written. ``{{word}}`` is a word in literal braces. A search ends at the next opening:
+32,000 characters of openings alone would take 16 s."""
 _CODE = re.compile(r"[.\[\]!:]")
 _ALLOWED = "{column} with the name of a column, which has none of . [ ] ! :, and {{ or }} for a literal brace"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
@@ -208,6 +209,16 @@ def test_a_template_that_repeats_a_long_value_is_refused_before_it_is_filled() -
     with pytest.raises(InputError, match=r"row 1: has a prompt of \d+ characters, and at most 32768 "):
         checked_items([{"a": "x" * 200_000}], prompt="{a}" * 10_000)
     assert peak() - before < MEMORY
+
+
+@pytest.mark.parametrize("opening", ["{{", "{{ ", "{%", "{", "}", "{{ }", "{% %"])
+@pytest.mark.parametrize("is_template", [True, False])
+def test_a_prompt_of_braces_alone_is_read_in_no_time(opening: str, is_template: bool) -> None:
+    text = opening * (MAX_PROMPT // len(opening))
+    start = time.thread_time()
+    with contextlib.suppress(InputError):
+        checked_items([{"a": "x"}] if is_template else [text], prompt=text if is_template else None)
+    assert time.thread_time() - start < 1.0
 
 
 def test_a_plan_that_no_journal_could_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.batch import CONTACT_SHEET, Item, checked_items, read_items
+from airflow_provider_bitdance.batch import template as module
 from airflow_provider_bitdance.batch.columns import RESULT_COLUMNS
 from airflow_provider_bitdance.batch.keys import derived_key
 from airflow_provider_bitdance.batch.readers import Row
@@ -298,6 +299,8 @@ def test_with_plain_names_a_template_means_what_str_format_means(text: str) -> N
         expected = text.format(a="1", b="2")
     except (ValueError, KeyError, IndexError):
         expected = None
+    if module._JINJA.search(text):
+        expected = None  # as Airflow's templates are written, which it has not rendered
     try:
         template = PromptTemplate(text)
         filled = template.fill({"a": "1", "b": "2"}) if {*template.columns} <= {"a", "b"} else None
