@@ -152,7 +152,8 @@ def read_manifest(uri: str) -> list[ManifestRow]:
     # Here: this module is also for the operators, and has to be cheap.
     from airflow_provider_bitdance.hooks.object_storage import read_regular
 
-    folder, _, name = str(uri).rpartition("/")
+    uri = str(uri)  # a Path and an ObjectStoragePath, too
+    folder, _, name = uri.rpartition("/")
     if not folder or not name.endswith((".jsonl", ".parquet")):
         raise InputError(
             f"{shorten(repr(uri), 200)} is not the URI of a manifest",

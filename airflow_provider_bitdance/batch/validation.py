@@ -17,6 +17,7 @@ from airflow_provider_bitdance.batch.readers import Row
 from airflow_provider_bitdance.batch.template import PromptTemplate
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import unrendered_in
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, MAX_SEED, ImageRequest
 
 MAX_VARIANTS = 16
@@ -51,6 +52,7 @@ def checked_items(
     seed: object = -1,
     model: object = BITDANCE_14B,
     variants: int = 1,
+    is_rendered: bool = True,
 ) -> list[Item]:
     """Return what to make, in the order of the rows, variants of a row next to one another.
 
@@ -61,6 +63,7 @@ def checked_items(
     :param size: Of rows that give none; as for :class:`ImageRequest`.
     :param seed: Of rows that give none; -1 for any.
     :param model: Of all rows.
+    :param is_rendered: Airflow was to render the rows, so Jinja that is left in a prompt is a fault.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
@@ -73,7 +76,7 @@ def checked_items(
     if template is not None:
         sample = template.fill({name: name for name in template.columns})
     defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=model)
-    batch = _Batch(template, defaults, variants)
+    batch = _Batch(template, defaults, variants, is_rendered)
     checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
     _find_duplicates(checked)
     if any(row.faults for row in checked):
@@ -119,6 +122,7 @@ class _Batch:
     template: PromptTemplate | None
     defaults: ImageRequest
     variants: int
+    is_rendered: bool
 
 
 def _bounded(checked: Iterable[_Checked]) -> Iterator[_Checked]:
@@ -200,6 +204,8 @@ def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]
     prompt: object = None
     try:
         prompt = _prompt(row, batch.template)
+        if batch.is_rendered and isinstance(prompt, str) and (left := unrendered_in(prompt)):
+            faults[f"prompt has {shorten(left)}, which nothing has rendered"] = ""
     except ValueError as error:
         faults[str(error)] = ""
     try:

@@ -88,6 +88,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         **DecoratedOperator.template_fields_renderers,
         "prompt": "md",
     }
+    kind_of_output: ClassVar[str] = ""
+    are_items_rendered: ClassVar[bool] = False
     is_batch: bool = False
 
     def __init__(

@@ -31,6 +31,8 @@ from airflow_provider_bitdance.operators.validation import (
     check_choice,
     check_number,
     reason_of,
+    rendered_path,
+    text_of_path,
 )
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.redaction import some_of
@@ -133,7 +135,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.max_cost_usd = max_cost_usd
         self.check_balance = check_balance
         self.retry_failed = retry_failed
-        self.records_path = records_path
+        self.records_path = text_of_path("records_path", records_path, kind="folder")
         self.link_targets: dict[str, str] = {}
         self._refuse_bad_options()
 
@@ -215,7 +217,8 @@ class BitDanceBaseOperator(BaseOperator):
         """Return where the image of a task that makes one goes, as the fields say now."""
         from airflow_provider_bitdance.operators import runtime
 
-        return parse_destination(self.output_path, default_stem=runtime.default_stem(job))
+        path = rendered_path("output_path", self.output_path)
+        return parse_destination(path, default_stem=runtime.default_stem(job))
 
     def _output_folder(self, job: Job) -> str:
         return self._destination(job).folder
@@ -294,7 +297,9 @@ class BitDanceBaseOperator(BaseOperator):
     def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:
         """Open the records path. Where one is set, the output path is not read again once there is a plan."""
         return object_storage.open_folder(
-            object_storage.records_path(self.records_path, hook.extra.records_path)
+            object_storage.records_path(
+                rendered_path("records_path", self.records_path, kind="folder"), hook.extra.records_path
+            )
             or f"{self._output_folder(job)}/.bitdance"
         )
 

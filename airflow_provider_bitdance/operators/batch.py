@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid
@@ -13,7 +14,12 @@ from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUE
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import show_stored
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
-from airflow_provider_bitdance.operators.validation import check_choice, check_number
+from airflow_provider_bitdance.operators.validation import (
+    check_choice,
+    check_number,
+    rendered_path,
+    text_of_path,
+)
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
@@ -76,11 +82,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     template_fields: Sequence[str] = ("items", *BitDanceBaseOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {"items": "json", "prompt": "md"}
 
+    kind_of_output: ClassVar[str] = "folder"
+    are_items_rendered: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
         items: Any,
-        output_path: str,
+        output_path: str | PathLike[str],
         prompt: str | None = None,
         variants: int = 1,
         max_in_flight: int | None = None,
@@ -105,8 +114,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             raise InputError(
                 'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
             )
-        self.items = items
-        self.output_path = output_path
+        self.items = text_of_path("items", items, kind="file")
+        self.output_path = text_of_path("output_path", output_path, kind=self.kind_of_output)
         self.prompt = prompt
         self.variants = variants
         self.max_in_flight = max_in_flight
@@ -116,18 +125,25 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         self.manifest_format = manifest_format
 
     def _output_folder(self, job: Job) -> str:
-        return parse_destination(f"{str(self.output_path).strip()}/", default_stem="").folder
+        path = rendered_path("output_path", self.output_path, kind="folder")
+        return parse_destination(f"{str(path).strip()}/", default_stem="").folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.batch import checked_items, read_items
         from airflow_provider_bitdance.engine import Wanted
 
         folder = self._output_folder(job)
-        rows = self.items
+        rows = rendered_path("items", self.items, kind="file")
         if isinstance(rows, str):
             rows = read_items(object_storage.read_file(rows), name=rows.strip())
         items = checked_items(
-            rows, prompt=self.prompt, size=self.size, seed=self.seed, model=self.model, variants=self.variants
+            rows,
+            prompt=self.prompt,
+            size=self.size,
+            seed=self.seed,
+            model=self.model,
+            variants=self.variants,
+            is_rendered=self.are_items_rendered,
         )
         return [
             Wanted(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+from airflow_provider_bitdance.operators.validation import rendered_prompt, text_of_path
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 if TYPE_CHECKING:
@@ -55,14 +57,14 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         self,
         *,
         prompt: str,
-        output_path: str,
+        output_path: str | PathLike[str],
         width: int | str | None = None,
         height: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
-        self.output_path = output_path
+        self.output_path = text_of_path("output_path", output_path)
         self.width = width
         self.height = height
 
@@ -70,7 +72,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         from airflow_provider_bitdance.engine import Wanted
 
         request = ImageRequest.of(
-            prompt=self.prompt,
+            prompt=rendered_prompt(self.prompt),
             size=self.size,
             width=self.width,
             height=self.height,

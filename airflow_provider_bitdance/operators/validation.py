@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from types import UnionType
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.address import address_of
+from airflow_provider_bitdance.storage.naming import has_known_extension
+from airflow_provider_bitdance.text_checks import unrendered_in
 from airflow_provider_bitdance.triggers.bitdance import Reason
+
+_UNFILLED = re.compile(r"\{\{(?:[^{}]{0,80}\}\})?|\{%(?:[^{}]{0,80}%\})?|\{\w{1,80}\}")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -35,6 +42,66 @@ def check_number(
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
+
+
+def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:
+    """Return the text of a path object; anything else is returned as it is.
+
+    :param kind: ``"file"`` or ``"folder"`` where the field is always one. Elsewhere a slash at the end makes
+        the difference, which path objects drop: only an extension shows that a file is meant.
+    :raises InputError: The object says less than the text that it was made from, or is no absolute path.
+    """
+    if hasattr(value, "storage_options") and hasattr(value, "protocol"):  # ObjectStoragePath and its like
+        text, has_options = str(value), bool(value.storage_options)
+    elif isinstance(value, os.PathLike):
+        text, has_options = os.fsdecode(value), False
+    else:
+        return value
+    wrong, right = "", f'text: "{text}/" for a folder, "{text}.png" for a file'
+    if has_options:
+        wrong, right = (
+            "with options that its text does not have",
+            "text, with the connection as in s3://conn_id@…",
+        )
+    elif re.match(r"\w[\w+.-]*:/(?!/)", text):
+        wrong, right = "in which pathlib has made one slash of two", f"text: {text.replace(':/', '://', 1)!r}"
+    elif not (kind or text.endswith("/") or has_known_extension(text)):
+        wrong = "which has no slash at its end whether it is a folder or a file"
+    if wrong:
+        raise InputError(
+            f"{name} is a {type(value).__name__} {wrong}: {shorten(repr(text), 200)}", allowed=right
+        )
+    if "{{" not in text and "{%" not in text:
+        address_of(text, field=name, allowed="an absolute path or a URI")
+    return text
+
+
+def rendered_path(name: str, value: Any, *, kind: str = "") -> Any:
+    """Return a path as :func:`text_of_path` does, after Airflow has rendered it.
+
+    :raises InputError: Something in it is not filled in.
+    """
+    text = text_of_path(name, value, kind=kind)
+    if isinstance(text, str) and (left := _UNFILLED.search(text)):
+        raise InputError(
+            f"{name} is {shorten(repr(text))}: {left[0]} is not filled in",
+            allowed="templates that Airflow renders; columns of items fill in prompts and not paths",
+            fix="Airflow renders no arguments of .expand and no text that a template gives",
+        )
+    return text
+
+
+def rendered_prompt(prompt: Any) -> Any:
+    """Return a prompt after Airflow has rendered it.
+
+    :raises InputError: Jinja is left in it.
+    """
+    if isinstance(prompt, str) and (left := unrendered_in(prompt)):
+        raise InputError(
+            f"prompt has {shorten(left)}, which nothing has rendered: {shorten(repr(prompt))}",
+            fix="Airflow renders no arguments of .expand and no text that a template gives",
+        )
+    return prompt
 
 
 def reason_of(event: dict[str, Any]) -> Reason:

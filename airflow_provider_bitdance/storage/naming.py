@@ -84,6 +84,11 @@ class Destination:
         return self.stem + (given if given.lower().replace(".jpeg", ".jpg") == real else real)
 
 
+def has_known_extension(path: str) -> bool:
+    """Say whether a path ends like an image's file."""
+    return _KNOWN_EXTENSION.search(path) is not None
+
+
 def parse_destination(output_path: object, *, default_stem: str) -> Destination:
     """Read an ``output_path``: with a slash at its end it is a folder, without one it names the file.
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing, unrendered_in
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing
 
 BITDANCE_14B = "wavespeed-ai/bitdance-14b/text-to-image"
 DEFAULT_SIZE = "1024*1024"
@@ -186,8 +186,6 @@ def _faults_of_prompt(prompt: str) -> list[_Finding]:
         return [("prompt", f"has {len(prompt)} characters", prompt)]
     if "\0" in prompt:
         return [("prompt", "contains a NUL character", prompt)]
-    if left := unrendered_in(prompt):
-        return [("prompt", f"has {shorten(left)}, which nothing has rendered", prompt)]
     if prompt.strip() and shows_nothing(prompt):
         hidden = invisible_in(prompt) or f"U+{ord(prompt.strip()[0]):04X}"
         return [("prompt", f"has nothing that can be seen, only characters such as {hidden}", prompt)]
