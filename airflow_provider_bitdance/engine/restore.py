@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 
 from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.download import keep, record_of
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED, fetch_output
+from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (
     OutputError,
     OutputExpiredError,
@@ -38,7 +40,7 @@ async def restore(context: JobContext, image: ImageState, receipt: Receipt) -> R
         return None
     try:
         prediction = await _prediction_of(context, receipt)
-        if not prediction.is_completed:
+        if not prediction.is_completed or proof_of(prediction, receipt.request) is Proof.ANOTHER:
             return None
         valid = await fetch_output(context, prediction)
     except (OutputExpiredError, OutputRefusedError):

@@ -17,6 +17,8 @@ from airflow_provider_bitdance.records import ImageState, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
 
 RECEIPTS_AT_ONCE = 16
+FRESH = 600.0
+"""Seconds for which a file that this process has stored itself is not looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +151,19 @@ def _with_what_is_missing(error: BitDanceError, state: JobState) -> BitDanceErro
 async def _summaries(
     context: JobContext, dispatcher: Dispatcher, failures: dict[str, BitDanceError]
 ) -> dict[str, dict[str, Any]]:
-    """Return the summary of each stored image. What this process has not stored itself is checked, some at a
-    time.
+    """Return the summary of each stored image. What this process has not just stored itself is checked, some
+    at a time.
 
     :param failures: Takes those whose receipt or file is gone, or is another's by now.
     """
-    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+    gate, since = asyncio.Semaphore(RECEIPTS_AT_ONCE), context.clock.time() - FRESH
+    own = dispatcher.receipts.items()
+    fresh = {key: receipt for key, receipt in own if receipt.stored_at.timestamp() >= since}
 
     async def summary(image: ImageState) -> dict[str, Any] | None:
         try:
             async with gate:
-                receipt = dispatcher.receipts.get(image.plan.key) or await _believed(context, image)
+                receipt = fresh.get(image.plan.key) or await _believed(context, image)
         except (RecordUnreadableError, *ABOUT_ONE_IMAGE) as error:
             failures[image.plan.key] = error
             return None

@@ -474,3 +474,29 @@ def test_the_store_is_asked_once_a_job_before_anything_is_bought(
     watch.fault = None
     execute(disk, try_number=2)
     assert asked == [(f"file://{disk.uri}/.bitdance", 0)]
+
+
+# A stored image that somebody deletes or overwrites
+
+
+@pytest.mark.parametrize(("place", "left"), [("disk", None), ("disk", b"another tool's"), ("bucket", None)])
+def test_a_named_image_that_is_gone_or_was_changed_is_fetched_again_in_the_next_run(
+    local: LocalService,
+    place: str,
+    left: bytes | None,
+    request: pytest.FixtureRequest,
+) -> None:
+    store: Store = request.getfixturevalue(place)
+    named = {"output_path": f"{store.uri}/cover.png"}
+    first = execute(store, **named)
+    folder = object_storage.open_folder(store.uri)
+    folder.remove("cover.png")
+    if left is not None:
+        folder.replace("cover.png", left)
+
+    operator = BitDanceTextToImageOperator(task_id="image", prompt="A lighthouse", size="256*256", **named)
+    second = operator.execute(context(run_id="next"))
+
+    assert (posts(local), second["reused"], second["estimated_cost_usd"]) == (1, True, 0.0)
+    stored = store.files()["cover.png"]
+    assert hashlib.sha256(stored).hexdigest() == second["sha256"] == first["sha256"]

@@ -195,10 +195,11 @@ RESTORE = mutations_of(
         "if True:",
         "what WaveSpeed still has is bought again",
     ),
+    ("if not prediction.is_completed or", "if", "what is gone is never bought again"),
     (
-        "        if not prediction.is_completed:\n            return None\n",
+        " or proof_of(prediction, receipt.request) is Proof.ANOTHER",
         "",
-        "what is gone is never bought again",
+        "a receipt that names a prediction of another request brings its picture",
     ),
     ("    context.check_nsfw(receipt)\n", "", "a flagged image is stored again"),
 )

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_bitdance.engine import Finished, run_job
 from airflow_provider_bitdance.engine.context import MANY
+from airflow_provider_bitdance.engine.result import FRESH
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
     OutputError,
@@ -292,3 +293,34 @@ def test_a_prediction_that_has_not_ended_is_no_reason_to_buy_again() -> None:
     with pytest.raises(OutputError, match="did not say what became of prediction pred-1"):
         go(world, TUESDAY)
     assert world.api.billed == 1
+
+
+def test_a_receipt_that_names_a_prediction_of_another_request_does_not_bring_its_picture() -> None:
+    world = World()
+    run(run_job(world.context(), [a_wanted("a windmill", seed=8, name="other", named=True)]))
+    result(go(world, MONDAY))
+    damage(world)
+    context, place = world.context(), a_wanted(named=True).destination
+    receipt = context.receipts.find(place)
+    assert receipt is not None
+    context.receipts.write(place, receipt.model_copy(update={"prediction_id": "pred-1"}))
+    world.api.echo = "poll"
+    found = result(go(world, TUESDAY))
+    assert (found["prediction_id"], world.api.billed) == ("pred-3", 3)
+    check_true(world, found)
+
+
+def test_a_batch_of_more_than_ten_minutes_looks_again_at_what_it_has_stored_itself() -> None:
+    world = World()
+    wanted = [a_wanted(name, key=name, name=name, named=True) for name in "abc"]
+
+    def somebody_deletes(step: str) -> None:
+        if step == "before replace c.png":
+            damage(world, path=f"{OUTPUT}/a.png")
+            world.clock.now += FRESH + 1
+
+    outcome = run(run_job(world.context(is_batch=True, max_in_flight=1, step=somebody_deletes), wanted))
+    assert isinstance(outcome, Finished)
+    assert len(outcome.stored) == world.api.billed == 3
+    for found in outcome.results:
+        assert world.disk[found["uri"]] == world.api.made[found["prediction_id"]].picture
