@@ -9,7 +9,7 @@ from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid
+from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid, UnsafeFileError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import show_stored
@@ -244,9 +244,18 @@ def _write_contact_sheets(finished: Finished, images: Folder) -> None:
         shown = "\n".join(f"{file} {result['sha256']}" for file, result in found.items())
         comment = hashlib.sha256(shown.encode()).hexdigest()
         name = f"{row}{CONTACT_SHEET}.jpg"
-        if not found or comment_of(images.read(name) or b"") == comment:
+        if not found or comment_of(_content(images, name)) == comment:
             continue
         variant_files = (
-            (f"{file}\nseed {result['seed']}", images.read(file) or b"") for file, result in found.items()
+            (f"{file}\nseed {result['seed']}", _content(images, file)) for file, result in found.items()
         )
         images.replace(name, contact_sheet(variant_files, comment=comment))
+
+
+def _content(images: Folder, name: str) -> bytes:
+    """Return the content of a file; none where there is no file, or something else in its place: a contact
+    sheet is a help, and its batch is paid for."""
+    try:
+        return images.read(name) or b""
+    except UnsafeFileError:
+        return b""

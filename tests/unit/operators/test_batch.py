@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -461,3 +462,10 @@ def test_a_contact_sheet_with_fewer_variants_is_made_anew(local: LocalService, o
 
 def test_a_row_may_have_the_key_none(local: LocalService, output: Path) -> None:
     assert batch(output, items=[{"key": "None", "product": "teapot"}]).execute(context())["stored"] == 1
+
+
+def test_a_named_pipe_in_the_place_of_a_contact_sheet_is_replaced(local: LocalService, output: Path) -> None:
+    output.mkdir(parents=True)
+    os.mkfifo(output / "p-0-contact-sheet.jpg")
+    assert batch(output, items=PRODUCTS[:1], variants=2).execute(context())["stored"] == 2
+    assert (output / "p-0-contact-sheet.jpg").read_bytes().startswith(b"\xff\xd8")
