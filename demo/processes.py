@@ -2,7 +2,8 @@
 
 Every component leads its own session, so a process is ours if it is in such a session or descends from its
 leader: that holds for LocalExecutor's workers, the supervisors and the tasks (which have a process group of
-their own). Only processes found that way are ever signalled.
+their own). Only processes found that way are ever signalled. What is not ended here, because this process is
+killed, `guard` ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # comes with Airflow; types-psutil would be one more package
+
+from .guard import alive, watch
 
 
 class ProcessDied(RuntimeError):
@@ -63,6 +66,7 @@ class Component:
                 start_new_session=True,
             )
         self.sessions.add(self._popen.pid)
+        watch(self._popen.pid)
         self.expected = True
 
     @property
@@ -133,7 +137,7 @@ def family(components: Iterable[Component]) -> list[psutil.Process]:
                 process = psutil.Process(pid)
                 # A task may start processes in a session of their own (BashOperator does).
                 found |= {process, *process.children(recursive=True)}
-    return [process for process in found if _alive(process)]
+    return [process for process in found if alive(process)]
 
 
 def end(components: Sequence[Component], *, grace: float) -> None:
@@ -167,14 +171,7 @@ def end(components: Sequence[Component], *, grace: float) -> None:
 def _left(components: Sequence[Component], known: set[psutil.Process]) -> list[psutil.Process]:
     """Which of `known`, and of what was born since, is alive."""
     known.update(family(components))
-    return [process for process in known if _alive(process)]
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return [process for process in known if alive(process)]
 
 
 def title(process: psutil.Process) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, file in files.items():
         item.add_marker(pytest.mark.xdist_group("system" if file.startswith(SYSTEM) else file))
     items.sort(key=lambda item: not files[item].startswith(SYSTEM))
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_ends_the_tests() -> Iterator[None]:
+    """Airflow's task runner hands SIGTERM to its task, and leaves it so: then it would end no test run."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -144,6 +145,12 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         if not isinstance(returned, str) and not returned:
             raise InputError(f"{self._name} returned nothing to make: the value is empty", allowed=RETURNS)
         return returned
+
+    def _users_frames(self, error: Exception) -> TracebackType | None:
+        code, frames = getattr(self.python_callable, "__code__", None), error.__traceback__
+        while frames is not None and frames.tb_frame.f_code is not code:
+            frames = frames.tb_next
+        return frames
 
     def _check_options(self) -> None:
         """Refuse an option that what was returned leaves without effect."""

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -238,11 +239,25 @@ class BitDanceBaseOperator(BaseOperator):
         try:
             return self._run_engine(context, resumed=resumed)
         except BitDanceError as error:
-            if error.retry_helps:
-                raise
-            if self.nsfw == "skip" and isinstance(error, NsfwError):
-                raise AirflowSkipException(str(error)) from None
-            raise AirflowFailException(str(error)) from error
+            # It says all that the user needs: Airflow would log each of its causes with all frames.
+            self.log.debug("Where it failed", exc_info=True)
+            raise self._for_airflow(error).with_traceback(self._users_frames(error)) from None
+        except Exception as error:
+            # A fault of ours keeps all frames; of what the user's code raises, ours would come first.
+            error.__traceback__ = self._users_frames(error) or error.__traceback__
+            raise
+
+    def _for_airflow(self, error: BitDanceError) -> Exception:
+        """Return an error in the class by which Airflow decides whether it retries the task."""
+        if error.retry_helps:
+            return error
+        if self.nsfw == "skip" and isinstance(error, NsfwError):
+            return AirflowSkipException(str(error))
+        return AirflowFailException(str(error))
+
+    def _users_frames(self, error: Exception) -> TracebackType | None:
+        """Return the part of an error's traceback that begins in code of the user, if it comes from there."""
+        return None
 
     def _run_engine(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         """Resolve connections and folders here, on the main thread and before there is an event loop:

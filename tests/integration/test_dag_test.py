@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
+from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.local import LocalService, pictures
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -37,8 +39,8 @@ def local_path(uri: str) -> Path:
 
 def run_of(dag: DAG, **options: Any) -> Any:
     """Run a Dag as ``dag.test()`` does, which takes only Dags that Airflow has in its database."""
-    for task in dag.tasks:
-        task.retry_delay = timedelta(0)  # so that a test that fails does not wait for it
+    for each in dag.tasks:
+        each.retry_delay = timedelta(0)  # so that a test that fails does not wait for it
     DagBundlesManager().sync_bundles_to_db()
     bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     bag.bag_dag(dag)
@@ -184,3 +186,81 @@ def test_no_log_shows_key_or_output_address(
     assert "Bought prediction" in shown
     assert API_KEY not in shown
     assert "/outputs/" not in shown
+
+
+def of_failure(shown: str) -> str:
+    """Return what Airflow's task runner logs of an error, up to its next line."""
+    return shown.partition("Task failed with exception")[2].partition("::group::Post Execute")[0]
+
+
+def frames_of_ours(shown: str) -> list[str]:
+    """Return the functions of this package in a log's tracebacks: as text, or drawn in a box."""
+    return re.findall(
+        r"airflow_provider_bitdance/[\w/]+\.py\S* in (\w+)", re.sub(r", line (\d+),", r":\1", shown)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"on": "submit", "kind": "status", "status": 401}, "AirflowFailException: POST"),
+        ({"on": "output", "kind": "not_whole"}, "OutputError: The output is not a whole PNG"),
+    ],
+    ids=["no retry", "retry"],
+)
+def test_a_failed_task_logs_one_error_with_few_frames_of_ours(
+    local: LocalService, output: Path, capfd: pytest.CaptureFixture[str], fault: dict[str, Any], said: str
+) -> None:
+    local.add_fault(**fault)
+
+    run_of(a_dag(output, "failing", retries=0))
+
+    shown = of_failure("".join(capfd.readouterr()))
+    assert said in shown
+    assert frames_of_ours(shown) == ["execute", "_run"]
+    assert "direct cause" not in shown
+    assert "another exception occurred" not in shown
+
+
+def test_a_failed_function_of_the_user_is_shown_whole_and_without_what_called_it(
+    local: LocalService, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def look_up_the_headline() -> str:
+        return {"monday": "Foxes"}["tuesday"]
+
+    with DAG("users", schedule=None) as dag:
+
+        @task.bitdance(output_path=f"{output}/")
+        def cover() -> str:
+            try:
+                return look_up_the_headline()
+            except KeyError as error:
+                raise LookupError("No headline") from error
+
+        cover()
+    run_of(dag)
+
+    shown = of_failure("".join(capfd.readouterr()))
+    assert "LookupError: No headline" in shown
+    assert "KeyError: 'tuesday'" in shown
+    assert "in cover" in shown
+    assert "in look_up_the_headline" in shown
+    assert frames_of_ours(shown) == ["execute"]
+
+
+def test_an_error_of_ours_in_a_function_of_the_user_keeps_the_user_s_frames(
+    local: LocalService, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with DAG("users_input", schedule=None) as dag:
+
+        @task.bitdance(output_path=f"{output}/")
+        def cover() -> str:
+            raise InputError("There is no headline today")
+
+        cover()
+    run_of(dag)
+
+    shown = of_failure("".join(capfd.readouterr()))
+    assert "AirflowFailException: There is no headline today. A retry does not help." in shown
+    assert "in cover" in shown
+    assert frames_of_ours(shown) == ["execute", "_run"]

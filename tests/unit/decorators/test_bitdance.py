@@ -405,3 +405,12 @@ def test_the_annotation_of_the_function_does_not_unroll_the_result(
         return {"prompt": "A teapot"}
 
     assert decorated(draw, output, **options).multiple_outputs is unrolled
+
+
+def test_a_fault_that_nobody_thought_of_keeps_all_frames(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_bitdance.engine.run_job", None)
+    with pytest.raises(TypeError) as failed:
+        returning("A fox", output).execute(context())
+    assert "_run_job" in [frame.name for frame in failed.traceback]
