@@ -12,7 +12,7 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench matrix load test mutants lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench matrix load test mutants fuzz lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -n 0 -x" goes to p
 
 mutants: $(STAMP) ## Change one line at a time and see whether the tests notice; ARGS="budget" plays a part
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+fuzz: $(STAMP) ## Mutate records, answers, items, URLs, pictures, 10 minutes; ARGS="--minutes 60 pictures"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .
