@@ -88,6 +88,7 @@ def _reconcile(given: argparse.Namespace) -> Result:
     report = reconcile(
         conn_id=given.conn_id,
         records_path=given.records_path,
+        outputs=given.output,
         since=given.since,
         dry_run=given.dry_run,
         include_running=given.all,
@@ -132,11 +133,23 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
     _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
+    _add_reconcile(commands)
+    return parser
+
+
+def _add_reconcile(commands: Any) -> None:
     reconcile = _command(
         commands,
         "reconcile",
         _reconcile,
         "compare the records with the account, and store what was left behind",
+    )
+    reconcile.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="an output folder; images are stored in it and below, and nowhere else. May be repeated",
     )
     reconcile.add_argument(
         "--dry-run", action="store_true", help="change nothing; report what would be collected"
@@ -158,7 +171,6 @@ def _parser() -> argparse.ArgumentParser:
         default="fail",
         help="whether flagged images are recorded as failed (default) or stored",
     )
-    return parser
 
 
 def _add_check(commands: Any) -> None:

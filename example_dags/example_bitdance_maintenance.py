@@ -10,6 +10,10 @@ task fails and its log says what.
 
 ``retries=2`` because Airflow's default is none, and a store that fails for a moment should not cost a day.
 
+Images are stored only in the folders that ``reconcile`` is given and below, here ``BITDANCE_OUTPUT_PATH``, an
+environment variable, or /tmp/bitdance-images: what the records say does not lead elsewhere. Name the output
+folders of all your tasks, each with the connection as the task writes it.
+
 Set the connection's records path, or ``records_path`` in ``[bitdance]`` of the settings: then all tasks keep
 their records in one place, and this Dag finds them.
 """
@@ -17,9 +21,12 @@ their records in one place, and this Dag finds them.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from airflow.sdk import dag, task
+
+OUTPUT = os.environ.get("BITDANCE_OUTPUT_PATH", "/tmp/bitdance-images")
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +47,7 @@ def example_bitdance_maintenance() -> None:
         from airflow_provider_bitdance.maintenance import reconcile
         from airflow_provider_bitdance.maintenance.render import shown_report
 
-        report = reconcile(conn_id="bitdance_default")
+        report = reconcile(conn_id="bitdance_default", outputs=[OUTPUT])
         log.info("%s", shown_report(report))
         if report.needs_attention:
             raise RuntimeError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from airflow_provider_bitdance.engine.context import JobContext, Wanted
+from collections.abc import Iterable
+
+from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BudgetError, UnconfirmedPurchaseError
 from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
+from airflow_provider_bitdance.records.state import at_least
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
@@ -30,6 +33,12 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
             ),
         )
     state, limit = context.journal.state, context.policy.max_cost_usd
+    if len(state.images) > context.most_images:
+        raise BudgetError(
+            f"The plan of this task has {len(state.images)} images, but the task requests "
+            f"{context.most_images:.0f} now",
+            fix="Clear the task, which makes a new plan. What is already bought is stored first",
+        )
     begun = (state.images[key] for key in context.coordination.starting)
     # An intent that is written is in what is spent.
     starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
@@ -62,12 +71,24 @@ async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
             )
 
 
-async def prices(client: AsyncClient, policy: Policy, wanted: list[Wanted]) -> dict[tuple[str, str], float]:
+async def count_todays_prices(context: JobContext) -> None:
+    """Count each image of a plan at today's price where that is higher than the plan's: prices rise, and
+    whoever may write the records could plan at none.
+    """
+    state = context.journal.state
+    if state.has_purchases_left and context.policy.max_cost_usd is not None:
+        requests = (image.plan.request for image in state.images.values())
+        context.journal.state = at_least(state, await prices(context.client, context.policy, requests))
+
+
+async def prices(
+    client: AsyncClient, policy: Policy, requests: Iterable[ImageRequest]
+) -> dict[tuple[str, str], float]:
     """Return the price of each model and size that is requested: the assumed one, or the API's.
 
     A price is assumed for BitDance-14B only; that of another model comes from the API.
     """
-    kinds = {(item.request.model, item.request.size): item.request for item in wanted}
+    kinds = {(request.model, request.size): request for request in requests}
     found = {}
     for (model, size), request in kinds.items():
         if policy.price_usd is not None and model == BITDANCE_14B:

@@ -182,9 +182,10 @@ def _decide_held(
     if facts.is_stopped:
         is_bought = theirs.status is Status.SUBMITTED
         return _adopted_or_left(theirs, is_same=facts.is_same) if is_bought else Buy()
-    if facts.now >= holder.deadline or not holder.has_work:
+    lease_end = holder.lease_end(facts.now)
+    if facts.now >= lease_end or not holder.has_work:
         return TakeOver()
-    return WaitUntil(holder.deadline) if facts.is_same else Refuse(Refusal.IN_USE, until=holder.deadline)
+    return WaitUntil(lease_end) if facts.is_same else Refuse(Refusal.IN_USE, until=lease_end)
 
 
 def _is_just_made(facts: DestinationFacts, held: Reservation) -> bool:

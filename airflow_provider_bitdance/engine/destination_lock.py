@@ -303,14 +303,15 @@ class DestinationLock:
         if key in self._tried or context.policy.if_exists != "reuse":
             return None
         self._tried.add(key)
-        wanted = context.destination_of(image.plan), image.plan.fingerprint
+        now, wanted = context.clock.time(), (context.destination_of(image.plan), image.plan.fingerprint)
         for holder in self._holders.values():
             state = holder.journal.state
-            if not holder.is_stopped and context.clock.time() < state.deadline:
+            lease_end = state.lease_end(now)
+            if not holder.is_stopped and now < lease_end:
                 bought = state.having(Status.INTENDED, Status.SUBMITTED)
                 theirs = ((_destination_in(state, other), other.plan.fingerprint) for other in bought)
                 if wanted in theirs:
-                    return state.deadline
+                    return lease_end
         return None
 
     def _hold(self, image: ImageState, until: float) -> HeldError:

@@ -43,6 +43,7 @@ from airflow_provider_bitdance.polling.poller import Poller
 from airflow_provider_bitdance.records import JobState, Status
 from airflow_provider_bitdance.records.events import Claimed, Rested
 from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.records.state import LONGEST_LEASE
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 MAX_STORING = 8
@@ -75,7 +76,7 @@ class Dispatcher:
             submitted=_sent_before(state),
             in_flight_before=len(state.having(Status.SUBMITTED)),
             window=state.window,
-            blocked_until=state.blocked_until,
+            blocked_until=min(state.blocked_until, context.clock.time() + LONGEST_LEASE),
         )
         self._poller = Poller(context.client, policy=policy.poll, clock=context.clock)
         self._subscription = self._poller.subscribe(is_single=len(state.images) == 1)

@@ -50,7 +50,7 @@ async def estimate(
     :param images: The output folder.
     :raises BitDanceError: The store or, for a live price, the API could not be read.
     """
-    price = await prices(client, policy, wanted)
+    price = await prices(client, policy, (item.request for item in wanted))
     missing, host = wanted, client.settings.host
     if policy.if_exists == "reuse":
         # The threads are few, and so bound how many reads there are at once.

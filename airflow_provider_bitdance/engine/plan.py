@@ -62,7 +62,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     :raises BudgetError: What is to be bought costs too much.
     """
     earlier = await take_over_earlier(context)
-    price = await prices(context.client, context.policy, wanted)
+    price = await prices(context.client, context.policy, (item.request for item in wanted))
     known = await asyncio.to_thread(context.receipts.known) if len(wanted) > MANY else None
     gate = asyncio.Semaphore(READS_AT_ONCE)
 

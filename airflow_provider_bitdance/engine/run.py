@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from airflow_provider_bitdance.engine.budget import count_todays_prices
 from airflow_provider_bitdance.engine.charges import with_charges_of_one
 from airflow_provider_bitdance.engine.context import JobContext, Wanted
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
@@ -81,7 +82,9 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
                     raise recorded_error(context, image)
         left_open = bool(state.having(Status.INTENDED))
         events: list[Event] = []
-        if not state.images:  # a later process first has to see what the account takes
+        if state.images:
+            await count_todays_prices(context)
+        else:  # a later process first has to see what the account takes
             events = await plan(context, wanted)
         try:
             await context.claim(deadline, *events)
@@ -98,9 +101,8 @@ def _deadline(context: JobContext) -> float:
     state, ours = context.journal.state, context.journal.owner
     last = state.owner
     is_same_try = last is not None and (last.job, last.try_number) == (ours.job, ours.try_number)
-    if is_same_try and state.deadline:
-        return state.deadline
-    return context.clock.time() + context.policy.timeout
+    latest = context.clock.time() + context.policy.timeout
+    return min(state.deadline, latest) if is_same_try and state.deadline else latest
 
 
 def _check_not_replaced(context: JobContext) -> None:

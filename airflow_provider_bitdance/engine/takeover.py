@@ -97,7 +97,7 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
     :return: Whether it was claimed, and not written to by somebody else meanwhile; then it is loaded again.
     """
     now = context.clock.time()
-    may_arrive = now < journal.state.deadline + ARRIVES_WITHIN
+    may_arrive = now < journal.state.lease_end(now) + ARRIVES_WITHIN
     try:
         await asyncio.to_thread(journal.claim, now, now)
     except FencedError:

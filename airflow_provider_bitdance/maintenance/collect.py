@@ -47,7 +47,8 @@ async def collect(context: JobContext) -> dict[str, Collected]:
     stopped = CollectStatus.LEFT, "the prediction has not ended yet"
     try:
         # The deadline stays: when this process ends, nobody waits for the job, and its task sets its own.
-        now, deadline = context.clock.time(), journal.state.deadline
+        now = context.clock.time()
+        deadline = journal.state.lease_end(now)
         await asyncio.to_thread(journal.claim, deadline, now)
         await resolve_intents(context, journal, may_arrive=now < deadline + ARRIVES_WITHIN)
         bought = journal.state.having(Status.SUBMITTED)

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -22,7 +22,7 @@ from airflow_provider_bitdance.engine import JobContext, Policy
 from airflow_provider_bitdance.engine.lost_responses import NOT_SHOWN
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.engine.policy import Nsfw
-from airflow_provider_bitdance.exceptions import BitDanceError
+from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
 from airflow_provider_bitdance.maintenance.account import Account, read_account
@@ -47,6 +47,7 @@ from airflow_provider_bitdance.maintenance.triage import (
 from airflow_provider_bitdance.records import ImageState, Journal, NotCreated, Owner
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.address import address_of, lies_below
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
@@ -57,6 +58,7 @@ def reconcile(
     *,
     conn_id: str = "bitdance_default",
     records_path: str = "",
+    outputs: Sequence[str] = (),
     since: datetime | None = None,
     dry_run: bool = False,
     include_running: bool = False,
@@ -68,6 +70,7 @@ def reconcile(
 
     :param conn_id: The connection with the API key with which the images were bought.
     :param records_path: Where the records are. Default: the connection's, else ``[bitdance] records_path``.
+    :param outputs: Output folders, as tasks write them. Images are stored only in these and below.
     :param since: From when on costs and lost purchases are compared; default 7 days, for which WaveSpeed
         keeps its history. Without a time zone it is UTC.
     :param dry_run: Change nothing, and say what would be done.
@@ -78,13 +81,13 @@ def reconcile(
     :raises BitDanceError: The API, or the store of the records, failed.
     """
     hook = BitDanceHook(conn_id)
-    if since is None:
-        since = datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED
+    since = since or datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED
     records = open_records(records_path, of_connection=hook.extra.records_path)
     return Reconciliation(
         client=hook.new_async_client(),
         records=records,
         open_folder=open_folder,
+        outputs=_addresses(outputs),
         since=since if since.tzinfo else since.replace(tzinfo=UTC),
         dry_run=dry_run,
         include_running=include_running,
@@ -98,12 +101,14 @@ class Reconciliation:
 
     :param client: Not used before; it is closed at the end.
     :param open_folder: Resolves an output folder; called where there is no event loop.
+    :param outputs: Output folders; images are stored in these and below.
     """
 
     client: AsyncClient
     records: Folder
     open_folder: Callable[[str], Folder]
     since: datetime
+    outputs: tuple[str, ...] = ()
     dry_run: bool = False
     include_running: bool = False
     policy: Policy = field(default_factory=Policy)
@@ -124,11 +129,19 @@ class Reconciliation:
 
     def _opened(self, job: Triage, now: float) -> tuple[Triage, JobContext | None]:
         """Open what is needed to collect for a job, as a new process of it."""
-        if job.outcome is not CollectStatus.DUE or self.dry_run:
+        if job.outcome is not CollectStatus.DUE:
+            return job, None
+        output = job.record.state.output
+        if not any(lies_below(output, given) for given in self.outputs):
+            why = f"its output folder is not one that reconcile may store in: --output {shorten(output, 200)}"
+            return replace(job, outcome=CollectStatus.LEFT, why=why), None
+        if self.dry_run:
             return job, None
         journal = Journal(self.records, _owner_of(job.record))
         try:
-            images = self.open_folder(journal.load().output)
+            if journal.load().output != output:
+                raise FencedError(f"Another process has changed the job {journal.uri}")
+            images = self.open_folder(output)
         except BitDanceError as error:
             return replace(job, outcome=CollectStatus.LEFT, why=error.what), None
         return job, JobContext(
@@ -176,7 +189,8 @@ class Reconciliation:
         """Say what became of lost purchases, and write down which were certainly not made."""
         explained = explain(self._losses(records), account, records, now=now, oldest=now - KEPT_SECONDS)
         for record in records.jobs if not self.dry_run else ():
-            is_over = now >= record.state.deadline or record.state.is_stored
+            lease_end = record.state.lease_end(now)
+            is_over = now >= lease_end or record.state.is_stored
             events = [
                 NotCreated(key=loss.key, reason=NOT_SHOWN, intent=loss.intent)
                 for loss in explained
@@ -186,7 +200,7 @@ class Reconciliation:
                 with contextlib.suppress(BitDanceError):  # the report says it, and the next one writes it
                     journal = Journal(self.records, _owner_of(record))
                     if journal.load().number == record.state.number:  # else its task has come back
-                        journal.claim(record.state.deadline, self.clock.time(), *events)
+                        journal.claim(lease_end, self.clock.time(), *events)
         return explained
 
     def _report(self, records: Records, images: list[OpenImage], account: Account, now: float) -> Report:
@@ -208,6 +222,11 @@ class Reconciliation:
             unattributed=unattributed,
             findings=(*records.findings, *account.findings),
         )
+
+
+def _addresses(outputs: Sequence[str]) -> tuple[str, ...]:
+    allowed = "absolute paths or URIs of output folders"
+    return tuple(address_of(output, field="outputs", allowed=allowed) for output in outputs)
 
 
 def _owner_of(record: JobRecord) -> Owner:

@@ -39,7 +39,7 @@ def triage(records: Records, *, api_host: str, now: float, include_running: bool
 
 
 def _triage(records: Records, record: JobRecord, api_host: str, now: float, include_running: bool) -> Triage:
-    left = record.state.deadline - now
+    left = record.state.lease_end(now) - now
     if records.has_later(record):
         return Triage(record, CollectStatus.SUPERSEDED, CLEARED)
     if not all(is_of(api_host, image.plan) for image in record.open_images):

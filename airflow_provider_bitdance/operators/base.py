@@ -24,7 +24,12 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import BitDanceError, InputError, NsfwError, StorageError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    InputError,
+    NsfwError,
+    StorageError,
+)
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.validation import (
@@ -98,6 +103,7 @@ class BitDanceBaseOperator(BaseOperator):
     operator_extra_links = LINKS
     ui_color = "#e8e2f7"
     output_path: str
+    _output_template: object = ""
     _is_killed: bool = False
     _notify_engine: Callable[[], object] = staticmethod(lambda: None)
 
@@ -275,15 +281,19 @@ class BitDanceBaseOperator(BaseOperator):
             records, owner, resumed=resumed, retries=self.retries or 0, log=self.log
         )
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
+        output = runtime.planned_output(
+            journal, template=self._output_template, rendered=lambda: self._output_folder(owner.job)
+        )
         job_context = JobContext(
             client=hook.new_async_client(),
             journal=journal,
             records=records,
-            images=object_storage.open_folder(journal.state.output or wanted[0].destination.folder),
+            images=object_storage.open_folder(output or wanted[0].destination.folder),
             policy=self._policy(hook.extra),
             log=self.log,
             started_at=started_at,
             run_started_at=runtime.run_start(context),
+            most_images=self._most_images(wanted),
             count=runtime.counter(owner.job),
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
@@ -319,8 +329,11 @@ class BitDanceBaseOperator(BaseOperator):
         )
 
     def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
-        """Return what is wanted. Where there is a plan, the fields may have rendered to anything."""
-        if resumed:
+        """Return what is wanted. Where there is a plan, the fields may have rendered to anything.
+
+        A resume that only waits and stores needs none of it.
+        """
+        if resumed and not journal.state.has_purchases_left:
             return []
         try:
             return self._wanted(journal.job)
@@ -328,6 +341,10 @@ class BitDanceBaseOperator(BaseOperator):
             if journal.state.images:
                 return []
             raise
+
+    def _most_images(self, wanted: list[Wanted]) -> float:
+        """Return how many images the task requests now; infinite where that is not known."""
+        return len(wanted) or math.inf
 
     def _policy(self, extra: ConnectionExtra) -> Policy:
         from airflow_provider_bitdance.engine import Policy

@@ -115,7 +115,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
                 'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
             )
         self.items = text_of_path("items", items, kind="file")
-        self.output_path = text_of_path("output_path", output_path, kind=self.kind_of_output)
+        self.output_path = self._output_template = text_of_path(
+            "output_path", output_path, kind=self.kind_of_output
+        )
         self.prompt = prompt
         self.variants = variants
         self.max_in_flight = max_in_flight

@@ -64,7 +64,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
-        self.output_path = text_of_path("output_path", output_path)
+        self.output_path = self._output_template = text_of_path("output_path", output_path)
         self.width = width
         self.height = height
 
@@ -80,3 +80,6 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             model=self.model,
         )
         return [Wanted(key="image", request=request, destination=self._destination(job))]
+
+    def _most_images(self, wanted: list[Wanted]) -> float:
+        return 1

@@ -10,11 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow_provider_bitdance.exceptions import Paid, RecordUnreadableError, StorageError
+from airflow_provider_bitdance.exceptions import InputError, Paid, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.records import Job, Journal, Owner
-from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.storage.address import without_connection
+from airflow_provider_bitdance.storage.address import (
+    fixed_folder,
+    is_same_address,
+    lies_below,
+    without_connection,
+)
 from airflow_provider_bitdance.storage.naming import safe_name
 
 if TYPE_CHECKING:
@@ -144,3 +149,34 @@ def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, 
         log.warning("An earlier try left no journal at %s", journal.uri)
     warn_if_not_exclusive(records, log)
     return journal
+
+
+def planned_output(journal: Journal, *, template: object, rendered: Callable[[], str]) -> str:
+    """Return the output folder of the plan, if there is a plan and the task may store there; else nothing.
+
+    The plan is followed where a template renders to another folder by now. But whoever may write the records
+    must not have this worker write anywhere: the folder lies below the part of ``output_path`` that is no
+    template. Where that names no bucket or folder, it is the one that ``output_path`` renders to now.
+
+    :param template: ``output_path`` as the Dag file has it.
+    :param rendered: Returns the output folder as the fields say now.
+    :raises RecordUnreadableError: It is another folder.
+    :raises InputError: What ``output_path`` renders to is needed, and cannot be used.
+    """
+    planned, root = journal.state.output, fixed_folder(template)
+    if not planned or (root and lies_below(planned, root)):
+        return planned
+    try:
+        now = root or rendered()
+    except InputError as error:
+        raise error.with_verdict(paid=Paid.POSSIBLY) from None
+    if not root and is_same_address(planned, now):
+        return planned
+    raise RecordUnreadableError(
+        f"The plan of this task stores in {shorten(planned, 200)}, and output_path is another folder now",
+        allowed=f"{'a folder below ' if root else ''}{shorten(now, 200)}",
+        fix=(
+            "Set it back, or collect what is bought with reconcile --output and clear the task. "
+            "If nobody changed it, the journal is forged"
+        ),
+    )

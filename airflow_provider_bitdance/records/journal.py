@@ -14,12 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count, islice
 
-from airflow_provider_bitdance.exceptions import FencedError
+from airflow_provider_bitdance.exceptions import FencedError, InputError
 from airflow_provider_bitdance.records.codec import damaged, read_record
 from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner, Planned
 from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
 from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage.base import LARGEST_FILE
 from airflow_provider_bitdance.storage.naming import safe_name
 
 ONE_BY_ONE = 4
@@ -89,9 +90,9 @@ class Journal:
         while left:
             entry = Entry(number=self.state.number + 1, time=time, writer=self.owner, events=left)
             after = fold(self.state, entry)
-            name = _entry_name(self.job.folder, entry.number)
+            name, data = _entry_name(self.job.folder, entry.number), _encoded(entry)
             try:
-                self._folder.create(name, entry.model_dump_json(indent=1).encode())
+                self._folder.create(name, data)
             except FileExistsError:
                 found = _read_entry(self._folder, self.job.folder, entry.number)
                 if found is None or found.writer.token != self.owner.token:  # None: it is not to be seen yet
@@ -172,6 +173,17 @@ def _read_entry(folder: Folder, journal: str, number: int) -> Entry | None:
     if entry.writer.job.folder != journal and any(isinstance(event, Planned) for event in entry.events):
         raise damaged(folder, name, "has the plan of another job")
     return entry
+
+
+def _encoded(entry: Entry) -> bytes:
+    data = entry.model_dump_json(indent=1).encode()
+    if len(data) > LARGEST_FILE:  # nobody could read it; only a plan is so large
+        raise InputError(
+            f"The plan of this task has {len(data) // 1024**2} MiB, most of it prompts and columns",
+            allowed=f"{LARGEST_FILE // 1024**2} MiB",
+            fix="Divide the items among several tasks",
+        )
+    return data
 
 
 def _entry_name(journal: str, number: int) -> str:

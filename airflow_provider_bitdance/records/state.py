@@ -5,7 +5,7 @@ Pure; every (status, event) pair is defined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
@@ -34,6 +34,8 @@ from airflow_provider_bitdance.records.events import (
 from airflow_provider_bitdance.records.notes import Note
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
+LONGEST_LEASE = 7 * 24 * 3600.0 + 60.0
+"""Seconds; no task waits longer than 7 days, for WaveSpeed keeps no output longer. The rest is for clocks."""
 MILLION = 1_000_000
 """Money is counted in millionths of a dollar: a sum of floats depends on its order and on the Python."""
 
@@ -150,6 +152,12 @@ class JobState:
         """What the job has spent at most, in dollars."""
         return self.spent / MILLION
 
+    def lease_end(self, now: float) -> float:
+        """Return the Unix time until which the job may be at work; 0 where that is further away than any task
+        waits: no task wrote it, and nobody is to wait for it.
+        """
+        return self.deadline if self.deadline <= now + LONGEST_LEASE else 0.0
+
     @property
     def is_stored(self) -> bool:
         """Whether there is a plan, and each of its images is stored."""
@@ -159,6 +167,11 @@ class JobState:
     def has_work(self) -> bool:
         """Whether it has images that have neither been stored nor failed."""
         return any(image.status not in (Status.STORED, Status.FAILED) for image in self.images.values())
+
+    @property
+    def has_purchases_left(self) -> bool:
+        """Whether it has images that are not bought, or may be bought again."""
+        return bool(self.having(Status.PLANNED, Status.INTENDED, Status.FAILED))
 
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
@@ -181,6 +194,17 @@ NEXT: dict[tuple[Status, str], Status] = {
     (Status.FAILED, "stored"): Status.STORED,
 }
 """Every (status, event) pair that may happen to an image; any other is a damaged journal."""
+
+
+def at_least(state: JobState, prices: Mapping[tuple[str, str], float]) -> JobState:
+    """Return the state with each image at this price, by model and size, where its plan has a lower one."""
+    state = replace(state, images=dict(state.images))
+    for image in list(state.images.values()):
+        price = prices.get((image.plan.request.model, image.plan.request.size), 0.0)
+        if image.plan.estimated_cost_usd < price:
+            plan = image.plan.model_copy(update={"estimated_cost_usd": price})
+            state = _put(state, replace(image, plan=plan))
+    return state
 
 
 def fold(state: JobState, entry: Entry) -> JobState:

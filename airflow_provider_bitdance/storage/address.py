@@ -20,6 +20,7 @@ _WITH_EMPTY_PARTS = ("s3", "s3a", "gs", "gcs")
 _AZURE = ("abfs", "abfss", "adl", "az")
 _AUTHORITY = re.compile(r"([^@?#\\\s]+@)?[A-Za-z0-9._:\[\]-]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TEMPLATE = re.compile(r"\{[{%#]")
 _VERSION = re.compile(r"\?version_?id=", re.IGNORECASE)
 _CONNECTION = re.compile(r"^(\w+://)[^/@]*@")
 _SECRET = re.compile(r"(?<=:)(?!//)[^/@:]*@")
@@ -88,6 +89,34 @@ def _faults_of_uri(scheme: str, authority: str, path: str) -> dict[str, object]:
         "Azure takes its backslash for a slash": is_azure and "\\" in path,
         "Azure drops the dot at the end of a part": is_azure and any(part.endswith(".") for part in parts),
     }
+
+
+def fixed_folder(template: object) -> str:
+    """Return the folder in which an address lies whatever its template renders to.
+
+    Empty where there is no template, or where what is fixed names no bucket and no folder below the root.
+    """
+    text = str(template).strip()
+    if (start := _TEMPLATE.search(text)) is None:
+        return ""
+    try:
+        folder = normalize(text[: start.start()].rpartition("/")[0] + "/")
+    except ValueError:
+        return ""
+    return folder if folder.partition("://")[2].strip("/") else ""
+
+
+def lies_below(folder: str, root: str) -> bool:
+    """Say whether a folder is another one or lies below it, by the same connection."""
+    try:
+        return f"{normalize(f'{folder}/')}/".startswith(f"{normalize(root).rstrip('/')}/")
+    except ValueError:
+        return False
+
+
+def is_same_address(one: str, other: str) -> bool:
+    """Say whether two addresses are the same folder, by the same connection."""
+    return lies_below(one, other) and lies_below(other, one)
 
 
 def without_connection(uri: str) -> str:

@@ -109,6 +109,7 @@ def delete_and_reconcile(scene: Scene) -> None:
     }
     command = [sys.executable, "-m", "airflow_provider_bitdance", "reconcile", "--all", "--json"]
     command += ["--conn-id", "chaos", "--records-path", scene.records.uri]
+    command += ["--output", str(scene.folder / "images")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     collected = [image["outcome"] for image in json.loads(done.stdout)["open_images"]]

@@ -151,6 +151,7 @@ def settled(folder: Path, service: LocalService, clock: FastClock) -> int:
             client=AsyncClient(settings),
             records=LocalFolder(folder / ".bitdance"),
             open_folder=lambda uri: LocalFolder(Path(uri.removeprefix("file://"))),
+            outputs=(str(folder),),
             since=datetime.fromtimestamp(clock.time() - 4 * 3600, UTC),
             clock=clock,
         ).run()

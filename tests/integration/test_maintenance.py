@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.__main__ import NOT_RUN, main
+from airflow_provider_bitdance.__main__ import FINDINGS, NOT_RUN, main
 from airflow_provider_bitdance.engine import JobContext, Policy, Wanted, run_job
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.records import Journal
@@ -149,9 +149,10 @@ def test_an_image_whose_worker_died_is_collected_and_the_costs_are_those_of_the_
     place.image("posters", dies="after create 000002")
     assert place.stored == {"covers.png"}
 
-    due = program("reconcile", "--dry-run")
-    done = program("reconcile")
-    again = program("reconcile")
+    output = ("--output", str(place.path / "images"))
+    due = program("reconcile", "--dry-run", *output)
+    done = program("reconcile", *output)
+    again = program("reconcile", *output)
 
     assert [image["outcome"] for image in due["open_images"]] == ["due"]
     assert [image["outcome"] for image in done["open_images"]] == ["stored"]
@@ -176,7 +177,7 @@ def test_a_refund_and_what_others_bought_are_told_apart(place: Place, shell: She
     with Client(ClientSettings(API_KEY, base_url=place.service.url)) as client:
         client.submit(a_request("of another program", size="256*256"))
 
-    done = shell.json("reconcile")
+    done = shell.json("reconcile", "--output", str(place.path))
 
     outcomes = {image["job"]["dag_id"]: image["outcome"] for image in done["open_images"]}
     assert outcomes["unlucky"] == "failed"
@@ -190,7 +191,9 @@ def test_the_commands_show_for_people_what_they_show_for_programs(place: Place, 
     place.image("covers")
     place.image("posters", dies="after create 000002")
 
-    assert "prediction" in shell("reconcile", "--dry-run")
+    shown = shell("reconcile", "--dry-run", code=FINDINGS)
+    assert "prediction" in shown
+    assert f"--output file://{place.path}/images" in shown
     shown = shell("records", "show", "--dag-id", "posters")
     assert "paid for, not stored" in shown
     assert "covers" not in shown.partition("\n")[2]
@@ -241,6 +244,7 @@ def test_the_maintenance_dag_collects_and_returns_the_report(
 ) -> None:
     place.image("posters", dies="after create 000002")
     monkeypatch.syspath_prepend(str(DAG_FILES))
+    monkeypatch.setenv("BITDANCE_OUTPUT_PATH", str(place.path))
     example = importlib.reload(importlib.import_module("example_bitdance_maintenance"))
 
     finished = run_of(example.example_bitdance_maintenance())

@@ -348,6 +348,7 @@ class World:
             ),
             records=MemoryFolder(self.disk, RECORDS),
             open_folder=lambda uri: MemoryFolder(self.disk, uri),
+            outputs=(OUTPUT,),
             since=datetime.fromtimestamp(START - 3600, UTC),
             include_running=True,
             policy=self.policy,

@@ -68,7 +68,7 @@ DESTINATION_LOCK = mutations_of(
         'if_exists="regenerate" waits for the image of another task',
     ),
     (
-        "if not holder.is_stopped and context.clock.time() < state.deadline:",
+        "if not holder.is_stopped and now < lease_end:",
         "if True:",
         "a task waits for one whose lease has ended",
     ),

@@ -24,7 +24,7 @@ RECONCILE = mutations_of(
         "models = {BITDANCE_14B}",
         "a lost purchase of another model is taken for not created",
     ),
-    ("is not CollectStatus.DUE or self.dry_run:", "is not CollectStatus.DUE:", "a dry run stores and claims"),
+    ("        if self.dry_run:\n            return job, None\n", "", "a dry run stores and claims"),
     ("try_number=record.last_try", "try_number=1", "the try in which an image failed buys it again"),
     (
         "                self.since,\n",

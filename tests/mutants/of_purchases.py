@@ -373,9 +373,21 @@ BUDGET = mutations_of(
     ("if to_buy and context.policy.check_balance:", "if to_buy:", "each plan asks for the balance"),
     ("if cost > balance + ROUNDING:", "if False:", "a batch is begun that the balance does not pay"),
     (
-        "item.request.size): item.request for",
-        "item.request.size): wanted[0].request for",
+        "for (model, size), request in kinds.items():",
+        "for (model, size), request in zip(kinds, [*kinds.values()][:1] * len(kinds)):",
         "each size has the price of the first",
+    ),
+    (
+        "if len(state.images) > context.most_images:",
+        "if False:",
+        "a planted plan buys more images than the task requests",
+        "unit/engine/test_hostile_plan.py",
+    ),
+    (
+        "context.journal.state = at_least(state, await prices(context.client, context.policy, requests))",
+        "await prices(context.client, context.policy, requests)",
+        "a planted plan at no price costs nothing of the budget",
+        "unit/engine/test_hostile_plan.py",
     ),
     (
         "if policy.price_usd is not None and model == BITDANCE_14B:",

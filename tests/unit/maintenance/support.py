@@ -139,7 +139,7 @@ class Office(World):
             "policy": Policy(),
             "clock": self.clock,
         }
-        return Reconciliation(**(fields | changes)).run()
+        return Reconciliation(**({"outputs": (OUTPUT,)} | fields | changes)).run()
 
     def open_folder(self, uri: str) -> Folder:
         assert uri.startswith(OUTPUT)

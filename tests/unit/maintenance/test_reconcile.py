@@ -29,6 +29,7 @@ from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.maintenance.support import DAY, Office
 from tests.unit.support import (
     API_KEY,
+    OUTPUT,
     RECORDS,
     Crash,
     Fuse,
@@ -699,7 +700,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(module, "open_folder", office.open_folder)
         monkeypatch.setattr(Clock, "time", lambda _: office.clock.time())
         monkeypatch.setattr(Clock, "sleep", lambda _, seconds: office.clock.sleep(seconds))
-        return reconcile(**options)
+        return reconcile(**{"outputs": [OUTPUT], **options})
 
     return ask
 
@@ -778,3 +779,54 @@ def in_tokyo() -> Iterator[None]:
 @pytest.mark.usefixtures("in_tokyo")
 def test_a_time_without_a_zone_is_utc(asked: Any, office: Office) -> None:
     assert asked(office, since=datetime(2026, 5, 1)).since == datetime(2026, 5, 1, tzinfo=UTC)
+
+
+# What the records say is no order
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        (),
+        ("mem://disk/image",),
+        ("mem://disk/images/deeper",),
+        ("mem://theirs@disk/images",),
+        ("/disk/images",),
+    ],
+)
+def test_nothing_is_stored_but_below_the_output_folders_that_are_given(
+    office: Office, outputs: list[str]
+) -> None:
+    before = dict(office.disk)
+
+    image = the_image(office, outputs=outputs)
+
+    assert image.outcome is CollectStatus.LEFT
+    assert f"--output {OUTPUT}" in image.detail
+    assert office.disk == before
+    assert the_image(office, outputs=outputs, dry_run=True).outcome is CollectStatus.LEFT
+
+
+@pytest.mark.parametrize("output", ["mem://disk/images", "mem://disk/images/", "mem://disk", "MEM://disk/"])
+def test_an_image_is_stored_in_a_folder_that_is_given_and_below(office: Office, output: str) -> None:
+    assert the_image(office, outputs=("/elsewhere", output)).outcome is CollectStatus.STORED
+
+
+@pytest.mark.parametrize(
+    "folder", ["mem://disk/images/../secret", "s3://theirs@bucket/x", "file:///etc/cron.d"]
+)
+def test_a_plan_that_leads_elsewhere_is_left_alone(office: Office, folder: str) -> None:
+    (name,) = (name for name in office.disk if name.endswith("generation=0/000001.json"))
+    office.disk[name] = office.disk[name].replace(f'"{OUTPUT}"'.encode(), f'"{folder}"'.encode())
+
+    assert the_image(office).outcome is CollectStatus.LEFT
+    assert office.images == {}
+
+
+def test_a_job_that_claims_to_be_at_work_until_2096_is_collected(office: Office) -> None:
+    (name,) = (name for name in office.disk if name.endswith("generation=0/000001.json"))
+    entry = json.loads(office.disk[name])
+    entry["events"][0]["deadline"] = 3_976_000_000.0
+    office.disk[name] = json.dumps(entry).encode()
+
+    assert the_image(office).outcome is CollectStatus.STORED

@@ -598,7 +598,8 @@ def test_a_resume_does_what_was_planned_and_not_what_is_rendered_now(
     records = {"records_path": f"{tmp_path}/records", "deferrable": True, "defer_after": 0}
     handed_over = deferred(operator(output, **records))
 
-    now = operator(tmp_path / "elsewhere", prompt="", size="nonsense", **records)
+    now = operator(output, output_path=f"{tmp_path}/{{{{ now }}}}/", prompt="", size="nonsense", **records)
+    now.output_path = f"{tmp_path}/elsewhere/"  # as Airflow renders it
     result = now.execute_complete(context(), event_of(handed_over.trigger))
 
     assert result["uri"] == f"file://{output}/dag.image.run.png"
@@ -922,9 +923,9 @@ def test_a_resume_reads_its_plan_and_not_its_fields(
     deferred(operator(output, **fixed))
     clock.now += 10
 
-    result = operator(output, **{**fixed, "output_path": "None", "prompt": " "}).execute_complete(
-        context(), READY
-    )
+    resumed = operator(output, **{**fixed, "output_path": f"{output}/{{{{ folder }}}}/", "prompt": " "})
+    resumed.output_path = "None"  # as Airflow renders it
+    result = resumed.execute_complete(context(), READY)
 
     assert local.bill().billed == 1
     assert result["uri"].startswith(f"file://{output}/")
@@ -941,6 +942,24 @@ def test_a_retry_goes_on_with_its_plan_and_says_so_where_the_prompt_has_changed(
 
     assert [made["prompt"] for made in local.predictions()] == [PROMPT]
     assert ("Following the plan" in capsys.readouterr().out) == (prompt != " ")
+
+
+def test_a_resume_whose_output_path_was_changed_stores_nothing_elsewhere_and_says_so(
+    local: LocalService, output: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    fixed = {"records_path": f"{tmp_path}/records", "deferrable": True, "defer_after": 0}
+    deferred(operator(output, **fixed))
+    clock.now += 10
+
+    for changed, said in (
+        ("elsewhere/", "output_path is another folder now"),
+        ("None", "a part of it is None"),
+    ):
+        with pytest.raises(AirflowFailException, match=said) as caught:
+            operator(output, output_path=f"{tmp_path}/{changed}", **fixed).execute_complete(context(), READY)
+        assert "may have been charged" in str(caught.value)
+    assert list(tmp_path.rglob("*.png")) == []
+    assert operator(output, **fixed).execute_complete(context(), READY)["uri"].startswith(f"file://{output}/")
 
 
 # Estimates

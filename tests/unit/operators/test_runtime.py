@@ -1,4 +1,4 @@
-"""What the operator says of a store on which two workers may collide."""
+"""What the operator says of a store on which two workers may collide, and where a plan may store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance.operators.runtime import warn_if_not_exclusive
+from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.operators.runtime import planned_output, warn_if_not_exclusive
+from airflow_provider_bitdance.records import Journal, Planned
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+from tests.unit.support import RECORDS, START, MemoryFolder, a_plan, a_writer
 
 LOG = logging.getLogger("bitdance.test")
 
@@ -28,3 +31,51 @@ def test_a_store_on_which_two_workers_may_collide_is_told_of_with_a_way_out(
     assert record.levelname == "WARNING"
     for part in ("memory://b/records", "two workers", "Use S3, Google Cloud Storage", "records_path"):
         assert part in record.getMessage()
+
+
+PLANNED: list[tuple[str, str, str, bool]] = [
+    # output_path, what it renders to now, the plan's folder, whether the task may store there
+    ("/data/covers/", "/data/covers", "file:///data/covers", True),
+    ("/data/covers/", "/data/covers", "file:///data/./covers", True),
+    ("/data/covers/", "/data/covers", "file:///data/covers/deeper", False),
+    ("/data/covers/", "/data/covers", "file:///data", False),
+    ("/data/{{ macros.datetime.now() }}/", "/data/12:01", "file:///data/12:00", True),
+    ("/data/{{ ds }}/", "/data/x", "file:///data", True),
+    ("/data/{{ ds }}/", "/data/x", "file:///database", False),
+    ("/data/{{ ds }}/", "/data/x", "file:///data/../etc", False),
+    ("/data/{{ ds }}/", "/data/x", "s3://bucket/data/x", False),
+    ("/{{ ds }}/", "/x", "file:///x", True),
+    ("/{{ ds }}/", "/x", "file:///etc", False),
+    ("/da{# a comment #}ta/", "/data", "file:///etc", False),
+    ("{{ var.value.base }}/covers/", "s3://c@bucket/covers", "s3://c@bucket/covers", True),
+    ("{{ var.value.base }}/covers/", "s3://c@bucket/covers", "s3://c@bucket/else", False),
+    ("s3://c@bucket/{{ ds }}/", "s3://c@bucket/2", "s3://c@bucket/1", True),
+    ("s3://c@bucket/{{ ds }}/", "s3://c@bucket/2", "s3://theirs@bucket/1", False),
+    ("s3://c@bucket/{{ ds }}/", "s3://c@bucket/2", "s3://bucket/1", False),
+    ("s3://c@bucket/{{ ds }}/", "s3://c@bucket/2", "gs://c@bucket/1", False),
+    ("s3://c@bucket/{{ ds }}/", "s3://c@bucket/2", "s3://c@bucket2/1", False),
+    ("s3://c@bucket-{{ ds }}/x/", "s3://c@bucket-1/x", "s3://c@bucket-1/x", True),
+    ("s3://c@bucket-{{ ds }}/x/", "s3://c@bucket-1/x", "s3://c@bucket-2/x", False),
+    ("s3://{{ c }}@bucket/x/", "s3://c@bucket/x", "s3://theirs@bucket/x", False),
+    ("s3://c@{{ b }}/x/", "s3://c@bucket/x", "s3://c@theirs/x", False),
+]
+
+
+@pytest.mark.parametrize(("template", "renders", "planned", "is_allowed"), PLANNED)
+def test_a_plan_stores_where_its_task_may(
+    template: str, renders: str, planned: str, is_allowed: bool
+) -> None:
+    journal = Journal(MemoryFolder({}, RECORDS), a_writer())
+    journal.claim(START, START, Planned(output=planned, images=(a_plan(),)))
+    if is_allowed:
+        assert planned_output(journal, template=template, rendered=lambda: renders) == planned
+        return
+    with pytest.raises(RecordUnreadableError, match="output_path is another folder now") as caught:
+        planned_output(journal, template=template, rendered=lambda: renders)
+    assert "reconcile --output" in str(caught.value)
+    assert "The image may have been charged" in str(caught.value)
+
+
+def test_without_a_plan_there_is_no_folder_of_it_and_the_path_is_not_read() -> None:
+    journal = Journal(MemoryFolder({}, RECORDS), a_writer())
+    assert planned_output(journal, template="{{ x }}", rendered=lambda: pytest.fail("was read")) == ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError
 from airflow_provider_bitdance.records import Intended, Journal, Planned
 from airflow_provider_bitdance.records.events import Claimed, Entry
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
@@ -309,3 +309,14 @@ def test_every_record_that_is_written_can_be_read(folder: MemoryFolder) -> None:
     assert Entry.model_validate_json(entry.model_dump_json()) == entry
     receipt = a_receipt(inference_ms=float("inf"))
     assert Receipt.model_validate_json(receipt.model_dump_json()).inference_ms is None
+
+
+def test_a_plan_that_nobody_could_read_is_not_written(
+    folder: MemoryFolder, disk: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_bitdance.records.journal.LARGEST_FILE", 1024**2)
+    prompt = a_plan().request.model_copy(update={"prompt": "x" * 30_000})
+    images = [a_plan(str(number)).model_copy(update={"request": prompt}) for number in range(40)]
+    with pytest.raises(InputError, match="has 1 MiB"):
+        Journal(folder, a_writer()).claim(START + 60, START, Planned(output=OUTPUT, images=tuple(images)))
+    assert disk == {}
