@@ -10,7 +10,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.output import fetch_output
@@ -98,6 +98,7 @@ def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> 
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != made.prediction_id:
         context.receipts.withdraw(destination)
+    _warn_of_unknown_file(context, made, replaced)
     context.images.replace(made.file, data)
     stored_at = datetime.fromtimestamp(context.clock.time(), UTC)
     receipt = made.model_copy(update={"reservation": number, "stored_at": stored_at})
@@ -107,6 +108,15 @@ def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> 
     if replaced is not None and replaced.file != made.file:
         context.images.remove(replaced.file)
     return receipt
+
+
+def _warn_of_unknown_file(context: JobContext, made: Receipt, replaced: Receipt | None) -> None:
+    """Say so where a file is replaced that no receipt knows. Of many images that is not looked for."""
+    is_known = replaced is not None and replaced.file == made.file
+    if is_known or len(context.journal.state.images) > FEW_IMAGES:
+        return
+    if context.images.size(made.file) is not None:
+        context.log.warning("%s was there without a receipt, and is replaced", made.uri)
 
 
 def record_of(context: JobContext, plan: PlannedImage, valid: ValidImage) -> dict[str, Any]:

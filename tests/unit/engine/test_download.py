@@ -201,6 +201,17 @@ def test_a_file_without_a_receipt_and_with_another_extension_is_not_touched(worl
     assert world.images["cover.jpg"] == b"not ours"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_without_a_receipt_is_not_replaced_in_silence(
+    world: World, is_there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if is_there:
+        world.context().images.replace("cover.png", b"not ours")
+    resolving(world)
+    assert world.images == {"cover.png": world.api.made["pred-1"].picture}
+    assert ("cover.png was there without a receipt, and is replaced" in caplog.text) is is_there
+
+
 def test_a_receipt_of_this_very_prediction_is_not_downloaded_again(world: World) -> None:
     data = a_picture(text="from the process before")
     context = world.context()
