@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import BitDanceError
+from airflow_provider_bitdance.redaction import printable
 
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
@@ -51,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             result: Result = given.run(given)
         except (BitDanceError, AirflowNotFoundException) as error:
-            sys.stderr.write(f"{parser.prog}: {error}\n")
+            sys.stderr.write(f"{parser.prog}: {printable(str(error))}\n")
             return NOT_RUN
     shown = json.dumps(result.as_json, indent=1, ensure_ascii=False) if given.json else result.text
-    sys.stdout.write(f"{shown}\n")
+    sys.stdout.write(f"{printable(shown)}\n")
     return FINDINGS if result.needs_attention else FINE
 
 
@@ -108,7 +109,7 @@ def _check(given: argparse.Namespace) -> Result:
             output_path=given.output_path,
             spend=given.spend,
             json_file=given.json_file,
-            say=lambda line: sys.stderr.write(f"{line}\n"),
+            say=lambda line: sys.stderr.write(f"{printable(line)}\n"),
         )
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. If anything was bought, reconcile collects it.\n")

@@ -50,7 +50,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Self
 
-from airflow_provider_bitdance.redaction import printable
+from airflow_provider_bitdance.redaction import masked, printable
 
 
 class Paid(StrEnum):
@@ -85,8 +85,9 @@ class BitDanceError(Exception):
     def __init__(
         self, what: str, *, allowed: str | None = None, fix: str | None = None, paid: Paid | None = None
     ) -> None:
-        super().__init__(printable(what))
-        self.what = printable(what)
+        what = printable(masked(what))
+        super().__init__(what)
+        self.what = what
         self.allowed = allowed
         self.fix = fix
         self.paid = self.default_paid if paid is None else paid
@@ -125,7 +126,7 @@ class BitDanceError(Exception):
             "what": what,
         }
         known = self.__dict__ | {name: said for name, said in verdict.items() if said is not None}
-        known["what"] = printable(known["what"])
+        known["what"] = printable(masked(known["what"]))
         copy = type(self).__new__(type(self), known["what"])
         copy.__dict__.update(known)
         copy.__cause__, copy.__suppress_context__ = self.__cause__, self.__suppress_context__

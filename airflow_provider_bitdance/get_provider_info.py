@@ -36,7 +36,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "price_usd": {
         "label": "Price of one image (USD)",
         "description": "Used for estimated costs and for max_cost_usd. Default: 0.01.",
-        "schema": {"type": ["number", "null"], "minimum": 0, "default": 0.01},
+        "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 10000, "default": 0.01},
     },
     "live_price": {
         "label": "Live price",
@@ -49,7 +49,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
             "For one request to the API; how long a task waits for its image "
             "is set by the operator's timeout. Default: 60."
         ),
-        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": 60},
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600, "default": 60},
     },
     "records_path": {
         "label": "Records path",

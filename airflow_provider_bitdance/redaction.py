@@ -21,8 +21,8 @@ _AFTER_URL = "\"'`”».,;:!?)]}>"
 _URL = re.compile(r"https?(?::|%3a)(?:\\*/|%2f){2}\S+", re.IGNORECASE)
 
 
-SHORTEST_SECRET = 5
-"""Characters, as in Airflow's own masking: to mask what is shorter would make every text unreadable."""
+SHORTEST_SECRET = 8
+"""Characters. To mask a shorter one, as gateways may have, would make every text unreadable."""
 _secrets: dict[str, re.Pattern[str]] = {}
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of what a terminal or a log viewer obeys instead of showing it."""
@@ -31,18 +31,23 @@ _JOINERS = "\u200c\u200d"
 
 
 def hide(secret: str) -> None:
-    """Mask a secret in every text that is made fit here, also where its characters are escaped."""
+    """Mask a secret in errors and logs from now on, also where it is escaped as in JSON or in a URL."""
     if len(secret) >= SHORTEST_SECRET and secret not in _secrets:
         escapes = (
-            f"(?:{re.escape(each)}|%(?:25)*{ord(each):02x}|\\\\+u00{ord(each):02x})" for each in secret
+            rf"(?:{re.escape(each)}|(?i:%(?:25)*{ord(each):02x}|\\+u00{ord(each):02x}))" for each in secret
         )
-        _secrets[secret] = re.compile("".join(escapes), re.IGNORECASE)
+        _secrets[secret] = re.compile("".join(escapes))
+
+
+def masked(text: str) -> str:
+    """Return ``text`` with the secrets in it as ``***``."""
+    for pattern in _secrets.values():
+        text = pattern.sub("***", text)
+    return text
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without secrets, and with control and direction characters written out; lines stay."""
-    for pattern in _secrets.values():
-        text = pattern.sub("***", text)
+    """Return ``text`` with control and direction characters written out as in JSON; lines stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_written_out(each) if _steers(each) else each for each in text)
@@ -53,7 +58,8 @@ def _steers(character: str) -> bool:
 
 
 def _written_out(character: str) -> str:
-    return f"\\u{ord(character):04x}"
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def shorten(text: str, limit: int = PROMPT_SHOWN) -> str:
@@ -61,7 +67,7 @@ def shorten(text: str, limit: int = PROMPT_SHOWN) -> str:
 
     A quotation that is cut is closed after it.
     """
-    line = printable(" ".join(text.split())[:_TEXT_READ])
+    line = printable(masked(" ".join(text.split())[:_TEXT_READ]))
     if len(line) <= limit:
         return line
     kept = line[: limit - 1]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ pytest.register_assert_rewrite("tests.suites")
 # Other tests keep the machine busy meanwhile: an example that is slow proves nothing.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+# BITDANCE_TEST_HTTPX=httpx2 lets the client have the other one; Airflow keeps its own.
+if os.environ.get("BITDANCE_TEST_HTTPX") == "httpx2":
+    sys.modules["httpx"] = None  # type: ignore[assignment]
+    import_module("airflow_provider_bitdance.wavespeed.http")
+    del sys.modules["httpx"]
 
 from airflow_provider_bitdance.clock import Clock  # noqa: E402
 from airflow_provider_bitdance.local import LocalService, Options, running_service  # noqa: E402

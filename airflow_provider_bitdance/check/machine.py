@@ -33,7 +33,7 @@ def versions() -> Versions:
         provider=__version__,
         airflow=_version("apache-airflow-core") or _version("apache-airflow"),
         python=platform.python_version(),
-        httpx=_version("httpx2") or _version("httpx"),
+        httpx=_version("httpx") or _version("httpx2"),
         is_supported=(3, 1) <= AIRFLOW_VERSION < (4,) and sys.version_info >= (3, 11),
     )
 

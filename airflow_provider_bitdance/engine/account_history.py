@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import BitDanceError, NotFoundError, RequestRefusedError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    NotFoundError,
+    RequestRefusedError,
+    ResponseTooLargeError,
+)
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
@@ -22,10 +27,27 @@ CLOCK_MARGIN = 5.0
 BILLING_MARGIN = timedelta(hours=1)
 """The bill is read from this much earlier on: its times are by WaveSpeed's clock, our records' by ours."""
 MINUTE = 60.0
+MAX_SKEW = 24 * 3600.0
+"""Seconds. An API that is further off has no clock that one could go by."""
 MAX_ASKED = 100
 """Predictions that only the bill has; where there are more, other programs are busy with the account."""
 MAX_PAGES = 100
 """Of 100 predictions each: an API that never comes to an end must not hold a worker."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """A place in a list of the API: the number of a page, and how many rows each has."""
+
+    page: int = 1
+    size: int = field(default_factory=lambda: protocol.PAGE_SIZE)
+
+    def narrow(self) -> bool:
+        """Go on from the same row with smaller pages; say whether there are any."""
+        factor = next((part for part in range(2, self.size + 1) if self.size % part == 0), 0)
+        if factor:
+            self.page, self.size = (self.page - 1) * factor + 1, self.size // factor
+        return bool(factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +82,22 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
     """
     skew: float | None = None
     found: dict[str, Prediction] = {}
-    page, unreadable, include_inputs = 1, 0, True
-    while page <= MAX_PAGES:
+    place, pages, unreadable, include_inputs = _Place(), 0, 0, True
+    while pages < MAX_PAGES:
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
         call = protocol.list_predictions(
-            page=page, model=model, created_after=after, include_inputs=include_inputs
+            page=place.page,
+            page_size=place.size,
+            model=model,
+            created_after=after,
+            include_inputs=include_inputs,
         )
         try:
             response = await client.send(call)
+        except ResponseTooLargeError:
+            if not place.narrow():
+                raise
+            continue
         except RequestRefusedError:
             if not include_inputs:
                 raise
@@ -75,15 +105,17 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
             continue
         if skew is None and response.api_time is not None:
             skew = response.api_time - clock.time()
-            if abs(skew) > CLOCK_MARGIN:
+            if abs(skew) > MAX_SKEW:
+                skew = None
+            elif abs(skew) > CLOCK_MARGIN:
                 continue  # ask again, for the period by the API's own clock
         unreadable += response.unreadable
         new = {item.id: item for item in response.items if item.id not in found}
         if not new:
             break
         found |= new
-        page += 1
-    is_whole = page <= MAX_PAGES and not unreadable and skew is not None
+        place.page, pages = place.page + 1, pages + 1
+    is_whole = pages < MAX_PAGES and not unreadable and skew is not None
     return History(tuple(found.values()), skew or 0.0, is_whole)
 
 
@@ -107,20 +139,28 @@ async def read_bill(client: AsyncClient, since: datetime) -> Bill:
     :raises BitDanceError: The API cannot be reached.
     """
     found: dict[str | BillingRecord, BillingRecord] = {}
-    page, unreadable = 1, 0
-    while page <= MAX_PAGES:
+    place, pages, unreadable = _Place(), 0, 0
+    while pages < MAX_PAGES:
         known = len(found)
-        response = await client.send(protocol.search_billings(page=page, start_time=since - BILLING_MARGIN))
+        call = protocol.search_billings(
+            page=place.page, page_size=place.size, start_time=since - BILLING_MARGIN
+        )
+        try:
+            response = await client.send(call)
+        except ResponseTooLargeError:
+            if not place.narrow():
+                raise
+            continue
         unreadable += response.unreadable
         for record in response.items:
             found.setdefault(record.uuid or record, record)
         if len(found) == known:
             break
-        page += 1
+        place.page, pages = place.page + 1, pages + 1
     nameless = [row for row in found.values() if not row.prediction_id and row.billing_type == "deduct"]
     return Bill(
         tuple(record for record in found.values() if record.prediction_id),
-        is_whole=page <= MAX_PAGES and not unreadable and not nameless,
+        is_whole=pages < MAX_PAGES and not unreadable and not nameless,
     )
 
 

@@ -17,6 +17,7 @@ from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
     GarbledResponseError,
+    InputError,
     PredictionTimeoutError,
     RateLimitError,
     TransportError,
@@ -24,6 +25,7 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy, is_refusal
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
@@ -57,7 +59,7 @@ class BitDanceHook(BaseHook):
 
     :param bitdance_conn_id: The connection: its password is the API key, its host the API's URL
         (default https://api.wavespeed.ai), its extra as :class:`ConnectionExtra` says.
-    :param transport: An httpx transport instead of the network; for tests.
+    :param transport: An ``httpx.AsyncBaseTransport`` instead of the network; for tests.
     """
 
     conn_name_attr = "bitdance_conn_id"
@@ -193,7 +195,8 @@ class BitDanceHook(BaseHook):
         :raises PredictionTimeoutError: It is not done yet, or polling failed; the error names its id.
         """
         # Read before the image is bought: a bad number costs nothing.
-        policy, timeout = PollPolicy(interval=float(poll_interval)), float(timeout)
+        policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
+        timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
         prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
         with self.get_conn() as client:
             prediction = _poll_until_ended(client, prediction, policy, timeout)
@@ -254,6 +257,17 @@ class BitDanceHook(BaseHook):
         if self._unknown:
             self.log.warning("Connection %r: %s", connection.conn_id, self._unknown)
         return read
+
+
+def _seconds(name: str, value: float | str, *, at_most: int) -> float:
+    """Check a number of seconds: what is not finite would be waited for without an end."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds <= at_most:
+        raise InputError(f"{name} is {shorten(repr(value))}", allowed=f"seconds, 0 to {at_most}")
+    return seconds
 
 
 def _poll_until_ended(

@@ -13,7 +13,8 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import normalize
-from airflow_provider_bitdance.wavespeed.settings import ClientSettings
+from airflow_provider_bitdance.wavespeed.responses import MAX_PRICE
+from airflow_provider_bitdance.wavespeed.settings import MAX_TIMEOUT, ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ConnectionExtra(BaseModel):
     :param price_usd: Assumed price of one image of BitDance-14B in US dollars; that of another model comes
         from the API.
     :param live_price: Ask the API for the price before buying, instead.
-    :param timeout: Seconds for one HTTP request.
+    :param timeout: Seconds for one HTTP request with its whole response.
     :param records_path: Where journal and receipts are stored; empty: see the operator.
     :param allow_http: Send the key over plain http to hosts other than this machine.
     """
@@ -39,9 +40,9 @@ class ConnectionExtra(BaseModel):
 
     max_in_flight: int | None = Field(default=None, ge=1, le=MAX_IN_FLIGHT)
     requests_per_minute: int | None = Field(default=None, ge=1, le=MAX_REQUESTS_PER_MINUTE)
-    price_usd: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    price_usd: float = Field(default=0.01, ge=0, le=MAX_PRICE, allow_inf_nan=False)
     live_price: bool = False
-    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    timeout: float = Field(default=60.0, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False)
     records_path: str = ""
     allow_http: bool = False
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
+    LostResponseError,
     NotFoundError,
     RateLimitError,
     UnknownPathError,
@@ -25,6 +27,9 @@ from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 log = logging.getLogger(__name__)
+SLOW_AFTER = 2.0
+"""Seconds after which a poll gives its place to another. There are as many places for slow ones; beyond those
+it is cut off: responses that drip must not keep the others from being polled."""
 Ending = asyncio.Future[Prediction | None]
 """Becomes the prediction when it has ended, ``None`` when nobody waits any more; raises if polling failed."""
 
@@ -76,6 +81,7 @@ class Poller:
         self._subscribers: dict[str, list[Subscription]] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self._slow: set[str] = set()  # under way, and not counted
         self._changed = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self._unknown: set[str] = set()  # the last poll was a 404
@@ -124,21 +130,56 @@ class Poller:
         try:
             while self._subscribers:
                 self._changed.clear()
-                for id_ in self.scheduler.take(self.clock.time(), most=AT_ONCE - len(self._under_way)):
+                for id_ in self.scheduler.take(self.clock.time(), most=self._places()):
                     self._start(id_)
-                is_full = len(self._under_way) >= AT_ONCE
+                is_full = self._places() <= 0
                 pause = math.inf if is_full else self.scheduler.next_due() - self.clock.time()
                 await self.clock.wait_for(self._changed, max(pause, 0.0))
         except Exception as error:
             for id_ in list(self._subscribers):
                 self._end(id_, error)  # or they would wait for ever
 
+    def _places(self) -> int:
+        return AT_ONCE - (len(self._under_way) - len(self._slow))
+
+    @asynccontextmanager
+    async def _place(self, id_: str) -> AsyncIterator[None]:
+        """Hold one of the places for polls, or, when it has taken long, one of those for slow ones.
+
+        :raises LostResponseError: There was none.
+        """
+
+        def make_way() -> None:
+            if len(self._slow) >= AT_ONCE:
+                limit.reschedule(loop.time())
+                return
+            self._slow.add(id_)
+            self._gate.release()
+            self._changed.set()
+
+        loop = asyncio.get_running_loop()
+        await self._gate.acquire()
+        timer = loop.call_later(SLOW_AFTER, make_way)
+        try:
+            async with asyncio.timeout(None) as limit:
+                yield
+        except TimeoutError:
+            raise LostResponseError(
+                f"The response to a poll of {id_} was slow while {AT_ONCE} others were"
+            ) from None
+        finally:
+            timer.cancel()
+            if id_ in self._slow:
+                self._slow.remove(id_)
+            else:
+                self._gate.release()
+
     def _start(self, id_: str) -> None:
         self._under_way[id_] = asyncio.get_running_loop().create_task(self._poll(id_))
 
     async def _poll(self, id_: str) -> None:
         try:
-            async with self._gate:
+            async with self._place(id_):
                 prediction = await self._client.get_prediction(id_)
         except BitDanceError as error:
             self._take_failure(id_, error)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import Paid
-from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import (
     Balance,
@@ -36,6 +36,7 @@ from airflow_provider_bitdance.wavespeed.responses import (
 
 T = TypeVar("T", bound=BaseModel)
 KIB, MIB = 2**10, 2**20
+DAY = 86_400.0
 PREFIX = "/api/v3"
 PAGE_SIZE = 100
 _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
@@ -222,7 +223,9 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.Predic
     :param prompt: The prompt sent, to keep it short where the API's text quotes it.
     """
     text = redact(prediction.error, prompt=prompt) or "no reason given"
-    what = f"Prediction {prediction.id} ended as {prediction.status!r} (code {prediction.code}): {text}"
+    what = (
+        f"Prediction {prediction.id} ended as {shorten(prediction.status)!r} (code {prediction.code}): {text}"
+    )
     if prediction.status in {"cancelled", "canceled", "deleted"}:
         return exceptions.PredictionGoneError(what, fix="Clear the task to buy the image again")
     if prediction.code == 1200 or _says(_FLAGGED, prediction.error, prompt):
@@ -235,19 +238,21 @@ def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.Predic
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Return the seconds that ``Retry-After`` requests: a number, or a date against the API's clock.
+    """Return the seconds that ``Retry-After`` requests, a day at most: a number, or a date.
+
+    A date is compared with the API's clock.
 
     :param headers: Looked up by lower-case names.
     :param now: Unix time, for a response without a ``Date`` header.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
+        return min(float(value), DAY)
     until = _http_date(value)
     if until is None:
         return None
     here = _http_date(headers.get("date", "")) or (time.time() if now is None else now)
-    return max(0.0, until - here)
+    return min(max(0.0, until - here), DAY)
 
 
 def _refusal(

@@ -84,11 +84,16 @@ def _time(value: object) -> datetime | None:
 
 
 MAX_NUMBER = 1e15
-"""No amount and no duration is larger; what is, was garbled."""
+"""No duration is larger; what is, was garbled."""
+MAX_DOLLARS = 1e9
+"""Likewise of a balance or a charge."""
+MAX_PRICE = 10_000.0
+"""Likewise of one image, in US dollars."""
 _Text = Annotated[str, _only(str, "")]
 _Time = Annotated[datetime | None, BeforeValidator(_time)]
 _Milliseconds = Annotated[float | None, BeforeValidator(_positive)]
-_Dollars = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
+_Dollars = Annotated[float, Field(ge=-MAX_DOLLARS, le=MAX_DOLLARS, allow_inf_nan=False)]
+_Price = Annotated[float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False)]
 
 
 class _Response(BaseModel):
@@ -194,8 +199,8 @@ class Balance(_Response):
 class Price(_Response):
     """What one run costs, as quoted: an estimate in US dollars."""
 
-    price: _Dollars
-    discounted_price: _Dollars | None = None
+    price: _Price
+    discounted_price: _Price | None = None
 
     @property
     def charged(self) -> float:

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance import __version__, exceptions
@@ -26,6 +25,7 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
+from tests.wire import httpx
 
 KEY = "wsk_Secret-0123456789"
 PROMPT = "a very private lighthouse"
@@ -454,10 +454,10 @@ def test_the_log_holds_no_key_no_prompt_and_no_outputs_url(
 
 
 def test_other_users_of_httpx_keep_their_log(service: LocalService, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="httpx")
+    caplog.set_level(logging.INFO, logger=httpx.__name__)
     call("sync", at(service), "get_balance")
     httpx.get(f"{service.url}/mine", verify=False)
-    assert [record.name for record in caplog.records if "HTTP Request" in record.message] == ["httpx"]
+    assert [record.name for record in caplog.records if "HTTP Request" in record.message] == [httpx.__name__]
     assert "/mine" in caplog.text
 
 

@@ -21,7 +21,6 @@ from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
 from tests.docs.pages import Block
 
 IMPORTS = """\
-import httpx
 from airflow.sdk import task
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import Options, running_service

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import httpx
 from starlette.types import ASGIApp, Message
 
 from airflow_provider_bitdance.local.app import create_app
 from airflow_provider_bitdance.local.options import Options
 from airflow_provider_bitdance.local.service import Service
 from tests.unit.support import API_KEY, API_URL
+from tests.wire import httpx
 
 LATENCY = "60%:1-8,30%:20-60,10%:650-660"
 """Seconds; the longest is longer than a try waits."""

@@ -258,7 +258,7 @@ class World:
     def _connect(self) -> None:
         if self.unreachable:
             self.unreachable -= 1
-            import httpx
+            from tests.wire import httpx
 
             raise httpx.ConnectError("no route")
 

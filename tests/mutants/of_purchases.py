@@ -310,12 +310,12 @@ ACCOUNT_HISTORY = mutations_of(
         "an API whose clock is slow shows nothing",
     ),
     ("response.api_time - clock.time()", "clock.time() - response.api_time", "the skew has the wrong sign"),
-    ("if abs(skew) > CLOCK_MARGIN:", "if False:", "the first page is that of the wrong period"),
+    ("elif abs(skew) > CLOCK_MARGIN:", "elif False:", "the first page is that of the wrong period"),
     ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
     ("            include_inputs = False", "            raise", "a flag that is refused hides the history"),
     (
-        "is_whole = page <= MAX_PAGES and not unreadable",
-        "is_whole = page <= MAX_PAGES",
+        "is_whole = pages < MAX_PAGES and not unreadable",
+        "is_whole = pages < MAX_PAGES",
         "a row that cannot be read is taken for nothing",
     ),
     (

@@ -23,7 +23,6 @@ from io import BytesIO
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-import httpx
 from PIL import Image
 
 from airflow_provider_bitdance.clock import Clock
@@ -51,6 +50,7 @@ from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
+from tests.wire import httpx
 
 T = TypeVar("T")
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from airflow_provider_bitdance.local import LocalService, Options, running_service
+from tests.wire import httpx
 
 MODEL = "wavespeed-ai/bitdance-14b/text-to-image"
 SUBMIT = f"/api/v3/{MODEL}"

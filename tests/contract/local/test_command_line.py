@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 
-import httpx
 import pytest
 
 from tests.contract.local.caller import ROOT, SUBMIT
+from tests.wire import httpx
 
 COMMAND = (sys.executable, "-m", "airflow_provider_bitdance.local")
 

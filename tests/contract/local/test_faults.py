@@ -7,11 +7,11 @@ import json
 import time
 from typing import get_args
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.local import faults
 from tests.contract.local.caller import MODEL, SUBMIT, Caller
+from tests.wire import httpx
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503, 504])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.local import Options
 from airflow_provider_bitdance.local.catalogue import MODELS
 from tests.contract.local.caller import MODEL, Caller, Clock, calling, until
+from tests.wire import httpx
 
 OPTIMIZER = "wavespeed-ai/prompt-optimizer"
 PICTURE_MODELS = [model.id for model in MODELS.values() if model.kind == "text-to-image"]

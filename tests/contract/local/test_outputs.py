@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 
-import httpx
 import pytest
 from PIL import Image
 
 from airflow_provider_bitdance.local import Options, pictures
 from tests.contract.local.caller import MODEL, Caller, Clock, calling, get
+from tests.wire import httpx
 
 
 def test_a_download_needs_no_key_and_is_byte_for_byte_what_draw_makes(caller: Caller) -> None:

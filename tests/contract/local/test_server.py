@@ -8,11 +8,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.local import LocalService, running_service, server
 from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, get
+from tests.wire import httpx
 
 
 def test_the_event_log_holds_paths_but_no_keys_and_no_admin_calls(caller: Caller) -> None:

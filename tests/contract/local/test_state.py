@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-import httpx
+from tests.wire import httpx
 
 SUBMIT = "/api/v3/wavespeed-ai/bitdance-14b/text-to-image"
 ROOT = Path(__file__).parents[3]

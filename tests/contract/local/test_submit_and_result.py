@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.local import Options
 from tests.contract.local.caller import MODEL, SUBMIT, Caller, Clock, calling
+from tests.wire import httpx
 
 
 def test_a_submit_answers_with_a_created_prediction(caller: Caller) -> None:

@@ -10,7 +10,6 @@ from io import BytesIO
 from typing import Any
 from unittest.mock import patch
 
-import httpx
 from PIL import Image
 
 from airflow_provider_bitdance.check.observations import Observations
@@ -31,6 +30,7 @@ from tests.unit.support import (
     no_lookup,
     refusal,
 )
+from tests.wire import httpx
 
 SUBMIT = f"/api/v3/{BITDANCE_14B}"
 OUTPUT = "mem://disk/images"

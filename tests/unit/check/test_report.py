@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.check.account import PROMPT
@@ -16,6 +15,7 @@ from airflow_provider_bitdance.check.run import check
 from airflow_provider_bitdance.exceptions import InputError
 from tests.unit.check.support import SUBMIT, Place
 from tests.unit.support import API_HOST, API_KEY, envelope, refusal
+from tests.wire import httpx
 
 BALANCE = 73.1904
 STRANGER = "A heron on the weir"

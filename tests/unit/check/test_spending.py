@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.check.account import SIZES, Figures
@@ -15,6 +14,7 @@ from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.wavespeed.responses import Price
 from tests.unit.check.support import SUBMIT, Place
 from tests.unit.support import envelope, refusal
+from tests.wire import httpx
 
 
 def spent(place: Place, amount: float = 0.04) -> Spending:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine.account_history import (
@@ -14,15 +14,18 @@ from airflow_provider_bitdance.engine.account_history import (
     MAX_ASKED,
     Bill,
     History,
+    _Place,
     controls,
     read_bill,
     read_history,
     with_charged,
 )
-from airflow_provider_bitdance.exceptions import RequestRefusedError
+from airflow_provider_bitdance.exceptions import RequestRefusedError, ResponseTooLargeError
+from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.support import START, World, envelope, refusal, run
+from tests.wire import httpx
 
 
 def dated(response: httpx.Response) -> httpx.Response:
@@ -188,3 +191,69 @@ def test_a_history_of_an_api_whose_clock_is_not_known_is_not_whole() -> None:
     world = World()
     world.api.on_history = [httpx.Response(200, json={"code": 200, "data": {"items": []}})]
     assert not run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START)).is_whole
+
+
+def large_rows(world: World, rows: int, *, fit: int) -> httpx.MockTransport:
+    """Return an API whose pages of more than ``fit`` rows are too large to be read."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        world.api.histories.append(asked)
+        size = asked["page_size"]
+        first = (asked["page"] - 1) * size
+        if size > fit:
+            return httpx.Response(200, content=b" " * (9 * 2**20))
+        shown = [{"id": f"p-{number}", "price": 1} for number in range(first, min(first + size, rows))]
+        if "billings" in request.url.path:
+            shown = [{"uuid": row["id"], "price": 1, "prediction": {"uuid": row["id"]}} for row in shown]
+        return dated(envelope({"items": shown}))
+
+    return httpx.MockTransport(answer)
+
+
+@pytest.mark.parametrize("fit", [100, 50, 25, 5, 1])
+def test_a_page_that_is_too_large_is_asked_for_again_with_fewer_rows(fit: int) -> None:
+    world = World()
+    client = AsyncClient(ClientSettings("key-of-a-test"), transport=large_rows(world, 60, fit=fit))
+    history = run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
+    bill = run(read_bill(client, datetime.fromtimestamp(START, UTC)))
+    assert [item.id for item in history.items] == [f"p-{number}" for number in range(60)]
+    assert [row.prediction_id for row in bill.rows] == [f"p-{number}" for number in range(60)]
+    assert history.is_whole
+    assert bill.is_whole
+
+
+def test_rows_that_become_large_are_asked_for_from_where_they_do() -> None:
+    place = _Place()
+    place.page = 3
+    assert place.narrow()
+    assert (place.page, place.size) == (5, 50)
+    while place.narrow():
+        assert (place.page - 1) * place.size == 200
+    assert (place.page, place.size) == (201, 1)
+
+
+def test_a_single_row_that_is_too_large_hides_the_history() -> None:
+    world = World()
+    client = AsyncClient(ClientSettings("key-of-a-test"), transport=large_rows(world, 60, fit=0))
+    with pytest.raises(ResponseTooLargeError):
+        run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
+    assert len(world.api.histories) == 5
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+    ],
+)
+def test_an_api_whose_clock_cannot_be_right_has_none(date: str) -> None:
+    world = World()
+    response = envelope({"items": [{"id": "p-1"}]})
+    response.headers["date"] = date
+    world.api.on_history = [response]
+    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert [item.id for item in history.items] == ["p-1"]
+    assert history.skew == 0.0

@@ -8,7 +8,6 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
@@ -39,6 +38,7 @@ from tests.unit.support import (
     refusal,
     run,
 )
+from tests.wire import httpx
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
@@ -28,6 +27,7 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.polling.latency import TELLING
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, envelope, refusal, run
+from tests.wire import httpx
 
 
 @pytest.fixture

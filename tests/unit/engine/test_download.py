@@ -7,7 +7,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import output
@@ -39,6 +38,7 @@ from tests.unit.support import (
     a_wanted,
     run,
 )
+from tests.wire import httpx
 
 ADDRESS = a_wanted().destination
 ONE_DAY = 86_400.0

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, run_job
@@ -20,6 +19,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.records import Journal
 from tests.unit.support import RECORDS, MemoryFolder, World, a_wanted, a_writer, refusal, run
+from tests.wire import httpx
 
 
 @pytest.fixture

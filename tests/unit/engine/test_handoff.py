@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
@@ -18,6 +17,7 @@ from airflow_provider_bitdance.exceptions import PredictionTimeoutError, RateLim
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import START, Crash, FakePrediction, World, a_job, a_wanted, envelope, refusal, run
+from tests.wire import httpx
 
 DEFERRABLE: dict[str, Any] = {"defer_after": 20.0, "break_even": 14.0, "is_batch": True}
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
@@ -46,6 +45,7 @@ from airflow_provider_bitdance.records import (
 )
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
+from tests.wire import httpx
 
 SENT = {"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Wanted, run_job
@@ -28,6 +27,7 @@ from tests.unit.support import (
     refusal,
     run,
 )
+from tests.wire import httpx
 
 Respond = Callable[[httpx.Request], httpx.Response]
 

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import JobContext
@@ -37,6 +36,7 @@ from airflow_provider_bitdance.records import ImageState, Intended, Lost, Planne
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import API_KEY, OUTPUT, Answer, Step, World, a_plan, envelope, refusal, run
+from tests.wire import httpx
 
 PLAN = Planned(output=OUTPUT, images=(a_plan(),))
 INTENT = Intended(keys=("image",))

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, run_job
@@ -30,6 +29,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import OUTPUT, START, World, a_job, a_receipt, a_wanted, refusal, run
+from tests.wire import httpx
 
 
 @pytest.fixture

@@ -250,3 +250,13 @@ def test_every_module_in_the_metadata_exists() -> None:
 
 def test_the_form_s_fields_are_the_metadata_s() -> None:
     assert connection_type()["conn-fields"] == CONNECTION_FIELDS
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "nan", "soon", -1, 1e300, None])
+@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
+def test_a_time_that_would_never_end_is_refused_before_anything_is_bought(
+    name: str, seconds: Any, hook: BitDanceHook, service: LocalService
+) -> None:
+    with pytest.raises(InputError, match=f"{name} is "):
+        hook.generate(prompt=PROMPT, **{name: seconds})
+    assert service.requests() == []

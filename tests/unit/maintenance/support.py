@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
-
 from airflow_provider_bitdance.engine import Wanted, run_job
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BitDanceError
@@ -27,6 +25,7 @@ from tests.unit.support import (
     envelope,
     run,
 )
+from tests.wire import httpx
 
 DAY = 24 * 3600.0
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.clock import Clock
@@ -40,6 +39,7 @@ from tests.unit.support import (
     refusal,
     run,
 )
+from tests.wire import httpx
 
 AFTER_SUBMISSION = "before poll"
 

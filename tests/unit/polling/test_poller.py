@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
 )
+from airflow_provider_bitdance.polling import poller as poller_module
 from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import START, Answer, FakeAPI, FakeClock, envelope, refusal, run
+from tests.wire import httpx
 
 
 @pytest.fixture(autouse=True)
@@ -360,3 +362,41 @@ def test_an_unexpected_error_reaches_whoever_waits(
     monkeypatch.setattr(client, "get_prediction", broken)
     with pytest.raises(RuntimeError, match="nobody thought"):
         run(wait_for(Poller(client, clock=clock), {"pred-1": START}, until=START + 60))
+
+
+def test_responses_that_drip_do_not_keep_the_others_from_being_polled(
+    api: FakeAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty of them, which is more than there are places of both kinds."""
+    monkeypatch.setattr(poller_module, "SLOW_AFTER", 0.05)
+    client, dripping, under_way, most = api.client(), 40, 0, 0
+
+    async def slow_but_one(prediction_id: str) -> Prediction:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            if prediction_id != "good":
+                await asyncio.Event().wait()
+            return Prediction(id=prediction_id, status="completed")
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(client, "get_prediction", slow_but_one)
+
+    async def wait() -> dict[str, Prediction]:
+        poller = Poller(client)
+        old = time.time() - 100
+        slow = poller.subscribe()
+        for number in range(dripping):
+            poller.add(slow, f"slow-{number}", old)
+        await asyncio.sleep(0.02)
+        try:
+            return await asyncio.wait_for(wait_for(poller, {"good": old}, until=old + 1000), 5)
+        finally:
+            poller.close(slow)
+            for poll in poller._under_way.values():
+                poll.cancel()
+
+    assert list(run(wait())) == ["good"]
+    assert most <= 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from airflow_provider_bitdance.wavespeed.responses import Balance, BillingRecord, Prediction, Price
 
 
 def prediction(**data: Any) -> Prediction:
@@ -205,3 +206,17 @@ def test_a_line_that_names_no_prediction_is_about_none(about: object) -> None:
 def test_a_line_without_a_price_is_not_one(price: object) -> None:
     with pytest.raises(ValidationError):
         BillingRecord.model_validate({"uuid": "b-1", "price": price})
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "1e309", "-1", "1e5", "1e16"])
+@pytest.mark.parametrize("field", ["price", "discounted_price"])
+def test_a_price_that_is_none_is_refused(field: str, amount: str) -> None:
+    given = {"price": 0.01} | {field: json.loads(amount)}
+    with pytest.raises(ValidationError):
+        Price.model_validate(given)
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "1e309", "1e10", "-1e10"])
+def test_a_balance_that_is_none_is_refused(amount: str) -> None:
+    with pytest.raises(ValidationError):
+        Balance.model_validate({"balance": json.loads(amount)})

@@ -261,3 +261,73 @@ def test_a_proxy_is_used_where_the_environment_says_so(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert uses_proxy(url) is through
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("64:ff9b::10.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254"),
+        *("64:ff9b:1::93.184.215.14", "64:ff9b:1:fffe::1"),
+        *("2002:a00:1::1", "2002:5db8:d70e::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
+        *("::10.0.0.1", "::93.184.215.14", "::ffff:0:10.0.0.1", "::ffff:0:93.184.215.14"),
+        *("fec0::1", "feff::1", "fe80::1", "fc00::1", "fd12::1", "ff02::1", "::", "::1"),
+        *("::ffff:10.0.0.1", "100::1", "2001:db8::1", "5f00::1", "4000::1"),
+        *("100.64.0.1", "0.0.0.0", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
+    ],
+)
+def test_an_address_that_leads_elsewhere_than_the_internet_is_refused(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    with pytest.raises(OutputRefusedError, match="private IP address"):
+        check(f"https://{host}/a.png")
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::93.184.215.14", "2606:4700::1111", "::ffff:93.184.215.14"])
+def test_a_network_without_ipv4_reaches_a_public_host(address: str) -> None:
+    assert allows(f"https://[{address}]/a.png")
+
+
+PRIVATE_NAMES = [
+    *("localhost", "LOCALHOST", "localhost.", "x.localhost", "ip6-localhost", "intranet", "metadata"),
+    *("metadata.google.internal", "metadata.google.internal.", "db.internal", "nas.local", "nas.local."),
+    *("printer.lan", "router.home.arpa", "git.corp", "wiki.intranet", "svc.cluster.local"),
+    *("2130706433", "0x7f000001", "0x7f.1", "0x7f.0.0.1", "017700000001", "127.1", "127.0.1", "0177.0.0.1"),
+    *("1.2.3.4.5", "127.0.0.1.", "10.1", "a.0x1", "134744072", "0x"),
+    *("127\u30020\u30020\u30021", "127\uff0e0\uff0e0\uff0e1", "\uff11\uff12\uff17.1", "localhost\u3002"),
+    *("\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3", "nas\uff61local", "db\u3002internal"),
+    *("loc%61lhost", "%31%32%37.1", "a b.example", "a..example"),
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE_NAMES)
+def test_behind_a_proxy_the_name_of_a_private_host_is_refused(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the proxy resolves it, and this machine cannot see to what."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    with pytest.raises(OutputError) as caught:
+        check(f"https://{host}/a.png")
+    assert type(caught.value) is OutputRefusedError or "does not resolve" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "cdn.example",
+        "cdn.example.",
+        "d2h7xmz5gqybh9.cloudfront.net",
+        "local.cdn.example",
+        "b\u00fccher.example",
+    ],
+)
+def test_behind_a_proxy_any_public_name_is_allowed(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    check(f"https://{host}/a.png")
+
+
+def test_behind_a_proxy_a_private_name_is_allowed_where_the_api_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    check("https://files.internal/a.png", api="https://gateway.internal")
+    with pytest.raises(OutputRefusedError):
+        check("https://files.internal/a.png", api="https://unknown.example")

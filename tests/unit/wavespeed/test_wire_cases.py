@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance import exceptions
@@ -27,6 +26,7 @@ from airflow_provider_bitdance.wavespeed.responses import HistoryPage, Predictio
 from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.support import API_URL, START, FakeClock, a_picture, run
+from tests.wire import httpx
 
 ID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 REQUEST = ImageRequest(prompt="a red kite over dunes", size="1024*1024", seed=42)

@@ -1,0 +1,82 @@
+"""One function keeps out of errors, logs, journals and the terminal what they would obey."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_bitdance import __main__ as command_line
+from airflow_provider_bitdance.exceptions import BitDanceError, InputError
+from airflow_provider_bitdance.redaction import printable, redact, shorten
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.responses import Prediction
+
+HOSTILE = {
+    "terminal": "\x1b[2J\x1b]0;title\x07",
+    "carriage return": "\rOK",
+    "backspace": "\x08\x08",
+    "8-bit control": "\x9b2J",
+    "right to left": "\u202egnp.exe",
+    "isolates": "\u2066\u2067\u2069",
+    "invisible": "\u200b\u2060\ufeff\u00ad",
+    "tags": "\U000e0041\U000e0042",
+    "line separators": "\u2028\u2029\x85",
+    "half a character": "\ud800",
+    "null": "\0",
+}
+FINE = (
+    "Ein Bär \u0646\u200c\u0648 \u0915\u094d\u200d\u0937 \U0001f469\u200d\U0001f680\ufe0f 灯塔\u3000 \ue000"
+)
+
+
+def is_clean(text: str) -> bool:
+    text.encode()  # which half a character cannot be
+    return not [each for each in text if printable(each) != each]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_obeyed_instead_of_shown_is_written_out(hostile: str) -> None:
+    shown = printable(f"a{hostile}b")
+    assert shown.startswith("a\\u")
+    assert json.loads(f'"{shown}"') == f"a{hostile}b", "as JSON writes it"
+    assert is_clean(shown)
+    assert is_clean(shorten(hostile * 100))
+    assert is_clean(redact(hostile * 100, prompt=hostile))
+
+
+def test_letters_joiners_and_lines_stay() -> None:
+    assert printable(f"{FINE}\nnext") == f"{FINE}\nnext"
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_no_error_has_it_whoever_said_it(hostile: str) -> None:
+    said = f"said <{hostile}>"
+    call = protocol.submit(ImageRequest.of(prompt="a lighthouse"))
+    body = json.dumps({"code": 400, "message": said}).encode()
+    with pytest.raises(BitDanceError) as refused:
+        protocol.read(call, 400, {}, body)
+    ended = Prediction(id="p-1", status=f"failed{hostile}", error=said)
+    for error in (
+        refused.value,
+        protocol.failure_of(ended),
+        InputError(said),
+        BitDanceError("x").with_verdict(what=said),
+    ):
+        assert is_clean(str(error))
+        assert is_clean(error.what)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "JSON"])
+def test_the_command_line_writes_it_out(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "".join(HOSTILE[name] for name in ("terminal", "right to left", "tags"))
+    found = command_line.Result(False, f"reason {hostile} {FINE}", {"reason": hostile})
+    monkeypatch.setattr(command_line, "_show", lambda _: found)
+
+    assert command_line.main(["records", "show", "--records-path", "/records", *options]) == 0
+    shown = capsys.readouterr().out
+    assert is_clean(shown)
+    assert not options or json.loads(shown) == {"reason": hostile}
