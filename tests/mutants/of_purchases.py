@@ -319,14 +319,14 @@ ACCOUNT_HISTORY = mutations_of(
         "a row that cannot be read is taken for nothing",
     ),
     (
-        "is_whole = page <= MAX_PAGES and not unreadable",
+        "is_whole = pages < MAX_PAGES and not unreadable",
         "is_whole = not unreadable",
         "a history without an end is taken for whole",
     ),
     ("and skew is not None", "", "an API whose clock is not known hides what was bought"),
     ("MAX_PAGES = 100", "MAX_PAGES = 10", "a long history is not read to its end"),
     (
-        "    while page <= MAX_PAGES:\n        after",
+        "    while pages < MAX_PAGES:\n        after",
         "    while True:\n        after",
         "an API without an end holds the worker",
     ),
