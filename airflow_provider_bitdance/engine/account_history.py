@@ -7,9 +7,13 @@ behind, without being the last. The history has the past 7 days.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import (
@@ -22,6 +26,7 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
+P = TypeVar("P", bound=BaseModel)
 CLOCK_MARGIN = 5.0
 """Seconds by which the times of two machines that agree may differ: an HTTP date has whole seconds."""
 BILLING_MARGIN = timedelta(hours=1)
@@ -48,6 +53,18 @@ class _Place:
         if factor:
             self.page, self.size = (self.page - 1) * factor + 1, self.size // factor
         return bool(factor)
+
+    async def read(self, client: AsyncClient, build: Callable[..., protocol.Call[P]]) -> P:
+        """Read the page, or a part of it where it is too large.
+
+        :param build: Makes the call of ``page`` and ``page_size``.
+        """
+        while True:
+            try:
+                return await client.send(build(page=self.page, page_size=self.size))
+            except ResponseTooLargeError:
+                if not self.narrow():
+                    raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +102,11 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
     place, pages, unreadable, include_inputs = _Place(), 0, 0, True
     while pages < MAX_PAGES:
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
-        call = protocol.list_predictions(
-            page=place.page,
-            page_size=place.size,
-            model=model,
-            created_after=after,
-            include_inputs=include_inputs,
+        build = partial(
+            protocol.list_predictions, model=model, created_after=after, include_inputs=include_inputs
         )
         try:
-            response = await client.send(call)
-        except ResponseTooLargeError:
-            if not place.narrow():
-                raise
-            continue
+            response = await place.read(client, build)
         except RequestRefusedError:
             if not include_inputs:
                 raise
@@ -142,15 +151,8 @@ async def read_bill(client: AsyncClient, since: datetime) -> Bill:
     place, pages, unreadable = _Place(), 0, 0
     while pages < MAX_PAGES:
         known = len(found)
-        call = protocol.search_billings(
-            page=place.page, page_size=place.size, start_time=since - BILLING_MARGIN
-        )
-        try:
-            response = await client.send(call)
-        except ResponseTooLargeError:
-            if not place.narrow():
-                raise
-            continue
+        build = partial(protocol.search_billings, start_time=since - BILLING_MARGIN)
+        response = await place.read(client, build)
         unreadable += response.unreadable
         for record in response.items:
             found.setdefault(record.uuid or record, record)

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import run_job
 from airflow_provider_bitdance.exceptions import TaskKilledError
 from airflow_provider_bitdance.records import Status
 from tests.unit.support import Crash, Fuse, World, a_wanted, refusal, run
+from tests.wire import httpx
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, run_job
@@ -28,6 +27,7 @@ from tests.unit.support import (
     refusal,
     run,
 )
+from tests.wire import httpx
 
 DAY = 24 * 3600.0
 FILE = f"{OUTPUT}/cover.png"
