@@ -48,9 +48,8 @@ MIXED = dict(zip(SIZES, map(price, (0.01, 0.02, 0.01)), strict=True))
         # Which of the two figures is charged is not documented, so the higher one has to fit.
         (figures(0.02, 0.01), 0.04, Refusal.ABOVE_AMOUNT),
         (figures(0.01, 0.02), 0.04, Refusal.ABOVE_AMOUNT),
-        # A quote of nothing, or below it, is no reason to buy without limit.
+        # A quote of nothing is no reason to buy without limit; one below it is refused when it is read.
         (figures(0.0), 0.02, Refusal.ABOVE_AMOUNT),
-        (figures(-1.0), 0.02, Refusal.ABOVE_AMOUNT),
         # Two of one job count with the higher of their prices: 0.01 + 2 * 0.02.
         (Figures(1.0, MIXED), 0.049, Refusal.ABOVE_AMOUNT),
         (Figures(1.0, MIXED), 0.05, None),
