@@ -86,6 +86,8 @@ def _png(data: bytes) -> Structure:
         (checksum,) = _unpack(">I", data, end - 4)
         if zlib.crc32(view[start + 4 : end - 4]) != checksum:
             raise not_whole("a checksum is wrong")
+        if (name == b"IHDR") != (start == len(_PNG)):
+            raise not_whole("its header is not its first part, or not the only one")
         if name == b"IDAT":
             if pixels_end not in (0, start):
                 raise not_whole("its pixels are interrupted")

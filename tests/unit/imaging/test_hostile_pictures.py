@@ -163,6 +163,15 @@ def test_pixels_that_are_interrupted_are_refused_as_viewers_do() -> None:
         validate_image(data[:place] + chunk(b"tEXt") + data[place:])
 
 
+@pytest.mark.parametrize("before", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_header_that_is_not_first_or_not_alone_is_refused_as_viewers_do(before: bytes) -> None:
+    first = (
+        chunk(b"PLTE") if before == b"IHDR" else chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0))
+    )
+    with pytest.raises(OutputError, match="its header is not its first part, or not the only one"):
+        validate_image(png_with(first, before=before))
+
+
 FRAMES = [noise(seed=seed) for seed in (2, 3)]
 KINDS = {
     "APNG": (lambda: saved(noise(), "PNG", save_all=True, append_images=FRAMES), "image/png"),
