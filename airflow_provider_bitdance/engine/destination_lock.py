@@ -140,7 +140,7 @@ class DestinationLock:
             )
             await context.write(adoption(command.image, image.plan.key, holder))
         elif command.leaves:
-            context.log.info(
+            context.log_image(
                 "Task %s bought prediction %s, which stays collectable for 7 days and is not used here",
                 job_name(holder),
                 command.leaves,

@@ -30,7 +30,7 @@ class Notices:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._refusals, self._refused_since, self._refused_at = 0, 0.0, 0.0
+        self._refusals, self._refused_since, self._refused_at, self._accepted_at = 0, 0.0, 0.0, 0.0
         self._is_away = False
         self._searches = 0
         self._found: list[str] = []
@@ -43,7 +43,7 @@ class Notices:
         """Take note of a 429, and of the seconds until the next submission."""
         log = self._log.debug if self._refusals else self._log.info
         self._refused_since = self._refused_since if self._refusals else now
-        self._refusals, self._refused_at = self._refusals + 1, now
+        self._refusals, self._refused_at, self._accepted_at = self._refusals + 1, now, 0.0
         log("%s. Submitting again in %.0f s", what, wait)
 
     def accepted(self, *, now: float, window: int | None, is_last: bool = False) -> None:
@@ -52,12 +52,13 @@ class Notices:
         :param window: Predictions in flight that it takes at once, as 429s have shown; ``None`` if unknown.
         :param is_last: Nothing is left to be submitted.
         """
+        self._accepted_at = self._accepted_at or now
         if not self._refusals or not (is_last or now - self._refused_at >= CALM_SECONDS):
             return
         self._log.info(
-            "The account accepts submissions again, after %d refusals in %.0f s%s",
+            "The account accepts submissions again, after it refused %d in %.0f s%s",
             self._refusals,
-            now - self._refused_since,
+            self._accepted_at - self._refused_since,
             f"; now at most {window} in flight" if window else "",
         )
         self._refusals = 0

@@ -19,6 +19,7 @@ from airflow_provider_bitdance.engine.decisions import (
 from airflow_provider_bitdance.engine.takeover import adoption, take_over_earlier
 from airflow_provider_bitdance.exceptions import InputError, NsfwError
 from airflow_provider_bitdance.records import (
+    Adopted,
     Failed,
     Failure,
     ImageState,
@@ -30,7 +31,7 @@ from airflow_provider_bitdance.records import (
 )
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.records.receipts import Receipt
-from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.redaction import shorten, some_of
 from airflow_provider_bitdance.storage import check_writable
 from airflow_provider_bitdance.storage.naming import EXTENSIONS
 
@@ -44,6 +45,7 @@ class Decision:
 
     :param event: What needs no purchase; without one it is bought.
     :param standing: The receipt of the image at its destination.
+    :param leaves: A prediction, bought before the task was cleared, that is not used; empty without one.
     :param lost: A receipt whose file is not there as it was stored; the image may be restored.
     """
 
@@ -51,6 +53,7 @@ class Decision:
     event: Event | None
     standing: Receipt | None = None
     lost: Receipt | None = None
+    leaves: str = ""
 
 
 async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
@@ -130,22 +133,12 @@ async def _decide(
             stored = Stored(key=item.key, receipt=context.receipts.uri(item.destination), reused=True)
             return Decision(image, stored, receipt)
         case Adopt(theirs):
-            context.log.info(
-                "Waiting for prediction %s, bought before the task was cleared; nothing is bought",
-                theirs.prediction_id,
-            )
             assert earlier is not None
             return Decision(image, adoption(theirs, item.key, earlier.job), receipt)
         case Refuse(why):
             return _refused(context, item, image, receipt, why)
         case Buy(leaves):
-            if leaves:
-                context.log.warning(
-                    "Prediction %s, bought before the task was cleared, is not used; it "
-                    "stays collectable for 7 days",
-                    leaves,
-                )
-            return Decision(image, None, receipt, lost)
+            return Decision(image, None, receipt, lost, leaves)
 
 
 def _refused(
@@ -205,7 +198,23 @@ def _exists(context: JobContext, item: Wanted) -> bool:
     return any(context.images.size(item.destination.stem + extension) is not None for extension in extensions)
 
 
+def _log_earlier(context: JobContext, decided: list[Decision]) -> None:
+    adopted = [found.event.prediction_id for found in decided if isinstance(found.event, Adopted)]
+    left = [found.leaves for found in decided if found.leaves]
+    if adopted:
+        context.log.info(
+            "Waiting for what was bought before the task was cleared; nothing is bought for it: %s",
+            some_of(adopted),
+        )
+    if left:
+        context.log.warning(
+            "What was bought before the task was cleared is not used; it stays collectable for 7 days: %s",
+            some_of(left),
+        )
+
+
 def _log(context: JobContext, decided: list[Decision]) -> None:
+    _log_earlier(context, decided)
     reused = [found.standing for found in decided if found.standing and isinstance(found.event, Stored)]
     replaced = [found.standing for found in decided if found.standing and found.event is None]
     if len(decided) <= FEW_IMAGES:

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_bitdance.engine import run_job
 from airflow_provider_bitdance.exceptions import TaskKilledError
 from airflow_provider_bitdance.records import Status
-from tests.unit.support import Crash, Fuse, World, a_wanted, refusal, run
+from tests.unit.support import Crash, Fuse, World, a_job, a_wanted, refusal, run
 from tests.wire import httpx
 
 
@@ -46,7 +46,7 @@ def test_a_rate_limit_is_two_lines_and_the_second_says_what_was_learnt(
     go(world, 60)
     first, last = lines(caplog)
     assert "got status 429: too many. Submitting again in" in first
-    assert "accepts submissions again, after 6 refusals in" in last
+    assert "accepts submissions again, after it refused 6 in" in last
     assert "; now at most " in last
     assert " in flight" in last
 
@@ -57,7 +57,7 @@ def test_a_rate_limit_that_comes_back_within_a_minute_is_the_same_one(
     world.api.on_post = [refusal(429, "too many"), *[world.api.answer_rightly] * 3] * 5
     go(world, 40, requests_per_minute=40)
     assert len(lines(caplog)) == 2
-    assert "after 5 refusals" in lines(caplog)[-1]
+    assert "after it refused 5 in" in lines(caplog)[-1]
 
 
 def test_a_rate_limit_that_comes_back_later_is_another_one(
@@ -65,7 +65,7 @@ def test_a_rate_limit_that_comes_back_later_is_another_one(
 ) -> None:
     world.api.on_post = [refusal(429), *[world.api.answer_rightly] * 30, refusal(429)]
     go(world, 60, requests_per_minute=6, timeout=3000.0)
-    assert [("429" in line, "again, after 1 refusals" in line) for line in lines(caplog)] == [
+    assert [("429" in line, "again, after it refused 1 in" in line) for line in lines(caplog)] == [
         (True, False),
         (False, True),
     ] * 2
@@ -157,3 +157,23 @@ def test_a_task_that_is_stopped_while_the_history_cannot_be_read_does_not_wait_f
     with pytest.raises(TaskKilledError):
         run(run_job(killing, [a_wanted()]))
     assert (world.clock.now - began, len(world.api.histories)) == (0, 1)
+
+
+def test_the_time_of_a_rate_limit_is_that_until_a_submission_was_accepted(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.on_post = [refusal(429, Retry_After="5"), *[world.api.answer_rightly] * 9]
+    go(world, 4, requests_per_minute=2)
+    assert any("after it refused 1 in 5 s" in line for line in lines(caplog))
+
+
+def test_what_was_bought_before_a_clear_is_one_line_for_all_images(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = asyncio.Event()
+    stopping = {"killed": killed, "step": lambda _: killed.set() if world.api.billed >= 8 else None}
+    go(world, 12, **stopping)
+    cleared, caplog_before = a_job(generation=1), len(caplog.records)
+    go(world, 12, job=cleared, try_number=2)
+    said = [record.getMessage() for record in caplog.records[caplog_before:]]
+    assert sum("bought before the task was cleared" in line for line in said) == 1
