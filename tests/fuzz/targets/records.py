@@ -256,7 +256,8 @@ def check_command(case: Case, folder: Path, sandbox: Sandbox) -> None:
     sandbox.allow(writable=[] if is_reader else [scene.out], readable=[scene.out])
     out, err = io.StringIO(), io.StringIO()
     with scene.played(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([*case["command"], "--records-path", f"{scene.out}/.bitdance"])
+        output = ["--output", str(scene.out)] if case["command"][0] == "reconcile" else []
+        code = main([*case["command"], *output, "--records-path", f"{scene.out}/.bitdance"])
     expect(code != NOT_RUN, "one damaged record stops a command", err.getvalue())
     expect_fit_for_people(out.getvalue(), "what a command prints")
     expect_fit_for_people(err.getvalue(), "what a command complains of")
