@@ -1,7 +1,7 @@
 """Parquet: reads small tables of plain values, and finds out before it reads whether a file is one.
 
-A few bytes of Parquet can stand for gigabytes: 957 bytes of one repeated value took 1.7 GiB. So rows, columns
-and sizes are taken from the file's footer, and the lengths of texts from their dictionaries.
+A few bytes of Parquet can stand for gigabytes: 957 bytes of one repeated value took 1.7 GiB. So rows are
+counted in the footer, sizes are those in the headers of pages, and texts are measured a few rows at a time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from io import BytesIO
 from typing import Any
 
 from airflow_provider_bitdance.batch.limits import MAX_COLUMNS, MAX_ITEMS
+from airflow_provider_bitdance.batch.thrift import Thrift
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import LARGEST_FILE
 
 _FOOTER = {"thrift_container_size_limit": 2 * MAX_ITEMS, "thrift_string_size_limit": LARGEST_FILE // 4}
 """How long the lists and texts of a footer may be. A row group of each row is the most that makes sense."""
+_ROWS, _ROW_GROUPS, _COLUMNS, _METADATA = 3, 4, 1, 3
+_PACKED_COLUMN, _FIRST_PAGE, _DICTIONARY_PAGE = 7, 9, 11
+_UNPACKED, _PACKED = 2, 3
+"""Parquet's numbers of what is read of its footer, its columns and the headers of pages."""
+_MOST_PAGES = 2**16
+"""Pages of all columns. Each costs some 10 microseconds to look at. Writers make one or two of a column."""
 _UNPACKED_AT_ONCE = LARGEST_FILE
 """Bytes that are unpacked to measure texts: of as many rows as fit if each repeats all that the file has."""
 
@@ -31,13 +38,14 @@ def read_parquet(data: bytes, *, columns: int = MAX_COLUMNS) -> tuple[list[str],
 
     try:
         file = parquet.ParquetFile(BytesIO(data), **_FOOTER)
-        size = _checked_size(file.metadata, columns)
+        _check_most(file.metadata.num_columns, columns, "columns")
+        size = _checked_size(data)
         _check_texts(pyarrow, file, rows_at_once=max(1, _UNPACKED_AT_ONCE // max(1, size)))
         table: Any = file.read(use_threads=False)
         return table.column_names, table.to_pylist()
     except _TooLargeError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"is not a readable Parquet file: {shorten(str(error))}") from None
 
 
@@ -45,20 +53,30 @@ class _TooLargeError(ValueError):
     """The file is whole, and too large."""
 
 
-def _checked_size(footer: Any, columns: int) -> int:
-    """Return how many bytes the pages have when they are unpacked, or refuse what the footer says."""
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    chunks = (group.column(number) for group in groups for number in range(footer.num_columns))
-    rows = max(footer.num_rows, sum(max(group.num_rows, 0) for group in groups))
-    size: int = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)
-    for found, most, what in (
-        (footer.num_columns, columns, "columns"),
-        (rows, MAX_ITEMS, "rows"),
-        (size, LARGEST_FILE, "bytes when it is unpacked"),
-    ):
-        if found > most:
-            raise _TooLargeError(f"has {found} {what}, and at most {most} are read")
+def _checked_size(data: bytes) -> int:
+    """Return how many bytes all pages have when they are unpacked, or refuse what is too large."""
+    footer = Thrift(data, len(data) - 8 - int.from_bytes(data[-8:-4], "little")).struct()
+    groups = footer.get(_ROW_GROUPS) or []
+    for rows in (footer[_ROWS], sum(abs(group[_ROWS]) for group in groups)):
+        _check_most(rows, MAX_ITEMS, "rows")
+    pages = size = 0
+    for column in (chunk[_METADATA] for group in groups for chunk in group[_COLUMNS]):
+        # A column without values may have no first page.
+        start = min(filter(None, (column[_FIRST_PAGE], column.get(_DICTIONARY_PAGE))), default=0)
+        header = Thrift(data, start)
+        while header.at < start + column[_PACKED_COLUMN]:
+            page = header.struct()
+            header.at += max(page[_PACKED], 0)
+            pages += 1
+            size += max(page[_UNPACKED], 0)
+            _check_most(pages, _MOST_PAGES, "pages")
+            _check_most(size, LARGEST_FILE, "bytes when it is unpacked")
     return size
+
+
+def _check_most(found: int, most: int, what: str) -> None:
+    if found > most:
+        raise _TooLargeError(f"has {found} {what}, and at most {most} are read")
 
 
 def _check_texts(pyarrow: Any, file: Any, *, rows_at_once: int) -> None:

@@ -43,6 +43,24 @@ def repeated(text: object, times: int) -> pyarrow.DictionaryArray:
     return pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array([text]))
 
 
+PLAIN = {"use_dictionary": False, "write_statistics": False, "compression": "zstd"}
+
+
+def with_another_size(data: bytes) -> bytes:
+    """Return a file whose footer says of its only column that it has 100 bytes when it is unpacked."""
+    chunk = parquet.ParquetFile(BytesIO(data)).metadata.row_group(0).column(0)
+    said = varint(2 * chunk.total_uncompressed_size)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    changed = data[:footer] + data[footer:].replace(said, b"\xc8\x81" + b"\x80" * (len(said) - 3) + b"\0")
+    found = parquet.ParquetFile(BytesIO(changed)).metadata.row_group(0).column(0)
+    assert found.total_uncompressed_size == 100
+    return changed
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 0x7F | 0x80]) + varint(number >> 7) if number > 0x7F else bytes([number])
+
+
 def one_column(array: Any) -> bytes:
     return written(pyarrow.table({"prompt": array}), compression="zstd")
 
@@ -79,6 +97,10 @@ PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "zeros, packed": (
         lambda: one_column(pyarrow.array([bytes(LARGEST_FILE + 1)])),
+        f"at most {LARGEST_FILE} are read",
+    ),
+    "zeros, packed, and a footer that says otherwise": (
+        lambda: with_another_size(written(pyarrow.table({"a": [bytes(LARGEST_FILE + 1)]}), **PLAIN)),
         f"at most {LARGEST_FILE} are read",
     ),
     "columns": (
@@ -160,6 +182,16 @@ def test_texts_that_are_written_as_differences_are_read() -> None:
     options = {"use_dictionary": False, "column_encoding": {"prompt": "DELTA_BYTE_ARRAY"}}
     rows = read_items(written(pyarrow.table({"prompt": values}), **options), name="x.parquet")
     assert [row.value for row in rows] == [{"prompt": value} for value in values]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd"])
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_pages_of_every_kind_are_read(version: str, compression: str, use_dictionary: bool) -> None:
+    table = pyarrow.table({"prompt": [f"number {n}" for n in range(500)], "n": range(500), "b": [True] * 500})
+    options = {"compression": compression, "use_dictionary": use_dictionary, "data_page_version": version}
+    data = written(table, data_page_size=200, write_batch_size=50, row_group_size=300, **options)
+    assert [row.value for row in read_items(data, name="x.parquet")] == table.to_pylist()
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
