@@ -199,19 +199,37 @@ class BitDanceBaseOperator(BaseOperator):
             def ask(**context) -> str:
                 return str(cover.estimate(context))
 
-        :param context: Of any task of the same Dag run.
-        :raises InputError: The fields cannot be used.
+        A task that is mapped with ``.expand`` has no such method:
+        :func:`~airflow_provider_bitdance.operators.bitdance.estimate` takes it, and task groups.
+
+        :param context: Of any task of the same Dag run; in a mapped group, of a task of that group.
+        :raises InputError: The fields cannot be used, or are known in the task's mapped group only.
         """
+        from airflow_provider_bitdance.operators import runtime
+
+        task = self.prepare_for_execution()
+        group = self.get_closest_mapped_task_group()
+        map_index = -1
+        if group is not None:
+            map_index = runtime.job_of(context).map_index
+            if map_index < 0 or group is not _mapped_group(context):
+                raise InputError(
+                    f"Task {self.task_id} is in the mapped group {group.group_id}, "
+                    "and its fields are known only within the group",
+                    fix="Call estimate in a task of that group, before this one",
+                )
+        task.render_template_fields(context)
+        return task._estimate_rendered(context, map_index)
+
+    def _estimate_rendered(self, context: Context, map_index: int) -> Estimate:
         from airflow_provider_bitdance.engine import estimate
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
 
-        task = self.prepare_for_execution()
-        task.render_template_fields(context)
         hook = BitDanceHook(self.bitdance_conn_id)
-        job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": -1})
-        wanted = task._wanted(job)
-        records = task._open_records(job, hook)
+        job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": map_index})
+        wanted = self._wanted(job)
+        records = self._open_records(job, hook)
         images = object_storage.open_folder(wanted[0].destination.folder)
 
         async def run() -> Estimate:
@@ -389,3 +407,9 @@ class BitDanceBaseOperator(BaseOperator):
             method_name="execute_complete",
             timeout=timedelta(seconds=left) + DEFERRAL_MARGIN,
         )
+
+
+def _mapped_group(context: Context) -> object:
+    """Return the mapped group of the task that runs; nothing where it is in none."""
+    task = context.get("task")
+    return task.get_closest_mapped_task_group() if task is not None else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
+from airflow_provider_bitdance.operators.estimating import estimate
 from airflow_provider_bitdance.operators.validation import rendered_prompt, text_of_path
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Wanted
     from airflow_provider_bitdance.records import Job
 
-__all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator"]
+__all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator", "estimate"]
 
 
 class BitDanceTextToImageOperator(BitDanceBaseOperator):

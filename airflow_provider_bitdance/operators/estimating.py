@@ -1,0 +1,95 @@
+"""Estimates of mapped tasks and of task groups, which have no method of ours.
+
+How many tasks ``.expand`` makes is known when the Dag is parsed for a list that is written there, and for the
+result of another task only when that task has run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sized
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_bitdance.engine import Estimate
+
+
+def estimate(task: Any, context: Context) -> Estimate:
+    """Count what is there and what would be bought: of a task, a mapped task, or all in a task group.
+
+    Spends nothing and writes nothing. The limit of each task, ``max_cost_usd``, is not compared with the sum.
+
+    :param task: An operator, what its ``.expand`` returned, or a ``TaskGroup``, in which tasks of other kinds
+        count nothing.
+    :param context: Of any task of the same Dag run that runs after those whose results are mapped over.
+    :raises InputError: As the operators' ``estimate``; or how many tasks there will be is not known yet.
+    """
+    from airflow_provider_bitdance.engine import Estimate
+
+    if isinstance(task, BitDanceBaseOperator):
+        return task.estimate(context)
+    if hasattr(task, "children"):
+        parts = [estimate(child, context) for child in task.children.values() if _is_ours(child)]
+    elif _is_ours(task):
+        parts = list(_of_each_index(task, context))
+    else:
+        raise InputError(
+            f"There is no estimate of {getattr(task, 'task_id', task)!r}",
+            allowed="an operator of this package, what its .expand returned, or a task group",
+        )
+    return Estimate(
+        reuse=sum(part.reuse for part in parts),
+        buy=sum(part.buy for part in parts),
+        cost_usd=sum(part.cost_usd for part in parts),
+    )
+
+
+def _is_ours(task: Any) -> bool:
+    if hasattr(task, "children"):
+        return True
+    kind = getattr(task, "operator_class", type(task))
+    return isinstance(kind, type) and issubclass(kind, BitDanceBaseOperator)
+
+
+def _of_each_index(task: Any, context: Context) -> Iterator[Estimate]:
+    """Estimate each task that a mapped one becomes, with its arguments as Airflow gives them to it."""
+    if (group := task.get_closest_mapped_task_group()) is not None:
+        raise _unknown(task, f"it is in the mapped group {group.group_id}")
+    for index in range(_length(task, context)):
+        own: Any = {**context, "ti": _AtIndex(context["ti"], index)}
+        task.render_template_fields(own)  # puts the task of this index into its context
+        yield own["task"]._estimate_rendered(context, index)
+
+
+def _length(task: Any, context: Context) -> int:
+    mapped = task._get_specified_expand_input().value
+    lengths = []
+    for value in mapped.values() if isinstance(mapped, dict) else [mapped]:
+        known = value.resolve(context) if hasattr(value, "resolve") else value
+        if not isinstance(known, Sized) or isinstance(known, str):
+            raise _unknown(task, "what it is mapped over is the result of a task that has not run yet")
+        lengths.append(len(known))
+    return math.prod(lengths)
+
+
+def _unknown(task: Any, why: str) -> InputError:
+    return InputError(
+        f"How many tasks {task.task_id} becomes is not known: {why}",
+        fix="Call estimate in a task that runs after that one, or in the mapped group",
+    )
+
+
+class _AtIndex:
+    """A task instance as another map index of another task sees it."""
+
+    def __init__(self, ti: Any, map_index: int) -> None:
+        self._ti = ti
+        self.map_index = map_index
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ti, name)
