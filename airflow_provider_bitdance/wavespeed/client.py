@@ -112,10 +112,13 @@ class AsyncClient:
             await self._output_rule.check(url)
             into.seek(0)
             into.truncate()
-            redirect, response = await self._outputs.fetch(
-                url, into, max_bytes=max_bytes, rule=self._output_rule
+            redirect = await self._outputs.fetch(
+                url,
+                into,
+                max_bytes=max_bytes,
+                rule=self._output_rule,
+                observe=lambda response: self._observe("GET", response, b""),
             )
-            self._observe("GET", response, b"")
             if redirect is None:
                 return
             url = redirect

@@ -15,7 +15,7 @@ import os
 import platform
 import ssl
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -158,10 +158,17 @@ class Pool:
                 ) from None
 
     async def fetch(
-        self, url: str, into: IO[bytes], *, max_bytes: int, rule: urls.OutputRule
-    ) -> tuple[str | None, Response]:
+        self,
+        url: str,
+        into: IO[bytes],
+        *,
+        max_bytes: int,
+        rule: urls.OutputRule,
+        observe: Callable[[Response], None],
+    ) -> str | None:
         """Fetch one hop of a download into a file; return where it redirects to, or nothing when it is whole.
 
+        :param observe: Called with the response, without its body, before anything is made of it.
         :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.
         :raises OutputError: The download failed; it may be tried again.
         """
@@ -169,13 +176,13 @@ class Pool:
             try:
                 async with self._http.stream("GET", url) as response:
                     await _check_peer(response, rule)
-                    seen = _response(response, b"")
+                    observe(_response(response, b""))
                     if response.next_request is not None:
-                        return str(response.next_request.url), seen
+                        return str(response.next_request.url)
                     if response.status_code != 200:
                         raise OutputError(f"The output's host responded with status {response.status_code}")
                     await _save(response, into, max_bytes)
-                    return None, seen
+                    return None
             except TimeoutError:
                 raise  # of the download's own deadline
             except _BROKEN as error:

@@ -124,7 +124,7 @@ def test_each_response_has_a_bound_of_its_kind(call: protocol.Call[Any], bound: 
     assert type(failure(call, body=b" " * call.max_bytes)) is exceptions.GarbledResponseError
 
 
-@pytest.mark.parametrize("prompt", ["a" * 50_000, "灯" * 50_000, "🗼" * 50_000], ids=["a", "CJK", "emoji"])
+@pytest.mark.parametrize("prompt", ["a" * 32_768, "灯" * 32_768, "🗼" * 32_768], ids=["a", "CJK", "emoji"])
 def test_a_purchase_whose_prompt_is_echoed_twice_and_escaped_is_read(prompt: str) -> None:
     call = protocol.submit(ImageRequest.of(prompt=prompt))
     echo = {"prompt": prompt, "size": "1024*1024", "seed": 7}
