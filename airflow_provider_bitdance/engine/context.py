@@ -29,10 +29,16 @@ from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageReq
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
 MANY = 20
-"""Beyond this many images, receipts are found by one listing, and files are compared by size, not by
-content."""
+"""Beyond this many images, receipts are found by one listing."""
+MOST_READ = 1000
+"""Stored files of up to this many images are compared by their content. To read thousands takes minutes."""
 
 T = TypeVar("T")
+
+
+def compares_by_size(images: int) -> bool:
+    """Say whether the stored files of a plan of so many images are compared by their size only."""
+    return images > MOST_READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +113,17 @@ class JobContext:
         """Return where an image of this job's plan goes."""
         return Destination(self.journal.state.output, image.stem, image.extension, image.named)
 
-    def is_intact(self, receipt: Receipt, *, of_many: bool = False) -> bool:
+    def is_intact(self, receipt: Receipt, *, by_size: bool = False) -> bool:
         """Say whether a receipt may be believed: its file is there as it was stored. Blocks.
 
-        The content is read once a process; then, and of many images, the size has to do.
+        The content is read once a process; then, and in a plan of more than :data:`MOST_READ` images, the
+        size has to do.
 
-        :param of_many: The job will have many images; it has no plan yet.
+        :param by_size: It has to do now.
         """
         known = self.coordination.intact
-        of_many = of_many or len(self.journal.state.images) > MANY
-        by_size = of_many or known.get(receipt.uri) == receipt.sha256
+        by_size = by_size or compares_by_size(len(self.journal.state.images))
+        by_size = by_size or known.get(receipt.uri) == receipt.sha256
         if not is_intact(self.images, receipt, by_size=by_size):
             return False
         if not by_size:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.budget import ROUNDING, prices, usd
-from airflow_provider_bitdance.engine.context import MANY, Wanted
+from airflow_provider_bitdance.engine.context import Wanted, compares_by_size
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipts
@@ -54,7 +54,7 @@ async def estimate(
     missing, host = wanted, client.settings.host
     if policy.if_exists == "reuse":
         # The threads are few, and so bound how many reads there are at once.
-        by_size = len(wanted) > MANY
+        by_size = compares_by_size(len(wanted))
         reads = (asyncio.to_thread(_is_there, records, images, item, host, by_size) for item in wanted)
         there = await asyncio.gather(*reads)
         missing = [item for item, is_found in zip(wanted, there, strict=True) if not is_found]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.budget import check_plan, prices
-from airflow_provider_bitdance.engine.context import FEW_IMAGES, MANY, JobContext, Wanted
+from airflow_provider_bitdance.engine.context import FEW_IMAGES, MANY, JobContext, Wanted, compares_by_size
 from airflow_provider_bitdance.engine.decisions import (
     Adopt,
     Buy,
@@ -56,6 +56,18 @@ class Decision:
     leaves: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """How the receipts of a plan are looked up.
+
+    :param listed: The names of all receipts that are there; ``None`` where they are not listed.
+    :param by_size: Their files are compared by size.
+    """
+
+    listed: set[str] | None
+    by_size: bool
+
+
 async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, what needs no purchase, and the intent of one image.
 
@@ -66,7 +78,8 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     """
     earlier = await take_over_earlier(context)
     price = await prices(context.client, context.policy, (item.request for item in wanted))
-    known = await asyncio.to_thread(context.receipts.known) if len(wanted) > MANY else None
+    listed = await asyncio.to_thread(context.receipts.known) if len(wanted) > MANY else None
+    known = _Known(listed, by_size=compares_by_size(len(wanted)))
     gate = asyncio.Semaphore(READS_AT_ONCE)
 
     async def decide(item: Wanted) -> Decision:
@@ -115,7 +128,7 @@ async def _decide(
     item: Wanted,
     earlier: Journal | None,
     price: dict[tuple[str, str], float],
-    known: set[str] | None,
+    known: _Known,
 ) -> Decision:
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     bought = earlier.state.images.get(item.key) if earlier is not None else None
@@ -180,14 +193,14 @@ def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: Image
 
 
 def _standing_receipt(
-    context: JobContext, item: Wanted, known: set[str] | None
+    context: JobContext, item: Wanted, known: _Known
 ) -> tuple[Receipt | None, Receipt | None]:
     """Return the receipt at an image's destination: first if its file is as it was stored, second if not."""
-    is_listed = known is None or item.destination.record_name in known
+    is_listed = known.listed is None or item.destination.record_name in known.listed
     if context.policy.if_exists != "reuse" or not is_listed:
         return None, None
     receipt = context.receipts.find(item.destination)
-    if receipt is not None and not context.is_intact(receipt, of_many=known is not None):
+    if receipt is not None and not context.is_intact(receipt, by_size=known.by_size):
         return None, receipt
     return receipt, None
 
@@ -227,7 +240,7 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
         return
     there = sum(found.event is not None for found in decided)
     if there:
-        by_size = "; files were compared by size" if len(decided) > MANY else ""
+        by_size = "; files were compared by size" if compares_by_size(len(decided)) else ""
         context.log.info(
             "%d of %d images are already stored or bought%s; nothing is paid for them",
             there,

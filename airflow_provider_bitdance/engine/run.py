@@ -100,7 +100,7 @@ def _deadline(context: JobContext) -> float:
     """Return the Unix time at which this try ends; a resume after a deferral is the same try."""
     state, ours = context.journal.state, context.journal.owner
     last = state.owner
-    is_same_try = last is not None and (last.job, last.try_number) == (ours.job, ours.try_number)
+    is_same_try = last is not None and last.is_of_same_try(ours)
     latest = context.clock.time() + context.policy.timeout
     return min(state.deadline, latest) if is_same_try and state.deadline else latest
 

@@ -90,6 +90,10 @@ class Owner(Strict):
         """Whether Airflow would run the task again: the generation is its ``max_tries``."""
         return self.try_number <= self.job.generation
 
+    def is_of_same_try(self, other: Owner) -> bool:
+        """Say whether another process runs the same try of the same task: a resume after a deferral does."""
+        return (self.job, self.try_number) == (other.job, other.try_number)
+
 
 class Claimed(Strict):
     """This process is the job's owner from here on.

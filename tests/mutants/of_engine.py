@@ -181,7 +181,7 @@ CONTEXT = mutations_of(
     "engine/context.py",
     "unit/engine/test_restore.py unit/engine/test_destination_lock.py",
     (
-        "by_size = of_many or known.get(receipt.uri) == receipt.sha256",
+        "by_size = by_size or known.get(receipt.uri) == receipt.sha256",
         "by_size = True",
         "a changed file is the result",
     ),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, run_job
-from airflow_provider_bitdance.engine.context import MANY
+from airflow_provider_bitdance.engine import context as context_module
+from airflow_provider_bitdance.engine.context import MANY, compares_by_size
 from airflow_provider_bitdance.engine.result import FRESH
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
@@ -29,6 +31,7 @@ from tests.unit.support import (
 )
 from tests.wire import httpx
 
+ROOT = Path(__file__).parents[3]
 DAY = 24 * 3600.0
 FILE = f"{OUTPUT}/cover.png"
 MONDAY, TUESDAY = a_job(run_id="monday"), a_job(run_id="tuesday")
@@ -214,7 +217,7 @@ def stored_then_failed(world: World, count: int = 2) -> list[Any]:
 
 
 @pytest.mark.parametrize("count", [3, MANY + 2])
-@pytest.mark.parametrize("how", ["gone", "cut"])
+@pytest.mark.parametrize("how", ["gone", "cut", "of the same size"])
 def test_a_retry_reports_nothing_as_stored_that_was_lost_since_an_earlier_try(how: str, count: int) -> None:
     world = World()
     wanted = stored_then_failed(world, count)
@@ -250,8 +253,14 @@ def test_a_task_that_lost_its_xcom_and_its_file_does_not_report_it_as_stored(how
     assert (world.api.billed, found["prediction_id"]) == (1, "pred-1")
 
 
-def test_of_many_a_file_of_the_same_size_passes_for_the_one_that_was_stored() -> None:
+def test_of_many_a_file_of_the_same_size_passes_for_the_one_that_was_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Thousands are not read again: docs/batch.md says so."""
+    assert "more than 1,000 images" in (ROOT / "docs/batch.md").read_text()
+    assert compares_by_size(1001)
+    assert not compares_by_size(1000)
+    monkeypatch.setattr(context_module, "MOST_READ", MANY + 1)
     world = World()
     wanted = stored_then_failed(world, MANY + 2)
     damage(world, "of the same size", f"{OUTPUT}/image-2.png")
