@@ -96,7 +96,8 @@ class Spender:
         cost = worst_cost(self.figures)
         self.say(
             f"Buying {len(SIZES)} images for about ${cost:.4g}, recorded below {self.records.uri} as run "
-            f"{shop.run_id}. If this is interrupted, reconcile collects what is paid for."
+            f"{shop.run_id}. If this is interrupted, reconcile --output {self.output} collects what is paid "
+            "for."
         )
 
 

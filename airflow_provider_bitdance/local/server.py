@@ -155,6 +155,8 @@ def running_service(
 
     .. code-block:: python
 
+        import httpx
+
         with running_service(Options(latency=2)) as local:
             httpx.post(
                 f"{local.url}/api/v3/wavespeed-ai/bitdance-14b/text-to-image",

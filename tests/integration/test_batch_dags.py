@@ -48,7 +48,7 @@ BAD_ROWS = [
     'quote,"A "mug,256*256,7,a quote in the middle',
     "both,,huge,lucky,three faults in one row",
     "../both,A mug,huge,lucky,and here",
-    "null\x00,A mug,256*256,7,a control character",
+    "bell\x07,A mug,256*256,7,a control character",
 ]
 """A file as CSV lines: a header, two good rows, and bad rows of every kind."""
 FIRST_BAD = 4

@@ -47,6 +47,7 @@ def test_what_a_killed_check_has_paid_for_is_collected(service: LocalService, tm
     assert list((tmp_path / "images").glob("*.png")) == []
 
     reconcile = ["reconcile", "--all", "--json", "--records-path", f"{tmp_path}/images/.bitdance"]
+    reconcile += ["--output", f"{tmp_path}/images"]
     until(lambda: service.bill().in_flight == 0)
     done = subprocess.run([*COMMAND, *reconcile], capture_output=True, text=True, check=True)
 

@@ -85,7 +85,8 @@ def s3_path(s3: S3Server) -> str:
     return s3.new_path()
 
 
-@pytest.fixture(scope="session")
+# Not of the session: an Airflow that nobody needs any more takes a fifth of the machine.
+@pytest.fixture(scope="package")
 def running(
     tmp_path_factory: pytest.TempPathFactory, s3: S3Server, s3_path: str
 ) -> Iterator[tuple[RealAirflow, LocalService, Path]]:

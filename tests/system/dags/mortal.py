@@ -27,7 +27,8 @@ from airflow_provider_bitdance.records import Intended, Journal, Status, Stored,
 from airflow_provider_bitdance.records.events import Claimed
 from airflow_provider_bitdance.records.receipts import Receipts
 from airflow_provider_bitdance.storage import LocalFolder
-from airflow_provider_bitdance.wavespeed import client as api_client
+from airflow_provider_bitdance.wavespeed import http as api_http
+from airflow_provider_bitdance.wavespeed.client import AsyncClient
 
 Hook = Callable[..., None]
 IN_FLIGHT = 20
@@ -103,7 +104,7 @@ class Killer:
         :param unread: So many.
         :param read: The answers to so many submissions before them are.
         """
-        transport: Any = api_client.httpx.AsyncHTTPTransport
+        transport: Any = api_http.httpx.AsyncHTTPTransport
         original = transport.handle_async_request
         sent = 0
 
@@ -138,7 +139,7 @@ class Killer:
         wrap(Journal, "_append", after=look)
 
     def in_download(self) -> None:
-        original = api_client.AsyncClient.download
+        original = AsyncClient.download
         killer = self
 
         class HalfFile:
@@ -155,7 +156,7 @@ class Killer:
         async def download(self_: Any, url: str, into: IO[bytes], **options: Any) -> None:
             await original(self_, url, HalfFile(into), **options)  # type: ignore[arg-type]
 
-        api_client.AsyncClient.download = download  # type: ignore[method-assign]
+        AsyncClient.download = download  # type: ignore[method-assign]
 
 
 def _wait_until_made(service: str, sent: dict[str, Any]) -> None:
