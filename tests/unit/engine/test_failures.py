@@ -67,13 +67,14 @@ def test_a_batch_that_is_stopped_says_once_that_it_buys_nothing_more(
 ) -> None:
     killed = asyncio.Event()
 
-    async def stopped() -> Any:
-        job = asyncio.create_task(run_job(world.context(is_batch=True, killed=killed), many(40)))
-        await world.clock.sleep(1)
+    def answer_and_stop(request: httpx.Request) -> httpx.Response:
         killed.set()
-        return await job
+        return world.api.answer_rightly(request)
 
-    error = run(stopped()).stopped
+    world.api.on_post = [world.api.answer_rightly] * 9 + [answer_and_stop]
+    outcome = run(run_job(world.context(is_batch=True, killed=killed), many(40)))
+    assert isinstance(outcome, Finished)
+    error = outcome.stopped
     assert isinstance(error, TaskKilledError)
     assert len(warnings(caplog)) == 1
     assert str(error).count("nothing more") == 1
