@@ -118,15 +118,20 @@ def test_downloads_that_fail_together_are_one_line(world: World, caplog: pytest.
 def test_a_task_that_is_stopped_during_the_search_ends_at_once_and_leaves_the_intent_open(
     world: World,
 ) -> None:
-    world.api.on_post, world.api.hidden = [world.api.lose_answer], {"pred-1"}
-    killed, began = asyncio.Event(), world.clock.now
+    killed, is_lost, began = asyncio.Event(), asyncio.Event(), world.clock.now
+
+    def lose(request: httpx.Request) -> httpx.Response:
+        is_lost.set()
+        return world.api.lose_answer(request)
 
     async def job() -> None:
         running = asyncio.create_task(run_job(world.context(killed=killed), [a_wanted()]))
+        await is_lost.wait()
         await world.clock.sleep(12)
         killed.set()
         await running
 
+    world.api.on_post, world.api.hidden = [lose], {"pred-1"}
     with pytest.raises(TaskKilledError, match="The next try searches again before it buys") as error:
         run(job())
     assert world.clock.now - began < 13
