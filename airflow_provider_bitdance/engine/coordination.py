@@ -18,6 +18,7 @@ class Coordination:
     :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
         destination, and that is of the same request.
     :ivar intact: By URI, the sha256 of files whose content this process has compared with their receipts.
+    :ivar taken: Ids of predictions that this process has taken for an image; the journal is behind.
     :ivar doubted: Ids of predictions that are already counted, each as one lost purchase.
     """
 
@@ -25,5 +26,6 @@ class Coordination:
     starting: set[str] = field(default_factory=set)
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
     intact: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
     doubted: set[str] = field(default_factory=set)
     reserved: dict[str, int] = field(default_factory=dict)

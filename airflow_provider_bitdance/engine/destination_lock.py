@@ -133,6 +133,14 @@ class DestinationLock:
         ours."""
         context = self._context
         if isinstance(command, Adopt):
+            id_, key = command.image.prediction_id, image.plan.key
+            if context.journal.state.key_of.get(id_, key) != key:
+                context.log.warning(
+                    "Task %s has prediction %s, which this task bought for another image: it is not adopted",
+                    job_name(holder),
+                    shorten(id_),
+                )
+                return False
             context.log_image(
                 "Adopting what task %s bought for the same request: prediction %s",
                 job_name(holder),

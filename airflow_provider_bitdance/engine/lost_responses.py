@@ -194,7 +194,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     for image in sorted(attempt.intents, key=lambda image: (is_unproven(image), -image.intended_at)):
         others = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched]
         facts = IntentFacts(
-            proofs=_proofs_of(journal, image, listing),
+            proofs=_proofs_of(context, journal, image, listing),
             searches=attempt.searches,
             may_arrive=attempt.may_arrive,
             underway=len(others),
@@ -215,13 +215,16 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     return min(pauses, default=None)
 
 
-def _proofs_of(journal: Journal, image: ImageState, listing: Listing) -> dict[str, Proof]:
+def _proofs_of(
+    context: JobContext, journal: Journal, image: ImageState, listing: Listing
+) -> dict[str, Proof]:
     """Return what the listing proves of each prediction that may be an image's.
 
     Of several images of one prompt and seed, in several sizes, only an echo of the size distinguishes them.
     """
     request = image.plan.request
-    proofs = listing.proofs(request, since=image.intended_at, without=predictions_of(journal))
+    known = predictions_of(journal) | context.coordination.taken
+    proofs = listing.proofs(request, since=image.intended_at, without=known)
     requests = (other.plan.request for other in journal.state.images.values())
     if any(other != request and differs_only_in_size(other, request) for other in requests):
         shown = {item.id: sides_of((item.input or {}).get("size")) for item in listing.unknown.items}
@@ -240,6 +243,7 @@ async def _carry_out(
 ) -> None:
     match command:
         case decisions.Found((found, *more)):
+            context.coordination.taken.add(found)
             await context.write(
                 Submitted(key=image.plan.key, prediction_id=found, found=True), journal=journal
             )

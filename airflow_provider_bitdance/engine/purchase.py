@@ -29,6 +29,7 @@ from airflow_provider_bitdance.engine.restore import restore
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     FencedError,
+    GarbledResponseError,
     LostResponseError,
     NotSentError,
     Paid,
@@ -242,12 +243,29 @@ async def _wait_for_turn(
     return None
 
 
+def _take(context: JobContext, prediction: Prediction) -> None:
+    """Take a prediction for the image that it was submitted for.
+
+    :raises GarbledResponseError: It is known already, so the response is that to another submission: a cache
+        before the API has repeated it.
+    """
+    taken = context.coordination.taken
+    if prediction.id in taken or context.journal.state.knows(prediction.id):
+        raise GarbledResponseError(
+            f"The response to a submission names prediction {prediction.id}, which was bought before",
+            fix="Check whether a proxy between this worker and the API caches responses",
+            paid=Paid.POSSIBLY,
+        )
+    taken.add(prediction.id)
+
+
 async def _post(
     context: JobContext, image: ImageState, limiter: RateLimiter, *, sent_at: float
 ) -> Prediction | BitDanceError:
     """Send one POST, and let the limiter learn from what came back."""
     try:
         prediction = await context.client.submit(image.plan.request)
+        _take(context, prediction)
     except RateLimitError as error:
         now = context.clock.time()
         limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())

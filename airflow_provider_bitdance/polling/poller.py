@@ -51,10 +51,10 @@ class Subscription:
 
     def resolve(self, id_: str, outcome: Prediction | BaseException | None) -> None:
         """Take note of how a prediction ended."""
-        future = self.waiting.pop(id_)
+        future = self.waiting.pop(id_, None)
         self.changed.set()
-        if future.done():
-            return  # who waited for it was cancelled
+        if future is None or future.done():
+            return  # nobody waits for it any more, or who did was cancelled
         if isinstance(outcome, BaseException):
             self.error = outcome
             future.set_exception(outcome)
@@ -93,7 +93,12 @@ class Poller:
         return Subscription(self._singles if is_single else Latencies())
 
     def add(self, subscription: Subscription, id_: str, submitted_at: float) -> Ending:
-        """Poll a prediction, submitted at a Unix time, until it ends. Free."""
+        """Poll a prediction, submitted at a Unix time, until it ends. Free.
+
+        One that the subscription waits for already is waited for once, and ends for all who ask.
+        """
+        if (known := subscription.waiting.get(id_)) is not None:
+            return known
         future: Ending = asyncio.get_running_loop().create_future()
         subscription.waiting[id_] = future
         if subscription.is_closed:
@@ -181,21 +186,23 @@ class Poller:
         try:
             async with self._place(id_):
                 prediction = await self._client.get_prediction(id_)
+            self._take_prediction(id_, prediction)
         except BitDanceError as error:
             self._take_failure(id_, error)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._end(id_, error)  # whoever waits has to know
-        else:
-            self._take_response()
-            self._unknown.discard(id_)
-            self.scheduler.polled(id_, ended=prediction.is_terminal, now=self.clock.time())
-            if prediction.is_terminal:
-                self._end(id_, prediction)
         finally:
             self._under_way.pop(id_, None)
             self._changed.set()
+
+    def _take_prediction(self, id_: str, prediction: Prediction) -> None:
+        self._take_response()
+        self._unknown.discard(id_)
+        self.scheduler.polled(id_, ended=prediction.is_terminal, now=self.clock.time())
+        if prediction.is_terminal:
+            self._end(id_, prediction)
 
     def _take_failure(self, id_: str, error: BitDanceError) -> None:
         now, requested = self.clock.time(), error.retry_after if isinstance(error, RateLimitError) else None

@@ -130,6 +130,7 @@ class JobState:
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
+    :param key_of: By id, the image that a prediction was bought or adopted for. It is never that of two.
     :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
     :param may_have_notes: A process was replaced while it had intents open: it may leave notes at any time.
     """
@@ -144,6 +145,7 @@ class JobState:
     window: int | None = None
     blocked_until: float = 0.0
     images: dict[str, ImageState] = field(default_factory=dict)
+    key_of: dict[str, str] = field(default_factory=dict)
     spent: int = 0
     may_have_notes: bool = False
 
@@ -172,6 +174,12 @@ class JobState:
     def has_purchases_left(self) -> bool:
         """Whether it has images that are not bought, or may be bought again."""
         return bool(self.having(Status.PLANNED, Status.INTENDED, Status.FAILED))
+
+    def knows(self, prediction_id: str) -> bool:
+        """Whether an entry or a note speaks of a prediction."""
+        return prediction_id in self.key_of or any(
+            note.prediction_id == prediction_id for image in self.images.values() for note in image.notes
+        )
 
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
@@ -220,8 +228,8 @@ def fold_all(state: JobState, entries: Iterable[Entry]) -> JobState:
 
     :raises RecordUnreadableError: An entry breaks the format's rules.
     """
-    # A dictionary of its own, made once: thousands of entries may follow, of thousands of images.
-    state = replace(state, images=dict(state.images))
+    # Dictionaries of its own, made once: thousands of entries may follow, of thousands of images.
+    state = replace(state, images=dict(state.images), key_of=dict(state.key_of))
     for entry in entries:
         if entry.number != state.number + 1:
             raise _broken(entry, f"follows entry {state.number}")
@@ -286,6 +294,11 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
     for key in event.keys if isinstance(event, Intended) else (event.key,):
         if key not in state.images:
             raise _broken(entry, f"names an image {key!r} that was not planned")
+        if isinstance(event, Submitted | Adopted):
+            id_ = event.prediction_id
+            # Two images of one prediction would be one picture under two names, and one of them false.
+            if state.key_of.setdefault(id_, key) != key:
+                raise _broken(entry, f"has prediction {id_!r} for a second image {key!r}")
         state = _put(state, _apply_to_image(state.images[key], entry, event))
     return state
 

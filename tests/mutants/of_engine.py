@@ -13,6 +13,11 @@ DESTINATION_LOCK = mutations_of(
         "self._reservation(image, 1)",
         "a destination is never taken over",
     ),
+    (
+        "if context.journal.state.key_of.get(id_, key) != key:",
+        "if False:",
+        "another task's records make one prediction the picture of two images",
+    ),
     ("return not is_adopted and not await", "return not await", "what was adopted is bought, too"),
     (
         "if await asyncio.to_thread(context.reservations.take, destination, mine):",

@@ -93,6 +93,18 @@ PURCHASE = mutations_of(
     ),
     ("paid=Paid.YES,", "paid=Paid.NO,", "an error says free where it is paid"),
     (
+        "        _take(context, prediction)\n",
+        "",
+        "a response that a gateway repeats is a purchase",
+        "unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
+    ),
+    (
+        "    taken.add(prediction.id)\n",
+        "",
+        "two purchases under way are both the same prediction",
+        "unit/engine/test_many_at_once.py",
+    ),
+    (
         "isinstance(refusal, NotSentError) else 0",
         "False else 0",
         "an API that cannot be reached holds the worker",
@@ -198,7 +210,7 @@ LOST_RESPONSES = mutations_of(
         "a replaced process gives intents up that are another's by now",
     ),
     (
-        "since=image.intended_at, without=predictions_of(journal))",
+        "since=image.intended_at, without=known)",
         "since=image.intended_at)",
         "the prediction of another image of the job is taken",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",

@@ -50,6 +50,11 @@ STATE = mutations_of(
         "a task waits until the lease of one ends whose prediction has failed",
         "unit/records/test_state.py unit/engine/test_destination_lock.py",
     ),
+    (
+        "if state.key_of.setdefault(id_, key) != key:",
+        "if False:",
+        "one prediction is the picture of two images",
+    ),
     ("if entry.number != state.number + 1:", "if entry.number <= state.number:", "a gap is read over"),
     (
         "replace(state, spent=state.spent + more)",

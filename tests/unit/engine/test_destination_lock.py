@@ -25,7 +25,7 @@ from airflow_provider_bitdance.exceptions import (
     RecordUnreadableError,
     UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.records import ImageState, Job, Planned, Status, Submitted
+from airflow_provider_bitdance.records import ImageState, Intended, Job, Planned, Status, Submitted
 from airflow_provider_bitdance.records.events import Claimed, Entry
 from airflow_provider_bitdance.records.reservations import Reservations
 from tests.unit.support import (
@@ -1024,3 +1024,20 @@ def test_of_many_images_each_that_another_task_stores_is_read_little_more_than_o
     first, second_outcome = run(both())
     assert len(first.stored) == len(second_outcome.stored) == world.api.billed == len(wanted)
     assert len(read) <= 1.5 * len(wanted)
+
+
+def test_what_another_task_claims_to_have_bought_is_not_adopted_where_it_is_another_image_of_ours() -> None:
+    """The records of that task were changed, or a gateway repeated one response to both."""
+    world = World(latency=5000)
+    two_in_flight(world)
+    lock, (_, b) = locked(world)
+    context = lock._context
+    world.clock.now += 700
+
+    async def take() -> list[bool]:
+        await context.write(Intended(keys=("a",)))
+        await context.write(Submitted(key="a", prediction_id="pred-2"))
+        return [await lock.take(b)]
+
+    assert run(take()) == [True]
+    assert world.context(job=SECOND).journal.state.images["b"].status is Status.PLANNED

@@ -203,3 +203,24 @@ def test_a_deadline_that_cannot_be_moved_on_stops_the_buying() -> None:
     with pytest.raises(BitDanceError, match="down"):
         run(run_job(context, many(9)))
     assert len(world.api.posts) <= 4
+
+
+def test_two_purchases_that_are_answered_with_one_prediction_are_not_both_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A gateway repeats one response to all: the job must neither hang nor show one picture twice."""
+    world = World()
+    world.api.echo = "history"
+
+    def repeat(request: httpx.Request) -> httpx.Response:
+        world.api.create(json.loads(request.content))
+        return envelope({"id": "pred-1", "status": "created"})
+
+    world.api.on_post = [repeat, repeat, repeat]
+    finished = run(run_job(world.context(), many(3)))
+    assert isinstance(finished, Finished)
+    shown = {key: result["prediction_id"] for key, result in finished.stored.items()}
+    assert len(set(shown.values())) == len(shown) == 3
+    for key, name in shown.items():
+        assert world.api.made[name].body["prompt"] == f"prompt {key[1:]}"
+    assert world.api.billed == 3

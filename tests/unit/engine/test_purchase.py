@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -511,3 +512,42 @@ def test_an_error_of_the_api_is_raised_even_when_the_store_cannot_take_it(world:
     with pytest.raises(AuthenticationError):
         buying(buyer(world, step=fails_at("before create 000002", StorageError("full"))))
     assert recorded(world).status is Status.INTENDED
+
+
+def repeats(world: World, id_: str) -> Callable[[httpx.Request], httpx.Response]:
+    """Return a response of a gateway that hands the request on, and answers what it answered another."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        world.api.create(json.loads(request.content))
+        return envelope({"id": id_, "status": "created"})
+
+    return respond
+
+
+def test_a_response_that_names_what_was_bought_before_is_no_purchase_of_that(world: World) -> None:
+    """A cache before the API repeats a response: the picture would be that of another image."""
+    two = Planned(output=OUTPUT, images=(a_plan("image"), a_plan("other", seed=9)))
+    context = world.context()
+    context.journal.claim(world.clock.now + 600, world.clock.now, two)
+    world.api.echo = "history"
+    world.api.on_post = [world.api.answer_rightly, repeats(world, "pred-1")]
+
+    async def both() -> None:
+        lock = DestinationLock(context)
+        for key in ("image", "other"):
+            await buy(context, key, limiter=RateLimiter(), lock=lock)
+
+    run(both())
+    bought = {key: image.prediction_id for key, image in world.context().journal.state.images.items()}
+    assert bought == {"image": "pred-1", "other": "pred-2"}
+    assert len(world.api.posts) == 2, "the history shows what was really bought"
+
+
+def test_a_response_that_names_a_prediction_of_a_note_is_no_purchase_either(world: World) -> None:
+    context = buyer(world)
+    world.context().journal.note(world.clock.now, key="image", prediction_id="pred-7", intent=1)
+    context.journal.state = replace(context.journal.state, may_have_notes=True)
+    context.journal.read_notes()
+    world.api.on_post = [repeats(world, "pred-7")]
+    buying(context)
+    assert recorded(world).prediction_id != "pred-7"

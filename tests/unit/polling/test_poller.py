@@ -283,6 +283,20 @@ def test_of_two_the_error_of_one_is_raised_as_itself(api: FakeAPI) -> None:
     assert type(caught.value) is AuthenticationError
 
 
+def test_a_prediction_that_is_added_twice_ends_for_both_who_wait(api: FakeAPI, clock: FakeClock) -> None:
+    async def scene() -> bool:
+        poller = Poller(api.client(), clock=clock)
+        subscription = poller.subscribe()
+        made = api.create({})
+        first = poller.add(subscription, made.id, clock.now)
+        second = poller.add(subscription, made.id, clock.now)
+        await clock.sleep(60)
+        poller.close(subscription)
+        return first.done() and second.done()
+
+    assert run(scene())
+
+
 def test_with_nothing_to_wait_for_nothing_is_asked(api: FakeAPI) -> None:
     assert watching(api, {}) == {}
     assert api.polls == []

@@ -325,6 +325,21 @@ def test_a_first_entry_that_breaks_the_rules_is_refused(events: tuple[Event, ...
         after(*events)
 
 
+@pytest.mark.parametrize("second", ["submitted", "adopted"])
+def test_one_prediction_is_not_that_of_two_images(second: str) -> None:
+    plan = Planned(output=OUTPUT, images=(a_plan("a"), a_plan("b")))
+    state = after(CLAIM, plan, Intended(keys=("a", "b")), Submitted(key="a", prediction_id="pred-1"))
+    repeated = EVENTS[second].model_copy(update={"key": "b", "prediction_id": "pred-1"})
+    before = NotCreated(key="b", reason="429")
+    with pytest.raises(RecordUnreadableError, match="has prediction 'pred-1' for a second image 'b'"):
+        after(*([before] if second == "adopted" else []), repeated, state=state)
+
+
+def test_a_prediction_may_be_adopted_again_for_the_image_that_it_is_of() -> None:
+    state = after(CLAIM, PLAN, EVENTS["adopted"], EVENTS["failed"], EVENTS["adopted"])
+    assert state.images["image"].prediction_id == "pred-2"
+
+
 def test_a_plan_in_a_later_entry_is_refused_where_there_is_one() -> None:
     with pytest.raises(RecordUnreadableError, match="plans a second time"):
         after(CLAIM, PLAN, state=at_status(Status.PLANNED))
