@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
+from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.output import fetch_output
+from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
+    OutputError,
     OutputExpiredError,
     OutputRefusedError,
     PredictionError,
@@ -37,6 +40,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     :raises OutputError: The image could not be fetched; it is paid for, and collectable if a retry helps.
     """
     try:
+        _check_is_ours(image, prediction)
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
@@ -63,6 +67,18 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         receipt.uri,
     )
     return receipt
+
+
+def _check_is_ours(image: ImageState, prediction: Prediction) -> None:
+    """Make sure that what the API echoes, where it does, is not another request.
+
+    :raises OutputError: It is. Nothing is written down: a retry polls the prediction again.
+    """
+    if proof_of(prediction, image.plan.request) is Proof.ANOTHER:
+        raise OutputError(
+            f"The response about prediction {prediction.id} shows another prompt and seed than were bought",
+            fix="Check whether a proxy between this worker and the API caches responses",
+        )
 
 
 def _check_ended_well(context: JobContext, image: ImageState, prediction: Prediction) -> None:

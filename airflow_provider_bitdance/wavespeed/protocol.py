@@ -187,11 +187,14 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
         raise garbled(call, "is not the JSON that the API documents")
     try:
         # Only a page of the history has the API's own time; what has no such field drops it.
-        return call.reads.model_validate({**data, "api_time": _http_date(headers.get("date", ""))})
+        found = call.reads.model_validate({**data, "api_time": _http_date(headers.get("date", ""))})
     except ValidationError as error:
         # Of an item in a list, the field within the item.
         fields = {[part for part in found["loc"] if isinstance(part, str)][-1] for found in error.errors()}
         raise garbled(call, f"has no usable {', '.join(sorted(fields))}") from None
+    if isinstance(found, Prediction) and call.about not in ("", found.id):
+        raise garbled(call, "is about another prediction")
+    return found
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -235,6 +235,12 @@ OUTPUT = mutations_of(
 DOWNLOAD = mutations_of(
     "engine/download.py",
     "unit/engine/test_download.py unit/engine/test_run.py unit/engine/test_dispatcher.py",
+    (
+        "        _check_is_ours(image, prediction)\n",
+        "",
+        "another's picture is stored",
+        "unit/engine/test_download.py",
+    ),
     ("        _check_ended_well(context, image, prediction)\n", "", "a failed prediction is never recorded"),
     (
         "receipt = await asyncio.to_thread(_receipt_of_this, context, image)",

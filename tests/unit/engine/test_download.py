@@ -385,3 +385,21 @@ def test_a_picture_that_would_keep_the_decoder_busy_is_paid_for_and_not_fetched_
         resolving(world, picture=b"\xff\xd8" + b"\xff\xfe\0\2" * 20_000 + b"\xff\xd9")
     assert (caught.value.paid, len(world.api.downloads)) == (Paid.YES, 1)
     assert image(world).status is Status.FAILED
+
+
+@pytest.mark.parametrize("end", [{}, {"status": "failed", "outputs": []}])
+def test_an_end_that_shows_another_prompt_and_seed_is_neither_stored_nor_written_down(
+    world: World, end: dict[str, Any]
+) -> None:
+    echo = {"prompt": "a harbour", "seed": 8, "size": "1024*1024"}
+
+    def crossed(request: httpx.Request) -> httpx.Response:
+        answer = world.api.polled(request).json()
+        answer["data"] |= {"input": echo} | end
+        return httpx.Response(200, json=answer)
+
+    world.api.on_poll = [crossed]
+    with pytest.raises(OutputError, match="shows another prompt and seed than were bought") as caught:
+        resolving(world)
+    assert (caught.value.retry_helps, caught.value.paid) == (True, Paid.YES)
+    assert (world.images, world.event_names[-1]) == ({}, "submitted")

@@ -277,6 +277,15 @@ def test_that_a_prediction_has_ended_comes_before_the_code_around_it(status: int
     assert isinstance(refused(call, status, said(id="p-1", status="processing")), exceptions.APIError)
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "processing"])
+def test_a_response_about_another_prediction_is_none_about_ours(status: str) -> None:
+    """A cache before the API that takes one path for another: its picture would be stored as ours."""
+    data = {"id": "p-2", "status": status, "outputs": ["https://x.example/y.png"]}
+    error = refused(GET, 200, body(data=data))
+    assert (type(error), error.paid) == (exceptions.GarbledResponseError, Paid.NO)
+    assert "is about another prediction" in str(error)
+
+
 def test_a_body_without_an_envelope_is_the_prediction_and_its_code_that_of_its_end() -> None:
     bare = {"id": "p-1", "status": "failed", "code": 5004, "error": {"message": "out of memory"}}
     found = protocol.read(protocol.get_prediction("p-1"), 200, {}, json.dumps(bare).encode())
