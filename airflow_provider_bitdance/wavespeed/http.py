@@ -49,6 +49,8 @@ MAX_CONNECTIONS = 32
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 CONNECT_SECONDS = 10.0
+MEMBERS = 16
+"""Of a response that is packed in gzip, so many are read."""
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -241,25 +243,40 @@ def _response(response: httpx.Response, body: bytes, encoding: str = "") -> Resp
 def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
     """Return the body of a response without its encoding.
 
-    Encoded ones are not asked for; one layer of gzip is read all the same, for it may hold the id of a
-    prediction that is paid for. Unpacks up to the call's bound: not for an event loop.
+    Encoded ones are not asked for; one layer of gzip is read all the same, and JSON that is said to be
+    encoded and is not, for it may hold the id of a prediction that is paid for. Unpacks up to the call's
+    bound: not for an event loop.
 
     :raises GarbledResponseError: The response is good, and is encoded otherwise, or too large.
     """
     body, wrong = response.body, ""
-    if response.encoding in ("gzip", "x-gzip"):
+    layers = {layer.strip() for layer in response.encoding.split(",")} - {"", "identity"}
+    if not layers or body.lstrip().startswith(b"{"):
+        pass
+    elif response.encoding.count("gzip") == 1 and layers <= {"gzip", "x-gzip"}:
         try:
-            # wbits 31: gzip only. At most one byte above the bound is unpacked.
-            body = zlib.decompressobj(wbits=31).decompress(response.body, call.max_bytes + 1)
+            body = _unpacked(body, call.max_bytes)
         except zlib.error:
             wrong = "is not the gzip that it says it is"
         if len(body) > call.max_bytes and response.is_good:
             raise _too_large(call)
-    elif response.encoding:
+    else:
         wrong = f"has the encoding {redact(response.encoding)}, which was not requested"
     if wrong and response.is_good:
         raise protocol.garbled(call, wrong)
     return b"" if wrong else body[: call.max_bytes]
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """Unpack gzip, which may have several members, up to one byte above the bound."""
+    body = b""
+    for _ in range(MEMBERS):
+        member = zlib.decompressobj(wbits=31)  # gzip only
+        body += member.decompress(packed, most + 1 - len(body))
+        packed = member.unused_data
+        if len(body) > most or not packed.startswith(b"\x1f\x8b"):
+            break
+    return body
 
 
 def _too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:

@@ -7,6 +7,7 @@ The one thing to know: :func:`read` decides whether a refused or garbled submiss
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ KIB, MIB = 2**10, 2**20
 DAY = 86_400.0
 PREFIX = "/api/v3"
 PAGE_SIZE = 100
+GAVE_UP = frozenset({408, 460, 499})
+"""Statuses below 500 of gateways that gave up, or whose client did: the API may have the request. 460 is
+AWS's, 499 nginx's."""
 _NO_MONEY = re.compile(r"insufficient\b.{0,20}\b(credit|balance|fund)", re.IGNORECASE)
 _FLAGGED = re.compile(r"sensitive|nsfw|moderation", re.IGNORECASE)
 _NO_SUCH_TASK = re.compile(r"\b(task|prediction)s? (was |is )?(not found|unknown)", re.IGNORECASE)
@@ -50,6 +54,13 @@ _REFUSED_TEXT = re.compile(
 )
 # docs/error-codes: missing or invalid parameter, media URL not reachable.
 _REFUSED_INPUT = frozenset({1400, 1401, 1402})
+
+# More lenient than the standard: line breaks within a text, numbers of any length, anything after its end.
+_LENIENT = json.JSONDecoder(
+    strict=False, parse_int=lambda digits: int(digits) if len(digits) < 300 else math.inf
+)
+_ID_IN_DATA = re.compile(r'"data"\s*:\s*\{[^{}]{0,512}?"id"\s*:\s*"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
+_SEARCHED = 4 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +184,7 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
     :raises APIError: The HTTP status or the envelope's ``code`` is an error; both are checked.
     :raises GarbledResponseError: The status is good, but this is not what the API documents.
     """
-    envelope = _json_object(body)
+    envelope = _json_object(body) or (_remains(body) if call.paid is not Paid.NO else {})
     is_bare = "data" not in envelope and {"id", "status"} <= envelope.keys()
     data, code = (envelope, None) if is_bare else (envelope.get("data"), as_code(envelope.get("code")))
     is_accepted = 200 <= status < 300
@@ -185,6 +196,10 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
         data = {"items": data}
     if not isinstance(data, dict):
         raise garbled(call, "is not the JSON that the API documents")
+    return _validated(call, data, headers)
+
+
+def _validated(call: Call[T], data: dict[str, Any], headers: Mapping[str, str]) -> T:
     try:
         # Only a page of the history has the API's own time; what has no such field drops it.
         found = call.reads.model_validate({**data, "api_time": _http_date(headers.get("date", ""))})
@@ -200,23 +215,43 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
 def _json_object(body: bytes) -> dict[str, Any]:
     """Return the object that a body holds; empty where it holds none."""
     try:
-        found = json.loads(body)
+        found, _ = _LENIENT.raw_decode(_text(body))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
+def _text(body: bytes) -> str:
+    """Decode a body; what is not in its encoding, as in a prompt that is echoed, is no reason to drop the
+    rest."""
+    return body.decode(json.detect_encoding(body), errors="replace").lstrip(" \t\r\n")
+
+
+def _remains(body: bytes) -> dict[str, Any]:
+    """Return an envelope with the id in the response to a submission that is no whole JSON, if there is one.
+
+    What was paid for is worth it: an echo may be nested too deep, or the end may be cut off. A page of HTML
+    is never read so, and no id of an object within ``data``.
+    """
+    text = _text(body)[:_SEARCHED]
+    found = _ID_IN_DATA.search(text) if text.startswith(("{", ")]}'")) else None
+    return {"data": {"id": found[1]}} if found else {}
+
+
 def _counts_all_the_same(call: Call[Any], data: object, *, is_accepted: bool) -> bool:
     """Whether there is a prediction, whatever the envelope's code says of it.
 
-    An id in an accepted response to a submission is a purchase. Where we ask for a prediction, that it has
-    ended comes before a 402 or 500 around it, which is about its end.
+    An id in an accepted response to a submission is a purchase; in any other it is where the status is there
+    that the API gives a prediction, for an error may have an id of its own. Where we ask for a prediction,
+    that it has ended comes before a 402 or 500 around it, which is about its end.
     """
     try:
         found = Prediction.model_validate(data)
     except ValidationError:
         return False
-    return is_accepted if call.paid is not Paid.NO else found.id == call.about and found.is_terminal
+    if call.paid is not Paid.NO:
+        return is_accepted or bool(isinstance(data, dict) and data.get("status"))
+    return found.id == call.about and found.is_terminal
 
 
 def failure_of(prediction: Prediction, *, prompt: str = "") -> exceptions.PredictionError:
@@ -263,8 +298,9 @@ def _refusal(
 ) -> exceptions.APIError:
     """Choose the error for a status that is not 2xx. For a submission: can the task exist?
 
-    4xx means that the API read the request and made no task; 408 comes from gateways that gave up waiting,
-    so it is no 4xx in that sense. Everything else leaves it open (docs/errors-retries-timeouts).
+    4xx means that the API read the request and made no task; some come from gateways that gave up waiting,
+    or for which we did, so they are no 4xx in that sense. Everything else leaves it open
+    (docs/errors-retries-timeouts).
 
     :param is_of_api: The body is JSON, as all that the API itself says. A proxy's page or Go's text for an
         unknown path is not.
@@ -286,7 +322,7 @@ def _refusal(
         return exceptions.UnknownPathError(what, status=status, fix="Check the connection's host")
     if status == 404 or _is_unknown_task(call, status, said):
         return exceptions.NotFoundError(what, status=status, fix="Check the connection's host and the model")
-    if 400 <= status < 500 and status != 408:
+    if 400 <= status < 500 and status not in GAVE_UP:
         return exceptions.RequestRefusedError(what, status=status, fix=_fix_of_request(call, said))
     return exceptions.ServerError(what, status=status, paid=call.paid)
 

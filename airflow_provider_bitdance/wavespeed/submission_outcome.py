@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from airflow_provider_bitdance import exceptions
+from airflow_provider_bitdance.wavespeed.protocol import GAVE_UP
 
 
 class SubmissionOutcome(StrEnum):
@@ -55,9 +56,9 @@ def submission_outcome(error: exceptions.BitDanceError | None) -> SubmissionOutc
 def may_arrive(error: exceptions.BitDanceError) -> bool:
     """Say of a submission whose outcome is unknown whether it may still arrive at the API.
 
-    A gateway that gave up (408, 502 to 599) may hold it and hand it on, as whatever
+    A gateway that gave up (408, 460, 499, 502 to 599) may hold it and hand it on, as whatever
     broke a connection may.
     """
     status = error.status if isinstance(error, exceptions.APIError) else None
-    is_gateway = status is not None and (status == 408 or 502 <= status < 600)
+    is_gateway = status is not None and (status in GAVE_UP or 502 <= status < 600)
     return isinstance(error, exceptions.LostResponseError) or is_gateway

@@ -409,4 +409,25 @@ BUDGET = mutations_of(
     ),
 )
 
-MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET)
+PROTOCOL = mutations_of(
+    "wavespeed/protocol.py",
+    "unit/wavespeed/test_protocol.py",
+    (
+        'return is_accepted or bool(isinstance(data, dict) and data.get("status"))',
+        "return is_accepted",
+        "a prediction that a 429 names is bought again",
+    ),
+    (
+        "_json_object(body) or (_remains(body) if call.paid is not Paid.NO else {})",
+        "_json_object(body)",
+        "an id in a defaced response is thrown away",
+    ),
+    ("GAVE_UP = frozenset({408, 460, 499})", "GAVE_UP = frozenset({408})", "a 499 costs nothing, it says"),
+    (
+        'if isinstance(found, Prediction) and call.about not in ("", found.id):',
+        "if False:",
+        "a poll that is answered with another prediction is believed",
+    ),
+)
+
+MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET, *PROTOCOL)

@@ -58,6 +58,27 @@ def test_a_purchase_that_is_packed_all_the_same_has_its_id(encoding: str) -> Non
     assert sent(SUBMIT, body=body, encoding=encoding).id == "p-1"
 
 
+@pytest.mark.parametrize("encoding", ["none", "utf-8", "chunked", "gzip", "br", "gzip, gzip"])
+def test_a_purchase_that_is_only_said_to_be_packed_has_its_id(encoding: str) -> None:
+    assert sent(SUBMIT, body=CREATED, encoding=encoding).id == "p-1"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, identity", "identity,gzip"])
+def test_a_purchase_that_is_packed_in_two_members_has_its_id(encoding: str) -> None:
+    body = gzip.compress(CREATED[:9]) + gzip.compress(CREATED[9:])
+    assert sent(SUBMIT, body=body, encoding=encoding).id == "p-1"
+
+
+def test_a_bomb_of_two_members_takes_no_more_memory_than_one() -> None:
+    body = gzip.compress(b" " * SUBMIT.max_bytes) + bomb(60 * MIB)
+    tracemalloc.start()
+    error = failure(SUBMIT, body=body, encoding="gzip")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (type(error), error.paid) == (exceptions.ResponseTooLargeError, Paid.POSSIBLY)
+    assert peak < 3 * MIB
+
+
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "deflate", "compress", "gzip, br", "x"])
 def test_any_other_encoding_is_refused_and_may_hide_a_purchase(encoding: str) -> None:
     body = gzip.compress(gzip.compress(CREATED))

@@ -142,6 +142,17 @@ CASES = {
     "404": (404, body(404, "not found"), {}, E.NotFoundError, False, Paid.NO),
     "404 of nothing": (404, b"", {}, E.UnknownPathError, False, Paid.NO),
     "408": (408, b"", {}, E.ServerError, True, Paid.POSSIBLY),
+    "460 of a load balancer": (460, HTML, {}, E.ServerError, True, Paid.POSSIBLY),
+    "499 of a gateway": (499, HTML, {}, E.ServerError, True, Paid.POSSIBLY),
+    "envelope 499": (200, body(499), {}, E.ServerError, True, Paid.POSSIBLY),
+    "400 with an id of the error's own": (
+        400,
+        body(400, "Invalid size", {"id": "trace-1"}),
+        {},
+        E.RequestRefusedError,
+        False,
+        Paid.NO,
+    ),
     "409": (409, b"", {}, E.RequestRefusedError, False, Paid.NO),
     "413 as HTML": (413, HTML, {}, E.RequestRefusedError, False, Paid.NO),
     "422": (422, body(422), {}, E.RequestRefusedError, False, Paid.NO),
@@ -265,6 +276,44 @@ def test_an_id_in_an_accepted_response_to_a_submission_is_a_purchase_whatever_th
     assert refused(SUBMIT, 500, said).paid is Paid.POSSIBLY
 
 
+@pytest.mark.parametrize("status", [302, 400, 402, 409, 429, 500, 504])
+def test_a_prediction_in_any_response_to_a_submission_is_a_purchase(status: int) -> None:
+    """It would be sent again otherwise, or said to have cost nothing."""
+    said = body(status, "Too many requests", {"id": "p-1", "status": "created"})
+    assert protocol.read(SUBMIT, status, {}, said).id == "p-1"
+
+
+INPUT = b'{"code": 200, "data": {"id": "p-1", "input": %s}}'
+DEFACED = {
+    "invalid UTF-8 in the echo": INPUT % b'{"prompt": "caf\xe9"}',
+    "a line break in the echo": INPUT % b'{"prompt": "a\nb"}',
+    "a comment after the end": INPUT % b"{}" + b"<!-- gateway -->",
+    "a prefix": b")]}',\n" + INPUT % b"{}",
+    "an echo that is nested too deep": INPUT % (b"[" * 30_000 + b"]" * 30_000),
+    "a number of 5,000 digits": INPUT % (b'{"seed": ' + b"9" * 5000 + b"}"),
+    "cut after the id": (INPUT % b"{}")[:-8],
+}
+
+
+@pytest.mark.parametrize("said", DEFACED.values(), ids=DEFACED)
+def test_an_id_that_is_paid_for_is_read_out_of_a_defaced_response(said: bytes) -> None:
+    assert protocol.read(SUBMIT, 200, {}, said).id == "p-1"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'<script>{"data": {"id": "p-1"}}</script>',
+        b'{"data": {"input": {"id": "p-1"}, ',
+        b'{"error": {"id": "p-1"}, ',
+        b'{"data": {"prompt": "\\"id\\": \\"p-1\\"", ',
+    ],
+)
+def test_an_id_of_anything_else_is_read_out_of_no_response(said: bytes) -> None:
+    error = refused(SUBMIT, 200, said)
+    assert (type(error), error.paid) == (exceptions.GarbledResponseError, Paid.POSSIBLY)
+
+
 @pytest.mark.parametrize(("status", "code"), [(200, 402), (200, 500), (500, 500), (402, 402)])
 def test_that_a_prediction_has_ended_comes_before_the_code_around_it(status: int, code: int) -> None:
     call = protocol.get_prediction("p-1")
@@ -324,9 +373,6 @@ def test_a_number_that_is_none_is_garbled_or_left_out_and_never_a_crash(number: 
     with pytest.raises(exceptions.GarbledResponseError):
         protocol.read(protocol.get_balance(), 200, {}, said(f'{{"balance": {number}}}'))
     text = f'{{"id": "p-1", "status": "failed", "code": {number}, "timings": {{"inference": {number}}}}}'
-    if len(number) > 4300:  # Python reads no such number, and so not the response
-        assert refused(SUBMIT, 200, said(text)).paid is Paid.POSSIBLY
-        return
     found = protocol.read(SUBMIT, 200, {}, said(text))
     assert (found.inference_ms, found.code) == (None, 0)
     assert str(protocol.failure_of(found))

@@ -11,7 +11,17 @@ from airflow_provider_bitdance.wavespeed.submission_outcome import may_arrive
 
 @pytest.mark.parametrize(
     ("status", "may"),
-    [(302, False), (408, True), (500, False), (502, True), (504, True), (599, True), (1407, False)],
+    [
+        (302, False),
+        (408, True),
+        (460, True),
+        (499, True),
+        (500, False),
+        (502, True),
+        (504, True),
+        (599, True),
+        (1407, False),
+    ],
 )
 def test_only_what_a_gateway_gave_up_may_still_arrive(status: int, may: bool) -> None:
     """A code above 599 is the envelope's own: the API has read the request."""
