@@ -131,6 +131,7 @@ class JobState:
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
     :param key_of: By id, the image that a prediction was bought or adopted for. It is never that of two.
+    :param noted: Ids of the predictions that notes speak of.
     :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
     :param may_have_notes: A process was replaced while it had intents open: it may leave notes at any time.
     """
@@ -146,6 +147,7 @@ class JobState:
     blocked_until: float = 0.0
     images: dict[str, ImageState] = field(default_factory=dict)
     key_of: dict[str, str] = field(default_factory=dict)
+    noted: frozenset[str] = frozenset()
     spent: int = 0
     may_have_notes: bool = False
 
@@ -177,9 +179,7 @@ class JobState:
 
     def knows(self, prediction_id: str) -> bool:
         """Whether an entry or a note speaks of a prediction."""
-        return prediction_id in self.key_of or any(
-            note.prediction_id == prediction_id for image in self.images.values() for note in image.notes
-        )
+        return prediction_id in self.key_of or prediction_id in self.noted
 
     def having(self, *statuses: Status) -> list[ImageState]:
         """Return the images in one of these statuses, in the plan's order."""
@@ -313,6 +313,7 @@ def _add_note(state: JobState, note: Note) -> JobState:
         )
     if note in image.notes:
         return state
+    state = replace(state, noted=state.noted | {note.prediction_id})
     return _put(state, replace(image, notes=(*image.notes, note)))
 
 
