@@ -38,6 +38,7 @@ class Notices:
         self._doubtful: dict[str, None] = {}
         self._reasons: dict[str, None] = {}
         self._retries: dict[type, float] = {}
+        self._left_out: set[str] = set()
 
     def refused(self, what: str, *, now: float, wait: float) -> None:
         """Take note of a 429, and of the seconds until the next submission."""
@@ -97,6 +98,13 @@ class Notices:
             self._searches -= 1
             if not self._searches:
                 self._say_what_was_found()
+
+    def left_out(self, what: str) -> None:
+        """Take note of another task's entry that cannot be read, which each listing comes upon again."""
+        log = self._log.debug if self._left_out else self._log.warning
+        if what not in self._left_out:
+            log("Searching without a record of another task, which may know a prediction: %s", what)
+        self._left_out.add(what)
 
     def found(self, prediction_id: str) -> None:
         """Take note of a prediction that is proven to be that of a lost response."""

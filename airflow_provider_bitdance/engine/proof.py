@@ -25,6 +25,7 @@ from airflow_provider_bitdance.engine.account_history import (
 )
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import Proof
+from airflow_provider_bitdance.exceptions import StorageError, UnsafeFileError
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.records.notes import NOTES, is_note
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -131,7 +132,7 @@ def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -
     left = set(ids)
     for names in entries.values():
         for name in sorted(names, reverse=True):
-            entry = context.records.read(name) or b""
+            entry = _read(context, name)
             left -= {id_ for id_ in left if id_.encode() in entry}
             if not left:
                 return ids
@@ -141,9 +142,23 @@ def _known(context: JobContext, journal: Journal, ids: set[str], since: float) -
     return ids - left
 
 
+def _read(context: JobContext, name: str) -> bytes:
+    """Read an entry of another task's journal; one that is damaged must not end the search for our purchase.
+
+    :raises StorageError: The store has failed, and what it does not show may be there.
+    """
+    try:
+        return context.records.read(name) or b""
+    except StorageError as error:
+        if not isinstance(error, UnsafeFileError) and not isinstance(error.__context__, PermissionError):
+            raise
+        context.notices.left_out(error.what)
+        return b""
+
+
 def _written_at(entry: bytes) -> float:
     """Return the Unix time of a journal's entry; of one that cannot be read, infinity."""
     try:
         return datetime.fromisoformat(json.loads(entry)["time"]).timestamp()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return math.inf

@@ -187,6 +187,12 @@ PROOF = mutations_of(
         "an old note hides a newer one",
     ),
     ("return math.inf", "return -math.inf", "a damaged entry hides what is before it"),
+    (
+        "not isinstance(error, UnsafeFileError) and",
+        "",
+        "a pipe in another task's journal hides the purchase",
+    ),
+    ("RecursionError, OverflowError", "OverflowError", "a deep entry of another task hides the purchase"),
 )
 
 LOST_RESPONSES = mutations_of(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,11 +47,23 @@ from airflow_provider_bitdance.records import (
     Stored,
     Submitted,
 )
+from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage.base import LARGEST_FILE
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 from tests.wire import httpx
 
 SENT = {"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}
+
+PLANTED: dict[str, Callable[[Path], object]] = {
+    "deep": lambda entry: entry.write_bytes(b"[" * 100_000),
+    "a time before all times": lambda entry: entry.write_bytes(b'{"time": "0001-01-01T00:00:00+14:00"}'),
+    "a pipe": os.mkfifo,
+    "a link": lambda entry: entry.symlink_to("/dev/zero"),
+    "too large": lambda entry: entry.touch() or os.truncate(entry, LARGEST_FILE + 1),
+}
+"""What somebody may put in the place of another task's entry."""
+NO_FILES = ("a pipe", "a link", "too large")
 
 
 @pytest.fixture
@@ -275,6 +291,26 @@ def test_what_another_task_of_the_run_has_bought_is_not_in_doubt_whatever_it_wro
         world.disk[f"{sibling.journal.uri}/000004.json"] = b"{"
     run(resolve_intents(process, process.journal))
     assert not process.coordination.doubted
+
+
+@pytest.mark.parametrize("kind", ["deep", "a time before all times", "a pipe", "a link", "too large"])
+def test_a_damaged_entry_of_another_task_does_not_end_the_search_and_is_said_once(
+    world: World, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.api.echo = "history"
+    process = replace(left_open(world), records=LocalFolder(tmp_path))
+    for number in ("000001", "000002"):
+        entry = tmp_path / a_job(task_id="other").folder / f"{number}.json"
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        PLANTED[kind](entry)
+    world.api.create(SENT)
+
+    run(resolve_intents(process, process.journal))
+
+    assert process.journal.state.images["image"].prediction_id == "pred-1"
+    assert caplog.text.count("without a record of another task") == (
+        kind in ("a pipe", "a link", "too large")
+    )
 
 
 def test_what_a_replaced_process_of_another_task_notes_is_not_ours_whatever_it_noted_before(
