@@ -74,11 +74,13 @@ def _show(given: argparse.Namespace) -> Result:
 def _verify(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.hooks.object_storage import find_records, open_folder
     from airflow_provider_bitdance.maintenance import render
+    from airflow_provider_bitdance.maintenance.outputs import addresses_of
     from airflow_provider_bitdance.maintenance.scan import read_records
     from airflow_provider_bitdance.maintenance.verify import verify
 
+    outputs = addresses_of(given.output)
     records = read_records(find_records(given.records_path, given.conn_id))
-    findings = verify(records, open_folder)
+    findings = verify(records, open_folder, outputs=outputs)
     shown, as_json = render.shown_findings(records, findings), render.findings_as_json(records, findings)
     return Result(bool(findings), shown, as_json)
 
@@ -133,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     show = _command(actions, "show", _show, "what each job requested, bought and stored")
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
-    _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
+    verify = _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
+    _add_output(verify, "images are read in it and below, and in the folder that .bitdance is in")
     _add_reconcile(commands)
     return parser
 
@@ -145,13 +148,7 @@ def _add_reconcile(commands: Any) -> None:
         _reconcile,
         "compare the records with the account, and store what was left behind",
     )
-    reconcile.add_argument(
-        "--output",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="an output folder; images are stored in it and below, and nowhere else. May be repeated",
-    )
+    _add_output(reconcile, "images are stored in it and below, and nowhere else")
     reconcile.add_argument(
         "--dry-run", action="store_true", help="change nothing; report what would be collected"
     )
@@ -172,6 +169,11 @@ def _add_reconcile(commands: Any) -> None:
         default="fail",
         help="whether flagged images are recorded as failed (default) or stored",
     )
+
+
+def _add_output(command: argparse.ArgumentParser, about: str) -> None:
+    about = f"an output folder; {about}. May be repeated"
+    command.add_argument("--output", action="append", default=[], metavar="PATH", help=about)
 
 
 def _add_check(commands: Any) -> None:

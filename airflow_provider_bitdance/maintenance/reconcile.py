@@ -28,6 +28,7 @@ from airflow_provider_bitdance.hooks.object_storage import open_folder, open_rec
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
 from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, loss_periods, untracked
+from airflow_provider_bitdance.maintenance.outputs import addresses_of, named, not_named
 from airflow_provider_bitdance.maintenance.report import (
     CollectStatus,
     OpenImage,
@@ -47,7 +48,6 @@ from airflow_provider_bitdance.maintenance.triage import (
 from airflow_provider_bitdance.records import ImageState, Journal, NotCreated, Owner
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.storage.address import address_of, lies_below
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
 
@@ -87,7 +87,7 @@ def reconcile(
         client=hook.new_async_client(),
         records=records,
         open_folder=open_folder,
-        outputs=_addresses(outputs),
+        outputs=addresses_of(outputs),
         since=since if since.tzinfo else since.replace(tzinfo=UTC),
         dry_run=dry_run,
         include_running=include_running,
@@ -132,8 +132,8 @@ class Reconciliation:
         if job.outcome is not CollectStatus.DUE:
             return job, None
         output = job.record.state.output
-        if not any(lies_below(output, given) for given in self.outputs):
-            why = f"its output folder is not one that reconcile may store in: --output {shorten(output, 200)}"
+        if not named(output, self.outputs):
+            why = not_named(output, "reconcile may store in")
             return replace(job, outcome=CollectStatus.LEFT, why=why), None
         if self.dry_run:
             return job, None
@@ -222,11 +222,6 @@ class Reconciliation:
             unattributed=unattributed,
             findings=(*records.findings, *account.findings),
         )
-
-
-def _addresses(outputs: Sequence[str]) -> tuple[str, ...]:
-    allowed = "absolute paths or URIs of output folders"
-    return tuple(address_of(output, field="outputs", allowed=allowed) for output in outputs)
 
 
 def _owner_of(record: JobRecord) -> Owner:

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.imaging.validation import validate_image
+from airflow_provider_bitdance.maintenance.outputs import folder_of_records, named, not_named
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, Records, file_of
 from airflow_provider_bitdance.records import Status
 from airflow_provider_bitdance.records.integrity import damage
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.address import normalize
 
 
-def verify(records: Records, open_folder: Callable[[str], Folder]) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An output folder that may be opened, and where below it some images are, with a slash at the end."""
+
+    folder: Folder
+    below: str = ""
+
+
+def verify(
+    records: Records, open_folder: Callable[[str], Folder], *, outputs: Sequence[str] = ()
+) -> list[Finding]:
     """Return everything that is not as it should be. Reads every stored image; blocks.
 
     :param open_folder: Resolves an output folder.
+    :param outputs: Output folders: images are read in these and below, and in the folder that the records
+        lie in by default. A receipt must not choose what is opened, nor with which connection.
     """
+    outputs = (*outputs, *folder_of_records(records.uri))
     receipts = records.receipts.values()
-    folders = {uri: _opened(open_folder, uri) for uri in sorted(set(map(_folder_of, receipts)))}
+    folders = {
+        uri: _opened(open_folder, uri, outputs) for uri in sorted({receipt.folder for receipt in receipts})
+    }
     with ThreadPoolExecutor(READERS) as pool:
-        problems = pool.map(lambda receipt: _problem(receipt, folders[_folder_of(receipt)]), receipts)
+        problems = pool.map(lambda receipt: _problem(receipt, folders[receipt.folder]), receipts)
         wrong = [Finding(receipt.uri, what) for receipt, what in zip(receipts, problems, strict=True) if what]
     # A damaged receipt is reported once.
     there = records.receipts.keys() | {file_of(finding.uri) for finding in records.findings}
@@ -38,23 +56,25 @@ def verify(records: Records, open_folder: Callable[[str], Folder]) -> list[Findi
     return [*records.findings, *wrong, *missing]
 
 
-def _folder_of(receipt: Receipt) -> str:
-    return receipt.uri.removesuffix(f"/{receipt.file}")
-
-
-def _opened(open_folder: Callable[[str], Folder], uri: str) -> Folder | BitDanceError:
+def _opened(open_folder: Callable[[str], Folder], uri: str, outputs: Sequence[str]) -> _Place | str:
+    """Open what the user names. On a disk a link on the way from there to the folder is not followed."""
+    output = named(uri, outputs)
+    if not output:
+        return not_named(uri, "may be read")
+    address, root = normalize(f"{uri}/"), output if output.endswith("/") else f"{output}/"
+    is_local = address.startswith("file://")
     try:
-        return open_folder(uri)
+        return _Place(open_folder(root), address.removeprefix(root)) if is_local else _Place(open_folder(uri))
     except BitDanceError as error:
-        return error
+        return error.what
 
 
-def _problem(receipt: Receipt, folder: Folder | BitDanceError) -> str:
+def _problem(receipt: Receipt, place: _Place | str) -> str:
     """Say what is wrong with the file of a receipt; nothing where it is as recorded."""
-    if isinstance(folder, BitDanceError):
-        return folder.what
+    if isinstance(place, str):
+        return place
     try:
-        data = folder.read(receipt.file)
+        data = place.folder.read(f"{place.below}{receipt.file}")
         if (wrong := damage(data, receipt)) or data is None:
             return wrong
         image = validate_image(data)

@@ -65,6 +65,11 @@ class Receipt(Strict):
     stored_at: Moment
     writer: Owner
 
+    @property
+    def folder(self) -> str:
+        """The output folder that it says its file is in."""
+        return self.uri.removesuffix(f"/{self.file}")
+
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is as usual."""
@@ -145,7 +150,7 @@ class Receipts:
         if receipt is None:
             return None
         stem = receipt.file.rpartition(".")[0]
-        destination = Destination(receipt.uri.removesuffix(f"/{receipt.file}"), stem)
+        destination = Destination(receipt.folder, stem)
         is_of_file = destination.may_be_stored_as(receipt.file)
         if not is_of_file or self._name(destination) != name:
             raise damaged(self._folder, name, "is of an image whose receipt has another name")

@@ -199,7 +199,8 @@ def test_the_commands_show_for_people_what_they_show_for_programs(place: Place, 
     assert "covers" not in shown.partition("\n")[2]
     (job,) = shell.json("records", "show", "--dag-id", "covers")["jobs"]
     assert job["images"][0]["uri"] == f"file://{place.path}/images/covers.png"
-    assert "0 findings" in shell("records", "verify")
+    assert "may be read: --output" in shell("records", "verify", code=FINDINGS)
+    assert "0 findings" in shell("records", "verify", "--output", f"{place.path}/images")
 
 
 def test_a_file_that_was_changed_is_found_and_the_exit_code_says_so(place: Place, shell: Shell) -> None:
@@ -207,7 +208,8 @@ def test_a_file_that_was_changed_is_found_and_the_exit_code_says_so(place: Place
     with (place.path / "images" / "covers.png").open("ab") as file:
         file.write(b"!")
 
-    (finding,) = shell.json("records", "verify", code=1)["findings"]
+    output = ("--output", f"{place.path}/images")
+    (finding,) = shell.json("records", "verify", *output, code=1)["findings"]
 
     assert finding["uri"].endswith("/images/covers.png")
     assert "bytes; it had" in finding["what"]

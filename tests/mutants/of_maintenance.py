@@ -259,4 +259,12 @@ COSTS = mutations_of(
     ("records.bought_in_run(loss.job)", "known", "another account's purchase settles a loss"),
 )
 
-MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS)
+OUTPUTS = mutations_of(
+    "maintenance/outputs.py",
+    "unit/maintenance/test_verify.py",
+    ("is_root = not folder.partition", "is_root = folder.partition", "records at the root open every folder"),
+    ("(output for output in outputs if lies_below(folder, output))", "outputs", "a receipt opens any folder"),
+    ("key=len", "key=lambda _: 0", "a link that the user names is not followed"),
+)
+
+MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)

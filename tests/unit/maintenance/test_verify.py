@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.maintenance.verify import verify
-from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage import Folder, LocalFolder
+from airflow_provider_bitdance.storage.naming import Destination
 from tests.unit.maintenance.support import Office
-from tests.unit.support import OUTPUT, RECORDS, a_job, a_picture, a_wanted
+from tests.unit.support import OUTPUT, RECORDS, MemoryFolder, a_job, a_picture, a_wanted
 
 FILE = f"{OUTPUT}/cover.png"
 
@@ -114,6 +118,86 @@ def test_a_folder_that_this_machine_cannot_open_is_told_for_each_of_its_images(o
 
     assert [finding.uri for finding in found] == [f"{OUTPUT}/b.png", FILE]
     assert all("cannot be opened" in finding.what for finding in found)
+
+
+def leads_to(office: Office, folder: str) -> None:
+    """Plant a receipt of an image elsewhere, under the name that it has to have."""
+    name = next(name for name in office.disk if name.startswith(f"{RECORDS}/receipts/b"))
+    planted = json.loads(office.disk[name]) | {"uri": f"{folder}/b.png"}
+    record = Destination(folder, "b").record_name
+    office.disk[f"{RECORDS}/receipts/{record}.json"] = json.dumps(planted).encode()
+
+
+@pytest.mark.parametrize(
+    ("folder", "outputs"),
+    [
+        ("file:///etc", ()),
+        ("s3://my_s3@private/payroll", ()),
+        ("mem://disk", ()),
+        (f"{OUTPUT}-2", ()),
+        (f"{OUTPUT}/../private", ()),
+        ("mem://my_s3@disk/images", ()),
+        ("s3://my_s3@covers/2026", ("s3://covers/",)),
+        ("s3://covers-2/2026", ("s3://covers",)),
+    ],
+)
+def test_a_receipt_does_not_choose_what_is_opened(
+    office: Office, folder: str, outputs: tuple[str, ...]
+) -> None:
+    leads_to(office, folder)
+
+    (finding,) = verify(office.records, office.open_folder, outputs=outputs)  # which asserts
+
+    assert finding == Finding(
+        f"{folder}/b.png", f"its output folder is not one that may be read: --output {folder}"
+    )
+
+
+def test_images_in_the_folders_that_are_given_and_below_are_read(office: Office) -> None:
+    folder = "s3://my_s3@covers/2026"
+    leads_to(office, folder)
+    opened = []
+
+    def open_folder(uri: str) -> Folder:
+        opened.append(uri)
+        return MemoryFolder(office.disk, OUTPUT)
+
+    assert verify(office.records, open_folder, outputs=["s3://my_s3@covers/"]) == []
+    assert opened == [OUTPUT, folder]
+
+
+def test_records_at_a_path_of_their_own_open_no_folder_that_is_not_given(office: Office) -> None:
+    records = replace(office.records, uri="mem://disk/records")
+
+    assert len(verify(records, office.open_folder)) == 2
+    assert verify(records, office.open_folder, outputs=[OUTPUT]) == []
+
+
+def test_records_at_the_root_of_a_disk_open_nothing(office: Office) -> None:
+    leads_to(office, "file:///etc")
+
+    found = verify(replace(office.records, uri="file:///.bitdance"), office.open_folder, outputs=[OUTPUT])
+
+    assert [finding.uri for finding in found] == ["file:///etc/b.png"]
+
+
+def test_a_link_below_an_output_folder_is_not_followed(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "b.png").write_bytes(office.disk[f"{OUTPUT}/b.png"])
+    (tmp_path / "covers").mkdir()
+    (tmp_path / "covers" / "sub").symlink_to(tmp_path / "outside")
+    leads_to(office, f"file://{tmp_path}/covers/sub")
+
+    def found(output: str) -> list[str]:
+        outputs = [OUTPUT, f"file://{tmp_path}/{output}"]
+        return [finding.what for finding in verify(office.records, open_local, outputs=outputs)]
+
+    def open_local(uri: str) -> Folder:
+        is_local = uri.startswith("file://")
+        return LocalFolder(Path(uri.removeprefix("file://"))) if is_local else office.open_folder(uri)
+
+    assert found("covers") == [f"file://{tmp_path}/covers/sub is a link"]
+    assert found("covers/sub") == []
 
 
 def test_nothing_is_written(office: Office) -> None:
