@@ -7,13 +7,11 @@ behind, without being the last. The history has the past 7 days.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
-
-from pydantic import BaseModel
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import (
@@ -24,9 +22,9 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Page, Prediction
 
-P = TypeVar("P", bound=BaseModel)
+P = TypeVar("P", bound=Page)
 CLOCK_MARGIN = 5.0
 """Seconds by which the times of two machines that agree may differ: an HTTP date has whole seconds."""
 BILLING_MARGIN = timedelta(hours=1)
@@ -38,6 +36,33 @@ MAX_ASKED = 100
 """Predictions that only the bill has; where there are more, other programs are busy with the account."""
 MAX_PAGES = 100
 """Of 100 predictions each: an API that never comes to an end must not hold a worker."""
+MAX_BYTES = 64 * protocol.MIB
+"""Of all pages of a list together: 10,000 predictions with prompts of 6,000 characters."""
+MAX_SECONDS = 300.0
+"""For all requests that a reading of the account takes, after which the next one is not sent."""
+_PROVING = ("prompt", "seed", "size")
+"""What of the inputs proves whose a prediction is. The rest, of any depth, is not kept."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How long the account is read. Where the time is over, what was read counts, and is not the whole.
+
+    :param until: Unix time after which no further request is sent.
+    """
+
+    clock: Clock
+    until: float
+
+    @classmethod
+    def of(cls, clock: Clock, seconds: float = MAX_SECONDS) -> Allowance:
+        """Allow so many seconds from now on, at most :data:`MAX_SECONDS`."""
+        return cls(clock, clock.time() + min(seconds, MAX_SECONDS))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further request may be sent."""
+        return self.clock.time() >= self.until
 
 
 @dataclass(slots=True)
@@ -46,6 +71,12 @@ class _Place:
 
     page: int = 1
     size: int = field(default_factory=lambda: protocol.PAGE_SIZE)
+    pages: int = 0
+    read_bytes: int = 0
+
+    def may_go_on(self, allowance: Allowance) -> bool:
+        """Say whether a further page may be read."""
+        return self.pages < MAX_PAGES and self.read_bytes < MAX_BYTES and not allowance.is_over
 
     def narrow(self) -> bool:
         """Go on from the same row with smaller pages; say whether there are any."""
@@ -54,6 +85,10 @@ class _Place:
             self.page, self.size = (self.page - 1) * factor + 1, self.size // factor
         return bool(factor)
 
+    def turn(self) -> None:
+        """Go on to the next page."""
+        self.page, self.pages = self.page + 1, self.pages + 1
+
     async def read(self, client: AsyncClient, build: Callable[..., protocol.Call[P]]) -> P:
         """Read the page, or a part of it where it is too large.
 
@@ -61,10 +96,13 @@ class _Place:
         """
         while True:
             try:
-                return await client.send(build(page=self.page, page_size=self.size))
+                response = await client.send(build(page=self.page, page_size=self.size))
             except ResponseTooLargeError:
                 if not self.narrow():
                     raise
+            else:
+                self.read_bytes += response.read_bytes
+                return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +127,9 @@ class History:
         return [item for when, item in made if when is None or when >= moment - CLOCK_MARGIN]
 
 
-async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: float) -> History:
+async def read_history(
+    client: AsyncClient, clock: Clock, *, model: str, since: float, allowance: Allowance | None = None
+) -> History:
     """Read the predictions of a model since a moment by our clock, page after page until one has nothing new.
 
     Not until one is short: the API may return fewer than requested, and what is made meanwhile moves
@@ -99,8 +139,9 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
     """
     skew: float | None = None
     found: dict[str, Prediction] = {}
-    place, pages, unreadable, include_inputs = _Place(), 0, 0, True
-    while pages < MAX_PAGES:
+    place, unreadable, include_inputs, is_end = _Place(), 0, True, False
+    allowance = allowance or Allowance.of(clock)
+    while not is_end and place.may_go_on(allowance):
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
         build = partial(
             protocol.list_predictions, model=model, created_after=after, include_inputs=include_inputs
@@ -119,13 +160,21 @@ async def read_history(client: AsyncClient, clock: Clock, *, model: str, since: 
             elif abs(skew) > CLOCK_MARGIN:
                 continue  # ask again, for the period by the API's own clock
         unreadable += response.unreadable
-        new = {item.id: item for item in response.items if item.id not in found}
-        if not new:
-            break
+        new = {item.id: _proving(item) for item in response.items if item.id not in found}
+        is_end = not new
         found |= new
-        place.page, pages = place.page + 1, pages + 1
-    is_whole = pages < MAX_PAGES and not unreadable and skew is not None
+        place.turn()
+    is_whole = is_end and not unreadable and skew is not None
     return History(tuple(found.values()), skew or 0.0, is_whole)
+
+
+def _proving(item: Prediction) -> Prediction:
+    """Leave out of a prediction what proves nothing."""
+    shown = {name: (item.input or {}).get(name) for name in _PROVING}
+    kept = {name: value for name, value in shown.items() if isinstance(value, str | int)}
+    return item.model_copy(
+        update={"input": None if item.input is None else kept, "outputs": (), "has_nsfw_contents": ()}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +188,7 @@ class Bill:
     is_whole: bool = True
 
 
-async def read_bill(client: AsyncClient, since: datetime) -> Bill:
+async def read_bill(client: AsyncClient, since: datetime, allowance: Allowance) -> Bill:
     """Read the account's bill.
 
     Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
@@ -148,21 +197,20 @@ async def read_bill(client: AsyncClient, since: datetime) -> Bill:
     :raises BitDanceError: The API cannot be reached.
     """
     found: dict[str | BillingRecord, BillingRecord] = {}
-    place, pages, unreadable = _Place(), 0, 0
-    while pages < MAX_PAGES:
+    place, unreadable, is_end = _Place(), 0, False
+    while not is_end and place.may_go_on(allowance):
         known = len(found)
         build = partial(protocol.search_billings, start_time=since - BILLING_MARGIN)
         response = await place.read(client, build)
         unreadable += response.unreadable
         for record in response.items:
             found.setdefault(record.uuid or record, record)
-        if len(found) == known:
-            break
-        place.page, pages = place.page + 1, pages + 1
+        is_end = len(found) == known
+        place.turn()
     nameless = [row for row in found.values() if not row.prediction_id and row.billing_type == "deduct"]
     return Bill(
         tuple(record for record in found.values() if record.prediction_id),
-        is_whole=pages < MAX_PAGES and not unreadable and not nameless,
+        is_whole=is_end and not unreadable and not nameless,
     )
 
 
@@ -174,6 +222,7 @@ async def with_charged(
     model: str,
     known: Collection[str],
     periods: Sequence[tuple[float, float]],
+    allowance: Allowance,
 ) -> History:
     """Add to a history what it does not show, though the bill has it: a second witness of what was made.
 
@@ -190,10 +239,14 @@ async def with_charged(
         for row in bill.rows
         if row.prediction_id not in shown and _is_within(periods, row.created_at, history.skew)
     }
-    added = []
-    for name, moment in list(charges.items())[:MAX_ASKED]:
+    added: list[Prediction] = []
+    asked = 0
+    for name, moment in charges.items():
+        if asked == MAX_ASKED or allowance.is_over:
+            break
+        asked += 1
         try:
-            found = await client.get_prediction(name)
+            found = _proving(await client.get_prediction(name))
         except BitDanceError:
             found = Prediction(id=name)  # whatever it is, it may be ours
         if found.model in names:
@@ -202,7 +255,7 @@ async def with_charged(
     return replace(
         history,
         items=(*added, *history.items),
-        is_whole=history.is_whole and len(charges) <= MAX_ASKED,
+        is_whole=history.is_whole and asked == len(charges),
     )
 
 
@@ -225,18 +278,20 @@ def controls(history: History, known: Collection[str], bill: Bill | None) -> tup
     return tuple(made) if history.is_whole and (bill is None or bill.is_whole) else ()
 
 
-async def with_inputs(client: AsyncClient, items: Iterable[Prediction]) -> list[Prediction]:
+async def with_inputs(client: AsyncClient, history: History, allowance: Allowance) -> History:
     """Ask for the inputs of predictions that the history shows without; the API may echo them elsewhere.
 
-    If it does not echo the first one's, it is not asked again for the others.
+    If it does not echo the first one's, it is not asked again for the others. Of more than
+    :data:`MAX_ASKED` the newest are asked for; the others stay without, so any of them may be ours.
     """
     completed: list[Prediction] = []
-    echoes = True
-    for item in items:
+    echoes, left = True, MAX_ASKED
+    for item in history.items:
         inputs = item.input
-        if inputs is None and echoes:
+        if inputs is None and echoes and left and not allowance.is_over:
+            left -= 1
             with contextlib.suppress(NotFoundError):  # deleted, or too new to be seen there
-                inputs = (await client.get_prediction(item.id)).input
+                inputs = _proving(await client.get_prediction(item.id)).input
                 echoes = inputs is not None
         completed.append(item.model_copy(update={"input": inputs}))
-    return completed
+    return replace(history, items=tuple(completed))

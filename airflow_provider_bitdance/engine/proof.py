@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.account_history import (
+    Allowance,
     History,
     controls,
     read_bill,
@@ -101,16 +102,18 @@ async def list_account(
 
     :param periods: Unix times between which also what only the bill has is of interest.
     """
-    client = context.client
-    history = await read_history(client, context.clock, model=model, since=since)
-    bill = await read_bill(client, datetime.fromtimestamp(since, UTC)) if periods else None
+    client, allowance = context.client, Allowance.of(context.clock, context.policy.timeout)
+    history = await read_history(client, context.clock, model=model, since=since, allowance=allowance)
+    bill = await read_bill(client, datetime.fromtimestamp(since, UTC), allowance) if periods else None
     ids, known = {item.id for item in history.items}, predictions_of(journal)
     if left := ids.union(row.prediction_id for row in (bill.rows if bill else ())) - known:
         known |= await asyncio.to_thread(_known, context, journal, left, since)
     if bill is not None:
-        history = await with_charged(client, history, bill, model=model, known=known, periods=periods)
-    unknown = await with_inputs(client, (item for item in history.items if item.id not in known))
-    return Listing(replace(history, items=tuple(unknown)), controls(history, known, bill))
+        history = await with_charged(
+            client, history, bill, model=model, known=known, periods=periods, allowance=allowance
+        )
+    unknown = replace(history, items=tuple(item for item in history.items if item.id not in known))
+    return Listing(await with_inputs(client, unknown, allowance), controls(history, known, bill))
 
 
 def predictions_of(journal: Journal) -> set[str]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.account_history import (
+    Allowance,
     Bill,
     History,
     read_bill,
@@ -55,19 +56,26 @@ async def read_account(
     :param periods: By model, between which times also what only the bill has is of interest.
     :raises BitDanceError: The API cannot be reached; a retry may help.
     """
-    start = since.timestamp()
+    start, allowance = since.timestamp(), Allowance.of(clock)
     histories = {
-        model: await read_history(client, clock, model=model, since=start) for model in sorted(models)
+        model: await read_history(client, clock, model=model, since=start, allowance=allowance)
+        for model in sorted(models)
     }
     try:
-        bill = await read_bill(client, since)
+        bill = await read_bill(client, since, allowance)
     except BitDanceError as error:
         if error.retry_helps:
             raise
         return Account(histories, None, (Finding(f"{client.settings.host}, the bill", error.what),))
     completed = {
         model: await with_charged(
-            client, history, bill, model=model, known=known, periods=periods.get(model, ())
+            client,
+            history,
+            bill,
+            model=model,
+            known=known,
+            periods=periods.get(model, ()),
+            allowance=allowance,
         )
         for model, history in histories.items()
     }

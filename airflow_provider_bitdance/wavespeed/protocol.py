@@ -196,13 +196,14 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
         data = {"items": data}
     if not isinstance(data, dict):
         raise garbled(call, "is not the JSON that the API documents")
-    return _validated(call, data, headers)
+    # Only pages have these; what has no such field drops it.
+    beside = {"api_time": _http_date(headers.get("date", "")), "read_bytes": len(body)}
+    return _validated(call, {**data, **beside})
 
 
-def _validated(call: Call[T], data: dict[str, Any], headers: Mapping[str, str]) -> T:
+def _validated(call: Call[T], data: dict[str, Any]) -> T:
     try:
-        # Only a page of the history has the API's own time; what has no such field drops it.
-        found = call.reads.model_validate({**data, "api_time": _http_date(headers.get("date", ""))})
+        found = call.reads.model_validate(data)
     except ValidationError as error:
         # Of an item in a list, the field within the item.
         fields = {[part for part in found["loc"] if isinstance(part, str)][-1] for found in error.errors()}

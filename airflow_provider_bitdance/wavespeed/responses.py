@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -151,14 +151,17 @@ class Prediction(_Response):
 _ENDED_WITHOUT_IMAGE = frozenset({"failed", "cancelled", "canceled", "timeout", "deleted"})
 
 
-class _Page(_Response):
+class Page(_Response):
     """A page of a list, newest first. A row that cannot be read does not spoil it.
 
-    :param unreadable: So many rows are there, too, and cannot be read.
+    :param unreadable: So many rows are there, too, and cannot be read, or are more than a page may have.
+    :param read_bytes: Size of the response.
     """
 
+    most_rows: ClassVar[int] = 100
     items: tuple[BaseModel, ...] = ()
     unreadable: int = 0
+    read_bytes: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -168,13 +171,13 @@ class _Page(_Response):
             return data  # which is no page
         kind, _ = get_args(cls.model_fields["items"].annotation)
         readable: list[BaseModel] = []
-        for row in rows:
+        for row in rows[: cls.most_rows]:
             with suppress(ValidationError):
                 readable.append(kind.model_validate(row))
         return {**data, "items": readable, "unreadable": len(rows) - len(readable)}
 
 
-class HistoryPage(_Page):
+class HistoryPage(Page):
     """One page of the account's predictions of the past 7 days.
 
     :param api_time: Unix time of the response by the API's own clock, where it said so.
@@ -223,7 +226,7 @@ class BillingRecord(_Response):
     prediction_id: _Text = Field(default="", validation_alias=AliasPath("prediction", "uuid"))
 
 
-class BillingPage(_Page):
+class BillingPage(Page):
     """One page of the account's bill."""
 
     items: tuple[BillingRecord, ...] = ()
@@ -247,7 +250,8 @@ class CatalogueModel(_Response):
         return found if isinstance(found, dict) else {}
 
 
-class Catalogue(_Page):
+class Catalogue(Page):
     """All models. It is a list and no page, but a row that cannot be read does not spoil it, either."""
 
+    most_rows: ClassVar[int] = 10_000
     items: tuple[CatalogueModel, ...] = ()

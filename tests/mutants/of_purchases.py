@@ -332,20 +332,23 @@ ACCOUNT_HISTORY = mutations_of(
     ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
     ("            include_inputs = False", "            raise", "a flag that is refused hides the history"),
     (
-        "is_whole = pages < MAX_PAGES and not unreadable",
-        "is_whole = pages < MAX_PAGES",
+        "is_whole = is_end and not unreadable",
+        "is_whole = is_end",
         "a row that cannot be read is taken for nothing",
     ),
     (
-        "is_whole = pages < MAX_PAGES and not unreadable",
+        "is_whole = is_end and not unreadable",
         "is_whole = not unreadable",
         "a history without an end is taken for whole",
     ),
     ("and skew is not None", "", "an API whose clock is not known hides what was bought"),
+    ("and self.read_bytes < MAX_BYTES", "", "a history of large rows takes all memory"),
+    ("and not allowance.is_over\n", "\n", "a slow history keeps a task beyond its timeout"),
+    ("echoes and left and", "echoes and", "a history without inputs is polled row after row"),
     ("MAX_PAGES = 100", "MAX_PAGES = 10", "a long history is not read to its end"),
     (
-        "    while pages < MAX_PAGES:\n        after",
-        "    while True:\n        after",
+        "return self.pages < MAX_PAGES and",
+        "return",
         "an API without an end holds the worker",
     ),
     (
@@ -358,7 +361,7 @@ ACCOUNT_HISTORY = mutations_of(
         "pass",
         "an API that echoes nothing is asked for each prediction of the account",
     ),
-    ("if inputs is None and echoes:", "if False:", "an echo elsewhere than in the history is not seen"),
+    ("if inputs is None and echoes and", "if False and", "an echo elsewhere than in the history is not seen"),
 )
 
 BUDGET = mutations_of(

@@ -12,6 +12,9 @@ import pytest
 from airflow_provider_bitdance.engine.account_history import (
     CLOCK_MARGIN,
     MAX_ASKED,
+    MAX_BYTES,
+    MAX_SECONDS,
+    Allowance,
     Bill,
     History,
     _Place,
@@ -19,6 +22,7 @@ from airflow_provider_bitdance.engine.account_history import (
     read_bill,
     read_history,
     with_charged,
+    with_inputs,
 )
 from airflow_provider_bitdance.exceptions import RequestRefusedError, ResponseTooLargeError
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
@@ -114,6 +118,7 @@ def completed_with(world: World, *rows: BillingRecord, history: History | None =
             model=BITDANCE_14B,
             known=["known"],
             periods=[period],
+            allowance=Allowance.of(world.clock),
         )
     )
 
@@ -172,7 +177,7 @@ def test_another_model_s_charge_is_left_out_only_if_the_api_calls_ours_as_we_do(
 def test_a_bill_with_a_charge_that_cannot_be_read_shows_nothing(row: dict[str, Any]) -> None:
     world = World()
     world.api.on_bill = [envelope({"page": 1, "items": [row]})] * 2
-    bill = run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC)))
+    bill = run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC), Allowance.of(world.clock)))
     assert not bill.is_whole
     made = Prediction(id="known", created_at=datetime.fromtimestamp(START, UTC))
     assert controls(History((made,)), {"known"}, Bill((a_charge("known"),))) == (START,)
@@ -184,7 +189,9 @@ def test_a_bill_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> Non
     world.api.on_bill = [
         envelope({"page": page, "items": [{"uuid": f"b-{page}", "price": 0.01}]}) for page in range(1, 120)
     ]
-    assert not run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC))).is_whole
+    assert not run(
+        read_bill(world.api.client(), datetime.fromtimestamp(START, UTC), Allowance.of(world.clock))
+    ).is_whole
 
 
 def test_a_history_of_an_api_whose_clock_is_not_known_is_not_whole() -> None:
@@ -216,7 +223,7 @@ def test_a_page_that_is_too_large_is_asked_for_again_with_fewer_rows(fit: int) -
     world = World()
     client = AsyncClient(ClientSettings("key-of-a-test"), transport=large_rows(world, 60, fit=fit))
     history = run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
-    bill = run(read_bill(client, datetime.fromtimestamp(START, UTC)))
+    bill = run(read_bill(client, datetime.fromtimestamp(START, UTC), Allowance.of(world.clock)))
     assert [item.id for item in history.items] == [f"p-{number}" for number in range(60)]
     assert [row.prediction_id for row in bill.rows] == [f"p-{number}" for number in range(60)]
     assert history.is_whole
@@ -239,6 +246,58 @@ def test_a_single_row_that_is_too_large_hides_the_history() -> None:
     with pytest.raises(ResponseTooLargeError):
         run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
     assert len(world.api.histories) == 5
+
+
+def test_rows_beyond_those_of_a_page_are_not_kept_and_the_history_is_not_whole() -> None:
+    world = World()
+    rows = [{"id": f"p-{number}"} for number in range(30_000)]
+    world.api.on_history = [dated(envelope({"items": rows}))]
+    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert (len(history.items), history.is_whole) == (100, False)
+
+
+def test_of_large_pages_only_some_are_read_and_only_what_proves_something_is_kept() -> None:
+    world = World()
+    inputs = {"prompt": "x" * 2**20, "seed": 7, "images": [[[]]], "size": {"deep": []}}
+    world.api.on_history = [
+        dated(envelope({"items": [{"id": f"p-{page}", "input": inputs, "outputs": ["https://x"] * 9}]}))
+        for page in range(100)
+    ]
+    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    assert len(history.items) == MAX_BYTES // 2**20
+    assert not history.is_whole
+    assert {(*(item.input or {}), *item.outputs) for item in history.items} == {("prompt", "seed")}
+
+
+def test_a_slow_account_is_read_for_some_minutes_and_is_not_whole() -> None:
+    world = World()
+    client = world.api.client()
+    send = client.send
+
+    async def slowly(call: Any) -> Any:
+        world.clock.now += 30
+        return await send(call)
+
+    client.send = slowly  # type: ignore[method-assign]
+    world.api.on_history = [
+        dated(envelope({"items": [{"id": f"p-{page}", "status": "completed"}]})) for page in range(99)
+    ]
+    started, allowance = world.clock.now, Allowance.of(world.clock)
+    history = run(read_history(client, world.clock, model=BITDANCE_14B, since=START, allowance=allowance))
+    bill = run(read_bill(client, datetime.fromtimestamp(START, UTC), allowance))
+    unknown = run(with_inputs(client, history, allowance))
+    assert world.clock.now - started == MAX_SECONDS
+    assert history.items == unknown.items
+    assert (history.is_whole, bill.is_whole, world.api.polls) == (False, False, [])
+
+
+def test_a_history_of_many_rows_without_inputs_is_asked_for_some() -> None:
+    world = World()
+    world.api.echo = "poll"
+    made = [Prediction(id=world.api.create({"prompt": "x", "seed": 1}).id) for _ in range(MAX_ASKED + 5)]
+    found = run(with_inputs(world.api.client(), History(tuple(made)), Allowance.of(world.clock)))
+    assert len(world.api.polls) == MAX_ASKED
+    assert [item.id for item in found.items if item.input is None] == [item.id for item in made[MAX_ASKED:]]
 
 
 @pytest.mark.parametrize(

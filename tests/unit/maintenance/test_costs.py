@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.engine.account_history import Bill, History, read_bill, read_history
+from airflow_provider_bitdance.engine.account_history import Allowance, Bill, History, read_bill, read_history
 from airflow_provider_bitdance.maintenance.account import Account, charged
 from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
@@ -165,7 +165,7 @@ def test_a_bill_of_many_pages_is_read_to_its_end_and_top_ups_are_left_out() -> N
     office.api.lines = [Line("deduct", 0.01, START, f"p{number}") for number in range(50)]
     office.api.lines.append(Line("recharge", 20.0, START, ""))
 
-    found = run(read_bill(office.api.client(), SINCE))
+    found = run(read_bill(office.api.client(), SINCE, Allowance.of(office.clock)))
 
     assert sorted(row.prediction_id for row in found.rows) == sorted(f"p{number}" for number in range(50))
 
@@ -174,7 +174,7 @@ def test_the_bill_is_asked_for_from_an_hour_before_on_for_clocks_differ() -> Non
     office = Office()
     office.api.lines = [Line("deduct", 0.01, START - minutes * 60, f"p{minutes}") for minutes in (90, 50, 0)]
 
-    found = run(read_bill(office.api.client(), SINCE))
+    found = run(read_bill(office.api.client(), SINCE, Allowance.of(office.clock)))
 
     assert [row.prediction_id for row in found.rows] == ["p0", "p50"]
 
@@ -184,7 +184,7 @@ def test_lines_of_the_bill_without_an_id_of_their_own_are_told_apart() -> None:
     lines = [{"billing_type": "deduct", "price": 0.01, "prediction": {"uuid": name}} for name in "ab"]
     office.api.refuse_bill = envelope({"page": 1, "items": lines})
 
-    found = run(read_bill(office.api.client(), SINCE))
+    found = run(read_bill(office.api.client(), SINCE, Allowance.of(office.clock)))
 
     assert [row.prediction_id for row in found.rows] == ["a", "b"]
 
