@@ -127,9 +127,7 @@ class History:
         return [item for when, item in made if when is None or when >= moment - CLOCK_MARGIN]
 
 
-async def read_history(
-    client: AsyncClient, clock: Clock, *, model: str, since: float, allowance: Allowance | None = None
-) -> History:
+async def read_history(client: AsyncClient, allowance: Allowance, *, model: str, since: float) -> History:
     """Read the predictions of a model since a moment by our clock, page after page until one has nothing new.
 
     Not until one is short: the API may return fewer than requested, and what is made meanwhile moves
@@ -140,7 +138,6 @@ async def read_history(
     skew: float | None = None
     found: dict[str, Prediction] = {}
     place, unreadable, include_inputs, is_end = _Place(), 0, True, False
-    allowance = allowance or Allowance.of(clock)
     while not is_end and place.may_go_on(allowance):
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
         build = partial(
@@ -154,7 +151,7 @@ async def read_history(
             include_inputs = False  # the docs do not have the flag
             continue
         if skew is None and response.api_time is not None:
-            skew = response.api_time - clock.time()
+            skew = response.api_time - allowance.clock.time()
             if abs(skew) > MAX_SKEW:
                 skew = None
             elif abs(skew) > CLOCK_MARGIN:
@@ -245,10 +242,9 @@ async def with_charged(
         if asked == MAX_ASKED or allowance.is_over:
             break
         asked += 1
-        try:
+        found = Prediction(id=name)  # whatever it is, it may be ours
+        with contextlib.suppress(BitDanceError):
             found = _proving(await client.get_prediction(name))
-        except BitDanceError:
-            found = Prediction(id=name)  # whatever it is, it may be ours
         if found.model in names:
             made = found.created_at or moment
             added.append(found.model_copy(update={"id": name, "created_at": made}))

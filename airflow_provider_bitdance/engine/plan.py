@@ -274,6 +274,6 @@ def _log_reuse(context: JobContext, receipt: Receipt) -> None:
         "Reusing %s, which run %s of Dag %s made for the same request; nothing is "
         'bought. Use if_exists="regenerate" to buy it again',
         receipt.uri,
-        made.run_id,
-        made.dag_id,
+        shorten(made.run_id, 250),
+        shorten(made.dag_id, 250),
     )

@@ -103,7 +103,7 @@ async def list_account(
     :param periods: Unix times between which also what only the bill has is of interest.
     """
     client, allowance = context.client, Allowance.of(context.clock, context.policy.timeout)
-    history = await read_history(client, context.clock, model=model, since=since, allowance=allowance)
+    history = await read_history(client, allowance, model=model, since=since)
     bill = await read_bill(client, datetime.fromtimestamp(since, UTC), allowance) if periods else None
     ids, known = {item.id for item in history.items}, predictions_of(journal)
     if left := ids.union(row.prediction_id for row in (bill.rows if bill else ())) - known:

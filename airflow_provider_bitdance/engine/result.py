@@ -15,6 +15,7 @@ from airflow_provider_bitdance.engine.restore import restore
 from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
 from airflow_provider_bitdance.records import ImageState, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.redaction import shorten
 
 RECEIPTS_AT_ONCE = 16
 FRESH = 600.0
@@ -208,9 +209,10 @@ def _receipt(context: JobContext, image: ImageState) -> Receipt:
             fix="Clear the task to make the image again",
         )
     if receipt.fingerprint != image.plan.fingerprint:
+        by = receipt.writer.job
         raise RecordUnreadableError(
             f"The image {destination.identity} was stored, then run "
-            f"{receipt.writer.job.run_id} of Dag {receipt.writer.job.dag_id} replaced it "
+            f"{shorten(by.run_id, 250)} of Dag {shorten(by.dag_id, 250)} replaced it "
             "with a different request",
             fix="Give the tasks different output_paths, or clear the task to make its image again",
         )

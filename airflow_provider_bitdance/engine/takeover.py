@@ -17,6 +17,7 @@ from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.exceptions import FencedError, InputError, RecordUnreadableError
 from airflow_provider_bitdance.records import Adopted, ImageState, Job, Journal, Status
+from airflow_provider_bitdance.redaction import shorten
 
 _GENERATION = re.compile(r"/generation=(\d+)/")
 
@@ -112,4 +113,4 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
 def job_name(job: Job) -> str:
     """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
-    return f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}"
+    return shorten(f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}", 800)

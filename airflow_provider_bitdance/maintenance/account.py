@@ -58,8 +58,7 @@ async def read_account(
     """
     start, allowance = since.timestamp(), Allowance.of(clock)
     histories = {
-        model: await read_history(client, clock, model=model, since=start, allowance=allowance)
-        for model in sorted(models)
+        model: await read_history(client, allowance, model=model, since=start) for model in sorted(models)
     }
     try:
         bill = await read_bill(client, since, allowance)

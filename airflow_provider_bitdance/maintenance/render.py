@@ -14,11 +14,14 @@ from airflow_provider_bitdance.redaction import shorten
 DONE = (CollectStatus.STORED, CollectStatus.FAILED, CollectStatus.POSSIBLY_PAID)
 """Outcomes after which nobody needs the output that WaveSpeed keeps for some days."""
 
+_LONGEST = 1000
+"""Characters of an address or a job's name: honest ones have fewer, and are shown whole."""
+
 
 def name_of(job: Job) -> str:
     """Name a job as a person would search for it in Airflow."""
     index = f" [{job.map_index}]" if job.map_index >= 0 else ""
-    return f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}"
+    return shorten(f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}", _LONGEST)
 
 
 def jobs_as_json(records: Records, jobs: list[JobRecord]) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
 
 def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
-    named = f"{plan.key}: " if plan.key != "image" else ""
+    named = f"{shorten(plan.key, _LONGEST)}: " if plan.key != "image" else ""
     yield f"  requested {named}{shorten(request.prompt)} ({request.size}, seed {request.seed})"
     if image.prediction_id and image.status is not Status.INTENDED:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
@@ -84,7 +87,7 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     if image.status is Status.STORED:
         receipt = records.receipt_of(image)
         uri = receipt.uri if receipt else f"the receipt {image.receipt} is missing"
-        yield f"  stored    {uri}{', reused' if image.reused else ''}"
+        yield f"  stored    {shorten(uri, _LONGEST)}{', reused' if image.reused else ''}"
     elif image.status is Status.FAILED:
         yield f"  failed    {shorten(image.reason, 300)}"
     else:
@@ -157,7 +160,14 @@ def _untracked_lines(report: Report) -> Iterator[str]:
 
 def _cost_lines(report: Report) -> Iterator[str]:
     rows = [
-        (cost.dag_id, str(cost.day), cost.predictions, cost.estimated_usd, cost.real_usd, cost.unbilled)
+        (
+            shorten(cost.dag_id, 250),
+            str(cost.day),
+            cost.predictions,
+            cost.estimated_usd,
+            cost.real_usd,
+            cost.unbilled,
+        )
         for cost in report.costs
     ]
     made = sum(cost.predictions for cost in report.costs)
@@ -177,7 +187,10 @@ def _unreadable_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def _finding_lines(findings: Sequence[Finding]) -> list[str]:
-    return [f"  {finding.uri}\n      {finding.what}" for finding in findings]
+    # A name on a disk may have line ends.
+    return [
+        f"  {shorten(finding.uri, _LONGEST)}\n      {shorten(finding.what, _LONGEST)}" for finding in findings
+    ]
 
 
 def _count(number: int, noun: str) -> str:

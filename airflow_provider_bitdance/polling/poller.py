@@ -23,6 +23,7 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.polling.latency import AT_ONCE, TELLING, Latencies
 from airflow_provider_bitdance.polling.policy import MINUTE, PollPolicy, is_refusal
 from airflow_provider_bitdance.polling.scheduler import PollScheduler
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
@@ -226,7 +227,7 @@ class Poller:
         self.outage, self._failures = error, self._failures + 1
         if self._failures >= TELLING and not self._is_warned and now >= self._warned_at + MINUTE:
             self._warned_at, self._is_warned = now, True
-            log.warning("Polling fails repeatedly and is retried: %s", error.what)
+            log.warning("Polling fails repeatedly and is retried: %s", shorten(error.what, 300))
 
     def _take_response(self) -> None:
         if self._is_warned:

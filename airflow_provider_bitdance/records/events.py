@@ -19,8 +19,13 @@ from airflow_provider_bitdance.records.fields import (
     Extension,
     FileName,
     Integer,
+    Key,
     Moment,
+    Name,
+    PredictionId,
+    Reason,
     UnixTime,
+    Uri,
     Usd,
 )
 from airflow_provider_bitdance.storage.naming import safe_name
@@ -51,9 +56,9 @@ class Job(Strict):
     :param generation: Changes when a user clears the task and not when Airflow retries it.
     """
 
-    dag_id: str
-    run_id: str
-    task_id: str
+    dag_id: Name
+    run_id: Name
+    task_id: Name
     map_index: Integer
     generation: Integer
 
@@ -81,9 +86,9 @@ class Owner(Strict):
 
     job: Job
     try_number: Integer
-    host: str
+    host: Name
     pid: Count
-    token: str
+    token: Name
 
     @property
     def has_tries_left(self) -> bool:
@@ -133,10 +138,10 @@ class PlannedImage(Strict):
     :param prompt_asked: The prompt as the user requested it, where another one is sent.
     """
 
-    key: str
+    key: Key
     request: ImageRequest
     seed_asked: int | None
-    fingerprint: str
+    fingerprint: Name
     stem: FileName
     extension: Extension = ""
     named: bool = False
@@ -160,7 +165,7 @@ class Planned(Strict):
     """
 
     event: Literal["planned"] = "planned"
-    output: str
+    output: Uri
     is_batch: bool = False
     images: tuple[PlannedImage, ...] = Field(min_length=1)
 
@@ -169,7 +174,7 @@ class Intended(Strict):
     """About to buy these: from here on a response may be lost."""
 
     event: Literal["intended"] = "intended"
-    keys: tuple[str, ...] = Field(min_length=1)
+    keys: tuple[Key, ...] = Field(min_length=1)
 
 
 class Submitted(Strict):
@@ -179,8 +184,8 @@ class Submitted(Strict):
     """
 
     event: Literal["submitted"] = "submitted"
-    key: str
-    prediction_id: str
+    key: Key
+    prediction_id: PredictionId
     found: bool = False
 
 
@@ -192,9 +197,9 @@ class Adopted(Strict):
     """
 
     event: Literal["adopted"] = "adopted"
-    key: str
+    key: Key
     request: ImageRequest
-    prediction_id: str
+    prediction_id: PredictionId
     submitted_at: Moment
     bought_by: Job
 
@@ -207,8 +212,8 @@ class NotCreated(Strict):
     """
 
     event: Literal["not_created"] = "not_created"
-    key: str
-    reason: str
+    key: Key
+    reason: Reason
     intent: Count | None = None
 
     @model_serializer(mode="wrap")
@@ -223,8 +228,8 @@ class Lost(Strict):
     """
 
     event: Literal["lost"] = "lost"
-    key: str
-    reason: str
+    key: Key
+    reason: Reason
     given_up_at: UnixTime | None = None
 
     @model_serializer(mode="wrap")
@@ -239,8 +244,8 @@ class Orphaned(Strict):
     """
 
     event: Literal["orphaned"] = "orphaned"
-    key: str
-    prediction_id: str
+    key: Key
+    prediction_id: PredictionId
     intent: Count
 
 
@@ -248,8 +253,8 @@ class Stored(Strict):
     """The image is at its destination and its receipt is written, or both were there before (``reused``)."""
 
     event: Literal["stored"] = "stored"
-    key: str
-    receipt: str
+    key: Key
+    receipt: Uri
     reused: bool = False
 
 
@@ -269,9 +274,9 @@ class Failed(Strict):
     """The prediction ended and there is no image to store."""
 
     event: Literal["failed"] = "failed"
-    key: str
+    key: Key
     failure: Failure
-    reason: str
+    reason: Reason
 
 
 ImageEvent = Submitted | Adopted | NotCreated | Lost | Stored | Failed

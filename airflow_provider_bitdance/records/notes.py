@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from airflow_provider_bitdance.records.codec import Strict, read_record
 from airflow_provider_bitdance.records.events import FORMAT, Owner
-from airflow_provider_bitdance.records.fields import Count, Moment
+from airflow_provider_bitdance.records.fields import Count, Key, Moment, PredictionId
 from airflow_provider_bitdance.storage import Folder
 
 NOTES = "/notes"
@@ -28,8 +28,8 @@ class Note(Strict):
     format: int = FORMAT
     time: Moment
     owner: Owner
-    key: str
-    prediction_id: str
+    key: Key
+    prediction_id: PredictionId
     intent: Count
 
 

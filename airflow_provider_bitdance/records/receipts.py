@@ -12,7 +12,16 @@ from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
 from airflow_provider_bitdance.records.events import Owner
-from airflow_provider_bitdance.records.fields import Count, FileName, MediaType, Moment, Usd
+from airflow_provider_bitdance.records.fields import (
+    Count,
+    FileName,
+    MediaType,
+    Moment,
+    Name,
+    PredictionId,
+    Uri,
+    Usd,
+)
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -42,20 +51,20 @@ class Receipt(Strict):
     model_config = ConfigDict(allow_inf_nan=True)
 
     format: int = 2
-    uri: str
+    uri: Uri
     file: FileName
-    prediction_id: str
+    prediction_id: PredictionId
     request: ImageRequest
     seed_asked: int | None
     prompt_asked: str | None = None
-    fingerprint: str
+    fingerprint: Name
     width: Count
     height: Count
     size_differs: bool = False
     media_type: MediaType
     bytes: Count
-    sha256: str
-    sha256_received: str | None = None
+    sha256: Name
+    sha256_received: Name | None = None
     nsfw: bool
     inference_ms: float | None
     estimated_cost_usd: Usd

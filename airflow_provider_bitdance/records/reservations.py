@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
 from airflow_provider_bitdance.records.events import Owner
-from airflow_provider_bitdance.records.fields import Count, Moment
+from airflow_provider_bitdance.records.fields import Count, Key, Moment, Name
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 
@@ -25,8 +25,8 @@ class Reservation(Strict):
     number: Count
     time: Moment
     writer: Owner
-    key: str
-    fingerprint: str
+    key: Key
+    fingerprint: Name
 
 
 class Reservations:

@@ -96,6 +96,10 @@ _Dollars = Annotated[float, Field(ge=-MAX_DOLLARS, le=MAX_DOLLARS, allow_inf_nan
 _Price = Annotated[float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False)]
 
 
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""A prediction's id: it becomes a part of URLs, file names and log lines."""
+
+
 class _Response(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -106,7 +110,7 @@ class Prediction(_Response):
     Output URLs and the input are left out of ``repr``, so that they cannot reach a log.
     """
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    id: str = Field(pattern=ID_PATTERN)
     model: _Text = ""
     status: Annotated[_Text, AfterValidator(lambda status: status.lower() or "created")] = "created"
     outputs: Annotated[tuple[str, ...], BeforeValidator(_output_urls)] = Field(default=(), repr=False)
@@ -223,7 +227,9 @@ class BillingRecord(_Response):
     billing_type: _Text = ""
     price: _Dollars
     created_at: _Time = None
-    prediction_id: _Text = Field(default="", validation_alias=AliasPath("prediction", "uuid"))
+    prediction_id: _Text = Field(
+        default="", pattern=f"^$|{ID_PATTERN}", validation_alias=AliasPath("prediction", "uuid")
+    )
 
 
 class BillingPage(Page):

@@ -148,7 +148,7 @@ BILL = mutations_of(
     ),
     ("not unreadable and not nameless", "not nameless", "a charge that cannot be read is taken for nothing"),
     ("not unreadable and not nameless", "not unreadable", "a charge of nobody is taken for nothing"),
-    ("if len(found) == known:", "if True:", "a long bill is not read to its end"),
+    ("is_end = len(found) == known", "is_end = True", "a long bill is not read to its end"),
     (
         "if row.prediction_id not in shown and",
         "if False and",

@@ -327,9 +327,13 @@ ACCOUNT_HISTORY = mutations_of(
         "since - CLOCK_MARGIN",
         "an API whose clock is slow shows nothing",
     ),
-    ("response.api_time - clock.time()", "clock.time() - response.api_time", "the skew has the wrong sign"),
+    (
+        "response.api_time - allowance.clock.time()",
+        "allowance.clock.time() - response.api_time",
+        "the skew has the wrong sign",
+    ),
     ("elif abs(skew) > CLOCK_MARGIN:", "elif False:", "the first page is that of the wrong period"),
-    ("        if not new:\n", "        if len(new) < 100:\n", "a short page is taken for the last"),
+    ("is_end = not new", "is_end = len(new) < 100", "a short page is taken for the last"),
     ("            include_inputs = False", "            raise", "a flag that is refused hides the history"),
     (
         "is_whole = is_end and not unreadable",

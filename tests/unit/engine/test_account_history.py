@@ -64,7 +64,7 @@ def test_the_oldest_comes_first() -> None:
 
 def test_the_history_is_asked_for_from_a_moment_before_on() -> None:
     world = World()
-    run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    run(read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START))
     (asked,) = world.api.histories
     assert datetime.fromisoformat(asked["created_after"]).timestamp() == START - CLOCK_MARGIN
 
@@ -75,7 +75,9 @@ def test_an_api_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> Non
         dated(envelope({"page": page, "items": [{"id": f"p-{page}", "status": "completed"}]}))
         for page in range(1, 120)
     ]
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert len(history.items) == len(world.api.histories) == 100
     assert not history.is_whole
 
@@ -84,7 +86,9 @@ def test_inputs_are_asked_for_and_once_without_where_the_api_refuses_to() -> Non
     world = World()
     world.api.on_history = [refusal(400, "unknown field include_inputs")]
     world.api.create({})
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert [asked.get("include_inputs") for asked in world.api.histories] == [True, None, None]
     assert len(history.items) == 1
 
@@ -93,7 +97,7 @@ def test_a_history_that_is_refused_with_and_without_the_inputs_is_refused() -> N
     world = World()
     world.api.on_history = [refusal(400)] * 9
     with pytest.raises(RequestRefusedError):
-        run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+        run(read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START))
     assert len(world.api.histories) == 2
 
 
@@ -103,7 +107,9 @@ def test_a_history_with_a_row_that_cannot_be_read_is_not_whole(
 ) -> None:
     world = World()
     world.api.on_history = [dated(envelope({"page": 1, "items": [{"id": "p-1"}, *rows]}))] * 2
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert (len(history.items), history.is_whole) == (1, is_whole)
 
 
@@ -197,7 +203,9 @@ def test_a_bill_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> Non
 def test_a_history_of_an_api_whose_clock_is_not_known_is_not_whole() -> None:
     world = World()
     world.api.on_history = [httpx.Response(200, json={"code": 200, "data": {"items": []}})]
-    assert not run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START)).is_whole
+    assert not run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    ).is_whole
 
 
 def large_rows(world: World, rows: int, *, fit: int) -> httpx.MockTransport:
@@ -222,7 +230,7 @@ def large_rows(world: World, rows: int, *, fit: int) -> httpx.MockTransport:
 def test_a_page_that_is_too_large_is_asked_for_again_with_fewer_rows(fit: int) -> None:
     world = World()
     client = AsyncClient(ClientSettings("key-of-a-test"), transport=large_rows(world, 60, fit=fit))
-    history = run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
+    history = run(read_history(client, Allowance.of(world.clock), model=BITDANCE_14B, since=START))
     bill = run(read_bill(client, datetime.fromtimestamp(START, UTC), Allowance.of(world.clock)))
     assert [item.id for item in history.items] == [f"p-{number}" for number in range(60)]
     assert [row.prediction_id for row in bill.rows] == [f"p-{number}" for number in range(60)]
@@ -244,7 +252,7 @@ def test_a_single_row_that_is_too_large_hides_the_history() -> None:
     world = World()
     client = AsyncClient(ClientSettings("key-of-a-test"), transport=large_rows(world, 60, fit=0))
     with pytest.raises(ResponseTooLargeError):
-        run(read_history(client, world.clock, model=BITDANCE_14B, since=START))
+        run(read_history(client, Allowance.of(world.clock), model=BITDANCE_14B, since=START))
     assert len(world.api.histories) == 5
 
 
@@ -252,7 +260,9 @@ def test_rows_beyond_those_of_a_page_are_not_kept_and_the_history_is_not_whole()
     world = World()
     rows = [{"id": f"p-{number}"} for number in range(30_000)]
     world.api.on_history = [dated(envelope({"items": rows}))]
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert (len(history.items), history.is_whole) == (100, False)
 
 
@@ -263,7 +273,9 @@ def test_of_large_pages_only_some_are_read_and_only_what_proves_something_is_kep
         dated(envelope({"items": [{"id": f"p-{page}", "input": inputs, "outputs": ["https://x"] * 9}]}))
         for page in range(100)
     ]
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert len(history.items) == MAX_BYTES // 2**20
     assert not history.is_whole
     assert {(*(item.input or {}), *item.outputs) for item in history.items} == {("prompt", "seed")}
@@ -283,12 +295,20 @@ def test_a_slow_account_is_read_for_some_minutes_and_is_not_whole() -> None:
         dated(envelope({"items": [{"id": f"p-{page}", "status": "completed"}]})) for page in range(99)
     ]
     started, allowance = world.clock.now, Allowance.of(world.clock)
-    history = run(read_history(client, world.clock, model=BITDANCE_14B, since=START, allowance=allowance))
+    history = run(read_history(client, allowance, model=BITDANCE_14B, since=START))
     bill = run(read_bill(client, datetime.fromtimestamp(START, UTC), allowance))
     unknown = run(with_inputs(client, history, allowance))
     assert world.clock.now - started == MAX_SECONDS
     assert history.items == unknown.items
     assert (history.is_whole, bill.is_whole, world.api.polls) == (False, False, [])
+
+
+def test_a_charge_of_what_no_prediction_is_called_is_a_row_that_cannot_be_read() -> None:
+    world = World()
+    row = {"uuid": "bill-1", "billing_type": "deduct", "price": 0.01, "prediction": {"uuid": "../balance"}}
+    world.api.on_bill = [envelope({"items": [row]})]
+    bill = run(read_bill(world.api.client(), datetime.fromtimestamp(START, UTC), Allowance.of(world.clock)))
+    assert (bill.rows, bill.is_whole) == ((), False)
 
 
 def test_a_history_of_many_rows_without_inputs_is_asked_for_some() -> None:
@@ -313,6 +333,8 @@ def test_an_api_whose_clock_cannot_be_right_has_none(date: str) -> None:
     response = envelope({"items": [{"id": "p-1"}]})
     response.headers["date"] = date
     world.api.on_history = [response]
-    history = run(read_history(world.api.client(), world.clock, model=BITDANCE_14B, since=START))
+    history = run(
+        read_history(world.api.client(), Allowance.of(world.clock), model=BITDANCE_14B, since=START)
+    )
     assert [item.id for item in history.items] == ["p-1"]
     assert history.skew == 0.0

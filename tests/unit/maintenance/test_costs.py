@@ -194,7 +194,9 @@ def test_a_history_of_many_pages_is_read_to_its_end() -> None:
     made = [office.api.create({"prompt": "p", "seed": number}).id for number in range(230)]
 
     history = run(
-        read_history(office.api.client(), office.clock, model=BITDANCE_14B, since=SINCE.timestamp())
+        read_history(
+            office.api.client(), Allowance.of(office.clock), model=BITDANCE_14B, since=SINCE.timestamp()
+        )
     )
 
     assert [prediction.id for prediction in history.items] == made[::-1]

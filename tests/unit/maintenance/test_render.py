@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from airflow_provider_bitdance.maintenance.render import jobs_as_json, shown_jobs
+from airflow_provider_bitdance.maintenance.render import jobs_as_json, shown_findings, shown_jobs
 from airflow_provider_bitdance.maintenance.scan import Records, read_records
 from airflow_provider_bitdance.maintenance.verify import verify
 from tests.unit.maintenance.support import Office
-from tests.unit.support import OUTPUT, RECORDS, MemoryFolder
+from tests.unit.support import OUTPUT, RECORDS, MemoryFolder, a_job
 
 MOVED = "mem://another_conn@disk/records"
 
@@ -27,7 +27,7 @@ def test_a_stored_image_is_shown_with_its_place_though_the_records_have_moved() 
     assert f"  stored    {OUTPUT}/cover.png" in shown_jobs(records, list(records.jobs)).splitlines()
     (image,) = jobs_as_json(records, list(records.jobs))["jobs"][0]["images"]
     assert image["uri"] == f"{OUTPUT}/cover.png"
-    assert verify(records, office.open_folder) == []
+    assert verify(records, office.open_folder, outputs=[OUTPUT]) == []
 
 
 def test_a_missing_receipt_is_named_where_the_records_are_now() -> None:
@@ -36,7 +36,7 @@ def test_a_missing_receipt_is_named_where_the_records_are_now() -> None:
     receipt = next(name for name in office.disk if "/receipts/" in name)
     del office.disk[receipt]
 
-    (finding,) = verify(moved(office), office.open_folder)
+    (finding,) = verify(moved(office), office.open_folder, outputs=[OUTPUT])
 
     assert finding.what.endswith(f"is missing: {receipt.replace(RECORDS, MOVED)}")
 
@@ -50,3 +50,17 @@ def test_a_stored_image_without_a_receipt_is_shown_with_what_is_missing() -> Non
     shown = shown_jobs(office.records, list(office.records.jobs))
 
     assert shown.splitlines()[-1] == f"  stored    the receipt {receipt} is missing"
+
+
+def test_no_name_on_a_disk_and_no_id_of_a_run_forges_a_line_or_fills_a_screen() -> None:
+    office = Office()
+    forged = "x\nStored all images, $0.00" + "y" * 900
+    office.task(job=a_job(run_id=forged))
+    office.disk[f"{RECORDS}/receipts/x\nno findings.json"] = b"{"
+
+    records = office.records
+    shown = shown_jobs(records, list(records.jobs)) + shown_findings(records, list(records.findings))
+
+    assert not any(line.startswith(("Stored all", "no findings")) for line in shown.splitlines())
+    assert all(len(line) < 1100 for line in shown.splitlines())
+    assert "receipts/x no findings.json" in shown

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError
-from airflow_provider_bitdance.records import Intended, Journal, Planned
+from airflow_provider_bitdance.records import Failed, Failure, Intended, Journal, Planned, Submitted
 from airflow_provider_bitdance.records.events import Claimed, Entry
+from airflow_provider_bitdance.records.notes import read_notes
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.reservations import Reservation, Reservations
 from airflow_provider_bitdance.storage import LocalFolder
@@ -52,6 +53,10 @@ FORGED: list[tuple[str, object]] = [
     ("extension", ".sh"),
     ("variant_of", "../../x"),
     ("key", "\ud800"),
+    ("key", "image\nStored all images, $0.00"),
+    ("key", "image\u2028"),
+    ("key", "x" * 3_000_000),
+    ("fingerprint", "x" * 3_000_000),
 ]
 
 
@@ -167,6 +172,73 @@ def test_numbers_and_times_have_bounds(
 
     edit(disk, change)
     assert "damaged" in refused(Journal(folder, a_writer()).load)
+
+
+IDS = [
+    "pred-1\nStored all images, $0.00",
+    "..",
+    "../../balance?x=",
+    "p" * 3_000_000,
+    "",
+    "pred-1\x1b[2J",
+    "a/b",
+]
+
+
+@pytest.mark.parametrize("prediction_id", IDS, ids=lambda name: ascii(name[:20]))
+def test_an_id_that_the_api_cannot_have_given_is_damage_wherever_it_is(
+    prediction_id: str, folder: MemoryFolder, disk: dict[str, bytes]
+) -> None:
+    planned(folder).append(START, Intended(keys=("image",)))
+    journal = Journal(folder, a_writer())
+    journal.load()
+    journal.claim(START + 60, START, Submitted(key="image", prediction_id="pred-1"))
+    edit(disk, lambda entry: entry["events"][1].update({"prediction_id": prediction_id}), number=3)
+    assert "damaged" in refused(Journal(folder, a_writer()).load)
+
+    receipt = a_receipt().model_dump(mode="json") | {"prediction_id": prediction_id}
+    folder.replace(f"receipts/{DESTINATION.record_name}.json", json.dumps(receipt).encode())
+    assert "at prediction_id" in refused(lambda: Receipts(folder).find(DESTINATION))
+
+    note = {"format": 2, "time": "2026-01-01T00:00:00Z", "owner": a_writer().model_dump(), "key": "image"}
+    folder.replace("notes/x.json", json.dumps(note | {"prediction_id": prediction_id, "intent": 1}).encode())
+    assert "at prediction_id" in refused(lambda: read_notes(folder, ["notes/x.json"]))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *((("writer", "job", name), 1025) for name in ("dag_id", "run_id", "task_id")),
+        (("writer", "host"), 1025),
+        (("writer", "token"), 1025),
+        (("events", 1, "output"), 8193),
+    ],
+    ids=str,
+)
+def test_texts_have_bounds(
+    place: tuple[tuple[str | int, ...], int], folder: MemoryFolder, disk: dict[str, bytes]
+) -> None:
+    names, length = place
+    planned(folder)
+
+    def change(entry: Any) -> None:
+        for step in names[:-1]:
+            entry = entry[step]
+        entry[names[-1]] = "x" * length
+
+    edit(disk, change)
+    assert f"at {'.'.join(map(str, names[:1]))}" in refused(Journal(folder, a_writer()).load)
+
+
+def test_the_longest_names_that_airflow_and_a_user_may_choose_are_read(folder: MemoryFolder) -> None:
+    job = a_job(dag_id="d" * 250, run_id="r\u00fcn: " * 50, task_id=("t" * 120 + ".") * 2)
+    plan = a_plan("k" * 100, stem="s" * 240)
+    output = "file:///" + "/".join(["%20" * 80] * 16)
+    journal = Journal(folder, a_writer(job=job))
+    journal.claim(START + 60, START, Planned(output=output, images=(plan,)), Intended(keys=(plan.key,)))
+    journal.append(START, Submitted(key=plan.key, prediction_id="p" * 128))
+    journal.append(START, Failed(key=plan.key, failure=Failure.FAILED, reason="why " * 1000))
+    assert Journal(folder, a_writer(job=job)).load() == journal.state
 
 
 def test_a_plan_with_one_image_twice_is_damaged(folder: MemoryFolder, disk: dict[str, bytes]) -> None:

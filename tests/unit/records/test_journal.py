@@ -138,7 +138,9 @@ def test_a_run_id_with_slashes_leads_to_no_other_jobs_folder(run_id: str) -> Non
 def test_an_id_from_the_api_does_not_choose_where_its_note_lies(disk: Disk) -> None:
     ours = a_journal(disk)
     ours.claim(DEADLINE, START, PLAN, INTENT)
-    ours.note(START, key="image", prediction_id="../../generation=1/000001", intent=1)
+    with pytest.raises(ValueError, match="prediction_id"):
+        ours.note(START, key="image", prediction_id="../../generation=1/000001", intent=1)
+    ours.note(START, key="image", prediction_id="Con..json", intent=1)
     (note,) = set(disk) - {entry_path(1)}
     assert note.rpartition("/")[0] == f"{RECORDS}/{a_job().folder}/notes"
     assert a_journal(disk, token="them").state == a_journal(disk).state
