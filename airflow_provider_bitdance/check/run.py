@@ -170,7 +170,7 @@ def _paths(records: str, output: str, *, is_needed: bool) -> tuple[str, str]:
         return "", ""
     output = output or f"{records.rstrip('/')}/check"
     folder = parse_destination(f"{output.rstrip('/')}/", default_stem="check").folder
-    return records.rstrip("/") or f"{folder}/.bitdance", folder
+    return records.rstrip("/") or f"{folder}/{object_storage.RECORDS_FOLDER}", folder
 
 
 def _make_file(path: Path) -> None:

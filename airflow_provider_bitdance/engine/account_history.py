@@ -248,11 +248,8 @@ async def with_charged(
         if found.model in names:
             made = found.created_at or moment
             added.append(found.model_copy(update={"id": name, "created_at": made}))
-    return replace(
-        history,
-        items=(*added, *history.items),
-        is_whole=history.is_whole and asked == len(charges),
-    )
+    is_whole = history.is_whole and asked == len(charges)
+    return replace(history, items=(*added, *history.items), is_whole=is_whole)
 
 
 def _is_within(periods: Sequence[tuple[float, float]], moment: datetime | None, skew: float) -> bool:

@@ -13,6 +13,9 @@ from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder
 from airflow_provider_bitdance.storage.address import address_of, normalize, refusal, shown
 
+RECORDS_FOLDER = ".bitdance"
+"""Where the records are in an output folder if no records path is set. On a disk it may be no link: whoever
+may write images there could have records written elsewhere."""
 _ALLOWED = "an absolute path or a URI"
 _RECORDS_ALLOWED = 'an absolute path or a URI, such as "s3://conn_id@bucket/records"'
 _S3 = "Run pip install 'airflow-provider-bitdance[s3]' on every worker"
@@ -35,7 +38,9 @@ def open_folder(uri: str) -> Folder:
     except ValueError as error:
         raise refusal(uri, str(error), field="The folder", allowed=_ALLOWED) from None
     if scheme == "file":
-        return LocalFolder(Path(rest))
+        local = Path(rest)
+        is_default = local.name == RECORDS_FOLDER
+        return LocalFolder(local.parent, step=local.name) if is_default else LocalFolder(local)
     uri = f"{scheme}://{rest.rstrip('/')}"
     authority, _, path = rest.rstrip("/").partition("/")
     conn_id, has_conn_id, _ = authority.rpartition("@")

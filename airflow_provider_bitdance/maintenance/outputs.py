@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airflow_provider_bitdance.hooks.object_storage import RECORDS_FOLDER
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import address_of, lies_below
-
-_DEFAULT_RECORDS = "/.bitdance"
 
 
 def addresses_of(outputs: Sequence[str]) -> tuple[str, ...]:
@@ -21,7 +20,7 @@ def addresses_of(outputs: Sequence[str]) -> tuple[str, ...]:
 
 def folder_of_records(uri: str) -> tuple[str, ...]:
     """Return the output folder that records lie in where no records path is set; none of other records."""
-    folder = uri.removesuffix(_DEFAULT_RECORDS)
+    folder = uri.removesuffix(f"/{RECORDS_FOLDER}")
     is_root = not folder.partition("://")[2]
     return () if folder == uri or is_root else (folder,)
 

@@ -343,7 +343,7 @@ class BitDanceBaseOperator(BaseOperator):
             object_storage.records_path(
                 rendered_path("records_path", self.records_path, kind="folder"), hook.extra.records_path
             )
-            or f"{self._output_folder(job)}/.bitdance"
+            or f"{self._output_folder(job)}/{object_storage.RECORDS_FOLDER}"
         )
 
     def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:

@@ -27,13 +27,16 @@ class LocalFolder:
     """A folder of a local or mounted disk.
 
     :param path: Absolute; made when first written to. It may be a link itself, or lie below one.
+    :param step: The name of a folder in it, of which this is the folder: that may be no link, for whoever may
+        write in ``path`` could make it one.
     """
 
     endpoint = ""
 
-    def __init__(self, path: Path) -> None:
-        self.uri = f"file://{path}"
+    def __init__(self, path: Path, *, step: str = "") -> None:
+        self.uri = f"file://{path / step}"
         self._path = path
+        self._steps = [step] if step else []
 
     def is_exclusive(self) -> bool:
         """Return true: the file system decides, for every machine that mounts it."""
@@ -131,7 +134,7 @@ class LocalFolder:
         :param make: Make the folders that are missing.
         :param flags: How the last folder is opened.
         """
-        *steps, file = parts_of(name)
+        *steps, file = [*self._steps, *parts_of(name)]
         handle = os.open(self._path, _HANDLE if steps else flags | os.O_DIRECTORY)
         try:
             for number, step in enumerate(steps, 1):
@@ -143,7 +146,7 @@ class LocalFolder:
                     deeper = _open(step, (flags if is_last else _HANDLE) | os.O_DIRECTORY, handle)
                 except OSError:
                     if stat.S_ISLNK(os.stat(step, dir_fd=handle, follow_symlinks=False).st_mode):
-                        raise unsafe(self.uri, "/".join(steps[:number]), "a link") from None
+                        raise unsafe(f"file://{self._path}", "/".join(steps[:number]), "a link") from None
                     raise
                 os.close(handle)
                 handle = deeper

@@ -181,7 +181,7 @@ BILL = mutations_of(
         "unit/engine/test_account_history.py",
     ),
     (
-        "is_whole=history.is_whole and asked == len(charges)",
+        "is_whole = history.is_whole and asked == len(charges)",
         "is_whole=history.is_whole",
         "of very many charges the last ones are taken for nothing",
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.exceptions import InputError, UnsafeFileError
 from airflow_provider_bitdance.hooks.object_storage import open_folder
 from airflow_provider_bitdance.storage import LocalFolder
 
@@ -18,6 +18,36 @@ def test_a_path_on_a_disk_is_a_local_folder(form: str, tmp_path: Path) -> None:
     assert isinstance(folder, LocalFolder)
     folder.create("x", b"1")
     assert (tmp_path / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("form", ["{}/.bitdance", "file://{}/.bitdance/"])
+def test_records_in_an_output_folder_are_not_reached_through_a_link(form: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "outside" / "receipts").mkdir(parents=True)
+    (tmp_path / "outside" / "receipts" / "theirs.json").write_bytes(b"{}")
+    (tmp_path / "images" / ".bitdance").symlink_to(tmp_path / "outside")
+    folder = open_folder(form.format(tmp_path / "images"))
+    for use in (
+        lambda: folder.create("receipts/x.json", b"1"),
+        lambda: folder.replace("receipts/x.json", b"1"),
+        lambda: folder.read("receipts/theirs.json"),
+        lambda: folder.size("receipts/theirs.json"),
+        lambda: folder.remove("receipts/theirs.json"),
+        lambda: folder.names("receipts"),
+    ):
+        with pytest.raises(UnsafeFileError, match=rf"{tmp_path}/images/\.bitdance is a link"):
+            use()
+    assert [path.name for path in (tmp_path / "outside").rglob("*.json")] == ["theirs.json"]
+
+
+def test_records_in_an_output_folder_that_is_a_link_itself_are_read_and_written(tmp_path: Path) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "images").symlink_to(tmp_path / "mounted")
+    folder = open_folder(f"{tmp_path}/images/.bitdance")
+    folder.create("receipts/x.json", b"1")
+    assert folder.uri == f"file://{tmp_path}/images/.bitdance"
+    assert folder.names("receipts") == ["receipts/x.json"]
+    assert (tmp_path / "mounted" / ".bitdance" / "receipts" / "x.json").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize("uri", ["file://data/images", "file://conn@data/images"])
