@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeVar
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,17 +18,32 @@ from airflow_provider_bitdance.exceptions import RecordNewerError, RecordUnreada
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder, uri_of
 
-R = TypeVar("R", bound=BaseModel)
-
 _NOT_KNOWN = {"extra_forbidden", "union_tag_invalid", "enum"}
 """What pydantic finds wrong with a field, an event and a word that only a later version has."""
 
 
+LARGE = 4 * 2**20
+"""Bytes. Only a journal's entry, which may be a plan, is larger: a receipt has two prompts at most."""
+MOST_PARTS = 2**20
+"""Lists and objects of a record, two bytes of the file that take 56 and more in memory. A plan has a few for
+each of its 10,000 images; brackets in prompts count, too."""
+_ONE_LARGE = Lock()
+"""Held while a large record is parsed, which takes many times its size: maintenance reads several at once."""
+
+
 class Strict(BaseModel):
-    """A record or a part of one: it never changes, and nothing in it is skipped."""
+    """A record or a part of one: it never changes, and nothing in it is skipped.
+
+    :cvar may_be_large: It may have more than :data:`LARGE` bytes.
+    """
+
+    may_be_large: ClassVar[bool] = False
 
     # Without the last, JSON would hold a null where a number is infinite.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Strict)
 
 
 def read_record(kind: type[R], folder: Folder, name: str) -> R | None:
@@ -44,8 +61,11 @@ def read_record(kind: type[R], folder: Folder, name: str) -> R | None:
         raise _damaged(uri, f": it {error.what.removeprefix(f'{uri} ')}") from None
     if data is None:
         return None
+    if data.count(b"[") + data.count(b"{") > MOST_PARTS or (len(data) > LARGE and not kind.may_be_large):
+        raise _damaged(uri, ": it is too large")
     try:
-        found = _parsed(data)
+        with _ONE_LARGE if len(data) > LARGE else nullcontext():
+            found = _parsed(data)
         version = found["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(uri) from None

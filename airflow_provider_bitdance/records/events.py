@@ -9,7 +9,7 @@ file of its own now (``notes.py``).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
@@ -286,6 +286,7 @@ Event = Annotated[Claimed | Rested | Planned | Intended | Orphaned | ImageEvent,
 class Entry(Strict):
     """One file of the journal."""
 
+    may_be_large: ClassVar[bool] = True
     format: int = FORMAT
     number: Count
     time: Moment

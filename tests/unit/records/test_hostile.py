@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError
 from airflow_provider_bitdance.records import Failed, Failure, Intended, Journal, Planned, Submitted
+from airflow_provider_bitdance.records.codec import LARGE
 from airflow_provider_bitdance.records.events import Claimed, Entry
 from airflow_provider_bitdance.records.notes import read_notes
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
@@ -239,6 +241,22 @@ def test_the_longest_names_that_airflow_and_a_user_may_choose_are_read(folder: M
     journal.append(START, Submitted(key=plan.key, prediction_id="p" * 128))
     journal.append(START, Failed(key=plan.key, failure=Failure.FAILED, reason="why " * 1000))
     assert Journal(folder, a_writer(job=job)).load() == journal.state
+
+
+def test_many_small_lists_in_a_record_are_not_made(folder: MemoryFolder) -> None:
+    folder.replace(f"{a_job().folder}/000001.json", b'{"format":2,"x":[' + b"[]," * 2**21 + b"0]}")
+    tracemalloc.start()
+    try:
+        assert "too large" in refused(Journal(folder, a_writer()).load)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_receipt_that_is_as_large_as_a_plan_is_damaged(folder: MemoryFolder) -> None:
+    receipt = a_receipt().model_dump(mode="json") | {"prompt_asked": "x" * LARGE}
+    folder.replace(f"receipts/{DESTINATION.record_name}.json", json.dumps(receipt).encode())
+    assert "too large" in refused(lambda: Receipts(folder).find(DESTINATION))
 
 
 def test_a_plan_with_one_image_twice_is_damaged(folder: MemoryFolder, disk: dict[str, bytes]) -> None:
