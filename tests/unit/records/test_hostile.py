@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -57,8 +58,8 @@ FORGED: list[tuple[str, object]] = [
     ("key", "\ud800"),
     ("key", "image\nStored all images, $0.00"),
     ("key", "image\u2028"),
-    ("key", "x" * 3_000_000),
-    ("fingerprint", "x" * 3_000_000),
+    ("key", "x" * 1025),
+    ("fingerprint", "x" * 1025),
 ]
 
 
@@ -244,13 +245,38 @@ def test_the_longest_names_that_airflow_and_a_user_may_choose_are_read(folder: M
 
 
 def test_many_small_lists_in_a_record_are_not_made(folder: MemoryFolder) -> None:
-    folder.replace(f"{a_job().folder}/000001.json", b'{"format":2,"x":[' + b"[]," * 2**21 + b"0]}")
+    data = b'{"format":2,"x":[' + b"[]," * 2**21 + b"0]}"
+    folder.replace(f"{a_job().folder}/000001.json", data)
     tracemalloc.start()
     try:
         assert "too large" in refused(Journal(folder, a_writer()).load)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
     finally:
         tracemalloc.stop()
+
+
+def test_brackets_in_prompts_are_no_lists(folder: MemoryFolder) -> None:
+    prompt = r'{"a": [\"]}' * 2**18
+    plan = a_plan().model_copy(
+        update={"request": a_plan().request.model_copy(update={"prompt": prompt + "[{" * 2**19})}
+    )
+    journal = Journal(folder, a_writer())
+    journal.claim(START + 60, START, Planned(output=OUTPUT, images=(plan,)))
+    assert Journal(folder, a_writer()).load().images["image"].plan == plan
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'"' + b'\\"[' * 2**21, b"[" * 2**21, b'"\\"' * 2**20 + b"[{" * 2**20],
+    ids=["escapes", "lists", "both"],
+)
+def test_whatever_has_many_brackets_is_seen_to_be_damaged_in_no_time(
+    text: bytes, folder: MemoryFolder
+) -> None:
+    folder.replace(f"{a_job().folder}/000001.json", text)
+    began = time.process_time()
+    assert "damaged" in refused(Journal(folder, a_writer()).load)
+    assert time.process_time() - began < 5
 
 
 def test_a_receipt_that_is_as_large_as_a_plan_is_damaged(folder: MemoryFolder) -> None:
