@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.engine.account_history import Allowance, Bill, History, read_bill, read_history
-from airflow_provider_bitdance.maintenance.account import Account, charged
+from airflow_provider_bitdance.maintenance.account import Account, charged, read_account
 from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
@@ -375,3 +375,16 @@ def test_a_lost_purchase_of_a_real_task_is_named() -> None:
         (Verdict.BOUGHT, "pred-1")
     ]
     assert [(item.prediction_id, item.prompt) for item in report.untracked] == [("pred-1", "a fox")]
+
+
+def test_of_any_number_of_models_that_records_name_some_are_listed_and_the_rest_is_a_finding() -> None:
+    office = Office()
+    models = {BITDANCE_14B, *(f"a/{number}" for number in range(300))}
+    account = run(
+        read_account(
+            office.api.client(), office.clock, models, SINCE, known=(), periods={"a/299": [(0.0, 1.0)]}
+        )
+    )
+    assert list(account.histories)[:2] == [BITDANCE_14B, "a/299"]
+    assert len(account.histories) == 20
+    assert "not read for 281 of the models" in account.findings[0].what
