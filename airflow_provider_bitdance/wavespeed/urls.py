@@ -30,6 +30,10 @@ _NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _6TO4 = ipaddress.ip_network("2002::/16")
+LONGEST_URL: Final = 8 * 2**10
+"""Characters. A signed URL has some 2,000; reading one of a megabyte stops the event loop for seconds."""
+_LONGEST_HOST = 254
+"""Characters, as DNS has it, with the dot at the end. Unicode is no shorter in ASCII."""
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 Resolve = Callable[[str], Awaitable[list[str]]]
@@ -113,17 +117,9 @@ class OutputRule:
         :raises OutputRefusedError: The scheme or the address is not allowed.
         :raises OutputError: The host's name does not resolve just now.
         """
-        try:
-            parts = urlsplit(url)
-            host = _plain_host(parts.hostname or "")
-        except UnicodeError:
-            raise OutputError("The host name of an output does not resolve at the moment") from None
-        except ValueError:
-            raise OutputRefusedError(
-                "The output's URL is malformed", allowed="https to a public host"
-            ) from None
+        scheme, host = _scheme_and_host(url)
         schemes = {"https", self._api.scheme} if _is_loopback(self._api.hostname or "") else {"https"}
-        if parts.scheme not in schemes or not host:
+        if scheme not in schemes or not host:
             raise OutputRefusedError(
                 "The output's URL is not https", allowed="https; http only where the API is http on loopback"
             )
@@ -166,13 +162,29 @@ class OutputRule:
             raise OutputError("The host name of an output does not resolve at the moment") from None
 
 
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    if len(url) > LONGEST_URL:
+        raise OutputRefusedError(
+            "The output's URL is too long", allowed=f"at most {LONGEST_URL:,} characters"
+        )
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, _plain_host(parts.hostname or "")
+    except UnicodeError:
+        raise OutputError("The host name of an output does not resolve at the moment") from None
+    except ValueError:
+        raise OutputRefusedError("The output's URL is malformed", allowed="https to a public host") from None
+
+
 def _plain_host(host: str) -> str:
     """Return a host as it is looked up: in ASCII and lower case, with plain dots.
 
     :raises ValueError: It is none.
     """
+    if len(host) > _LONGEST_HOST:  # before idna: 680,000 characters take it 17 s
+        raise ValueError
     plain = host if _is_address(host) else host.encode("idna").decode().lower()
-    if plain and (len(plain) > 254 or not (_is_address(plain) or _HOST.fullmatch(plain))):
+    if plain and (len(plain) > _LONGEST_HOST or not (_is_address(plain) or _HOST.fullmatch(plain))):
         raise ValueError
     return plain
 

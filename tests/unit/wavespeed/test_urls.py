@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from airflow_provider_bitdance.exceptions import InputError, OutputError, OutputRefusedError
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
-from airflow_provider_bitdance.wavespeed.urls import OutputRule, base_url, uses_proxy
+from airflow_provider_bitdance.wavespeed.urls import LONGEST_URL, OutputRule, base_url, uses_proxy
 
 API = "https://api.wavespeed.ai"
 PUBLIC, PRIVATE = "93.184.215.14", "10.1.2.3"
@@ -142,6 +143,29 @@ def test_an_output_may_come_from_a_public_host(url: str) -> None:
 def test_an_output_is_https_only(url: str, api: str) -> None:
     with pytest.raises(OutputRefusedError, match="not https"):
         check(url, api=api)
+
+
+HOSTILE_URLS = {
+    "labels": "https://" + "é." * 340_000 + "com/a.png",
+    "accents": "https://" + "\u0300\u0316" * 340_000 + "/a.png",
+    "labels within the limit": "https://" + "é." * 4_000 + "/a.png",
+    "path": "https://cdn.example/" + "a" * 2**20,
+    "image in the URL": "data:image/png;base64," + "A" * 2**20,
+}
+
+
+@pytest.mark.parametrize("url", HOSTILE_URLS.values(), ids=HOSTILE_URLS)
+def test_an_endless_url_is_refused_before_it_is_read(url: str) -> None:
+    began = time.process_time()
+    with pytest.raises(OutputRefusedError):
+        check(url)
+    assert time.process_time() - began < 0.05
+
+
+def test_a_url_may_have_a_long_signature() -> None:
+    longest = LONGEST_URL - len("https://cdn.example/")
+    assert allows("https://cdn.example/" + "a" * longest)
+    assert not allows("https://cdn.example/" + "a" * (longest + 1))
 
 
 def test_an_output_may_be_http_where_the_api_is_http_on_loopback() -> None:
