@@ -16,8 +16,7 @@ import platform
 import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import IO, TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed import protocol, urls
+from airflow_provider_bitdance.wavespeed.reading import Exchange, TooManyChunksError, current, in_steps
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -133,23 +133,23 @@ class Pool:
         :raises LostResponseError: It may have, and no whole response came in time.
         :raises GarbledResponseError: The response is good, and larger than it may be.
         """
-        sending = _Sending(is_unsent=self._is_network)
+        exchange = Exchange(is_unsent=self._is_network)
         timeout = asyncio.timeout(self._seconds)
         why = f"it was not complete within {self._seconds:g} s"
-        with _quietly():
+        with _under_way(exchange):
             try:
                 async with (
                     timeout,
                     self._http.stream(
-                        call.method, call.path, json=call.body, extensions={"trace": sending.note}
+                        call.method, call.path, json=call.body, extensions={"trace": exchange.note}
                     ) as response,
                 ):
                     return await _whole(response, call)
             except _BROKEN as error:
                 if not timeout.expired():
                     why = type(error).__name__
-                if sending.is_unsent or isinstance(error, _NOT_SENT):
-                    await sending.close()
+                if exchange.is_unsent or isinstance(error, _NOT_SENT):
+                    await exchange.close()
                     detail = f": {redact(_why(error))}" if isinstance(error, httpx.ConnectError) else ""
                     raise NotSentError(
                         f"No connection to the API for {call.method} {call.path}: {why}{detail}",
@@ -174,9 +174,10 @@ class Pool:
         :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.
         :raises OutputError: The download failed; it may be tried again.
         """
-        with _quietly():
+        exchange = Exchange(is_unsent=False)
+        with _under_way(exchange):
             try:
-                async with self._http.stream("GET", url) as response:
+                async with self._http.stream("GET", url, extensions={"trace": exchange.note}) as response:
                     await _check_peer(response, rule)
                     observe(_response(response, b""))
                     if response.next_request is not None:
@@ -190,27 +191,6 @@ class Pool:
             except _BROKEN as error:
                 # No chaining: the text of some of these holds the output's URL.
                 raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
-
-
-@dataclass(slots=True)
-class _Sending:
-    """Whether a request can have left, as httpcore tells. What it does not tell counts as sent."""
-
-    is_unsent: bool
-    connection: Any = None
-
-    async def note(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
-            self.connection = info["return_value"]
-        # That which asks a proxy for a tunnel is not ours.
-        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-            self.is_unsent = False
-
-    async def close(self) -> None:
-        """Close the connection: httpcore leaves it open where a handshake is cut off."""
-        if self.connection is not None:
-            with suppress(Exception):
-                await self.connection.aclose()
 
 
 def _why(error: BaseException) -> str:
@@ -227,12 +207,15 @@ async def _whole(response: httpx.Response, call: protocol.Call[Any]) -> Response
     # That of a test may be read already, and is unpacked then.
     is_read = response.is_stream_consumed
     body = bytearray()
-    async for chunk in response.aiter_bytes() if is_read else response.aiter_raw():
-        if len(body) + len(chunk) > call.max_bytes:
-            if response.is_success:
+    try:
+        async for chunk in in_steps(response.aiter_bytes() if is_read else response.aiter_raw()):
+            if len(body) + len(chunk) > call.max_bytes:
                 raise _too_large(call)
-            return _response(response, b"")
-        body += chunk
+            body += chunk
+    except (ResponseTooLargeError, TooManyChunksError):
+        if response.is_success:
+            raise
+        return _response(response, b"")
     return _response(response, bytes(body), "" if is_read or encoding == "identity" else encoding)
 
 
@@ -302,31 +285,28 @@ async def _save(response: httpx.Response, into: IO[bytes], max_bytes: int) -> No
     if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
         raise refusal
     taken = 0
-    async for chunk in response.aiter_raw():
+    async for chunk in in_steps(response.aiter_raw()):
         taken += len(chunk)
         if taken > max_bytes:
             raise refusal
         into.write(chunk)
 
 
-_quiet: ContextVar[bool] = ContextVar("bitdance_quiet", default=False)
-
-
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep httpx from logging our requests: its lines hold whole URLs, also those of outputs."""
-    token = _quiet.set(True)
+def _under_way(exchange: Exchange) -> Iterator[None]:
+    """Say that an exchange is ours: httpx does not log it, for its lines hold whole URLs, also of outputs."""
+    token = current.set(exchange)
     try:
         yield
     finally:
-        _quiet.reset(token)
+        current.reset(token)
 
 
 # Both families, whichever is imported: alias_httpx() of httpx2 may have put one in the other's place.
 for _family in ("", "2"):
-    logging.getLogger(f"httpx{_family}").addFilter(lambda _: not _quiet.get())
+    logging.getLogger(f"httpx{_family}").addFilter(lambda _: current.get() is None)
     for _part in ("connection", "http11", "http2", "proxy", "socks"):
-        logging.getLogger(f"httpcore{_family}.{_part}").addFilter(lambda _: not _quiet.get())
+        logging.getLogger(f"httpcore{_family}.{_part}").addFilter(lambda _: current.get() is None)
 
 
 @functools.cache

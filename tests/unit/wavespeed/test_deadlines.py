@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.exceptions import (
+    AuthenticationError,
     BitDanceError,
     LostResponseError,
     NotSentError,
@@ -27,7 +29,7 @@ from airflow_provider_bitdance.local import Options, running_service
 from airflow_provider_bitdance.wavespeed import http
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from tests.wire import slow_server
+from tests.wire import httpx, slow_server
 
 REQUEST = ImageRequest.of(prompt="a lighthouse")
 DEADLINE = 0.25
@@ -142,6 +144,81 @@ def test_a_download_that_trickles_ends_at_its_deadline() -> None:
 
     with slow_server(BODY) as server, ending_soon(), pytest.raises(OutputError, match=r"longer than 0\.25 s"):
         asyncio.run(run(server.url))
+
+
+def get_in_turns(client: AsyncClient) -> tuple[BitDanceError, int]:
+    """Poll once; return the error, and how many turns another task of the event loop had meanwhile."""
+
+    async def run() -> tuple[BitDanceError, int]:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        other = asyncio.create_task(others())
+        async with client:
+            with pytest.raises(BitDanceError) as caught:
+                await client.get_prediction("p-1")
+        other.cancel()
+        return caught.value, turns
+
+    return asyncio.run(run())
+
+
+FLOODS = {
+    "informational": b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000,
+    "headers": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 20_000,
+    "one header": b"HTTP/1.1 200 OK\r\na: " + b"a" * 80_000,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_before_the_body_is_read_in_small_steps_and_ends(flood: bytes) -> None:
+    with slow_server(flood) as server, ending_soon():
+        error, turns = get_in_turns(AsyncClient(settings(server.url, timeout=60.0)))
+    assert isinstance(error, LostResponseError)
+    assert "TooLargeHeadError" in str(error)
+    assert turns > 16
+
+
+def test_a_flood_before_a_download_ends_it() -> None:
+    async def run(url: str) -> None:
+        async with AsyncClient(settings(url)) as client:
+            await client.download(url, io.BytesIO(), max_bytes=60_000, seconds=60.0)
+
+    flood = FLOODS["informational"]
+    with slow_server(flood) as server, ending_soon(), pytest.raises(OutputError, match="TooLargeHead"):
+        asyncio.run(run(server.url))
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, LostResponseError), (401, AuthenticationError)])
+def test_a_body_in_tiny_chunks_lets_others_go_on_and_ends(status: int, kind: type[BitDanceError]) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100_000):
+            yield b" "
+
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, content=chunks()))
+    error, turns = get_in_turns(AsyncClient(settings("https://api.example", 60.0), transport=answer))
+    assert isinstance(error, kind)
+    assert 250 <= turns < 1_000, "every 64 chunks, of which some 16,000 are read"
+
+
+def test_a_body_in_many_small_chunks_is_read() -> None:
+    body = json.dumps({"data": {"id": "p-1", "error": "x" * 15_000}}).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(len(body)):
+            yield body[at : at + 1]
+
+    async def run() -> str:
+        answer = httpx.MockTransport(lambda _: httpx.Response(200, content=chunks()))
+        async with AsyncClient(settings("https://api.example", 60.0), transport=answer) as client:
+            return (await client.get_prediction("p-1")).id
+
+    assert asyncio.run(run()) == "p-1"
 
 
 # The sync client is the async one on a loop of its own.
