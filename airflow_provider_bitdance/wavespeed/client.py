@@ -95,7 +95,7 @@ class AsyncClient:
         """Stream an output into a file, without the API key. Free.
 
         :param url: The output's URL; it and each of at most three redirects are checked first.
-        :param into: Written to from its start.
+        :param into: Written to from its start; read, too, where the output comes packed.
         :param max_bytes: The most that is taken.
         :param seconds: For all of it, redirects included.
         :raises OutputRefusedError: The address is not allowed, or there are more bytes than that.

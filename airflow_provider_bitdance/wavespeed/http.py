@@ -58,6 +58,9 @@ _NOT_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+_HAS_OUTPUT = (200, 203)
+"""A proxy that passes an output on may say 203."""
+_GZIP = ("gzip", "x-gzip")
 # What httpx raises besides its own errors where an address, a header or a cookie is beyond it.
 _BROKEN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError)
 
@@ -182,7 +185,7 @@ class Pool:
                     observe(_response(response, b""))
                     if response.next_request is not None:
                         return str(response.next_request.url)
-                    if response.status_code != 200:
+                    if response.status_code not in _HAS_OUTPUT:
                         raise OutputError(f"The output's host responded with status {response.status_code}")
                     await _save(response, into, max_bytes)
                     return None
@@ -280,7 +283,7 @@ async def _check_peer(response: httpx.Response, rule: urls.OutputRule) -> None:
 
 
 async def _save(response: httpx.Response, into: IO[bytes], max_bytes: int) -> None:
-    """Write the raw bytes of a body: a compressed one could be a bomb, and is no image."""
+    """Write a body. None that is packed is asked for; one layer of gzip is unpacked all the same."""
     refusal = OutputRefusedError("The output is too large", allowed=f"at most {max_bytes} bytes")
     if int(response.headers.get("Content-Length", "0") or 0) > max_bytes:
         raise refusal
@@ -290,6 +293,25 @@ async def _save(response: httpx.Response, into: IO[bytes], max_bytes: int) -> No
         if taken > max_bytes:
             raise refusal
         into.write(chunk)
+    is_packed = response.headers.get("Content-Encoding", "").strip().lower() in _GZIP
+    if is_packed and not await asyncio.to_thread(_unpack, into, max_bytes):
+        raise refusal
+
+
+def _unpack(into: IO[bytes], max_bytes: int) -> bool:
+    """Unpack a file in its place. What is no gzip stays: whether it is an image shows later.
+
+    :returns: Whether it is not larger than that. At most one byte above the bound is unpacked.
+    """
+    into.seek(0)
+    try:
+        data = zlib.decompressobj(wbits=31).decompress(into.read(), max_bytes + 1)
+    except zlib.error:
+        return True
+    into.seek(0)
+    into.truncate()
+    into.write(data)
+    return len(data) <= max_bytes
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def _items(value: object) -> list[Any] | tuple[Any, ...]:
 def _output_urls(value: object) -> list[str]:
     items = [value] if isinstance(value, str | dict) else _items(value)
     urls = (item.get("url") if isinstance(item, dict) else item for item in items)
-    return [url for url in urls if isinstance(url, str) and url]
+    return [url.strip() for url in urls if isinstance(url, str) and url.strip()]
 
 
 def _flags(value: object) -> list[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import threading
 import tracemalloc
@@ -19,6 +20,7 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import PARSED_ON_LOOP, AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import KIB, MIB
+from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.wire import httpx
 
 REQUEST = ImageRequest.of(prompt="a lighthouse")
@@ -175,3 +177,53 @@ def test_what_is_large_or_packed_is_read_in_a_thread() -> None:
     assert asyncio.run(read(padded(PARSED_ON_LOOP))) is main
     assert asyncio.run(read(padded(PARSED_ON_LOOP + 1))) is not main
     assert asyncio.run(read(gzip.compress(CREATED), "gzip")) is not main
+
+
+PICTURE = b"\x89PNG and so on " * 1_000
+
+
+def downloaded(body: bytes, *, encoding: str = "", status: int = 200, max_bytes: int = len(PICTURE)) -> bytes:
+    """Download an output that its host sends so."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 1_000):
+            yield body[at : at + 1_000]
+
+    async def address(_: str) -> list[str]:
+        return ["93.184.215.14"]
+
+    async def run() -> bytes:
+        headers = {"Content-Encoding": encoding} if encoding else {}
+        transport = httpx.MockTransport(lambda _: httpx.Response(status, headers=headers, content=parts()))
+        settings = ClientSettings("key-of-a-test")
+        rule = OutputRule(settings.base_url, resolve=address)
+        into = io.BytesIO()
+        async with AsyncClient(settings, transport=transport, output_rule=rule) as client:
+            await client.download("https://cdn.example/a.png", into, max_bytes=max_bytes)
+        return into.getvalue()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", " X-GZIP "])
+def test_an_output_that_is_packed_all_the_same_is_unpacked(encoding: str) -> None:
+    assert downloaded(gzip.compress(PICTURE), encoding=encoding) == PICTURE
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "br", "none"])
+def test_an_output_that_is_not_packed_as_its_host_says_is_kept_as_it_is(encoding: str) -> None:
+    assert downloaded(PICTURE, encoding=encoding) == PICTURE
+
+
+def test_an_output_is_unpacked_up_to_its_bound() -> None:
+    packed = gzip.compress(b"\0" * 50_000_000)
+    tracemalloc.start()
+    with pytest.raises(exceptions.OutputRefusedError, match="too large"):
+        downloaded(packed, encoding="gzip", max_bytes=100_000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
+
+
+def test_an_output_that_a_proxy_has_passed_on_is_taken() -> None:
+    assert downloaded(PICTURE, status=203) == PICTURE

@@ -58,6 +58,8 @@ def test_null_means_not_said() -> None:
 @pytest.mark.parametrize(
     ("outputs", "urls"),
     [
+        ([" https://a/1.png\r\n", " \n"], ("https://a/1.png",)),
+        ({"url": "\thttps://a/1.png"}, ("https://a/1.png",)),
         (["https://a/1", "https://a/2"], ("https://a/1", "https://a/2")),
         ([{"url": "https://a/1", "type": "image"}], ("https://a/1",)),
         ([None, "", {"url": None}, {}, 7, "https://a/1"], ("https://a/1",)),
