@@ -3,6 +3,7 @@ characters."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Collection
@@ -13,12 +14,17 @@ IDS_SHOWN = 5
 
 _API_TEXT_SHOWN = 200
 _API_TEXT_READ = 5_000
+_API_TEXT_SEARCHED = 64 * 2**10
 _TEXT_READ = 10_000
 _CLOSES = {'"': '"', "'": "'", "`": "`", "“": "”", "«": "»"}
 _MARK = re.compile("[\"'`“”«»]")
 _AFTER_URL = "\"'`”».,;:!?)]}>"
-# Also as JSON or a query writes it.
-_URL = re.compile(r"https?(?::|%3a)(?:\\*/|%2f){2}\S+", re.IGNORECASE)
+# Also as JSON or a query writes it, and without its scheme. Where a repetition has no bound, a hostile text
+# takes the square of its length.
+_URL = re.compile(
+    r"https?(?::|%3a)(?:\\{0,8}/|%2f){2}\S+|(?<![\w:/\\])(?:\\{0,8}/){2}[\w-]{1,63}(?:\.[\w-]{1,63})+\S*",
+    re.IGNORECASE,
+)
 
 
 SHORTEST_SECRET = 8
@@ -33,10 +39,18 @@ _JOINERS = "\u200c\u200d"
 def hide(secret: str) -> None:
     """Mask a secret in errors and logs from now on, also where it is escaped as in JSON or in a URL."""
     if len(secret) >= SHORTEST_SECRET and secret not in _secrets:
-        escapes = (
-            rf"(?:{re.escape(each)}|(?i:%(?:25)*{ord(each):02x}|\\+u00{ord(each):02x}))" for each in secret
-        )
-        _secrets[secret] = re.compile("".join(escapes))
+        _secrets[secret] = re.compile("".join(_written(each) for each in secret))
+
+
+def _written(character: str) -> str:
+    """Return a pattern of a character as JSON (PHP's escapes a slash), URLs and HTML write it.
+
+    Its repetitions have bounds: without them a text of backslashes takes the square of its length.
+    """
+    code, named = ord(character), re.escape(html.escape(character))
+    plain = re.escape(character) if character.isalnum() else rf"\\{{0,8}}{re.escape(character)}"
+    coded = rf"%(?:25){{0,8}}{code:02x}|\\{{1,8}}u00{code:02x}|&#0{{0,8}}{code};|&#x0{{0,8}}{code:x};"
+    return rf"(?:{plain}|{named}|(?i:{coded}))"
 
 
 def masked(text: str) -> str:
@@ -103,7 +117,8 @@ def redact(message: object, *, prompt: str = "") -> str:
     :param message: The API's text; moderation messages may quote the whole prompt back.
     :param prompt: The prompt of the request, where it is known.
     """
-    text, sent = (" ".join(_URL.sub(_hidden, part).split()) for part in (str(message or ""), prompt))
+    said = str(message or "")[:_API_TEXT_SEARCHED]
+    text, sent = (" ".join(_URL.sub(_hidden, part).split()) for part in (said, prompt))
     return shorten(_cut_quotes(text[:_API_TEXT_READ], sent), _API_TEXT_SHOWN)
 
 
@@ -115,10 +130,17 @@ def _hidden(url: re.Match[str]) -> str:
 def _cut_quotes(text: str, prompt: str) -> str:
     """Cut each part of ``text`` that is also in ``prompt``: the API may quote a prompt without its end."""
     longer = PROMPT_SHOWN + 1
-    for start in range(len(text) - PROMPT_SHOWN):
-        if text[start : start + longer] in prompt:
-            end = start + longer
-            while end < len(text) and text[start : end + 1] in prompt:
-                end += 1
-            return text[:start] + shorten(text[start:end]) + _cut_quotes(text[end:], prompt)
-    return text
+    if min(len(text), len(prompt)) < longer:
+        return text
+    # A set, for searching a prompt of "abab…" takes the product of both lengths.
+    known = {prompt[at : at + longer] for at in range(len(prompt) - PROMPT_SHOWN)}
+    parts, kept, start = [], 0, 0
+    while (end := start + longer) <= len(text):
+        if text[start:end] not in known:
+            start += 1
+            continue
+        while end < len(text) and text[end + 1 - longer : end + 1] in known:
+            end += 1
+        parts += [text[kept:start], shorten(text[start:end])]
+        kept = start = end
+    return "".join([*parts, text[kept:]])

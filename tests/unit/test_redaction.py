@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from airflow_provider_bitdance import __main__ as command_line
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError
-from airflow_provider_bitdance.redaction import printable, redact, shorten
+from airflow_provider_bitdance.redaction import hide, masked, printable, redact, shorten
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
@@ -80,3 +81,55 @@ def test_the_command_line_writes_it_out(
     shown = capsys.readouterr().out
     assert is_clean(shown)
     assert not options or json.loads(shown) == {"reason": hostile}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"abc\/def_ghi&12+x==",
+        r"abc\\/def\u005fghi\u002612+x==",
+        "abc&#47;def&#95;ghi&#38;12&#x2B;x==",
+        "abc&#x2f;def&#0095;ghi&amp;12+x==",
+        "abc%2Fdef_ghi%252612%2bx%3D%3d",
+    ],
+)
+def test_a_secret_is_masked_as_json_urls_and_html_write_it(written: str) -> None:
+    hide("abc/def_ghi&12+x==")
+    assert masked(f"key={written}, or") == "key=***, or"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("//cdn.example/y?sig=2", r"\/\/cdn.example\/y?sig=2", "https://cdn.example/y?sig=2"),
+        *(r"HTTPS:\/\/cdn.example\/y?sig=2", "https%3A%2F%2Fcdn.example%2Fy%3Fsig"),
+    ],
+)
+def test_a_url_is_hidden_also_without_its_scheme(url: str) -> None:
+    assert redact(f"No file at {url}, sorry") == "No file at [url], sorry"
+
+
+@pytest.mark.parametrize("text", ["// a comment", "either//or", "s3://my.bucket/x", "1 //2"])
+def test_two_slashes_alone_are_no_url(text: str) -> None:
+    assert redact(text) == text
+
+
+SLOW = {
+    "backslashes": ("\\" * 100_000, ""),
+    "backslashes of a URL": (("http:" + "\\" * 1_000) * 1_000, ""),
+    "percent signs": ("%" + "25" * 50_000, ""),
+    "entities": ("&#" + "0" * 100_000, ""),
+    "host": ("//" + "a." * 50_000, ""),
+    "slashes": ("/" * 100_000, ""),
+    "a prompt that repeats": (("ab" * 40 + "c") * 60, "ab" * 16_384),
+    "a prompt that nearly repeats": (("a" * 80 + "c") * 61, ("a" * 81 + "b") * 399),
+    "a prompt of one letter": ("a" * 5_000, ("a" * 80 + "b") * 404),
+}
+
+
+@pytest.mark.parametrize(("text", "prompt"), SLOW.values(), ids=SLOW)
+def test_a_hostile_text_is_read_in_little_time(text: str, prompt: str) -> None:
+    hide("a-secret-of-some-length")
+    began = time.process_time()
+    redact(text, prompt=prompt)
+    assert time.process_time() - began < 0.2
