@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ def with_another_size(data: bytes) -> bytes:
     return changed
 
 
+def with_footer(old: bytes, new: bytes) -> bytes:
+    """Return a file of too many rows, which pyarrow opens, with another text in its footer."""
+    data = written(pyarrow.table({"prompt": ["x"] * (MAX_ITEMS + 1)}), store_schema=False)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    assert old in data[start:-8]
+    footer = data[start:-8].replace(old, new, 1)
+    changed = data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    assert parquet.ParquetFile(BytesIO(changed)).metadata
+    return changed
+
+
 def varint(number: int) -> bytes:
     return bytes([number & 0x7F | 0x80]) + varint(number >> 7) if number > 0x7F else bytes([number])
 
@@ -68,6 +80,11 @@ def one_column(array: Any) -> bytes:
 def text(line: str, times: int = 1, header: str = "prompt\n") -> bytes:
     return (header + line * times).encode()
 
+
+ROW_COUNT = b"\x16" + varint(2 * (MAX_ITEMS + 1))
+ENCODINGS = b"\x19\x35\0\6\x10"
+COLUMN_ORDERS = b"\x19\x1c\x1c\0\0"
+"""Parts of a footer: the number of rows, a column's encodings, and what is last."""
 
 LONG = "x" * (MAX_ROW + 1)
 WIDE = [f"c{number}" for number in range(MAX_COLUMNS + 1)]
@@ -103,6 +120,25 @@ PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_another_size(written(pyarrow.table({"a": [bytes(LARGEST_FILE + 1)]}), **PLAIN)),
         f"at most {LARGEST_FILE} are read",
     ),
+    "one long value of as many bytes as each, repeated": (
+        lambda: one_column(repeated(pyarrow.scalar(bytes(2**16), pyarrow.binary(2**16)), 5_000)),
+        "bytes of text when",
+    ),
+    **{
+        f"a footer {how}": (partial(with_footer, old, new), "its footer or a page's header is damaged")
+        for how, old, new in [
+            ("that says its rows again as another type", COLUMN_ORDERS, COLUMN_ORDERS + b"\x05\x06\2"),
+            ("that says its row groups again as a set", COLUMN_ORDERS, COLUMN_ORDERS + b"\x0a\x08\x0c"),
+            ("that says its rows again", COLUMN_ORDERS, COLUMN_ORDERS + b"\x06\x06\2"),
+            (
+                "with a number of a field that pyarrow cuts",
+                COLUMN_ORDERS,
+                COLUMN_ORDERS + b"\6\x86\x80\x08\2",
+            ),
+            ("with a number that pyarrow cuts", ROW_COUNT, ROW_COUNT[:-1] + b"\x81" + b"\x80" * 6 + b"\2"),
+            ("with a list of another type", ENCODINGS, b"\x19\x33" + ENCODINGS[2:]),
+        ]
+    },
     "columns": (
         lambda: written(pyarrow.table({name: ["x"] for name in WIDE})),
         f"has {MAX_COLUMNS + 1} columns, and at most {MAX_COLUMNS} are read",
