@@ -128,7 +128,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     def _output_folder(self, job: Job) -> str:
         path = rendered_path("output_path", self.output_path, kind="folder")
-        return parse_destination(f"{str(path).strip()}/", default_stem="").folder
+        return parse_destination(f"{str(path).strip().removesuffix('/')}/", default_stem="").folder
 
     def _wanted(self, job: Job) -> list[Wanted]:
         from airflow_provider_bitdance.batch import checked_items, read_items

@@ -14,7 +14,10 @@ from airflow_provider_bitdance.storage.naming import has_known_extension
 from airflow_provider_bitdance.text_checks import unrendered_in
 from airflow_provider_bitdance.triggers.bitdance import Reason
 
-_UNFILLED = re.compile(r"\{\{(?:[^{}]{0,80}\}\})?|\{%(?:[^{}]{0,80}%\})?|\{\w{1,80}\}")
+_UNFILLED = re.compile(
+    r"\{\{(?:[^{}]{0,80}\}\})?|\{%(?:[^{}]{0,80}%\})?|\{(?![0-9A-Fa-f]+-[0-9A-Fa-f-]+\})[^{}]{0,80}\}"
+)
+"""Jinja and columns. An id in braces, as Windows writes them, is a name: ``{0a1b-22}``."""
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -49,8 +52,11 @@ def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:
 
     :param kind: ``"file"`` or ``"folder"`` where the field is always one. Elsewhere a slash at the end makes
         the difference, which path objects drop: only an extension shows that a file is meant.
-    :raises InputError: The object says less than the text that it was made from, or is no absolute path.
+    :raises InputError: The object says less than the text that it was made from, is no absolute path, or is
+        a number or bytes.
     """
+    if isinstance(value, bool | int | float | bytes):  # False would pass for a path that was not given
+        raise InputError(f"{name} is {shorten(repr(value))}", allowed="text: an absolute path or a URI")
     if hasattr(value, "storage_options") and hasattr(value, "protocol"):  # ObjectStoragePath and its like
         text, has_options = str(value), bool(value.storage_options)
     elif isinstance(value, os.PathLike):

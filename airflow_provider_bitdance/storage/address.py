@@ -12,6 +12,7 @@ import re
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import invisible_in
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _LOCAL = ("file", "local")
@@ -20,6 +21,8 @@ _WITH_EMPTY_PARTS = ("s3", "s3a", "gs", "gcs")
 _AZURE = ("abfs", "abfss", "adl", "az")
 _AUTHORITY = re.compile(r"([^@?#\\\s]+@)?[A-Za-z0-9._:\[\]-]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_JOINERS = re.compile("[\u200c\u200d]")
+"""They shape the letters of Persian, Indic and emoji names, and may stay."""
 _TEMPLATE = re.compile(r"\{[{%#]")
 _VERSION = re.compile(r"\?version_?id=", re.IGNORECASE)
 _CONNECTION = re.compile(r"^(\w+://)[^/@]*@")
@@ -31,10 +34,17 @@ def address_of(given: object, *, field: str, allowed: str) -> str:
     """Return the address that a user gave, in its one form; white space around it is cut off.
 
     :param field: What the user calls it.
-    :raises InputError: As :func:`normalize` says.
+    :raises InputError: As :func:`normalize` says, or it has a character that nobody sees, or a store has an
+        empty name for its folder.
     """
     try:
-        return normalize(str(given).strip())
+        address = normalize(str(given).strip())
+        if code_point := invisible_in(_JOINERS.sub("", address)):
+            raise ValueError(f"it has {code_point}, a character that cannot be seen")
+        # Folders are opened without the slash at their end, so "a//x" would be "a/x", another image.
+        if not address.startswith("file://") and address.partition("://")[2].rpartition("/")[0].endswith("/"):
+            raise ValueError('its folder ends in "//"; write one slash there')
+        return address
     except ValueError as error:
         raise refusal(given, str(error), field=field, allowed=allowed) from None
 

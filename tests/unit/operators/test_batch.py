@@ -108,7 +108,9 @@ def test_items_may_lie_in_a_file(
     assert shown(output) == {"p-0": "A poster of a teapot", "p-1": "A poster of a kettle"}
 
 
-@pytest.mark.parametrize("items", [[], "/nowhere/items.csv", "items.csv", None, 5, [{"key": "a"}], ["", " "]])
+@pytest.mark.parametrize(
+    "items", [[], "/nowhere/items.csv", "items.csv", None, {"a cat"}, [{"key": "a"}], ["", " "]]
+)
 def test_bad_items_fail_without_retry_before_any_request(
     local: LocalService, output: Path, items: Any
 ) -> None:

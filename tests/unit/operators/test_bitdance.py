@@ -164,7 +164,7 @@ BAD_INPUTS = [
     ({"output_path": "/"}, "output_path", "'file:///'", "an absolute path or a URI"),
     ({"output_path": "/data/../images/"}, "output_path", "/data/../images/", "an absolute path or a URI"),
     ({"records_path": "records"}, "records_path", "'records'", "an absolute path or a URI"),
-    ({"records_path": 5}, "records_path", "'5'", "an absolute path or a URI"),
+    ({"records_path": ["records"]}, "records_path", "['records']", "an absolute path or a URI"),
 ]
 
 

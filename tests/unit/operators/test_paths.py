@@ -16,6 +16,7 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
+from airflow_provider_bitdance.operators.runtime import job_of
 from tests.builders import context
 
 KINDS = [Path, lambda path: ObjectStoragePath(f"file://{path}"), UPath]
@@ -86,6 +87,13 @@ def test_every_path_of_a_batch_is_checked_when_the_dag_is_parsed(field: str) -> 
         batch(**{"output_path": "/data/x/", field: Path("s3://bucket/x.csv")})
 
 
+@pytest.mark.parametrize("field", ["output_path", "records_path", "items"])
+@pytest.mark.parametrize("given", [False, 0, True, 5, 1.5, b"/data/x/"])
+def test_a_path_that_is_no_text_is_refused_when_the_dag_is_parsed(field: str, given: object) -> None:
+    with pytest.raises(InputError, match=f"{field} is {given!r}. Allowed: text"):
+        batch(**{"output_path": "/data/x/", field: given})
+
+
 def test_a_functions_path_object_names_a_file_or_is_refused() -> None:
     def draw() -> str:
         return "A cat"
@@ -114,6 +122,10 @@ def test_a_path_object_that_a_task_before_returned_is_checked_before_anything_is
         ("{{", "/data/{{/"),
         ("{product}", "/data/{product}/"),
         ("{key}", "s3://bucket/{key}.png"),
+        ("{product name}", "/data/{product name}/"),
+        ("{Größe-1}", "/data/{Größe-1}/"),
+        ("{# c #}", "/data/{# c #}/"),
+        ("{}", "/data/{}/"),
     ],
 )
 @pytest.mark.parametrize("field", ["output_path", "records_path", "items"])
@@ -129,6 +141,16 @@ def test_a_path_in_which_something_is_not_filled_in_is_refused_before_anything_i
         assert f"{field} is {path!r}: {left} is not filled in" in str(failed.value)
 
     assert local.requests() == []
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/a", "s3://bucket/a/", "abfs://bucket/a/"])
+def test_a_batchs_folder_may_end_in_a_slash(path: str) -> None:
+    assert batch(output_path=path)._output_folder(job_of(context())) == path.removesuffix("/")
+
+
+def test_a_batchs_folder_that_ends_in_two_slashes_is_refused() -> None:
+    with pytest.raises(InputError, match="its folder ends in"):
+        batch(output_path="s3://bucket/a//")._output_folder(job_of(context()))
 
 
 def test_braces_that_are_no_columns_name_stay_in_a_path(local: LocalService, tmp_path: Path) -> None:

@@ -120,6 +120,31 @@ def test_an_error_shows_no_secret_that_somebody_wrote_before_the_at_sign() -> No
     assert "output_path is 's3://AKIA1:***@bucket/../x'" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ("s3://bucket/a//x.png", 'its folder ends in "//"'),
+        ("s3://bucket/a//", 'its folder ends in "//"'),
+        ("gs://bucket//x.png", 'its folder ends in "//"'),
+        ("abfs://container/a//", 'its folder ends in "//"'),
+        ("/d/\u200bx/", "it has U+200B, a character that cannot be seen"),
+        ("s3://bucket/\ufeffx/", "it has U+FEFF, a character that cannot be seen"),
+        ("/d/\u202ex/", "it has U+202E, a character that cannot be seen"),
+    ],
+)
+def test_what_a_person_would_take_for_another_address_is_refused(given: str, fault: str) -> None:
+    with pytest.raises(InputError, match=re.escape(fault)):
+        address_of(given, field="output_path", allowed="a path")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["s3://bucket/a//b/", "s3://bucket/", "hdfs:///x", "/\u0645\u06cc\u200c\u062e/x", "s3://b/👨\u200d👩/"],
+)
+def test_names_with_an_empty_part_in_the_middle_or_with_joined_letters_are_taken(given: str) -> None:
+    assert address_of(given, field="output_path", allowed="a path").endswith(given)
+
+
 def test_white_space_around_what_a_user_gives_is_cut_off_and_within_it_stays() -> None:
     assert address_of(" \n/d /x /\n", field="output_path", allowed="a path") == "file:///d /x /"
 
