@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from datetime import date, time
 from decimal import Decimal
+from numbers import Integral
+from typing import Any
 from uuid import UUID
 
 from airflow_provider_bitdance.redaction import shorten
@@ -46,6 +48,11 @@ def column_name(name: object) -> str:
     if alike in RESULT_COLUMNS:
         raise _fault(name, f"has the name of the manifest's own column {alike!r}; rename it")
     return name
+
+
+def plain(value: Any) -> Any:
+    """Return a whole number of another type, as numpy's, as Python's own; anything else as it is."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, int) else value
 
 
 def scalar(name: object, value: object) -> Scalar:

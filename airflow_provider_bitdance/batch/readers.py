@@ -53,6 +53,8 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
 
 
 def _csv_rows(data: bytes, name: str) -> Iterator[Row]:
+    # The module's limit is below ours, and the whole process has it: it is raised and never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW))
     reader = csv.reader(_lines(data, name, newline=""), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
@@ -91,7 +93,11 @@ def _check_header(header: list[str], name: str) -> None:
     if len(header) > MAX_COLUMNS:
         raise _too_large(name, f"has {len(header)} columns, and at most {MAX_COLUMNS} are read")
     if "" in header:
-        raise _unreadable(name, f"has no name for column {header.index('') + 1}")
+        raise _unreadable(
+            name,
+            f"has no name for column {header.index('') + 1}",
+            fix="Give it one. If it is pandas' index, write the file with to_csv(index=False)",
+        )
     if code_point := invisible_in("".join(header)):
         column = shorten(repr(next(column for column in header if invisible_in(column))))
         raise _unreadable(
@@ -192,8 +198,9 @@ def _too_large(name: str, wrong: str) -> InputError:
     )
 
 
-def _unreadable(name: str, wrong: str) -> InputError:
+def _unreadable(name: str, wrong: str, *, fix: str | None = None) -> InputError:
     return InputError(
         f"The file of items {shorten(name, 200)} {wrong}",
         allowed=".csv (UTF-8, with a header row and commas), .jsonl or .ndjson (UTF-8), .parquet",
+        fix=fix,
     )

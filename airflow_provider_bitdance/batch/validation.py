@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, scalar
+from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, plain, scalar
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_INT_BITS, MAX_ITEMS, MAX_ROW
 from airflow_provider_bitdance.batch.readers import Row
@@ -67,6 +67,7 @@ def checked_items(
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
+    variants = plain(variants)
     if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= MAX_VARIANTS:
         raise InputError(
             f"variants is {shorten(repr(variants))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
@@ -144,6 +145,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     value = {"prompt": row.value} if isinstance(row.value, str) else row.value
     if row.fault or not isinstance(value, Mapping):
         return _Checked(row.number, {row.fault or f"is of type {type(value).__name__}": _ROWS_ALLOWED})
+    value = {name: plain(cell) for name, cell in value.items()}
     if oversized := _oversized(value):
         return _Checked(row.number, {oversized: ""})
     checked = _Checked(row.number)

@@ -19,6 +19,8 @@ _LOCAL = ("file", "local")
 _WITH_EMPTY_PARTS = ("s3", "s3a", "gs", "gcs")
 """Stores without folders, where ``a//b`` and ``a/b`` are two names. Others may take them for one."""
 _AZURE = ("abfs", "abfss", "adl", "az")
+_AZURES_OWN = ("$web", "$root", "$logs")
+"""Containers that Azure makes itself; no other may have such a name."""
 _AUTHORITY = re.compile(r"([^@?#\\\s]+@)?[A-Za-z0-9._:\[\]-]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _JOINERS = re.compile("[\u200c\u200d]")
@@ -91,6 +93,8 @@ def _faults_of_uri(scheme: str, authority: str, path: str) -> dict[str, object]:
     """Return what a store or its library may read differently from how it is written."""
     parts = path.rstrip("/").split("/")
     is_azure = scheme in _AZURE
+    if is_azure and authority.rpartition("@")[2] in _AZURES_OWN:
+        authority = authority.replace("$", "")
     return {
         "its bucket or host has a character that is not allowed there": not _AUTHORITY.fullmatch(authority),
         'a part of it is "."': "." in parts,

@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 from io import BytesIO
 
+import numpy
 import pandas
 import pyarrow
 import pytest
@@ -124,6 +125,28 @@ def test_joiners_in_a_prompt_stay(prompt: str) -> None:
 def test_what_nothing_has_filled_in_is_refused(row: object, prompt: str | None, left: str) -> None:
     with pytest.raises(InputError, match=re.escape(left)):
         checked_items([row], prompt=prompt)
+
+
+@pytest.mark.parametrize("kind", [numpy.int64, numpy.uint8, numpy.int32])
+def test_numpys_whole_numbers_are_whole_numbers(kind: type) -> None:
+    row = {"prompt": "A cat", "key": kind(7), "seed": kind(5), "n": kind(3)}
+    items = checked_items([row], variants=kind(2))
+    assert [(item.key, item.request.seed) for item in items] == [("7-v1", 5), ("7-v2", 6)]
+    assert json.dumps(items[0].columns) == '{"n": 3}'
+
+
+def test_an_index_that_pandas_wrote_without_a_name_is_refused_with_what_to_do() -> None:
+    data = pandas.DataFrame({"prompt": ["A cat"]}).to_csv().encode()
+    with pytest.raises(InputError, match=r"has no name for column 1.*to_csv\(index=False\)"):
+        read_items(data, name="x.csv")
+
+
+@pytest.mark.parametrize("is_quoted", [True, False])
+def test_a_csv_cell_may_be_as_long_as_a_row(is_quoted: bool) -> None:
+    text = "x" * 200_000
+    cell = f'"{text}"' if is_quoted else text
+    (row,) = read_items(f"prompt,notes\nA cat,{cell}\n".encode(), name="x.csv")
+    assert row.value == {"prompt": "A cat", "notes": text}
 
 
 def _parquet(column: str) -> bytes:
