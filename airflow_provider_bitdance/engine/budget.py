@@ -9,6 +9,7 @@ from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BudgetError, UnconfirmedPurchaseError
 from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 from airflow_provider_bitdance.records.state import at_least
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
@@ -40,6 +41,12 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
             fix="Clear the task, which makes a new plan. What is already bought is stored first",
         )
     begun = (state.images[key] for key in context.coordination.starting)
+    if not _is_wanted(context, image.plan.request):
+        raise BudgetError(
+            f"The plan of this task has the model {shorten(image.plan.request.model)}, "
+            "which the task does not request now",
+            fix="Clear the task, which makes a new plan. What is already bought is stored first",
+        )
     # An intent that is written is in what is spent.
     starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
@@ -73,12 +80,17 @@ async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
 
 async def count_todays_prices(context: JobContext) -> None:
     """Count each image of a plan at today's price where that is higher than the plan's: prices rise, and
-    whoever may write the records could plan at none.
+    whoever may write the records could plan at none. A model that the task does not request is not bought.
     """
     state = context.journal.state
-    if state.has_purchases_left and context.policy.max_cost_usd is not None:
-        requests = (image.plan.request for image in state.images.values())
+    if state.has_purchases_left:
+        planned = (image.plan.request for image in state.images.values())
+        requests = [request for request in planned if _is_wanted(context, request)]
         context.journal.state = at_least(state, await prices(context.client, context.policy, requests))
+
+
+def _is_wanted(context: JobContext, request: ImageRequest) -> bool:
+    return context.models is None or request.model in context.models
 
 
 async def prices(

@@ -68,6 +68,7 @@ class JobContext:
     :param run_started_at: Unix time at which the Dag run began, or was restarted when it was cleared.
     :param most_images: So many images the task requests now, where that is known: a plan with more is not
         bought.
+    :param models: The models that the task requests now, where that is known: no other is bought.
     :param count: Takes metrics: a counter's name, and what is added.
     :param coordination: What the job's coroutines share.
     """
@@ -81,6 +82,7 @@ class JobContext:
     started_at: float
     run_started_at: float = math.inf
     most_images: float = math.inf
+    models: frozenset[str] | None = None
     clock: Clock = field(default_factory=Clock)
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     coordination: Coordination = field(default_factory=Coordination)

@@ -295,9 +295,8 @@ class BitDanceBaseOperator(BaseOperator):
         show_predictions(self, hook.settings.base_url, context)
         owner = runtime.this_owner(context)
         records = self._open_records(owner.job, hook)
-        journal = runtime.open_journal(
-            records, owner, resumed=resumed, retries=self.retries or 0, log=self.log
-        )
+        retries = self.retries or 0
+        journal = runtime.open_journal(records, owner, resumed=resumed, retries=retries, log=self.log)
         wanted = self._wanted_or_planned(context, journal, resumed=resumed)
         output = runtime.planned_output(
             journal, template=self._output_template, rendered=lambda: self._output_folder(owner.job)
@@ -312,6 +311,7 @@ class BitDanceBaseOperator(BaseOperator):
             started_at=started_at,
             run_started_at=runtime.run_start(context),
             most_images=self._most_images(wanted),
+            models=frozenset(item.request.model for item in wanted) or None,
             count=runtime.counter(owner.job),
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))

@@ -409,6 +409,12 @@ BUDGET = mutations_of(
         "unit/engine/test_hostile_plan.py",
     ),
     (
+        "if not _is_wanted(context, image.plan.request):",
+        "if False:",
+        "a planted plan buys another model than the task requests",
+        "unit/engine/test_hostile_plan.py",
+    ),
+    (
         "context.journal.state = at_least(state, await prices(context.client, context.policy, requests))",
         "await prices(context.client, context.policy, requests)",
         "a planted plan at no price costs nothing of the budget",

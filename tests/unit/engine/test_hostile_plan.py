@@ -107,6 +107,21 @@ def test_of_a_plan_with_more_images_than_are_wanted_none_is_bought(
         assert "Nothing was charged" in str(outcome.stopped)
 
 
+def test_a_planned_model_that_the_task_does_not_request_is_not_bought(world: World) -> None:
+    plant(world)
+    context = replace(world.context(try_number=2, is_batch=True), models=frozenset({"other/model"}))
+    outcome = run(run_job(context, []))
+    assert isinstance(outcome, Finished)
+    assert world.api.billed == 0
+    assert "which the task does not request now" in str(outcome.stopped)
+    assert "Nothing was charged" in str(outcome.stopped)
+
+
+def test_without_a_limit_a_plan_at_no_price_is_reported_at_todays(world: World) -> None:
+    plant(world, price=0.0)
+    assert [result["estimated_cost_usd"] for result in go(world).results] == [0.01] * 3
+
+
 def test_what_such_a_plan_has_bought_is_stored(world: World) -> None:
     plant(world)
 
