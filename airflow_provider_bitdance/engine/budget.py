@@ -14,6 +14,9 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
 
+LEAST_PRICE = 1e-6
+"""In dollars. Records count whole millionths, so what costs less would count nothing."""
+
 ROUNDING = 1e-9
 """Ten times a cent is not quite a dime in binary."""
 
@@ -99,6 +102,8 @@ async def prices(
     """Return the price of each model and size that is requested: the assumed one, or the API's.
 
     A price is assumed for BitDance-14B only; that of another model comes from the API.
+
+    :raises BudgetError: ``max_cost_usd`` is set, and the API quotes nothing: any number would be within it.
     """
     kinds = {(request.model, request.size): request for request in requests}
     found = {}
@@ -106,7 +111,15 @@ async def prices(
         if policy.price_usd is not None and model == BITDANCE_14B:
             found[model, size] = policy.price_usd
         else:
-            found[model, size] = (await client.send(protocol.get_price(request))).charged
+            quoted = (await client.send(protocol.get_price(request))).charged
+            price = max(quoted, policy.least_price_usd) if model == BITDANCE_14B else quoted
+            if policy.max_cost_usd is not None and price < LEAST_PRICE:
+                raise BudgetError(
+                    f"The API quotes {usd(quoted)} for an image of {shorten(model)}, "
+                    "so max_cost_usd limits nothing",
+                    fix="Find out the model's price, then omit max_cost_usd or request another model",
+                )
+            found[model, size] = price
     return found
 
 

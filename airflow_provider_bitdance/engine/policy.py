@@ -26,6 +26,7 @@ class Policy:
     :param break_even: The shortest time in seconds that a deferral takes; what comes sooner is waited for
         here.
     :param price_usd: Assumed price of one image; ``None`` uses the price from the API.
+    :param least_price_usd: What an image of BitDance-14B counts at least, whatever the API quotes.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
     :param check_balance: Ask for the account's balance before the first purchase.
     :param on_lost_response: What to do if a response was lost and the history proves nothing.
@@ -43,6 +44,7 @@ class Policy:
     if_exists: IfExists = "reuse"
     nsfw: Nsfw = "fail"
     price_usd: float | None = 0.01
+    least_price_usd: float = 0.0
     max_cost_usd: float | None = None
     check_balance: bool = False
     on_lost_response: OnLostResponse = "buy_again"

@@ -374,6 +374,7 @@ class BitDanceBaseOperator(BaseOperator):
             if_exists=self.if_exists,
             nsfw=self.nsfw,
             price_usd=None if extra.live_price else extra.price_usd,
+            least_price_usd=extra.price_usd,
             max_cost_usd=self.max_cost_usd,
             check_balance=self.check_balance,
             on_lost_response=self.on_lost_response,

@@ -210,6 +210,26 @@ def test_the_price_of_another_model_is_asked_and_not_assumed(world: World) -> No
     assert world.api.billed == 0
 
 
+@pytest.mark.parametrize("quoted", [0.0, 1e-9])
+def test_a_quote_below_the_assumed_price_counts_as_that(world: World, quoted: float) -> None:
+    world.api.price = quoted
+    with pytest.raises(BudgetError, match=r"cost about \$0\.03, but max_cost_usd is \$0\.02"):
+        go(world, three(), price_usd=None, least_price_usd=0.01, max_cost_usd=0.02)
+    assert world.api.billed == 0
+
+
+@pytest.mark.parametrize("quoted", [0.0, 1e-9])
+def test_a_quote_of_nothing_is_no_price_within_a_limit(world: World, quoted: float) -> None:
+    world.api.price = quoted
+    other = a_wanted()
+    other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
+    with pytest.raises(BudgetError, match="so max_cost_usd limits nothing"):
+        go(world, [other], max_cost_usd=0.01)
+    assert world.api.billed == 0
+    go(world, [other])
+    assert world.api.billed == 1
+
+
 def test_a_purchase_whose_intent_was_written_a_moment_ago_counts_once(world: World) -> None:
     context = world.context(max_cost_usd=0.02)
     plan = Planned(output=OUTPUT, images=(a_plan("a", stem="a"), a_plan("b", stem="b")))
