@@ -185,7 +185,7 @@ class Bill:
     is_whole: bool = True
 
 
-async def read_bill(client: AsyncClient, since: datetime, allowance: Allowance) -> Bill:
+async def read_bill(client: AsyncClient, since: datetime, allowance: Allowance, *, skew: float = 0.0) -> Bill:
     """Read the account's bill.
 
     Reads page after page until one brings nothing new. Not until one is short: the API may return fewer than
@@ -194,10 +194,11 @@ async def read_bill(client: AsyncClient, since: datetime, allowance: Allowance) 
     :raises BitDanceError: The API cannot be reached.
     """
     found: dict[str | BillingRecord, BillingRecord] = {}
+    start = since + timedelta(seconds=skew) - BILLING_MARGIN
     place, unreadable, is_end = _Place(), 0, False
     while not is_end and place.may_go_on(allowance):
         known = len(found)
-        build = partial(protocol.search_billings, start_time=since - BILLING_MARGIN)
+        build = partial(protocol.search_billings, start_time=start)
         response = await place.read(client, build)
         unreadable += response.unreadable
         for record in response.items:

@@ -104,7 +104,10 @@ async def list_account(
     """
     client, allowance = context.client, Allowance.of(context.clock, context.policy.timeout)
     history = await read_history(client, allowance, model=model, since=since)
-    bill = await read_bill(client, datetime.fromtimestamp(since, UTC), allowance) if periods else None
+    bill = None
+    if periods:
+        start = datetime.fromtimestamp(since, UTC)
+        bill = await read_bill(client, start, allowance, skew=history.skew)
     ids, known = {item.id for item in history.items}, predictions_of(journal)
     if left := ids.union(row.prediction_id for row in (bill.rows if bill else ())) - known:
         known |= await asyncio.to_thread(_known, context, journal, left, since)

@@ -65,7 +65,8 @@ async def read_account(
     listed, findings = _chosen(models, periods, f"{client.settings.host}, the history")
     histories = {model: await read_history(client, allowance, model=model, since=start) for model in listed}
     try:
-        bill = await read_bill(client, since, allowance)
+        skew = min((history.skew for history in histories.values()), default=0.0)
+        bill = await read_bill(client, since, allowance, skew=skew)
     except BitDanceError as error:
         if error.retry_helps:
             raise

@@ -360,7 +360,6 @@ SPOILED = [
     {"kind": "reset"},
     {"kind": "reset", "after_create": True},
     {"kind": "envelope", "code": 500},
-    {"kind": "truncated_json"},
     {"kind": "no_id"},
     *({"kind": "redirect", "status": status, "url": "/elsewhere"} for status in (301, 302, 303, 307, 308)),
 ]
@@ -373,6 +372,14 @@ def test_a_submission_is_sent_once_whatever_comes_back(
 ) -> None:
     service.add_fault(on="submit", **fault)
     failed(kind, at(service), "submit", REQUEST)
+    assert [event.method for event in service.requests()] == ["POST"]
+
+
+@both
+def test_a_purchase_is_known_by_its_id_though_the_rest_is_cut_off(kind: str, service: LocalService) -> None:
+    service.add_fault(on="submit", kind="truncated_json")
+    bought = call(kind, at(service), "submit", REQUEST)
+    assert [bought.id] == [prediction["id"] for prediction in service.predictions()]
     assert [event.method for event in service.requests()] == ["POST"]
 
 

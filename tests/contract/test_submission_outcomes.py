@@ -59,7 +59,7 @@ ROWS: list[tuple[str, dict[str, Any], SubmissionOutcome, bool]] = [
     ("reset, created", {"kind": "reset", "after_create": True}, UNKNOWN, True),
     ("read time-out", {"kind": "slow", "seconds": SLOW}, UNKNOWN, True),
     ("redirect", {"kind": "redirect", "url": "http://127.0.0.1:9/elsewhere"}, UNKNOWN, False),
-    ("200 cut", {"kind": "truncated_json"}, UNKNOWN, True),
+    ("200 cut after its id", {"kind": "truncated_json"}, SubmissionOutcome.CREATED, True),
     ("200, code 400", {"kind": "envelope", "code": 400}, REFUSED, False),
     ("200, code 401", {"kind": "envelope", "code": 401}, REFUSED, False),
     ("200, code 429", {"kind": "envelope", "code": 429}, AGAIN, False),

@@ -99,7 +99,7 @@ def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(proof, "read_bill", _no_bill)
 
 
-async def _no_bill(*_: object) -> Bill:
+async def _no_bill(*_: object, **__: object) -> Bill:
     return Bill()
 
 

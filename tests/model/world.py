@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -319,7 +320,11 @@ class World:
         model = catalogue.find(a_request().model)
         request = a_request("a later one", size=SIZE, seed=1)
         body = request.model_dump(include={"prompt", "size", "seed"})
+        # One that the history never shows is no control.
         made = self.service.submit(model.id, checked(model.inputs, body))
+        while made.listed_at == math.inf:
+            self.bought_by_others.add(made.id)
+            made = self.service.submit(model.id, checked(model.inputs, body))
         image = a_plan("later", stem="later").model_copy(update={"request": request})
         plan = Planned(output=OUTPUT, images=(image,))
         later.claim(self.clock.now, self.clock.now, plan, Intended(keys=("later",)))

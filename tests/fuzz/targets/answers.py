@@ -243,11 +243,11 @@ def _check_error(case: Case, error: BitDanceError) -> None:
 
 
 def _check_found(case: Case, found: Any) -> None:
-    expect(
-        200 <= case["status"] < 300 or case["call"] == "poll",
-        "an answer that refuses is a result",
-        case["status"],
-    )
+    refuses = not 200 <= case["status"] < 300
+    # What a refusal to a submission names by id and status was made, and is paid for.
+    is_purchase = case["call"] == "submit" and refuses and found.id.encode() in (_unpacked(case) or b"")
+    is_result = not refuses or case["call"] == "poll" or is_purchase
+    expect(is_result, "an answer that refuses is a result", case["status"])
     expect(SECRET not in repr(found), "a result shows the API key", found)
     if isinstance(found, Prediction):
         expect(_ID.fullmatch(found.id), "a prediction's id is not safe", found.id)
@@ -266,19 +266,22 @@ def _check_found(case: Case, found: Any) -> None:
 
 def _reference(case: Case) -> Any:
     """Read an answer plainly, as far as that is not dangerous: identity or one layer of gzip, flat JSON."""
-    coding, body = case["headers"].get("Content-Encoding", "identity"), case["body"]
-    if coding in ("gzip", "x-gzip"):
-        try:
-            body = gzip.decompress(body) if len(body) < 2000 else b""
-        except (OSError, EOFError, zlib.error):
-            return None
-    elif coding != "identity":
-        return None
-    if len(body) > 64 * 1024:
+    body = _unpacked(case)
+    if body is None or len(body) > 64 * 1024:
         return None
     try:
         return json.loads(body.decode())
     except (ValueError, RecursionError):
+        return None
+
+
+def _unpacked(case: Case) -> bytes | None:
+    coding, body = case["headers"].get("Content-Encoding", "identity"), case["body"]
+    if coding not in ("gzip", "x-gzip"):
+        return body if coding == "identity" else None
+    try:
+        return gzip.decompress(body) if len(body) < 2000 else b""
+    except (OSError, EOFError, zlib.error):
         return None
 
 

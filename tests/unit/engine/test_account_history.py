@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.engine.account_history import (
+    BILLING_MARGIN,
     CLOCK_MARGIN,
     MAX_ASKED,
     MAX_BYTES,
@@ -188,6 +189,21 @@ def test_a_bill_with_a_charge_that_cannot_be_read_shows_nothing(row: dict[str, A
     made = Prediction(id="known", created_at=datetime.fromtimestamp(START, UTC))
     assert controls(History((made,)), {"known"}, Bill((a_charge("known"),))) == (START,)
     assert controls(History((made,)), {"known"}, Bill((a_charge("known"),), is_whole=False)) == ()
+
+
+@pytest.mark.parametrize("skew", [7200.0, -7200.0])
+def test_a_bill_is_read_from_the_moment_on_that_the_apis_clock_has_for_ours(skew: float) -> None:
+    requested: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requested.append(json.loads(request.content)["start_time"])
+        return httpx.Response(200, json={"code": 200, "data": {"items": []}})
+
+    client = AsyncClient(ClientSettings("key-of-a-test"), transport=httpx.MockTransport(answer))
+    start = datetime.fromtimestamp(START, UTC)
+    run(read_bill(client, start, Allowance.of(World().clock), skew=skew))
+    (asked,) = requested
+    assert datetime.fromisoformat(asked) == start + timedelta(seconds=skew) - BILLING_MARGIN
 
 
 def test_a_bill_that_never_comes_to_an_end_is_asked_for_a_hundred_pages() -> None:

@@ -814,7 +814,7 @@ def test_more_than_the_balance_is_refused_before_anything_is_bought(
 def test_the_price_is_the_apis_where_the_connection_asks_for_it(
     local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extra = {"live_price": True, "price_usd": 99}
+    extra = {"live_price": True, "price_usd": 0.001}
     monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, **extra))
 
     assert operator(output, max_cost_usd=0.01).execute(context())["estimated_cost_usd"] == 0.01
