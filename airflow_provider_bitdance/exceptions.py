@@ -33,6 +33,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     ├── TaskKilledError             retry    · not paid      Airflow stopped the task
     ├── OutputError                 retry    · paid          the download failed or is not a whole image
     │   ├── OutputRefusedError      no retry · paid          unsafe: too large, a bomb, a private IP address
+    │   ├── SizeMismatchError       no retry · paid          stored, but of another size than requested
     │   └── OutputExpiredError      no retry · paid          older than WaveSpeed's 7 days
     └── RecordError                                          the journal or a receipt
         ├── RecordUnreadableError   no retry · possibly      damaged, or not what the journal says
@@ -290,6 +291,12 @@ class OutputRefusedError(OutputError):
 
     retry_helps = False
     retry_in_words = ""
+
+
+class SizeMismatchError(OutputError):
+    """The image is stored, has another size than was requested, and the policy is to fail then."""
+
+    retry_helps = False
 
 
 class OutputExpiredError(OutputError):

@@ -35,8 +35,16 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "price_usd": {
         "label": "Price of one image (USD)",
-        "description": "Used for estimated costs and for max_cost_usd. Default: 0.01.",
+        "description": "Of BitDance-14B, for estimated costs and for max_cost_usd. Default: 0.01.",
         "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 10000, "default": 0.01},
+    },
+    "model_prices": {
+        "label": "Prices of other models (USD)",
+        "description": (
+            'Of one image, as JSON: {"vendor/model": 0.03}. A model that the provider does not know '
+            "and that is not here has the price that the API quotes."
+        ),
+        "schema": {"type": ["string", "null"]},
     },
     "live_price": {
         "label": "Live price",

@@ -35,7 +35,7 @@ __all__ = [
 _TYPES = {
     **dict.fromkeys(("width", "height", "bytes", "seed", "possibly_paid"), "int64"),
     **dict.fromkeys(("inference_ms", "estimated_cost_usd"), "float64"),
-    **dict.fromkeys(("reused", "nsfw"), "bool"),
+    **dict.fromkeys(("reused", "nsfw", "size_differs"), "bool"),
 }
 """The columns of ours that are no text."""
 _FREE_TYPES = {bool: "bool", int: "int64", float: "float64"}
@@ -74,6 +74,7 @@ class ManifestRow(BaseModel):
     size: str | None = None
     width: int | None = None
     height: int | None = None
+    size_differs: bool | None = None
     media_type: str | None = None
     bytes: int | None = None
     sha256: str | None = None

@@ -12,13 +12,23 @@ from uuid import UUID
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import invisible_in
 
-REQUESTED = ("key", "prompt", "size", "seed")
+REQUESTED = ("key", "prompt", "size", "seed", "inputs")
 """The columns of a row that say what to make."""
 
 RESULT_COLUMNS = frozenset(
     {
         *("key", "variant_of", "status", "error", "uri", "receipt", "prediction_id", "model", "size"),
-        *("width", "height", "media_type", "bytes", "sha256", "seed", "inference_ms", "estimated_cost_usd"),
+        *(
+            "width",
+            "height",
+            "size_differs",
+            "media_type",
+            "bytes",
+            "sha256",
+            "seed",
+            "inference_ms",
+            "estimated_cost_usd",
+        ),
         *("reused", "nsfw", "possibly_paid"),
     }
 )

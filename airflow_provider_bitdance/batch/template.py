@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from airflow_provider_bitdance.batch.columns import Scalar
+from airflow_provider_bitdance.batch.columns import Scalar, scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
-from airflow_provider_bitdance.wavespeed.image_request import MAX_PROMPT
+from airflow_provider_bitdance.wavespeed.input_schema import read_inputs
+from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
 _JINJA = re.compile(r"\{\{\s(?:(?!\{\{).)*?\s\}\}|\{%(?:(?!\{%).)*?%\}", re.DOTALL)
@@ -29,23 +31,25 @@ class PromptTemplate:
     """A prompt with places for columns.
 
     :param text: As the user wrote it, after Airflow has rendered it.
+    :param field: What it is, for errors.
     :ivar columns: The names of the columns that it uses, each once, in the order of their first use.
     :raises InputError: A brace has no partner, or holds anything but a column's name.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, field: str = "prompt") -> None:
+        self._field = field
         text = text.replace(BYTE_ORDER_MARK, "")
         if len(text) > MAX_PROMPT:
-            raise _refusal(text, f"it has {len(text)} characters, and at most {MAX_PROMPT} are sent")
+            raise _refusal(field, text, f"it has {len(text)} characters, and at most {MAX_PROMPT} are sent")
         if left := _JINJA.search(text):
-            raise _refusal(text, f"Airflow has not rendered {shorten(left[0])}")
+            raise _refusal(field, text, f"Airflow has not rendered {shorten(left[0])}")
         # Literal texts at even places, names of columns at odd ones.
         self._parts = [""]
         for part in _BRACES.split(text):
             if part in ("{{", "}}"):
                 self._parts[-1] += part[0]
             elif part.startswith(("{", "}")):
-                self._parts += [_column(part, text), ""]
+                self._parts += [_column(field, part, text), ""]
             else:
                 self._parts[-1] += part
         self.columns = tuple(dict.fromkeys(self._parts[1::2]))
@@ -59,11 +63,71 @@ class PromptTemplate:
         filled = list(self._parts)
         filled[1::2] = [_text(values[column]) for column in self._parts[1::2]]
         if (length := sum(map(len, filled))) > MAX_PROMPT:
-            raise ValueError(f"has a prompt of {length} characters, and at most {MAX_PROMPT} are sent")
+            raise ValueError(f"has a {self._field} of {length} characters, and at most {MAX_PROMPT} are sent")
         return "".join(filled)
 
 
-def _column(part: str, text: str) -> str:
+class InputTemplates:
+    """The inputs of a batch, whose texts may have places for columns.
+
+    :param inputs: As the user wrote them: an object, or JSON text of one.
+    :ivar fixed: Those without a place for a column.
+    :raises InputError: They cannot be read, or a brace has no partner.
+    """
+
+    def __init__(self, inputs: object) -> None:
+        try:
+            read = read_inputs(inputs)
+        except ValueError as error:
+            raise InputError(
+                f"inputs {error}: {shorten(repr(inputs))}", allowed="an object with names of inputs"
+            ) from None
+        parsed = {name: _parsed(f"inputs.{shorten(name)}", value) for name, value in read.items()}
+        self.fixed = {name: value for name, value in parsed.items() if not any(_templates(value))}
+        self._filled = {name: value for name, value in parsed.items() if name not in self.fixed}
+
+    def of_row(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return the inputs of a row: its own column ``inputs`` goes before those of the batch.
+
+        :raises ValueError: Says why there are none.
+        """
+        own = read_inputs(row.get("inputs"))
+        used = [value for name, value in self._filled.items() if name not in own]
+        columns = {name for value in used for template in _templates(value) for name in template.columns}
+        if missing := ", ".join(f"{{{name}}}" for name in sorted(columns) if row.get(name) is None):
+            raise ValueError(f"use {shorten(missing)}, and the row has no value for it")
+        values = {name: scalar(name, row[name]) for name in columns}
+        filled = {name: _filled(value, values) for name, value in self._filled.items() if name not in own}
+        return {**self.fixed, **filled, **own}
+
+
+def _parsed(field: str, value: Any) -> Any:
+    """Put a template in the place of each text that has places for columns."""
+    if isinstance(value, str):
+        template = PromptTemplate(value, field=field)
+        return template if template.columns else template.fill({})
+    if isinstance(value, dict):
+        return {name: _parsed(f"{field}.{shorten(name)}", part) for name, part in value.items()}
+    return [_parsed(field, part) for part in value] if isinstance(value, list) else value
+
+
+def _templates(value: Any) -> Iterator[PromptTemplate]:
+    if isinstance(value, PromptTemplate):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _templates(part)
+
+
+def _filled(value: Any, columns: Mapping[str, Scalar]) -> Any:
+    if isinstance(value, PromptTemplate):
+        return value.fill(columns)
+    if isinstance(value, dict):
+        return {name: _filled(part, columns) for name, part in value.items()}
+    return [_filled(part, columns) for part in value] if isinstance(value, list) else value
+
+
+def _column(field: str, part: str, text: str) -> str:
     name = part[1:-1].strip()
     if len(part) == 1:
         wrong = f"a {part} is unmatched"
@@ -75,11 +139,11 @@ def _column(part: str, text: str) -> str:
         wrong = f"{shorten(repr(part))} has {code_point}, a character that cannot be seen"
     else:
         return name
-    raise _refusal(text, wrong)
+    raise _refusal(field, text, wrong)
 
 
-def _refusal(text: str, wrong: str) -> InputError:
-    return InputError(f"prompt is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)
+def _refusal(field: str, text: str, wrong: str) -> InputError:
+    return InputError(f"{field} is {shorten(repr(text))}: {wrong}", allowed=_ALLOWED)
 
 
 def _text(value: Scalar) -> str:

@@ -1,31 +1,33 @@
 """Validation: rows become items, or one error names every bad row. No money is spent before this is done.
 
-:class:`ImageRequest` is the pydantic model of prompt, size and seed. This module checks what it cannot: the
-key, free columns, the template that makes a prompt of them, and whether another row has the same key.
+:class:`ImageRequest` is the pydantic model of prompt, size, seed and inputs. This module checks what it
+cannot: the key, free columns, the template that makes a prompt of them, and whether another row has the same
+key.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, plain, scalar
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_INT_BITS, MAX_ITEMS, MAX_ROW
 from airflow_provider_bitdance.batch.readers import Row
-from airflow_provider_bitdance.batch.template import PromptTemplate
+from airflow_provider_bitdance.batch.template import InputTemplates, PromptTemplate
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import unrendered_in
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, MAX_SEED, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest, known_model
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, Model
 
 MAX_VARIANTS = 16
 FINDINGS_SHOWN = 50
 
 _ANY_PROMPT = "any"
 _LINE_SHOWN = 400
-_ROWS_ALLOWED = "a list of prompts, or of objects with key, prompt, size, seed and free columns"
+_ROWS_ALLOWED = "a list of prompts, or of objects with key, prompt, size, seed, inputs and free columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,22 @@ def checked_items(
     prompt: str | None = None,
     size: object = None,
     seed: object = -1,
-    model: object = BITDANCE_14B,
+    model: str | Model = BITDANCE_14B,
+    inputs: object = None,
     variants: int = 1,
     is_rendered: bool = True,
 ) -> list[Item]:
     """Return what to make, in the order of the rows, variants of a row next to one another.
 
-    :param rows: Prompts, objects with ``key``, ``prompt``, ``size``, ``seed`` and free columns, or the rows
-        of a file.
+    :param rows: Prompts, objects with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and free columns,
+        or the rows of a file.
     :param prompt: A template over a row's columns, such as ``"A {style} poster"``. Where it is given it is
         the prompt of every row; a row's own prompt is its column ``{prompt}``.
     :param size: Of rows that give none; as for :class:`ImageRequest`.
     :param seed: Of rows that give none; -1 for any.
-    :param model: Of all rows.
+    :param model: Of all rows: a path that the provider knows, or what is known of the model.
+    :param inputs: The model's other inputs, of all rows; a row's own go before them. A text may be a template
+        over the row's columns, such as ``{"style": "{style}"}``.
     :param is_rendered: Airflow was to render the rows, so Jinja that is left in a prompt is a fault.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
@@ -76,8 +81,12 @@ def checked_items(
     sample: object = _ANY_PROMPT if prompt is None else prompt
     if template is not None:
         sample = template.fill({name: name for name in template.columns})
-    defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=model)
-    batch = _Batch(template, defaults, variants, is_rendered)
+    known = model if isinstance(model, Model) else known_model(model)
+    filled_in = InputTemplates(inputs)
+    # What is filled in from columns is checked row by row, and so is what an input of a row may still give.
+    fixed = replace(known, inputs=replace(known.inputs, required=frozenset()))
+    defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=fixed, inputs=filled_in.fixed)
+    batch = _Batch(template, filled_in, known, defaults, variants, is_rendered)
     checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
     _find_duplicates(checked)
     if any(row.faults for row in checked):
@@ -121,6 +130,8 @@ class _Batch:
     """What holds for all rows."""
 
     template: PromptTemplate | None
+    inputs: InputTemplates
+    model: Model
     defaults: ImageRequest
     variants: int
     is_rendered: bool
@@ -203,7 +214,11 @@ def _variants(
 def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]) -> ImageRequest | None:
     """Return the row's request, or add to its faults."""
     size, seed = row.get("size"), row.get("seed")
-    prompt: object = None
+    prompt, inputs = None, None
+    try:
+        inputs = batch.inputs.of_row(row)
+    except ValueError as error:
+        faults[f"inputs {error}"] = ""
     try:
         prompt = _prompt(row, batch.template)
         if batch.is_rendered and isinstance(prompt, str) and (left := unrendered_in(prompt)):
@@ -216,14 +231,15 @@ def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]
             prompt=_ANY_PROMPT if prompt is None else prompt,
             size=batch.defaults.size if size is None else size,
             seed=batch.defaults.seed if seed is None else seed,
-            model=batch.defaults.model,
+            model=batch.model,
+            inputs=inputs,
         )
     except InputError as error:
         faults[error.what] = error.allowed or ""
         return None
-    if request.seed is not None and request.seed + batch.variants - 1 > MAX_SEED:
+    if request.seed is not None and request.seed + batch.variants - 1 > batch.model.highest_seed:
         faults[f"seed {request.seed} leaves no room for {batch.variants} variants"] = ""
-    return None if prompt is None else request
+    return None if prompt is None or inputs is None else request
 
 
 def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> object:

@@ -19,7 +19,8 @@ from airflow_provider_bitdance.check.shapes import names_of
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings, OnResponse
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.protocol import Call, Exchange
 from airflow_provider_bitdance.wavespeed.responses import Balance, Prediction, Price
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -132,7 +133,7 @@ class AccountReader:
             answer, price = await ask(client, recorder, protocol.get_price(request), self.clock)
             answers.append(answer)
             if price is not None:
-                quotes[request.size] = price
+                quotes[request.size or ""] = price
         figures = quotes.values()
         known = replace(
             account,

@@ -16,7 +16,7 @@ from airflow_provider_bitdance.check.verdicts import (
     said,
 )
 from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
-from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, MAX_SIDE, MIN_SIDE
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_SIDES, MAX_SEED
 from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome
 
 
@@ -77,7 +77,7 @@ def _sides(seen: Observations) -> Judged:
     schema = seen.account.schema
     if schema is None or schema.smallest is None or schema.largest is None:
         return NOT_SEEN
-    holds = schema.smallest <= MIN_SIDE and schema.largest >= MAX_SIDE
+    holds = schema.smallest <= BITDANCE_SIDES[0] and schema.largest >= BITDANCE_SIDES[1]
     return judged(holds, f"{schema.smallest} to {schema.largest}")
 
 
@@ -148,7 +148,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     ),
     Assumption(
         "sides",
-        f"A side has {MIN_SIDE} to {MAX_SIDE} pixels.",
+        f"A side has {BITDANCE_SIDES[0]} to {BITDANCE_SIDES[1]} pixels.",
         "Request only sizes within the model's limits; others fail after they are charged",
         _sides,
     ),

@@ -39,7 +39,8 @@ from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import EXTENSIONS, Destination, safe_name
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.protocol import Exchange
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -162,7 +163,7 @@ class Shop:
                 timeout=TIMEOUT,
                 if_exists="regenerate",
                 nsfw="allow",
-                price_usd=price_usd,
+                prices={BITDANCE_14B: price_usd},
                 max_cost_usd=limit_usd,
                 check_balance=True,
                 on_lost_response="fail",
@@ -177,7 +178,7 @@ class Shop:
 
     async def buy(self, context: JobContext, requests: Sequence[ImageRequest]) -> list[Bought]:
         """Buy, wait for and store images as one job. What goes wrong is in the result."""
-        wanted = [Wanted(request.size, request, self._destination(request)) for request in requests]
+        wanted = [Wanted(request.size or "", request, self._destination(request)) for request in requests]
         stored: dict[str, dict[str, Any]] = {}
         failures: dict[str, BitDanceError] = {}
         stopped: BitDanceError | None = None
@@ -200,7 +201,7 @@ class Shop:
         ]
 
     def _destination(self, request: ImageRequest) -> Destination:
-        name = safe_name(f"{self.run_id}.{request.size.replace('*', 'x')}")
+        name = safe_name(f"{self.run_id}.{(request.size or '').replace('*', 'x')}")
         return Destination(self.output.rstrip("/"), name)
 
     def purchase_of(self, bought: Bought) -> Purchase:

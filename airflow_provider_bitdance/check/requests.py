@@ -110,7 +110,7 @@ def echo_of(item: dict[str, Any] | None, request: ImageRequest, secrets: Iterabl
     name = next((name for name in ("inputs", "input") if isinstance(item.get(name), dict)), "")
     if not name:
         return Echo()
-    found, sent = item[name], {"prompt": request.prompt, "size": request.size, "seed": request.seed}
+    found, sent = item[name], request.body()
     try:
         is_ours = proof_of(Prediction.model_validate(item), request) is Proof.OURS
     except ValidationError:

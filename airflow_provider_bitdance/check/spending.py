@@ -114,10 +114,10 @@ class _Session:
         first, *others = requests()
         limit, figures = self.spender.amount, self.spender.figures
         bought, seen = await self._buy_first(first)
-        limit -= figures.highest(first.size)
+        limit -= figures.highest(first.size or "")
         refusal = await self._refuse_more(bought)
         if refusal is None:
-            price = max(figures.highest(request.size) for request in others)
+            price = max(figures.highest(request.size or "") for request in others)
             context = await asyncio.to_thread(self.shop.open_job, "sizes", price_usd=price, limit_usd=limit)
             bought += await self.shop.buy(context, others)
         else:
@@ -131,10 +131,10 @@ class _Session:
 
     async def _buy_first(self, request: ImageRequest) -> tuple[list[Bought], Spending]:
         """Buy one image, and watch it from the moment of its response on."""
-        price = self.spender.figures.highest(request.size)
+        price = self.spender.figures.highest(request.size or "")
         context = await asyncio.to_thread(self.shop.open_job, "first", price_usd=price, limit_usd=price)
         seen: list[Spending] = []
-        watching = asyncio.create_task(self._watch(context, request.size, seen))
+        watching = asyncio.create_task(self._watch(context, request.size or "", seen))
         bought = await self.shop.buy(context, [request])
         if self.shop.recorder.submitted.is_set():
             await watching

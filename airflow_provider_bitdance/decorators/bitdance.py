@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Estimate, Finished, JobContext, Policy, Wanted
     from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
     from airflow_provider_bitdance.records import Job, Journal
+    from airflow_provider_bitdance.wavespeed.models import Model
 
 __all__ = ["BitDanceDecoratedOperator", "bitdance_task"]
 
@@ -44,15 +45,15 @@ FOR_A_LIST = (
     "requests_per_minute",
     "variants",
 )
-IN_A_REQUEST = ("prompt", "size", "seed")
-RETURNS = "a prompt, a dict with prompt, size and seed, or a list of them"
+IN_A_REQUEST = ("prompt", "size", "seed", "inputs")
+RETURNS = "a prompt, a dict with prompt, size, seed and inputs, or a list of them"
 
 
 class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     """Makes what a function returns: one image, or a batch. Each is bought once. About $0.01 an image.
 
-    The function may return a prompt or a dict with ``prompt``, ``size`` and ``seed``: the result is that of
-    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list of items as
+    The function may return a prompt or a dict with ``prompt``, ``size``, ``seed`` and ``inputs``: the result
+    is that of :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list of items as
     :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
     of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
 
@@ -123,7 +124,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     def _name(self) -> str:
         return f"{self.python_callable.__name__}()"
 
-    def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
+    def _wanted_or_planned(
+        self, context: Context, journal: Journal, look_up: Callable[[], Model], *, resumed: bool
+    ) -> list[Wanted]:
         """Call the function if there is no plan; a plan that exists is followed."""
         if journal.state.images:
             self.is_batch = journal.state.is_batch
@@ -133,7 +136,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         self.items = self._ask(context)
         self.is_batch = not isinstance(self.items, str | Mapping)
         self._check_options()
-        return self._wanted(journal.job)
+        return self._wanted(journal.job, look_up())
 
     def _ask(self, context: Context) -> Any:
         arguments = determine_kwargs(self.python_callable, self.op_args, {**context, **self.op_kwargs})
@@ -168,20 +171,21 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         # The same for one image and for a list: it leads to the journal, which says which of them it is.
         return self._destination(job).folder
 
-    def _wanted(self, job: Job) -> list[Wanted]:
+    def _wanted(self, job: Job, model: Model) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
 
         destination = self._destination(job)
         if not self.is_batch:
-            return [Wanted(key="image", request=self._request(), destination=destination)]
+            request, highest = self._request(model), model.highest_seed
+            return [Wanted(key="image", request=request, destination=destination, highest_seed=highest)]
         if destination.named:
             raise InputError(
                 f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",
                 allowed="a folder, with a slash at its end",
             )
-        return super()._wanted(job)
+        return super()._wanted(job, model)
 
-    def _request(self) -> ImageRequest:
+    def _request(self, model: Model) -> ImageRequest:
         """Return the one request: its own fields go before the options."""
         fields = {"prompt": self.items} if isinstance(self.items, str) else self.items
         if unknown := [str(name) for name in fields if name not in IN_A_REQUEST]:
@@ -192,7 +196,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
             )
         own = {name: value for name, value in fields.items() if value is not None}
         sizes = {} if "size" in own else {"size": self.size, "width": self.width, "height": self.height}
-        return ImageRequest.of(**{"prompt": None, "seed": self.seed, "model": self.model, **sizes, **own})
+        options = {"prompt": None, "seed": self.seed, "inputs": self.inputs}
+        return ImageRequest.of(model=model, **{**options, **sizes, **own})
 
     def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
         if job_context.journal.state.is_batch:

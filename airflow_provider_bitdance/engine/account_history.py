@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from airflow_provider_bitdance.clock import Clock
@@ -40,8 +41,8 @@ MAX_BYTES = 64 * protocol.MIB
 """Of all pages of a list together: 10,000 predictions with prompts of 6,000 characters."""
 MAX_SECONDS = 300.0
 """For all requests that a reading of the account takes, after which the next one is not sent."""
-_PROVING = ("prompt", "seed", "size")
-"""What of the inputs proves whose a prediction is. The rest, of any depth, is not kept."""
+MOST_ECHOED = 64
+"""Inputs of a prediction that are kept to prove whose it is; none that is a list or an object."""
 
 
 @dataclass(slots=True)
@@ -167,8 +168,8 @@ async def read_history(client: AsyncClient, allowance: Allowance, *, model: str,
 
 def _proving(item: Prediction) -> Prediction:
     """Leave out of a prediction what proves nothing."""
-    shown = {name: (item.input or {}).get(name) for name in _PROVING}
-    kept = {name: value for name, value in shown.items() if isinstance(value, str | int)}
+    shown = ((name, value) for name, value in (item.input or {}).items() if len(name) < 100)
+    kept = dict(islice(((n, v) for n, v in shown if isinstance(v, str | int | float)), MOST_ECHOED))
     return item.model_copy(
         update={"input": None if item.input is None else kept, "outputs": (), "has_nsfw_contents": ()}
     )

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.policy import Policy
-from airflow_provider_bitdance.exceptions import BudgetError, UnconfirmedPurchaseError
+from airflow_provider_bitdance.exceptions import (
+    BudgetError,
+    GarbledResponseError,
+    NotFoundError,
+    RequestRefusedError,
+    UnconfirmedPurchaseError,
+)
 from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 from airflow_provider_bitdance.records.state import at_least
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
+MAX_QUOTES, QUOTES_AT_ONCE = 100, 8
 LEAST_PRICE = 1e-6
 """In dollars. Records count whole millionths, so what costs less would count nothing."""
 
@@ -96,31 +104,46 @@ def _is_wanted(context: JobContext, request: ImageRequest) -> bool:
     return context.models is None or request.model in context.models
 
 
-async def prices(
-    client: AsyncClient, policy: Policy, requests: Iterable[ImageRequest]
-) -> dict[tuple[str, str], float]:
-    """Return the price of each model and size that is requested: the assumed one, or the API's.
+async def prices(client: AsyncClient, policy: Policy, requests: Iterable[ImageRequest]) -> dict[str, float]:
+    """Return the price of each kind of request: the known one, or the API's.
 
-    A price is assumed for BitDance-14B only; that of another model comes from the API.
-
-    :raises BudgetError: ``max_cost_usd`` is set, and the API quotes nothing: any number would be within it.
+    :raises BudgetError: There is no price of a model, or none that ``max_cost_usd`` could limit.
     """
-    kinds = {(request.model, request.size): request for request in requests}
-    found = {}
-    for (model, size), request in kinds.items():
-        if policy.price_usd is not None and model == BITDANCE_14B:
-            found[model, size] = policy.price_usd
-        else:
-            quoted = (await client.send(protocol.get_price(request))).charged
-            price = max(quoted, policy.least_price_usd) if model == BITDANCE_14B else quoted
-            if policy.max_cost_usd is not None and price < LEAST_PRICE:
-                raise BudgetError(
-                    f"The API quotes {usd(quoted)} for an image of {shorten(model)}, "
-                    "so max_cost_usd limits nothing",
-                    fix="Find out the model's price, then omit max_cost_usd or request another model",
-                )
-            found[model, size] = price
+    kinds = {request.kind: request for request in requests}
+    known = {kind: policy.price_of(request.model) for kind, request in kinds.items()}
+    quoted = [kind for kind, price in known.items() if price is None or policy.live_price]
+    if len(quoted) > MAX_QUOTES:
+        raise BudgetError(
+            f"The API would have to quote {len(quoted)} prices, one for each combination of size and inputs",
+            allowed=str(MAX_QUOTES),
+            fix="Set the model's price in model_prices of the connection, or split the items",
+        )
+    gate = asyncio.Semaphore(QUOTES_AT_ONCE)
+
+    async def quote(kind: str) -> float:
+        async with gate:
+            return max(await _quote(client, kinds[kind]), known[kind] or 0.0)
+
+    found = dict(zip(quoted, await asyncio.gather(*(quote(kind) for kind in quoted)), strict=True))
+    found = {kind: found.get(kind, known[kind] or 0.0) for kind in kinds}
+    for kind, price in found.items():
+        if price < LEAST_PRICE and (policy.max_cost_usd is not None or known[kind] is None):
+            raise BudgetError(
+                f"The price of an image of {shorten(kinds[kind].model)} is {usd(price)}, "
+                "so nothing limits what it costs",
+                fix="Set the model's price in model_prices of the connection",
+            )
     return found
+
+
+async def _quote(client: AsyncClient, request: ImageRequest) -> float:
+    try:
+        return (await client.send(protocol.get_price(request))).charged
+    except (RequestRefusedError, NotFoundError, GarbledResponseError) as error:
+        raise BudgetError(
+            f"The API quotes no price for {shorten(request.model)}: {error.what}",
+            fix="Set the model's price in model_prices of the connection",
+        ) from error
 
 
 def usd(amount: float) -> str:

@@ -14,7 +14,7 @@ from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
-from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
+from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.records.group_commit import GroupCommit
@@ -24,7 +24,8 @@ from airflow_provider_bitdance.records.reservations import Reservations
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import MAX_SEED
 
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
@@ -55,6 +56,7 @@ class Wanted:
     destination: Destination
     columns: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     variant_of: str | None = None
+    highest_seed: int = MAX_SEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +138,24 @@ class JobContext:
         """Say whether this try may buy an image again whose prediction failed."""
         return self.policy.may_buy_anew(image, try_number=self.journal.owner.try_number)
 
-    def check_nsfw(self, receipt: Receipt) -> None:
-        """Refuse a stored image that is flagged, unless the policy allows it.
+    def check_allowed(self, receipt: Receipt) -> None:
+        """Refuse a stored image that the policy does not allow.
 
-        :raises NsfwError: It is.
+        :raises NsfwError: It is flagged.
+        :raises SizeMismatchError: It has another size than was requested.
         """
+        if self.policy.allows(receipt):
+            return
         if receipt.nsfw and self.policy.nsfw != "allow":
             raise NsfwError(
                 f"The image {receipt.uri}, stored for the same request, is flagged as not safe for work",
                 fix='Change the prompt, or set nsfw="allow"',
             )
+        raise SizeMismatchError(
+            f"The image {receipt.uri} has {receipt.width} x {receipt.height} pixels, "
+            f"and {receipt.request.size} was requested",
+            fix='It is stored. Request a size that the model makes, or set on_size_mismatch="warn"',
+        )
 
     async def retrying(
         self,

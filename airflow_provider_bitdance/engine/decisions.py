@@ -36,7 +36,7 @@ class Refusal(StrEnum):
     """Why an image is neither bought nor taken from what is there."""
 
     EXISTS = "exists"  # if_exists="fail"
-    FLAGGED = "flagged"  # not safe for work, and not to be kept
+    NOT_ALLOWED = "not allowed"
     IN_USE = "in use"  # another task makes a different image there
     JUST_MADE = "just made"  # another task of this Dag run has made a different image there
 
@@ -99,8 +99,7 @@ def decide_wanted(facts: WantedFacts) -> Reuse | Adopt | Buy | Refuse:
     if policy.if_exists == "fail" and facts.exists:
         return Refuse(Refusal.EXISTS)
     if policy.if_exists == "reuse" and receipt is not None and receipt.fingerprint == facts.fingerprint:
-        flagged = receipt.nsfw and policy.nsfw != "allow"
-        return Refuse(Refusal.FLAGGED) if flagged else Reuse(receipt)
+        return Reuse(receipt) if policy.allows(receipt) else Refuse(Refusal.NOT_ALLOWED)
     if earlier is None or not _is_collectable(earlier, policy):
         return Buy()
     is_same = policy.if_exists != "regenerate" and earlier.plan.fingerprint == facts.fingerprint
@@ -112,9 +111,10 @@ def _adopted_or_left(bought: ImageState, *, is_same: bool) -> Adopt | Buy:
 
 
 def _is_collectable(earlier: ImageState, policy: Policy) -> bool:
-    """Whether an earlier purchase can still become the image: in flight, or flagged and allowed by now."""
-    allowed_now = earlier.failure is Failure.NSFW and policy.nsfw == "allow"
-    return earlier.status is Status.SUBMITTED or allowed_now
+    """Whether an earlier purchase can still become the image: in flight, or allowed by now."""
+    is_flagged = earlier.failure is Failure.NSFW and policy.nsfw == "allow"
+    is_of_other_size = earlier.failure is Failure.SIZE and policy.on_size_mismatch == "warn"
+    return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,7 +333,7 @@ class DestinationLock:
     async def _reuse(self, image: ImageState, receipt: Receipt) -> None:
         """Take the image that another task has stored since this job's plan."""
         context = self._context
-        context.check_nsfw(receipt)
+        context.check_allowed(receipt)
         context.log_image(
             "Reusing %s, which another task has stored in the meantime; nothing is bought", receipt.uri
         )

@@ -23,12 +23,14 @@ from airflow_provider_bitdance.exceptions import (
     OutputRefusedError,
     PredictionError,
     PredictionFailedError,
+    SizeMismatchError,
 )
 from airflow_provider_bitdance.imaging.validation import ValidImage
 from airflow_provider_bitdance.records import Failed, ImageState, PlannedImage, Stored
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import uri_of
+from airflow_provider_bitdance.wavespeed.models import is_other_size
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
@@ -44,10 +46,11 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            valid = await fetch_output(context, prediction)
+            valid = await fetch_output(context, prediction, model=image.plan.request.model)
             made = _new_receipt(context, image, prediction, valid)
             receipt = await asyncio.to_thread(keep, context, image, made, valid.data)
-    except (PredictionError, OutputExpiredError, OutputRefusedError) as error:
+        context.check_allowed(receipt)
+    except (PredictionError, OutputExpiredError, OutputRefusedError, SizeMismatchError) as error:
         await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))
         if isinstance(error, PredictionFailedError) and not context.policy.retry_failed:
             words = "A retry does not buy it again, because retry_failed is off."
@@ -58,6 +61,8 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     await context.write(
         Stored(key=image.plan.key, receipt=context.receipts.uri(destination), reused=not bought_here)
     )
+    if receipt.is_other_size:
+        context.notices.size_differs(receipt)
     context.log_image(
         "Stored %d x %d pixels, %d bytes, %.1f s after the purchase: %s",
         receipt.width,
@@ -143,7 +148,7 @@ def record_of(context: JobContext, plan: PlannedImage, valid: ValidImage) -> dic
         "file": file,
         "width": valid.width,
         "height": valid.height,
-        "size_differs": f"{valid.width}*{valid.height}" != plan.request.size,
+        "size_differs": is_other_size(plan.request.size, valid.width, valid.height),
         "media_type": valid.media_type,
         "bytes": len(valid.data),
         "sha256": valid.sha256,

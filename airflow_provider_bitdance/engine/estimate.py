@@ -61,7 +61,7 @@ async def estimate(
     return Estimate(
         reuse=len(wanted) - len(missing),
         buy=len(missing),
-        cost_usd=sum(price[item.request.model, item.request.size] for item in missing),
+        cost_usd=sum(price[item.request.kind] for item in missing),
         max_cost_usd=policy.max_cost_usd,
     )
 

@@ -24,6 +24,7 @@ from airflow_provider_bitdance.exceptions import (
     PredictionRefusedError,
     RequestRefusedError,
     ServerError,
+    SizeMismatchError,
     TaskKilledError,
     UnconfirmedPurchaseError,
 )
@@ -50,6 +51,7 @@ _ERROR_OF: dict[Failure, type[PredictionError | OutputError]] = {
     Failure.GONE: PredictionGoneError,
     Failure.EXPIRED: OutputExpiredError,
     Failure.UNSAFE: OutputRefusedError,
+    Failure.SIZE: SizeMismatchError,
 }
 FAILURE_OF = {error: failure for failure, error in _ERROR_OF.items()}
 """By error, the word that the journal has for it."""

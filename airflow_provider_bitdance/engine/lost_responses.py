@@ -28,10 +28,12 @@ from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.engine.proof import (
     CLOCKS_MAY_DIFFER,
     Listing,
-    differs_only_in_size,
+    distinguishing,
+    is_same_text,
     list_account,
     predictions_of,
     proof_of,
+    shows,
     sides_of,
 )
 from airflow_provider_bitdance.exceptions import (
@@ -198,9 +200,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
             searches=attempt.searches,
             may_arrive=attempt.may_arrive,
             underway=len(others),
-            same_underway=any(
-                differs_only_in_size(other.plan.request, image.plan.request) for other in others
-            ),
+            same_underway=any(is_same_text(other.plan.request, image.plan.request) for other in others),
             doubted=context.coordination.doubted,
         )
         command = decide_intent(facts)
@@ -220,18 +220,18 @@ def _proofs_of(
 ) -> dict[str, Proof]:
     """Return what the listing proves of each prediction that may be an image's.
 
-    Of several images of one prompt and seed, in several sizes, only an echo of the size distinguishes them.
+    Of several images of one prompt and seed only an echo of what else was sent distinguishes them.
     """
     request = image.plan.request
     known = predictions_of(journal) | context.coordination.taken
     proofs = listing.proofs(request, since=image.intended_at, without=known)
-    requests = (other.plan.request for other in journal.state.images.values())
-    if any(other != request and differs_only_in_size(other, request) for other in requests):
-        shown = {item.id: sides_of((item.input or {}).get("size")) for item in listing.unknown.items}
-        proofs |= {
-            name: Proof.SIMILAR for name, proof in proofs.items() if proof is Proof.OURS and not shown[name]
-        }
-    return proofs
+    requests = {other.plan.request.kind: other.plan.request for other in journal.state.images.values()}
+    names = set[str]().union(*(distinguishing(request, other) for other in requests.values()))
+    shown = {item.id for item in listing.unknown.items if shows(item, names)}
+    unclear = {
+        name: Proof.SIMILAR for name, proof in proofs.items() if proof is Proof.OURS and name not in shown
+    }
+    return proofs | unclear
 
 
 async def _carry_out(
@@ -285,7 +285,7 @@ async def _found_by_pixels(
         return ""
     try:
         found = await context.client.get_prediction(item.id)
-        valid = await fetch_output(context, found) if found.is_completed else None
+        valid = await fetch_output(context, found, model=request.model) if found.is_completed else None
     except (APIError, OutputError):
         return ""
     is_of_size = valid is not None and (valid.width, valid.height) == sides_of(request.size)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import some_of
 
 CALM_SECONDS = 60.0
@@ -39,6 +40,7 @@ class Notices:
         self._reasons: dict[str, None] = {}
         self._retries: dict[type, float] = {}
         self._left_out: set[str] = set()
+        self._is_other_size_said = False
 
     def refused(self, what: str, *, now: float, wait: float) -> None:
         """Take note of a 429, and of the seconds until the next submission."""
@@ -105,6 +107,19 @@ class Notices:
         if what not in self._left_out:
             log("Searching without a record of another task, which may know a prediction: %s", what)
         self._left_out.add(what)
+
+    def size_differs(self, receipt: Receipt) -> None:
+        """Take note of an image of another size than was requested. Of many only the first is logged."""
+        log = self._log.debug if self._is_other_size_said else self._log.warning
+        log(
+            "%s has %d x %d pixels, and %s was requested. Its result and receipt have size_differs, "
+            'as have all others of this job; on_size_mismatch="fail" fails then',
+            receipt.uri,
+            receipt.width,
+            receipt.height,
+            receipt.request.size,
+        )
+        self._is_other_size_said = True
 
     def found(self, prediction_id: str) -> None:
         """Take note of a prediction that is proven to be that of a lost response."""

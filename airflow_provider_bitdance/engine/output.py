@@ -8,7 +8,8 @@ from io import BytesIO
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.exceptions import OutputError, OutputExpiredError
-from airflow_provider_bitdance.imaging.validation import MAX_BYTES, ValidImage, validate_image
+from airflow_provider_bitdance.imaging.validation import ValidImage, validate_image
+from airflow_provider_bitdance.wavespeed.models import largest_file
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 __all__ = ["KEPT_BY_WAVESPEED", "fetch_output"]
@@ -18,9 +19,10 @@ DOWNLOAD_PAUSES = (1.0, 3.0)
 KEPT_BY_WAVESPEED = timedelta(days=7)
 
 
-async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImage:
+async def fetch_output(context: JobContext, prediction: Prediction, *, model: str) -> ValidImage:
     """Fetch the output of a completed prediction, and check that it is a whole image. Free.
 
+    :param model: That it was bought of, which bounds its size.
     :raises OutputError: It cannot be fetched, or is none.
     """
     if not prediction.outputs:
@@ -28,7 +30,7 @@ async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImag
     url = prediction.outputs[0]
     try:
         valid = await context.retrying(
-            lambda: _fetch_once(context, url),
+            lambda: _fetch_once(context, url, largest_file(model)),
             pauses=DOWNLOAD_PAUSES,
             is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
             until=context.coordination.killed,
@@ -46,11 +48,11 @@ async def fetch_output(context: JobContext, prediction: Prediction) -> ValidImag
     return valid
 
 
-async def _fetch_once(context: JobContext, url: str) -> ValidImage:
+async def _fetch_once(context: JobContext, url: str, max_bytes: int) -> ValidImage:
     file = BytesIO()
     try:
         async with asyncio.timeout(DOWNLOAD_SECONDS):
-            await context.client.download(url, file, max_bytes=MAX_BYTES)
+            await context.client.download(url, file, max_bytes=max_bytes)
     except TimeoutError:
         raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
     return await asyncio.to_thread(validate_image, file.getvalue())

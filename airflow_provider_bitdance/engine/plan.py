@@ -16,12 +16,12 @@ from airflow_provider_bitdance.engine.decisions import (
     WantedFacts,
     decide_wanted,
 )
+from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.takeover import adoption, take_over_earlier
-from airflow_provider_bitdance.exceptions import InputError, NsfwError
+from airflow_provider_bitdance.exceptions import InputError, NsfwError, SizeMismatchError
 from airflow_provider_bitdance.records import (
     Adopted,
     Failed,
-    Failure,
     ImageState,
     Intended,
     Journal,
@@ -127,12 +127,12 @@ async def _decide(
     context: JobContext,
     item: Wanted,
     earlier: Journal | None,
-    price: dict[tuple[str, str], float],
+    price: dict[str, float],
     known: _Known,
 ) -> Decision:
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     bought = earlier.state.images.get(item.key) if earlier is not None else None
-    image = _planned(context, item, price[item.request.model, item.request.size], bought)
+    image = _planned(context, item, price[item.request.kind], bought)
     receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known)
     facts = WantedFacts(
         fingerprint=image.fingerprint,
@@ -164,19 +164,19 @@ def _refused(
             allowed='a free output_path, or if_exists="reuse" or "regenerate"',
         )
     try:
-        context.check_nsfw(receipt)
-    except NsfwError as error:
+        context.check_allowed(receipt)
+    except (NsfwError, SizeMismatchError) as error:
         if not context.policy.is_batch:
             raise
-        return Decision(image, Failed(key=item.key, failure=Failure.NSFW, reason=error.what))
-    raise AssertionError("unreachable: a flagged image is refused")
+        return Decision(image, Failed(key=item.key, failure=FAILURE_OF[type(error)], reason=error.what))
+    raise AssertionError("unreachable: what the policy does not allow is refused")
 
 
 def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: ImageState | None) -> PlannedImage:
     """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
-        request = request.model_copy(update={"seed": context.draw_seed()})
+        request = request.model_copy(update={"seed": context.draw_seed() % (item.highest_seed + 1)})
     return PlannedImage(
         key=item.key,
         request=request,
@@ -230,6 +230,8 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
     _log_earlier(context, decided)
     reused = [found.standing for found in decided if found.standing and isinstance(found.event, Stored)]
     replaced = [found.standing for found in decided if found.standing and found.event is None]
+    for receipt in (receipt for receipt in reused if receipt.is_other_size):
+        context.notices.size_differs(receipt)
     if len(decided) <= FEW_IMAGES:
         for receipt in reused:
             _log_reuse(context, receipt)

@@ -10,9 +10,12 @@ from typing import Literal
 from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError
 from airflow_provider_bitdance.polling.policy import PollPolicy
 from airflow_provider_bitdance.records import Failure, ImageState
+from airflow_provider_bitdance.records.receipts import Receipt
+from airflow_provider_bitdance.wavespeed.models import MODELS
 
 IfExists = Literal["reuse", "regenerate", "fail"]
 Nsfw = Literal["fail", "skip", "allow"]
+OnSizeMismatch = Literal["warn", "fail"]
 OnLostResponse = Literal["buy_again", "fail"]
 OnItemFailure = Literal["finish_then_fail", "fail_fast", "tolerate"]
 
@@ -25,8 +28,9 @@ class Policy:
     :param defer_after: Seconds to wait in the worker before handing over; ``None`` waits to the end.
     :param break_even: The shortest time in seconds that a deferral takes; what comes sooner is waited for
         here.
-    :param price_usd: Assumed price of one image; ``None`` uses the price from the API.
-    :param least_price_usd: What an image of BitDance-14B counts at least, whatever the API quotes.
+    :param on_size_mismatch: What to do with an image of another size than was requested; it is stored.
+    :param prices: What the connection says that one image costs, in US dollars, by the model's path.
+    :param live_price: Use the price from the API, where it is not below the one that is known.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
     :param check_balance: Ask for the account's balance before the first purchase.
     :param on_lost_response: What to do if a response was lost and the history proves nothing.
@@ -43,8 +47,9 @@ class Policy:
     break_even: float = math.inf
     if_exists: IfExists = "reuse"
     nsfw: Nsfw = "fail"
-    price_usd: float | None = 0.01
-    least_price_usd: float = 0.0
+    on_size_mismatch: OnSizeMismatch = "warn"
+    prices: Mapping[str, float] = field(default_factory=dict)
+    live_price: bool = False
     max_cost_usd: float | None = None
     check_balance: bool = False
     on_lost_response: OnLostResponse = "buy_again"
@@ -55,6 +60,16 @@ class Policy:
     on_item_failure: OnItemFailure = "finish_then_fail"
     max_failures: int | None = None
     poll: PollPolicy = field(default_factory=PollPolicy)
+
+    def price_of(self, model: str) -> float | None:
+        """Return the price of one image that is known without the API: the connection's, or ours."""
+        known = MODELS.get(model)
+        return self.prices.get(model, known.price_usd if known else None)
+
+    def allows(self, receipt: Receipt) -> bool:
+        """Say whether a stored image may be the result."""
+        is_flagged = receipt.nsfw and self.nsfw != "allow"
+        return not is_flagged and not (receipt.is_other_size and self.on_size_mismatch == "fail")
 
     def may_buy_anew(self, image: ImageState, *, try_number: int) -> bool:
         """Say whether a try may buy an image whose prediction failed: in an earlier try, and not for good."""

@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from airflow_provider_bitdance.engine.account_history import (
     Allowance,
@@ -39,25 +40,57 @@ CLOCKS_MAY_DIFFER = 60.0
 def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
-    Only the seed distinguishes two images of one prompt, so ours has both. The API may write a size in
-    another form, or leave it out. It may trim, cut or extend a prompt and leave out a seed: a prediction is
-    another's only if both differ.
+    Only the seed distinguishes two images of one prompt, so ours has both, and nothing is proven for a model
+    that takes none. The API may write a size in another form, or leave it and other inputs out. It may trim,
+    cut or extend a prompt and leave out a seed: a prediction is another's only if both differ.
     """
     echoed = prediction.input or {}
     prompt, seed = echoed.get("prompt"), _number(echoed.get("seed"))
     if not isinstance(prompt, str) and seed is None:
         return Proof.NONE
+    if request.seed is None:
+        return Proof.SIMILAR
     is_same_prompt = isinstance(prompt, str) and prompt.split() == request.prompt.split()
     is_same_seed = seed == request.seed
     if is_same_prompt and is_same_seed:
-        return Proof.OURS if sides_of(echoed.get("size")) in (None, sides_of(request.size)) else Proof.SIMILAR
+        return Proof.SIMILAR if _shows_others(echoed, request) else Proof.OURS
     is_another = isinstance(prompt, str) and seed is not None and not (is_same_prompt or is_same_seed)
     return Proof.ANOTHER if is_another else Proof.SIMILAR
 
 
-def differs_only_in_size(one: ImageRequest, other: ImageRequest) -> bool:
-    """Do two requests differ in nothing but the size? They also do if they are the same."""
-    return one.model_copy(update={"size": other.size}) == other
+def _shows_others(echoed: Mapping[str, Any], request: ImageRequest) -> bool:
+    """Say whether an echo has another size, or another value of an input that was sent."""
+    return any(
+        value is not None and name in echoed and not _is_echo(name, value, echoed[name])
+        for name, value in request.body().items()
+        if name not in ("prompt", "seed")
+    )
+
+
+def _is_echo(name: str, sent: object, echoed: object) -> bool:
+    if name == "size":
+        return sides_of(echoed) in (None, sides_of(sent))
+    return (
+        isinstance(echoed, list | dict | None) or str(echoed).strip() == str(sent).strip() or echoed == sent
+    )
+
+
+def is_same_text(one: ImageRequest, other: ImageRequest) -> bool:
+    """Say whether two requests have model, prompt and seed in common."""
+    return (one.model, one.prompt, one.seed) == (other.model, other.prompt, other.seed)
+
+
+def distinguishing(one: ImageRequest, other: ImageRequest) -> set[str]:
+    """Return the inputs by which two requests of one prompt and seed differ; empty for two others."""
+    mine, theirs = one.body(), other.body()
+    names = {name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)}
+    return names if is_same_text(one, other) else set()
+
+
+def shows(prediction: Prediction, names: Collection[str]) -> bool:
+    """Say whether a prediction echoes all of these inputs."""
+    echoed = prediction.input or {}
+    return all(sides_of(echoed.get(name)) if name == "size" else name in echoed for name in names)
 
 
 def _number(value: object) -> int | None:

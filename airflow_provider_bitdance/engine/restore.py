@@ -35,14 +35,14 @@ async def restore(context: JobContext, image: ImageState, receipt: Receipt) -> R
     :raises OutputError: It could not be fetched this time.
     :raises BitDanceError: It could not be stored.
     """
-    context.check_nsfw(receipt)
+    context.check_allowed(receipt)
     if context.clock.time() - receipt.submitted_at.timestamp() >= KEPT_BY_WAVESPEED.total_seconds():
         return None
     try:
         prediction = await _prediction_of(context, receipt)
         if not prediction.is_completed or proof_of(prediction, receipt.request) is Proof.ANOTHER:
             return None
-        valid = await fetch_output(context, prediction)
+        valid = await fetch_output(context, prediction, model=image.plan.request.model)
     except (OutputExpiredError, OutputRefusedError):
         return None
     except OutputError as error:

@@ -24,10 +24,12 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
+from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy, is_refusal
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -149,6 +151,7 @@ class BitDanceHook(BaseHook):
         height: int | str | None = None,
         seed: int | str = -1,
         model: str = BITDANCE_14B,
+        inputs: dict[str, Any] | None = None,
     ) -> Prediction:
         """Buy one image, about $0.01 at each call, and return its prediction without waiting.
 
@@ -157,12 +160,20 @@ class BitDanceHook(BaseHook):
         :param width: Pixels, 256 to 1536, with ``height`` and instead of ``size``.
         :param height: Pixels, 256 to 1536, with ``width`` and instead of ``size``.
         :param seed: -1 (any) to 2147483647.
-        :param model: The model's path on WaveSpeed.
+        :param model: The model's path on WaveSpeed. One that the provider does not know costs a free request
+            for its schema, once a process.
+        :param inputs: The model's other inputs.
         :raises InputError: Before anything is sent.
         :raises BitDanceError: See its ``paid``: the image may be bought all the same.
         """
         request = ImageRequest.of(
-            prompt=prompt, size=size, width=width, height=height, seed=seed, model=model
+            prompt=prompt,
+            size=size,
+            width=width,
+            height=height,
+            seed=seed,
+            model=find_model(model, self),
+            inputs=inputs,
         )
         with self.get_conn() as client:
             return client.submit(request)
@@ -184,6 +195,7 @@ class BitDanceHook(BaseHook):
         height: int | str | None = None,
         seed: int | str = -1,
         model: str = BITDANCE_14B,
+        inputs: dict[str, Any] | None = None,
         timeout: float = 600.0,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
     ) -> Prediction:
@@ -197,7 +209,9 @@ class BitDanceHook(BaseHook):
         # Read before the image is bought: a bad number costs nothing.
         policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
         timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
-        prediction = self.submit(prompt=prompt, size=size, width=width, height=height, seed=seed, model=model)
+        prediction = self.submit(
+            prompt=prompt, size=size, width=width, height=height, seed=seed, model=model, inputs=inputs
+        )
         with self.get_conn() as client:
             prediction = _poll_until_ended(client, prediction, policy, timeout)
         if not prediction.is_completed:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +14,7 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import normalize
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, checked_path
 from airflow_provider_bitdance.wavespeed.responses import MAX_PRICE
 from airflow_provider_bitdance.wavespeed.settings import MAX_TIMEOUT, ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -28,9 +30,10 @@ class ConnectionExtra(BaseModel):
         ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions of a batch in any minute, where it does not say itself; ``None``
         is without limit.
-    :param price_usd: Assumed price of one image of BitDance-14B in US dollars; that of another model comes
-        from the API.
-    :param live_price: Ask the API for the price before buying, instead.
+    :param price_usd: Price of one image of BitDance-14B in US dollars.
+    :param model_prices: Prices of one image in US dollars, by the model's path; also as JSON text. Where
+        neither this nor the provider has a model's price, the API is asked.
+    :param live_price: Ask the API for the price of every model before buying.
     :param timeout: Seconds for one HTTP request with its whole response.
     :param records_path: Where journal and receipts are stored; empty: see the operator.
     :param allow_http: Send the key over plain http to hosts other than this machine.
@@ -41,6 +44,7 @@ class ConnectionExtra(BaseModel):
     max_in_flight: int | None = Field(default=None, ge=1, le=MAX_IN_FLIGHT)
     requests_per_minute: int | None = Field(default=None, ge=1, le=MAX_REQUESTS_PER_MINUTE)
     price_usd: float = Field(default=0.01, ge=0, le=MAX_PRICE, allow_inf_nan=False)
+    model_prices: dict[str, Annotated[float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False)]] = {}
     live_price: bool = False
     timeout: float = Field(default=60.0, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False)
     records_path: str = ""
@@ -52,6 +56,22 @@ class ConnectionExtra(BaseModel):
         if isinstance(value, bool):
             raise PydanticCustomError("boolean", "a boolean, not a number")
         return value
+
+    @field_validator("model_prices", mode="before")
+    @classmethod
+    def _is_json(cls, prices: object) -> object:
+        try:
+            found = json.loads(prices) if isinstance(prices, str) else prices
+        except (ValueError, RecursionError):
+            raise PydanticCustomError("json", "text that is no JSON") from None
+        if not isinstance(found, dict) or any(isinstance(price, bool) for price in found.values()):
+            raise PydanticCustomError("prices", "not an object of model paths with their prices")
+        return {checked_path(path): price for path, price in found.items()}
+
+    @property
+    def prices(self) -> dict[str, float]:
+        """Prices of one image in US dollars, by the model's path."""
+        return {BITDANCE_14B: self.price_usd, **self.model_prices}
 
     @field_validator("records_path")
     @classmethod

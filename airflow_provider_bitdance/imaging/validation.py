@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.imaging.structure import Structure, not_whole, read_structure
-from airflow_provider_bitdance.wavespeed.image_request import MAX_SIDE
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_BYTES = min(MAX_SIDE**2 * 4 + 2**20, 64 * 2**20)
-"""The largest image that can be requested, four bytes a pixel and none compressed, and 1 MiB for what else is
-in the file. Never above 64 MiB, whatever sizes a model offers: several downloads are in memory at once."""
-
 MAX_PIXELS = 4096 * 4096
-"""Nearly three times the side that the model offers; an image of that size takes 64 MB in memory."""
+"""More than the largest image of the models that the provider knows, which has 10 million; these take 64 MB
+in memory."""
 
 MAX_SCANNED_PIXELS = 16 * MAX_PIXELS
 """A progressive JPEG is decoded scan by scan, each over all pixels, and a scan may take 60 bytes: 3,000 of

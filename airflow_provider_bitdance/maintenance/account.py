@@ -19,7 +19,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
 MOST_MODELS = 20

@@ -49,7 +49,7 @@ from airflow_provider_bitdance.records import ImageState, Journal, NotCreated, O
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
@@ -28,9 +29,9 @@ from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     InputError,
     NsfwError,
-    StorageError,
 )
 from airflow_provider_bitdance.hooks import object_storage
+from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.validation import (
     check_boolean,
@@ -45,7 +46,7 @@ from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook, ConnectionExtra
     from airflow_provider_bitdance.records import Job, Journal
     from airflow_provider_bitdance.storage import Folder
+    from airflow_provider_bitdance.wavespeed.models import Model
 
 LONGEST_WAIT = 7 * 24 * 3600.0
 """Seconds; WaveSpeed keeps an output no longer."""
@@ -69,7 +71,10 @@ class BitDanceBaseOperator(BaseOperator):
         a batch of the rows that give none. Default 1024*1024. (templated)
     :param seed: 0 to 2147483647, or -1 for any: then one is drawn and recorded. In a batch of the rows that
         give none. (templated)
-    :param model: The model's path on WaveSpeed. (templated)
+    :param model: The model's path on WaveSpeed. Of four the provider knows sizes, seed, inputs and price by
+        itself (docs/models); any other is checked by the schema that the API has of it. (templated)
+    :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``; checked before
+        anything is bought. (templated)
     :param bitdance_conn_id: The connection with the API key.
     :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
         default_deferrable``.
@@ -84,6 +89,8 @@ class BitDanceBaseOperator(BaseOperator):
     :param nsfw: What to do with an image that is flagged as not safe for work; it is paid for in any case.
         ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
         ``"allow"``: store it.
+    :param on_size_mismatch: What to do with an image that has another size than was requested; it is paid for
+        and stored, and its result says ``size_differs``. ``"warn"``: log it. ``"fail"``: fail without retry.
     :param on_lost_response: What to do if the response to a purchase was lost and the account's history
         does not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each
         lost one is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
@@ -97,7 +104,15 @@ class BitDanceBaseOperator(BaseOperator):
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
     """
 
-    template_fields: Sequence[str] = ("prompt", "output_path", "size", "seed", "model", "records_path")
+    template_fields: Sequence[str] = (
+        "prompt",
+        "output_path",
+        "size",
+        "seed",
+        "model",
+        "inputs",
+        "records_path",
+    )
     template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
     operator_extra_links = LINKS
@@ -113,6 +128,7 @@ class BitDanceBaseOperator(BaseOperator):
         size: str | None = None,
         seed: int | str = -1,
         model: str = BITDANCE_14B,
+        inputs: dict[str, Any] | str | None = None,
         bitdance_conn_id: str = "bitdance_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         defer_after: float = 15.0,
@@ -120,6 +136,7 @@ class BitDanceBaseOperator(BaseOperator):
         poll_interval: float = DEFAULT_POLL_INTERVAL,
         if_exists: Literal["reuse", "regenerate", "fail"] = "reuse",
         nsfw: Literal["fail", "skip", "allow"] = "fail",
+        on_size_mismatch: Literal["warn", "fail"] = "warn",
         on_lost_response: Literal["buy_again", "fail"] = "buy_again",
         max_cost_usd: float | None = None,
         check_balance: bool = False,
@@ -131,6 +148,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.size = size
         self.seed = seed
         self.model = model
+        self.inputs = inputs
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
         self.defer_after = defer_after
@@ -138,6 +156,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.if_exists = if_exists
         self.nsfw = nsfw
+        self.on_size_mismatch = on_size_mismatch
         self.on_lost_response = on_lost_response
         self.max_cost_usd = max_cost_usd
         self.check_balance = check_balance
@@ -152,6 +171,7 @@ class BitDanceBaseOperator(BaseOperator):
         check_boolean("retry_failed", self.retry_failed)
         check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
         check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
+        check_choice("on_size_mismatch", self.on_size_mismatch, ("warn", "fail"))
         check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))
         check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
         check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
@@ -228,8 +248,8 @@ class BitDanceBaseOperator(BaseOperator):
 
         hook = BitDanceHook(self.bitdance_conn_id)
         job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": map_index})
-        wanted = self._wanted(job)
         records = self._open_records(job, hook)
+        wanted = self._wanted(job, find_model(self.model, hook, records))
         images = object_storage.open_folder(wanted[0].destination.folder)
 
         async def run() -> Estimate:
@@ -249,9 +269,10 @@ class BitDanceBaseOperator(BaseOperator):
         return self._destination(job).folder
 
     @abstractmethod
-    def _wanted(self, job: Job) -> list[Wanted]:
+    def _wanted(self, job: Job, model: Model) -> list[Wanted]:
         """Return what the fields ask for now.
 
+        :param model: What is known of the model that they name.
         :raises InputError: They cannot be used.
         """
 
@@ -297,7 +318,8 @@ class BitDanceBaseOperator(BaseOperator):
         records = self._open_records(owner.job, hook)
         retries = self.retries or 0
         journal = runtime.open_journal(records, owner, resumed=resumed, retries=retries, log=self.log)
-        wanted = self._wanted_or_planned(context, journal, resumed=resumed)
+        look_up = partial(find_model, self.model, hook, records)
+        wanted = self._wanted_or_planned(context, journal, look_up, resumed=resumed)
         output = runtime.planned_output(
             journal, template=self._output_template, rendered=lambda: self._output_folder(owner.job)
         )
@@ -346,7 +368,9 @@ class BitDanceBaseOperator(BaseOperator):
             or f"{self._output_folder(job)}/{object_storage.RECORDS_FOLDER}"
         )
 
-    def _wanted_or_planned(self, context: Context, journal: Journal, *, resumed: bool) -> list[Wanted]:
+    def _wanted_or_planned(
+        self, context: Context, journal: Journal, look_up: Callable[[], Model], *, resumed: bool
+    ) -> list[Wanted]:
         """Return what is wanted. Where there is a plan, the fields may have rendered to anything.
 
         A resume that only waits and stores needs none of it.
@@ -354,8 +378,8 @@ class BitDanceBaseOperator(BaseOperator):
         if resumed and not journal.state.has_purchases_left:
             return []
         try:
-            return self._wanted(journal.job)
-        except (InputError, StorageError):
+            return self._wanted(journal.job, look_up())
+        except BitDanceError:
             if journal.state.images:
                 return []
             raise
@@ -373,8 +397,9 @@ class BitDanceBaseOperator(BaseOperator):
             break_even=SHORTEST_DEFERRAL + REENTRY_SECONDS if self.deferrable else math.inf,
             if_exists=self.if_exists,
             nsfw=self.nsfw,
-            price_usd=None if extra.live_price else extra.price_usd,
-            least_price_usd=extra.price_usd,
+            on_size_mismatch=self.on_size_mismatch,
+            prices=extra.prices,
+            live_price=extra.live_price,
             max_cost_usd=self.max_cost_usd,
             check_balance=self.check_balance,
             on_lost_response=self.on_lost_response,

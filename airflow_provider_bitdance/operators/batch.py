@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.hooks.bitdance import ConnectionExtra
     from airflow_provider_bitdance.manifest import ManifestRow
     from airflow_provider_bitdance.records import ImageState, Job
+    from airflow_provider_bitdance.wavespeed.models import Model
 
 FAILURES_SHOWN = 5
 
@@ -57,13 +58,15 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
     ``possibly_paid``, ``estimated_cost_usd``.
 
-    :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed`` and columns of your own; or
-        the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows. Bad rows are refused all at once,
-        before anything is bought. (templated)
+    :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and columns of
+        your own; or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows, where ``inputs`` is
+        JSON. Bad rows are refused all at once, before anything is bought. (templated)
     :param output_path: The folder for images and manifest: an absolute path or URI that every worker sees.
         (templated)
     :param prompt: A template over a row's columns, such as ``"A {style} poster"``, or the name of a
         ``.prompt`` file with one; the prompt of every row. (templated)
+    :param inputs: As for all operators. A text may be a template over a row's columns, such as
+        ``{"style": "{style}"}``; a row's own inputs go before these. (templated)
     :param variants: Images a row, 1 to 16, with different seeds, and a contact sheet of them:
         ``<key>-contact-sheet.jpg``.
     :param max_in_flight: Predictions in flight at once. Default: the connection's limit, else what the
@@ -130,7 +133,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         path = rendered_path("output_path", self.output_path, kind="folder")
         return parse_destination(f"{str(path).strip().removesuffix('/')}/", default_stem="").folder
 
-    def _wanted(self, job: Job) -> list[Wanted]:
+    def _wanted(self, job: Job, model: Model) -> list[Wanted]:
         from airflow_provider_bitdance.batch import checked_items, read_items
         from airflow_provider_bitdance.engine import Wanted
 
@@ -143,7 +146,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             prompt=self.prompt,
             size=self.size,
             seed=self.seed,
-            model=self.model,
+            model=model,
+            inputs=self.inputs,
             variants=self.variants,
             is_rendered=self.are_items_rendered,
         )
@@ -154,6 +158,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
                 destination=parse_destination(f"{folder}/{item.key}", default_stem=""),
                 columns=item.columns,
                 variant_of=item.variant_of,
+                highest_seed=model.highest_seed,
             )
             for item in items
         ]

@@ -15,6 +15,7 @@ from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Wanted
     from airflow_provider_bitdance.records import Job
+    from airflow_provider_bitdance.wavespeed.models import Model
 
 __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator", "estimate"]
 
@@ -69,7 +70,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         self.width = width
         self.height = height
 
-    def _wanted(self, job: Job) -> list[Wanted]:
+    def _wanted(self, job: Job, model: Model) -> list[Wanted]:
         from airflow_provider_bitdance.engine import Wanted
 
         request = ImageRequest.of(
@@ -78,9 +79,11 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             width=self.width,
             height=self.height,
             seed=self.seed,
-            model=self.model,
+            model=model,
+            inputs=self.inputs,
         )
-        return [Wanted(key="image", request=request, destination=self._destination(job))]
+        destination, highest = self._destination(job), model.highest_seed
+        return [Wanted(key="image", request=request, destination=destination, highest_seed=highest)]
 
     def _most_images(self, wanted: list[Wanted]) -> float:
         return 1

@@ -259,7 +259,7 @@ class Stored(Strict):
 
 
 class Failure(StrEnum):
-    """Why a prediction gave no image that can be stored."""
+    """Why a prediction gave no image that can be the result."""
 
     FAILED = "failed"
     REFUSED = "refused"
@@ -268,6 +268,7 @@ class Failure(StrEnum):
     GONE = "gone"
     EXPIRED = "expired"
     UNSAFE = "unsafe"
+    SIZE = "size"
 
 
 class Failed(Strict):

@@ -25,6 +25,7 @@ from airflow_provider_bitdance.records.fields import (
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import is_other_size
 
 
 class Receipt(Strict):
@@ -85,6 +86,11 @@ class Receipt(Strict):
         usual = {"prompt_asked": None, "size_differs": False, "sha256_received": None}
         return {name: value for name, value in whole(self).items() if (name, value) not in usual.items()}
 
+    @property
+    def is_other_size(self) -> bool:
+        """Whether the image has another size than was requested, also where the record does not say so."""
+        return is_other_size(self.request.size, self.width, self.height)
+
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
 
@@ -100,6 +106,7 @@ class Receipt(Strict):
             "size": self.request.size,
             "width": self.width,
             "height": self.height,
+            "size_differs": self.is_other_size,
             "media_type": self.media_type,
             "bytes": self.bytes,
             "sha256": self.sha256,

@@ -204,11 +204,11 @@ NEXT: dict[tuple[Status, str], Status] = {
 """Every (status, event) pair that may happen to an image; any other is a damaged journal."""
 
 
-def at_least(state: JobState, prices: Mapping[tuple[str, str], float]) -> JobState:
-    """Return the state with each image at this price, by model and size, where its plan has a lower one."""
+def at_least(state: JobState, prices: Mapping[str, float]) -> JobState:
+    """Return the state with each image at this price, by kind of request, where its plan has a lower one."""
     state = replace(state, images=dict(state.images))
     for image in list(state.images.values()):
-        price = prices.get((image.plan.request.model, image.plan.request.size), 0.0)
+        price = prices.get(image.plan.request.kind, 0.0)
         if image.plan.estimated_cost_usd < price:
             plan = image.plan.model_copy(update={"estimated_cost_usd": price})
             state = _put(state, replace(image, plan=plan))

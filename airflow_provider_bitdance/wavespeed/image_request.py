@@ -1,6 +1,6 @@
 """What is requested: the request for one image, checked hard before any money is spent.
 
-Source: the model page (wavespeed.ai/docs/docs-api/wavespeed-ai/bitdance-14b-text-to-image).
+What a model takes is in :mod:`models`.
 """
 
 from __future__ import annotations
@@ -24,58 +24,30 @@ from pydantic import (
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing
-
-BITDANCE_14B = "wavespeed-ai/bitdance-14b/text-to-image"
-DEFAULT_SIZE = "1024*1024"
-MIN_SIDE, MAX_SIDE = 256, 1536
-MAX_SEED = 2**31 - 1
-MAX_PROMPT = 2**15
-"""Characters. WaveSpeed publishes no limit for this model; text encoders read a few thousand words. More is a
-file in the place of a prompt, and would be in each record and response."""
-
-SIZE_PRESETS = {
-    "1:1": "1024*1024",
-    "16:9": "1280*720",
-    "9:16": "720*1280",
-    "4:3": "1152*864",
-    "3:4": "864*1152",
-    "3:2": "1248*832",
-    "2:3": "832*1248",
-}
-"""Our sizes for WaveSpeed's presets, whose pixel sizes are not published: exact ratios, multiples of 16."""
-
-_ALLOWED = {
-    "prompt": f"text of at most {MAX_PROMPT} characters, at least one of them not white space",
-    "size": f'a preset ({", ".join(SIZE_PRESETS)}) or "W*H" with sides of {MIN_SIDE} to {MAX_SIDE} pixels',
-    "width": f"{MIN_SIDE} to {MAX_SIDE} pixels, together with height and without size",
-    "height": f"{MIN_SIDE} to {MAX_SIDE} pixels, together with width and without size",
-    "seed": f"-1 (any seed) to {MAX_SEED}",
-    "model": f'the path of a WaveSpeed text-to-image model, such as "{BITDANCE_14B}"',
-}
-_SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*")
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+from airflow_provider_bitdance.wavespeed.input_schema import Finding, read_inputs
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, MODELS, Model, checked_path
 
 FIRST_FIELDS = frozenset({"prompt", "size", "seed", "model"})
 """The fields of 0.1.0: written and hashed whatever their value. See :meth:`ImageRequest.identity`."""
 
-_Finding = tuple[str, str, object]
-"""A field of a request, what is wrong with it, and its value."""
+DEFAULT_SIZE = "1024*1024"
 
 
 class ImageRequest(BaseModel):
     """One image as it is requested, in the one form in which it is sent, recorded and compared.
 
     :param prompt: The text, without surrounding white space.
-    :param size: ``"W*H"`` in pixels.
+    :param size: ``"W*H"`` in pixels, or the preset where a model takes presets only; ``None`` leaves it to
+        the model.
     :param seed: 0 to 2147483647, or -1 for any; ``None`` for a model that takes none.
     :param model: The model's path on WaveSpeed.
-    :param inputs: The model's other inputs. Records can hold them; no operator accepts any yet.
+    :param inputs: The model's other inputs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
-    size: str = DEFAULT_SIZE
+    size: str | None = Field(default=DEFAULT_SIZE, pattern=r"^[A-Za-z0-9*:._-]{1,40}$")
     seed: int | None = Field(default=-1, ge=-1, le=MAX_SEED)
     model: str = BITDANCE_14B
     inputs: dict[str, JsonValue] = {}
@@ -89,30 +61,44 @@ class ImageRequest(BaseModel):
         width: object = None,
         height: object = None,
         seed: object = -1,
-        model: object = BITDANCE_14B,
+        model: str | Model = BITDANCE_14B,
+        inputs: object = None,
     ) -> Self:
         """Check what a user gave, lax on rendered strings ("42"), and return the request.
 
-        :param size: A preset such as ``"16:9"``, ``"W*H"`` or ``"WxH"``; default 1024*1024.
-        :param width: Pixels, 256 to 1536; only together with ``height`` and without ``size``.
-        :param height: Pixels, 256 to 1536; only together with ``width`` and without ``size``.
+        :param size: As the model has it: a preset such as ``"16:9"``, ``"W*H"`` or ``"WxH"``.
+        :param width: Pixels; only together with ``height`` and without ``size``.
+        :param height: Pixels; only together with ``width`` and without ``size``.
+        :param seed: -1 for any; of a model that takes none nothing else is allowed.
+        :param model: Its path, or what is known of it.
+        :param inputs: The model's other inputs, by name, or JSON text of them.
         :raises InputError: Names every field that is wrong, its value, and what is allowed.
         """
-        asked_size, findings = _asked_size(size, width, height)
+        known = model if isinstance(model, Model) else known_model(model)
+        asked_size, findings = _asked_size(known, size, width, height)
         if isinstance(prompt, str):
             prompt = prompt.replace(BYTE_ORDER_MARK, "")
-            findings += _faults_of_prompt(prompt)
-        seed = -1 if seed is None else seed
+            findings += _faults_of_prompt(prompt, known)
+        asked_seed, found = _asked_seed(known, seed)
+        sent, wrong = _asked_inputs(known, inputs)
+        findings += [*found, *wrong]
+        fields = {"prompt": prompt, "size": asked_size, "seed": asked_seed, "model": known.path}
         try:
-            request = cls.model_validate({"prompt": prompt, "size": asked_size, "seed": seed, "model": model})
+            request = cls.model_validate({**fields, "inputs": sent})
         except ValidationError as error:
-            findings += [
-                (str(found["loc"][0]), _wrong(found["msg"]), found["input"])
-                for found in error.errors(include_url=False)
-            ]
+            for fault in error.errors(include_url=False):
+                name = str(fault["loc"][0])
+                findings.append((name, _wrong(fault["msg"]), fault["input"], _allowed(known, name)))
         if findings:
             raise _input_error(findings)
         return request
+
+    def body(self) -> dict[str, Any]:
+        """Return the inputs as they are sent: only what the model takes."""
+        known = MODELS.get(self.model)
+        size_field = known.sizes.field if known and known.sizes else "size"
+        own = {"prompt": self.prompt, size_field: self.size, "seed": self.seed}
+        return {**{name: value for name, value in own.items() if value is not None}, **self.inputs}
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -127,29 +113,11 @@ class ImageRequest(BaseModel):
             raise ValueError("contains a lone surrogate, which UTF-8 cannot encode")
         return text
 
-    @field_validator("size", mode="before")
-    @classmethod
-    def _size(cls, value: object) -> str:
-        match = _SIZE.fullmatch(SIZE_PRESETS.get(value.strip(), value)) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError("is neither a preset nor a width and a height")
-        sides = int(match[1]), int(match[2])
-        if not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
-            raise ValueError("has a side out of range")
-        return f"{sides[0]}*{sides[1]}"
-
     @field_validator("seed", mode="before")
     @classmethod
     def _seed(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("is a boolean, not a number")
-        return value
-
-    @field_validator("model")
-    @classmethod
-    def _model(cls, value: str) -> str:
-        if not _MODEL.fullmatch(value):
-            raise ValueError("is not a model's path")
         return value
 
     @model_serializer(mode="wrap")
@@ -171,6 +139,11 @@ class ImageRequest(BaseModel):
         """
         return self.model_dump(mode="json")
 
+    @property
+    def kind(self) -> str:
+        """What decides the price of a request: all but its prompt and seed."""
+        return json.dumps([self.model, self.size, self.inputs], sort_keys=True)
+
     def fingerprint(self, api_host: str) -> str:
         """Return the identity of what is requested: the same fingerprint means the same purchase.
 
@@ -180,40 +153,116 @@ class ImageRequest(BaseModel):
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _faults_of_prompt(prompt: str) -> list[_Finding]:
+def known_model(path: object) -> Model:
+    """Return what the provider knows of a model by itself.
+
+    :raises InputError: It knows nothing of it, or this is no model's path.
+    """
+    text = checked_path(path)
+    if text not in MODELS:
+        raise InputError(
+            f"model {shorten(text)} is not known here, and nobody has asked the API for its schema",
+            allowed=", ".join(MODELS),
+        )
+    return MODELS[text]
+
+
+def _faults_of_prompt(prompt: str, model: Model) -> list[Finding]:
     """Say what is wrong with a prompt that a user gives. A recorded one was bought, and is read as it is."""
-    if len(prompt) > MAX_PROMPT:
-        return [("prompt", f"has {len(prompt)} characters", prompt)]
+    allowed = _allowed(model, "prompt")
+    if len(prompt) > model.longest_prompt:
+        return [("prompt", f"has {len(prompt)} characters", prompt, allowed)]
     if "\0" in prompt:
-        return [("prompt", "contains a NUL character", prompt)]
+        return [("prompt", "contains a NUL character", prompt, allowed)]
     if prompt.strip() and shows_nothing(prompt):
         hidden = invisible_in(prompt) or f"U+{ord(prompt.strip()[0]):04X}"
-        return [("prompt", f"has nothing that can be seen, only characters such as {hidden}", prompt)]
+        return [
+            ("prompt", f"has nothing that can be seen, only characters such as {hidden}", prompt, allowed)
+        ]
     return []
 
 
-def _asked_size(size: object, width: object, height: object) -> tuple[object, list[_Finding]]:
-    """Make one size of ``size``, ``width`` and ``height``, and say what is wrong with the sides."""
-    if width is None and height is None:
-        return DEFAULT_SIZE if size is None else size, []
-    sides = (("width", width), ("height", height))
-    if size is not None:
-        given: list[_Finding] = [(name, "contradicts size", side) for name, side in sides if side is not None]
-        return DEFAULT_SIZE, [("size", "contradicts width and height", size), *given]
-    findings: list[_Finding] = []
-    for name, side in sides:
+def _asked_size(
+    model: Model, size: object, width: object, height: object
+) -> tuple[str | None, list[Finding]]:
+    """Make one size of ``size``, ``width`` and ``height``, and say what is wrong with them."""
+    sides = {"width": width, "height": height}
+    given = {name: side for name, side in sides.items() if side is not None}
+    if size is not None and given:
+        faults = [("size", "contradicts width and height", size, _allowed(model, "size"))]
+        faults += [(name, "contradicts size", side, _allowed(model, name)) for name, side in given.items()]
+        return None, faults
+    if model.sizes is None:
+        refused = {"size": size, **given} if size is not None else given
+        return None, [
+            (name, "is not an input of this model", value, f"omit it, for {model.path} chooses the size")
+            for name, value in refused.items()
+        ]
+    if size is None and not given:
+        return model.sizes.default, []
+    faults = []
+    for name, side in sides.items() if size is None else ():
         if side is None:
-            findings.append((name, "is missing", side))
+            faults.append((name, "is missing", side, _allowed(model, name)))
         elif isinstance(side, bool) or not re.fullmatch(r"\s*\d{1,5}\s*", str(side), re.ASCII):
-            findings.append((name, "is not a whole number", side))
-        elif not MIN_SIDE <= int(str(side)) <= MAX_SIDE:
-            findings.append((name, "is out of range", side))
-    return DEFAULT_SIZE if findings else f"{width}*{height}", findings
+            faults.append((name, "is not a whole number", side, _allowed(model, name)))
+        elif model.sizes.sides and not model.sizes.sides[0] <= int(str(side)) <= model.sizes.sides[1]:
+            faults.append((name, "is out of range", side, _allowed(model, name)))
+    if faults:
+        return None, faults
+    asked = f"{width}*{height}" if size is None else size
+    try:
+        return model.sizes.read(asked), []
+    except ValueError as error:
+        return None, [("size", str(error), asked, _allowed(model, "size"))]
 
 
-def _input_error(findings: list[_Finding]) -> InputError:
-    what = "; ".join(f"{field} {wrong}: {shorten(repr(value))}" for field, wrong, value in findings)
-    return InputError(what, allowed="; ".join(f"{field}: {_ALLOWED[field]}" for field, _, _ in findings))
+def _asked_seed(model: Model, seed: object) -> tuple[object, list[Finding]]:
+    """Return the seed that is requested, ``None`` of a model that takes none."""
+    if seed is None or (isinstance(seed, str) and seed.strip() in ("", "None")):
+        seed = -1
+    if model.seeds is None:
+        is_any = not isinstance(seed, bool) and str(seed).strip() == "-1"
+        fault = ("seed", "is not an input of this model", seed, _allowed(model, "seed"))
+        return None, [] if is_any else [fault]
+    if isinstance(seed, bool):
+        return -1, [("seed", "is a boolean, not a number", seed, _allowed(model, "seed"))]
+    if isinstance(seed, int | float) and MAX_SEED >= seed > model.seeds[1]:
+        return -1, [("seed", "is out of range", seed, _allowed(model, "seed"))]
+    return seed, []
+
+
+def _asked_inputs(model: Model, inputs: object) -> tuple[dict[str, Any], list[Finding]]:
+    try:
+        return model.inputs.check(read_inputs(inputs))
+    except ValueError as error:
+        names = ", ".join(model.inputs.properties) or "none for this model"
+        return {}, [("inputs", str(error), inputs, f"an object with these names: {shorten(names, 400)}")]
+
+
+def _allowed(model: Model, name: str) -> str:
+    """Say what a field may be, for one model."""
+    sides = model.sizes.sides if model.sizes else None
+    if name == "prompt":
+        return f"text of at most {model.longest_prompt} characters, at least one of them not white space"
+    if name == "size":
+        return model.sizes.allowed if model.sizes else "omit it"
+    if name in ("width", "height"):
+        other = "height" if name == "width" else "width"
+        if sides is None:
+            return f"the sides of {model.sizes.allowed}" if model.sizes else "omit it"
+        return f"{sides[0]} to {sides[1]} pixels, together with {other} and without size"
+    if name == "seed":
+        if model.seeds is None:
+            return f"omit it: {model.path} draws its own, and the API does not return it"
+        return f"-1 (any seed) to {model.seeds[1]}"
+    return "see the model's page on WaveSpeed"
+
+
+def _input_error(findings: list[Finding]) -> InputError:
+    what = "; ".join(f"{field} {wrong}: {shorten(repr(value))}" for field, wrong, value, _ in findings)
+    allowed = dict.fromkeys(f"{field}: {allowed}" for field, _, _, allowed in findings)
+    return InputError(what, allowed="; ".join(allowed))
 
 
 def _wrong(message: str) -> str:

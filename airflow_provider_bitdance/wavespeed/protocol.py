@@ -106,10 +106,9 @@ class Exchange:
 
 
 def submit(request: ImageRequest) -> Call[Prediction]:
-    """Build ``POST /{model}``, the only call that costs money. Only documented keys are sent."""
-    body = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
+    """Build ``POST /{model}``, the only call that costs money. Only what the model takes is sent."""
     path = f"{PREFIX}/{request.model}"
-    return Call("POST", path, Prediction, body, paid=Paid.POSSIBLY, prompt=request.prompt)
+    return Call("POST", path, Prediction, request.body(), paid=Paid.POSSIBLY, prompt=request.prompt)
 
 
 def get_prediction(prediction_id: str) -> Call[Prediction]:
@@ -172,8 +171,7 @@ def list_models() -> Call[Catalogue]:
 
 def get_price(request: ImageRequest) -> Call[Price]:
     """Build ``POST /model/price``: what this request would cost. Free."""
-    inputs = {"prompt": request.prompt, "size": request.size, "seed": request.seed}
-    body = {"model_id": request.model, "inputs": inputs}
+    body = {"model_id": request.model, "inputs": request.body()}
     return Call("POST", f"{PREFIX}/model/price", Price, body, prompt=request.prompt)
 
 

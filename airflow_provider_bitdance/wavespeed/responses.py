@@ -241,10 +241,12 @@ class BillingPage(Page):
 class CatalogueModel(_Response):
     """One model of the catalogue.
 
+    :param kind: What it makes of what, such as ``text-to-image``; empty where the API does not say.
     :param api_schema: How it is called, as the API describes it.
     """
 
     model_id: str
+    kind: _Text = Field(default="", validation_alias="type")
     api_schema: Annotated[dict[str, Any] | None, _only(dict, None)] = Field(default=None, repr=False)
 
     @property

@@ -72,6 +72,25 @@ def base_url(url: str, *, allow_http: bool = False) -> str:
     return f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}"
 
 
+def input_url_fault(url: str) -> str:
+    """Say what is wrong with a URL that is an input of a model, which WaveSpeed fetches; empty if nothing.
+
+    Nobody looks the host up here: it is WaveSpeed that reaches it, or does not.
+    """
+    try:
+        parts = urlsplit(url)
+        host = _plain_host(parts.hostname or "") if len(url) <= LONGEST_URL else ""
+        has_user = "@" in parts.netloc
+    except ValueError:
+        host, has_user = "", False
+    if not host or parts.scheme != "https":
+        return "is no https URL"
+    if has_user or parts.query or parts.fragment or "?" in url or "#" in url:
+        return "is a URL with a user, a query or a fragment"
+    is_public = _is_public(host) if _is_address(host) else not _is_private_name(host)
+    return "" if is_public else "is a URL of a private network"
+
+
 def loopback_hosts(url: str) -> set[str]:
     """Return the hosts of this machine for which no proxy is used: its names, and that of a local API."""
     host = urlsplit(url).hostname or ""
