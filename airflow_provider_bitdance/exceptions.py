@@ -27,6 +27,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
     │   ├── ModerationError         no retry · possibly      content moderation
     │   │   └── NsfwError           no retry · paid          the image itself is flagged
+    │   ├── EnhancedPromptError     no retry · paid          what the Prompt Enhancer made is no prompt
     │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
     ├── ItemsFailedError            retry    · possibly      some images of a batch failed
     ├── PredictionTimeoutError      retry    · paid          a retry polls again and buys nothing
@@ -254,6 +255,12 @@ class ModerationError(PredictionError):
 
 class NsfwError(ModerationError):
     """The image is flagged as not safe for work, and the policy is not to keep it."""
+
+    default_paid = Paid.YES
+
+
+class EnhancedPromptError(PredictionError):
+    """What the Prompt Enhancer returned is no prompt: empty, too long, or with a URL in it."""
 
     default_paid = Paid.YES
 

@@ -42,14 +42,17 @@ def check_key(key: object, *, suffix: str) -> None:
         raise ValueError(f"ends in {CONTACT_SHEET}, the name of a contact sheet")
 
 
-def derived_key(request: ImageRequest) -> str:
+def derived_key(request: ImageRequest, *, style: str | None = None) -> str:
     """Return the key of a row that gives none: the same request has the same key, whatever the position of
     its row.
 
     Only the request counts and no free column: an image is found again when a column is added or a row's
     "updated_at" moves, and a changed request never replaces the image of the old one.
+
+    :param style: In which the prompt is enhanced before it is sent.
     """
-    requested = json.dumps(request.identity(), sort_keys=True)
+    identity = {**request.identity(), **({"enhance_prompt": style} if style else {})}
+    requested = json.dumps(identity, sort_keys=True)
     digest = hashlib.sha256(requested.encode()).hexdigest()[:12]
     words = "-".join(re.findall(r"[a-z0-9]+", request.prompt.lower()))[:_WORDS_SHOWN].rstrip("-")
     return f"{words}-{digest}" if words else digest

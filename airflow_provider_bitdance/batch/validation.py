@@ -54,6 +54,7 @@ def checked_items(
     seed: object = -1,
     model: str | Model = BITDANCE_14B,
     inputs: object = None,
+    style: str | None = None,
     variants: int = 1,
     is_rendered: bool = True,
 ) -> list[Item]:
@@ -69,6 +70,7 @@ def checked_items(
     :param inputs: The model's other inputs, of all rows; a row's own go before them. A text may be a template
         over the row's columns, such as ``{"style": "{style}"}``.
     :param is_rendered: Airflow was to render the rows, so Jinja that is left in a prompt is a fault.
+    :param style: In which prompts are enhanced before they are sent.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
@@ -86,7 +88,7 @@ def checked_items(
     # What is filled in from columns is checked row by row, and so is what an input of a row may still give.
     fixed = replace(known, inputs=replace(known.inputs, required=frozenset()))
     defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=fixed, inputs=filled_in.fixed)
-    batch = _Batch(template, filled_in, known, defaults, variants, is_rendered)
+    batch = _Batch(template, filled_in, known, defaults, style, variants, is_rendered)
     checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
     _find_duplicates(checked)
     if any(row.faults for row in checked):
@@ -133,6 +135,7 @@ class _Batch:
     inputs: InputTemplates
     model: Model
     defaults: ImageRequest
+    style: str | None
     variants: int
     is_rendered: bool
 
@@ -174,7 +177,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     if checked.size > MAX_ROW:
         checked.faults[f"has {checked.size} bytes as JSON, and at most {MAX_ROW} are taken"] = ""
     if checked.key is None:
-        checked.key, checked.is_key_derived = derived_key(request), True
+        checked.key, checked.is_key_derived = derived_key(request, style=batch.style), True
     checked.items = list(_variants(checked.key, request, columns, batch.variants))
     return checked
 

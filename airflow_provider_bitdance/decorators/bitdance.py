@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.operators.validation import check_boolean
@@ -53,9 +54,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
     """Makes what a function returns: one image, or a batch. Each is bought once. About $0.01 an image.
 
     The function may return a prompt or a dict with ``prompt``, ``size``, ``seed`` and ``inputs``: the result
-    is that of :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list of items as
-    :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the result is that
-    of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
+    is that of :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list
+    of items as :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the
+    result is that of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
 
     It cannot report its cost in advance: :meth:`estimate` cannot know what the function will return.
 
@@ -176,8 +177,8 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
         destination = self._destination(job)
         if not self.is_batch:
-            request, highest = self._request(model), model.highest_seed
-            return [Wanted(key="image", request=request, destination=destination, highest_seed=highest)]
+            request, style = self._request(model), style_of(self.enhance_prompt)
+            return [Wanted(key="image", request=request, destination=destination, model=model, style=style)]
         if destination.named:
             raise InputError(
                 f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",

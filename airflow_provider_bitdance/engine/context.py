@@ -16,7 +16,7 @@ from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
-from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.events import Enhancement, Event
 from airflow_provider_bitdance.records.group_commit import GroupCommit
 from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
@@ -25,7 +25,7 @@ from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.models import MAX_SEED
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, MODELS, Model
 
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
@@ -49,6 +49,10 @@ class Wanted:
     :param key: Its name within the job.
     :param columns: The free columns of a batch's item.
     :param variant_of: The key of the item's row, where the row has several variants.
+    :param model: What is known of the model.
+    :param style: Of the Prompt Enhancer, where the prompt is to be enhanced.
+    :param asked: What the user requested, where another prompt is sent.
+    :param enhancement: How that prompt was made.
     """
 
     key: str
@@ -56,7 +60,14 @@ class Wanted:
     destination: Destination
     columns: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     variant_of: str | None = None
-    highest_seed: int = MAX_SEED
+    model: Model = MODELS[BITDANCE_14B]
+    style: str | None = None
+    asked: ImageRequest | None = None
+    enhancement: Enhancement | None = None
+
+    def fingerprint(self, api_host: str) -> str:
+        """Return the identity of what the user requested: of the original prompt, and the style."""
+        return (self.asked or self.request).fingerprint(api_host, enhance_prompt=self.style)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,7 @@ def _new_receipt(
         request=image.plan.request,
         seed_asked=image.plan.seed_asked,
         prompt_asked=image.plan.prompt_asked,
+        enhancement=image.plan.enhancement,
         fingerprint=image.plan.fingerprint,
         nsfw=prediction.is_nsfw,
         inference_ms=prediction.inference_ms,

@@ -20,14 +20,16 @@ class Estimate:
 
     :param reuse: Images that are there already.
     :param buy: Images that are missing.
-    :param cost_usd: What they cost, estimated.
+    :param cost_usd: What they and the prompts cost, estimated.
     :param max_cost_usd: What the task may spend, where it has a limit.
+    :param prompts: Prompts that are to be enhanced.
     """
 
     reuse: int
     buy: int
     cost_usd: float
     max_cost_usd: float | None = None
+    prompts: int = 0
 
     @property
     def is_within_budget(self) -> bool:
@@ -35,7 +37,8 @@ class Estimate:
         return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
 
     def __str__(self) -> str:
-        text = f"{self.reuse} reused, {self.buy} to buy, about {usd(self.cost_usd)}"
+        prompts = f", {self.prompts} prompts to enhance" if self.prompts else ""
+        text = f"{self.reuse} reused, {self.buy} to buy{prompts}, about {usd(self.cost_usd)}"
         if not self.is_within_budget:
             text += f"; would be refused, because max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
         return text
@@ -68,6 +71,6 @@ async def estimate(
 
 def _is_there(records: Folder, images: Folder, item: Wanted, api_host: str, by_size: bool) -> bool:
     receipt = Receipts(records).find(item.destination)
-    if receipt is None or receipt.fingerprint != item.request.fingerprint(api_host):
+    if receipt is None or receipt.fingerprint != item.fingerprint(api_host):
         return False
     return is_intact(images, receipt, by_size=by_size)

@@ -176,12 +176,14 @@ def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: Image
     """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
-        request = request.model_copy(update={"seed": context.draw_seed() % (item.highest_seed + 1)})
+        request = request.model_copy(update={"seed": context.draw_seed() % (item.model.highest_seed + 1)})
     return PlannedImage(
         key=item.key,
         request=request,
         seed_asked=item.request.seed,
-        fingerprint=item.request.fingerprint(context.client.settings.host),
+        prompt_asked=item.asked.prompt if item.asked else None,
+        enhancement=item.enhancement,
+        fingerprint=item.fingerprint(context.client.settings.host),
         stem=item.destination.stem,
         extension=item.destination.extension,
         named=item.destination.named,

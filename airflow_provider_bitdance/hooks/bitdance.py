@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_bitdance.enhancer import check_enhanced, style_of
 from airflow_provider_bitdance.exceptions import (
     APIError,
     AuthenticationError,
@@ -27,9 +28,10 @@ from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_con
 from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy, is_refusal
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
-from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_PROMPT
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -217,6 +219,34 @@ class BitDanceHook(BaseHook):
         if not prediction.is_completed:
             raise failure_of(prediction, prompt=prompt)
         return prediction
+
+    def enhance_prompt(
+        self,
+        text: str,
+        *,
+        style: str = "default",
+        timeout: float = 120.0,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+    ) -> str:
+        """Have WaveSpeed's Prompt Enhancer rewrite a prompt, $0.001 at each call. It keeps no records.
+
+        :param text: The prompt.
+        :param style: default, artistic, photographic, technical, anime or realistic.
+        :param timeout: Seconds to wait.
+        :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
+        :raises InputError: Before anything is sent.
+        :raises PredictionError: It ended without a text, or with one that is no prompt.
+        :raises PredictionTimeoutError: It is not done yet; the error names its id.
+        """
+        policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
+        timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
+        prompt = ImageRequest.of(prompt=text).prompt
+        with self.get_conn() as client:
+            prediction = client.send(protocol.enhance(prompt, style_of(style) or "default"))
+            prediction = _poll_until_ended(client, prediction, policy, timeout)
+        if not prediction.is_completed:
+            raise failure_of(prediction, prompt=prompt)
+        return check_enhanced(prediction.outputs, longest=MAX_PROMPT)
 
     def get_balance(self) -> float:
         """Return the account's balance in US dollars. Free."""

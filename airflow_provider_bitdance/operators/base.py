@@ -12,6 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -75,6 +76,9 @@ class BitDanceBaseOperator(BaseOperator):
         itself (docs/models); any other is checked by the schema that the API has of it. (templated)
     :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``; checked before
         anything is bought. (templated)
+    :param enhance_prompt: Have WaveSpeed's Prompt Enhancer rewrite each prompt first, $0.001 a text:
+        ``"default"``, ``"artistic"``, ``"photographic"``, ``"technical"``, ``"anime"`` or ``"realistic"``.
+        Each text is bought once and recorded; reuse goes by the prompt that you write. (templated)
     :param bitdance_conn_id: The connection with the API key.
     :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
         default_deferrable``.
@@ -111,6 +115,7 @@ class BitDanceBaseOperator(BaseOperator):
         "seed",
         "model",
         "inputs",
+        "enhance_prompt",
         "records_path",
     )
     template_ext: Sequence[str] = (".prompt",)
@@ -129,6 +134,7 @@ class BitDanceBaseOperator(BaseOperator):
         seed: int | str = -1,
         model: str = BITDANCE_14B,
         inputs: dict[str, Any] | str | None = None,
+        enhance_prompt: str | None = None,
         bitdance_conn_id: str = "bitdance_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         defer_after: float = 15.0,
@@ -149,6 +155,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.seed = seed
         self.model = model
         self.inputs = inputs
+        self.enhance_prompt = enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
         self.defer_after = defer_after
@@ -243,6 +250,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _estimate_rendered(self, context: Context, map_index: int) -> Estimate:
         from airflow_provider_bitdance.engine import estimate
+        from airflow_provider_bitdance.enhancer.stage import missing_prompts, price_of
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
 
@@ -251,10 +259,14 @@ class BitDanceBaseOperator(BaseOperator):
         records = self._open_records(job, hook)
         wanted = self._wanted(job, find_model(self.model, hook, records))
         images = object_storage.open_folder(wanted[0].destination.folder)
+        policy = self._policy(hook.extra)
 
         async def run() -> Estimate:
             async with hook.new_async_client() as client:
-                return await estimate(client, records, images, self._policy(hook.extra), wanted)
+                images_only = await estimate(client, records, images, policy, wanted)
+            prompts = await missing_prompts(records, wanted, hook.settings.host)
+            cost = images_only.cost_usd + prompts * price_of(policy)
+            return replace(images_only, prompts=prompts, cost_usd=cost)
 
         return asyncio.run(run())
 
@@ -349,6 +361,7 @@ class BitDanceBaseOperator(BaseOperator):
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""
         from airflow_provider_bitdance.engine import run_job
+        from airflow_provider_bitdance.enhancer.stage import enhance_prompts
 
         loop, killed = asyncio.get_running_loop(), job_context.coordination.killed
         # The default is four more than there are cores; ours wait for stores, and hardly compute.
@@ -357,6 +370,8 @@ class BitDanceBaseOperator(BaseOperator):
             self._notify_engine = lambda: loop.call_soon_threadsafe(killed.set)
             if self._is_killed:
                 killed.set()
+            if not job_context.journal.state.images:
+                wanted = await enhance_prompts(job_context, wanted)
             return await run_job(job_context, wanted)
 
     def _open_records(self, job: Job, hook: BitDanceHook) -> Folder:

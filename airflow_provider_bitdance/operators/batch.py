@@ -9,6 +9,7 @@ from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid, UnsafeFileError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.hooks import object_storage
@@ -141,6 +142,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         rows = rendered_path("items", self.items, kind="file")
         if isinstance(rows, str):
             rows = read_items(object_storage.read_file(rows), name=rows.strip())
+        style = style_of(self.enhance_prompt)
         items = checked_items(
             rows,
             prompt=self.prompt,
@@ -148,6 +150,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             seed=self.seed,
             model=model,
             inputs=self.inputs,
+            style=style,
             variants=self.variants,
             is_rendered=self.are_items_rendered,
         )
@@ -158,7 +161,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
                 destination=parse_destination(f"{folder}/{item.key}", default_stem=""),
                 columns=item.columns,
                 variant_of=item.variant_of,
-                highest_seed=model.highest_seed,
+                model=model,
+                style=style,
             )
             for item in items
         ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 from airflow_provider_bitdance.operators.estimating import estimate
@@ -82,8 +83,8 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
             model=model,
             inputs=self.inputs,
         )
-        destination, highest = self._destination(job), model.highest_seed
-        return [Wanted(key="image", request=request, destination=destination, highest_seed=highest)]
+        style, destination = style_of(self.enhance_prompt), self._destination(job)
+        return [Wanted(key="image", request=request, destination=destination, model=model, style=style)]
 
     def _most_images(self, wanted: list[Wanted]) -> float:
         return 1

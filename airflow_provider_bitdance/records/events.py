@@ -122,6 +122,20 @@ class Rested(Strict):
     window: Count | None
 
 
+class Enhancement(Strict):
+    """How the prompt that is sent was made: by WaveSpeed's Prompt Enhancer.
+
+    :param prediction_id: Of the enhancer.
+    :param cost_usd: What this job has spent on it at most; 0 where the text was there.
+    :param possibly_paid: How many responses were lost; each is counted in the cost.
+    """
+
+    style: Name
+    prediction_id: PredictionId
+    cost_usd: Usd
+    possibly_paid: Count = 0
+
+
 class PlannedImage(Strict):
     """One image as it will be bought: what is requested, with the real seed, and where it goes.
 
@@ -136,6 +150,7 @@ class PlannedImage(Strict):
     :param columns: The free columns of a batch's item, for its manifest.
     :param variant_of: The key of the item's row, where the row has several variants.
     :param prompt_asked: The prompt as the user requested it, where another one is sent.
+    :param enhancement: How that one was made.
     """
 
     key: Key
@@ -150,11 +165,12 @@ class PlannedImage(Strict):
     columns: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     variant_of: FileName | None = None
     prompt_asked: str | None = None
+    enhancement: Enhancement | None = None
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the prompt as requested where it is the one that is sent."""
-        return _without(whole(self), "prompt_asked")
+        return _without(_without(whole(self), "prompt_asked"), "enhancement")
 
 
 class Planned(Strict):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
-from airflow_provider_bitdance.records.events import Owner
+from airflow_provider_bitdance.records.events import Enhancement, Owner
 from airflow_provider_bitdance.records.fields import (
     Count,
     FileName,
@@ -36,6 +36,7 @@ class Receipt(Strict):
     :param request: What was bought, with the real seed.
     :param seed_asked: The seed as the user requested it, -1 for any; ``None`` for a model that takes none.
     :param prompt_asked: The prompt as the user requested it, where another one was sent.
+    :param enhancement: How the prompt that was sent was made.
     :param fingerprint: Identity of what was requested; a run with the same request reuses the image.
     :param width: Real width of the file, pixels.
     :param height: Real height of the file, pixels.
@@ -58,6 +59,7 @@ class Receipt(Strict):
     request: ImageRequest
     seed_asked: int | None
     prompt_asked: str | None = None
+    enhancement: Enhancement | None = None
     fingerprint: Name
     width: Count
     height: Count
@@ -83,13 +85,18 @@ class Receipt(Strict):
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is as usual."""
-        usual = {"prompt_asked": None, "size_differs": False, "sha256_received": None}
+        usual = {"prompt_asked": None, "enhancement": None, "size_differs": False, "sha256_received": None}
         return {name: value for name, value in whole(self).items() if (name, value) not in usual.items()}
 
     @property
     def is_other_size(self) -> bool:
         """Whether the image has another size than was requested, also where the record does not say so."""
         return is_other_size(self.request.size, self.width, self.height)
+
+    @property
+    def prompt_usd(self) -> float:
+        """What the enhancement of its prompt cost the job that made it."""
+        return self.enhancement.cost_usd if self.enhancement else 0.0
 
     def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
@@ -112,7 +119,7 @@ class Receipt(Strict):
             "sha256": self.sha256,
             "seed": self.request.seed,
             "inference_ms": self.inference_ms,
-            "estimated_cost_usd": 0.0 if reused else self.estimated_cost_usd,
+            "estimated_cost_usd": 0.0 if reused else round(self.estimated_cost_usd + self.prompt_usd, 6),
             "reused": reused,
             "nsfw": self.nsfw,
             "possibly_paid": possibly_paid,

@@ -117,7 +117,9 @@ class ImageState:
     @property
     def spent(self) -> int:
         """What this job has spent on it at most. Failed predictions count: not each is refunded."""
-        return (self.purchases + self.unconfirmed) * round(self.plan.estimated_cost_usd * MILLION)
+        prompt = self.plan.enhancement.cost_usd if self.plan.enhancement else 0.0
+        purchases = self.purchases + self.unconfirmed
+        return purchases * round(self.plan.estimated_cost_usd * MILLION) + round(prompt * MILLION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,9 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
         images = {plan.key: ImageState(plan) for plan in event.images}
         if len(images) < len(event.images):
             raise _broken(entry, "plans an image twice")
-        return replace(state, output=event.output, is_batch=is_batch, planned_at=state.time, images=images)
+        spent = sum(image.spent for image in images.values())
+        planned = replace(state, output=event.output, is_batch=is_batch, planned_at=state.time, spent=spent)
+        return replace(planned, images=images)
     for key in event.keys if isinstance(event, Intended) else (event.key,):
         if key not in state.images:
             raise _broken(entry, f"names an image {key!r} that was not planned")

@@ -144,12 +144,14 @@ class ImageRequest(BaseModel):
         """What decides the price of a request: all but its prompt and seed."""
         return json.dumps([self.model, self.size, self.inputs], sort_keys=True)
 
-    def fingerprint(self, api_host: str) -> str:
+    def fingerprint(self, api_host: str, *, enhance_prompt: str | None = None) -> str:
         """Return the identity of what is requested: the same fingerprint means the same purchase.
 
         :param api_host: ``host`` or ``host:port`` of the API; an image of another service is another image.
+        :param enhance_prompt: The style in which the prompt is enhanced before it is sent.
         """
-        identity = {**self.identity(), "api_host": api_host}
+        style = {"enhance_prompt": enhance_prompt} if enhance_prompt else {}
+        identity = {**self.identity(), **style, "api_host": api_host}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from airflow_provider_bitdance.wavespeed.input_schema import InputSchema
 
 BITDANCE_14B: Final = "wavespeed-ai/bitdance-14b/text-to-image"
 PROMPT_OPTIMIZER: Final = "wavespeed-ai/prompt-optimizer"
+ENHANCER_PRICE_USD: Final = 0.001
 MAX_SEED: Final = 2**31 - 1
 BITDANCE_SIDES: Final = (256, 1536)
 MAX_PROMPT: Final = 2**15

@@ -23,6 +23,7 @@ from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import Paid
 from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import PROMPT_OPTIMIZER
 from airflow_provider_bitdance.wavespeed.responses import (
     Balance,
     BillingPage,
@@ -109,6 +110,13 @@ def submit(request: ImageRequest) -> Call[Prediction]:
     """Build ``POST /{model}``, the only call that costs money. Only what the model takes is sent."""
     path = f"{PREFIX}/{request.model}"
     return Call("POST", path, Prediction, request.body(), paid=Paid.POSSIBLY, prompt=request.prompt)
+
+
+def enhance(text: str, style: str) -> Call[Prediction]:
+    """Build a purchase of the Prompt Enhancer, $0.001: what it makes of the text is in ``outputs``."""
+    body = {"text": text, "mode": "image", "style": style, "enable_sync_mode": False}
+    path = f"{PREFIX}/{PROMPT_OPTIMIZER}"
+    return Call("POST", path, Prediction, body, paid=Paid.POSSIBLY, prompt=text)
 
 
 def get_prediction(prediction_id: str) -> Call[Prediction]:
