@@ -221,8 +221,7 @@ def _asked_size(
 
 def _asked_seed(model: Model, seed: object) -> tuple[object, list[Finding]]:
     """Return the seed that is requested, ``None`` of a model that takes none."""
-    if seed is None or (isinstance(seed, str) and seed.strip() in ("", "None")):
-        seed = -1
+    seed = -1 if seed is None else seed
     if model.seeds is None:
         is_any = not isinstance(seed, bool) and str(seed).strip() == "-1"
         fault = ("seed", "is not an input of this model", seed, _allowed(model, "seed"))
