@@ -56,7 +56,7 @@ class ManifestRow(BaseModel):
     :param error: Why it failed, in short.
     :param variant_of: The key of the item's row, where the row has several variants.
     :param uri: Where the image is. This field and the rest are those of a single operator's result, empty
-        where the image is not stored.
+        where the image is not stored. One that failed for its size alone is stored, and has them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
 
 BYTE_ORDER_MARK = "\ufeff"
 """Editors and exports put it before a text, and files that are joined have it in the middle."""
@@ -29,6 +30,15 @@ def shows_nothing(text: str) -> bool:
         char.isspace() or _INVISIBLE.match(char) or unicodedata.category(char) in ("Mn", "Me")
         for char in text
     )
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield each text of a value of JSON, without the names of objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(part)
 
 
 def unrendered_in(text: str) -> str:

@@ -18,7 +18,7 @@ MAX_INT_BITS = 1000
 batch that is paid for would have no manifest."""
 
 MAX_BATCH = LARGEST_FILE * 3 // 4
-"""Bytes of all prompts and columns as JSON. The plan in the journal holds them, and no record above
+"""Bytes of all prompts, inputs and columns as JSON. The plan in the journal holds them, and no record above
 ``LARGEST_FILE`` is read again; the rest is 1,600 bytes an image for what else a plan has."""
 
 MAX_LINES = 100 * MAX_ITEMS

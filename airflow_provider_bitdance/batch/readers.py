@@ -129,10 +129,16 @@ def _jsonl_row(number: int, line: str) -> Row:
 
 
 def _flat(value: object) -> object:
-    """Empty what is nested: it is refused by its type, and a row of lists takes 20 times its text."""
-    if isinstance(value, dict):
-        return {name: type(cell)() if isinstance(cell, dict | list) else cell for name, cell in value.items()}
-    return [] if isinstance(value, list) else value
+    """Empty what is nested: it is refused by its type, and a row of lists takes 20 times its text.
+
+    The inputs of a model, which may be nested, stay as their text.
+    """
+    if not isinstance(value, dict):
+        return [] if isinstance(value, list) else value
+    flat = {name: type(cell)() if isinstance(cell, dict | list) else cell for name, cell in value.items()}
+    if isinstance(inputs := value.get("inputs"), dict | list):
+        flat["inputs"] = json.dumps(inputs)
+    return flat
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_bitdance.batch.columns import Scalar, scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, texts_in
 from airflow_provider_bitdance.wavespeed.input_schema import read_inputs
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
@@ -92,13 +92,23 @@ class InputTemplates:
         :raises ValueError: Says why there are none.
         """
         own = read_inputs(row.get("inputs"))
-        used = [value for name, value in self._filled.items() if name not in own]
-        columns = {name for value in used for template in _templates(value) for name in template.columns}
+        if column := unfilled_in(own, row):
+            raise ValueError(f"have {column}, but columns fill in the operator's inputs only")
+        used = {name: value for name, value in self._filled.items() if name not in own}
+        columns = {name for value in used.values() for part in _templates(value) for name in part.columns}
         if missing := ", ".join(f"{{{name}}}" for name in sorted(columns) if row.get(name) is None):
-            raise ValueError(f"use {shorten(missing)}, and the row has no value for it")
+            raise ValueError(f"use {shorten(missing)}, for which the row has no value")
         values = {name: scalar(name, row[name]) for name in columns}
-        filled = {name: _filled(value, values) for name, value in self._filled.items() if name not in own}
-        return {**self.fixed, **filled, **own}
+        return {**self.fixed, **{name: _filled(value, values) for name, value in used.items()}, **own}
+
+
+def unfilled_in(value: object, row: Mapping[Any, Any]) -> str:
+    """Return a column of a row in braces that a text of its own holds, which would be bought as it is."""
+    for text in texts_in(value):
+        for name in row:
+            if f"{{{name}}}" in text:
+                return shorten(f"{{{name}}}")
+    return ""
 
 
 def _parsed(field: str, value: Any) -> Any:

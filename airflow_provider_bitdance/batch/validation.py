@@ -15,10 +15,10 @@ from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_na
 from airflow_provider_bitdance.batch.keys import KEY_ALLOWED, check_key, derived_key
 from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_INT_BITS, MAX_ITEMS, MAX_ROW
 from airflow_provider_bitdance.batch.readers import Row
-from airflow_provider_bitdance.batch.template import InputTemplates, PromptTemplate
+from airflow_provider_bitdance.batch.template import InputTemplates, PromptTemplate, unfilled_in
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.text_checks import unrendered_in
+from airflow_provider_bitdance.text_checks import texts_in, unrendered_in
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest, known_model
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, Model
 
@@ -116,7 +116,7 @@ class _Checked:
     """A row, as far as it could be used.
 
     :param faults: What is wrong, each with what is allowed.
-    :param size: Bytes that prompt and columns have as JSON.
+    :param size: Bytes that prompt, inputs and columns have as JSON.
     """
 
     number: int
@@ -147,7 +147,7 @@ def _bounded(checked: Iterable[_Checked]) -> Iterator[_Checked]:
         size += row.size * len(row.items)
         if size > MAX_BATCH:
             raise InputError(
-                f"Up to row {row.number}, prompts and columns have more than {MAX_BATCH} bytes as JSON",
+                f"Up to row {row.number}, prompts, inputs and columns have more than {MAX_BATCH} bytes",
                 allowed=f"{MAX_BATCH} bytes, of all variants together",
                 fix="Split them into chunks, as in .expand(items=[chunk, chunk]), or leave out columns",
             )
@@ -173,7 +173,8 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     request = _request(value, batch, checked.faults)
     if request is None:
         return checked
-    checked.size = len(json.dumps([request.prompt, columns], ensure_ascii=False).encode())
+    held = [request.prompt, request.inputs, columns]
+    checked.size = len(json.dumps(held, ensure_ascii=False).encode())
     if checked.size > MAX_ROW:
         checked.faults[f"has {checked.size} bytes as JSON, and at most {MAX_ROW} are taken"] = ""
     if checked.key is None:
@@ -197,7 +198,8 @@ def _columns(row: Mapping[object, object], faults: dict[str, str]) -> dict[str, 
     for name, cell in row.items():
         if name not in REQUESTED:
             try:
-                columns[column_name(name)] = scalar(name, cell)
+                known = column_name(name)
+                columns[known] = scalar(name, cell)
             except ValueError as error:
                 faults[str(error)] = ""
     return columns
@@ -224,10 +226,11 @@ def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]
         faults[f"inputs {error}"] = ""
     try:
         prompt = _prompt(row, batch.template)
-        if batch.is_rendered and isinstance(prompt, str) and (left := unrendered_in(prompt)):
-            faults[f"prompt has {shorten(left)}, which nothing has rendered"] = ""
     except ValueError as error:
         faults[str(error)] = ""
+    for name, value in (("prompt", prompt), ("inputs", inputs)) if batch.is_rendered else ():
+        if left := next(filter(None, map(unrendered_in, texts_in(value))), ""):
+            faults[f"{name} has {shorten(left)}, which nothing has rendered"] = ""
     try:
         request = ImageRequest.of(
             # Without a prompt there is no request, and size and seed are checked all the same.
@@ -252,7 +255,8 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
     if template is None and own is None:
         raise ValueError(f"has no prompt; it has {given}")
     if template is None:
-        _refuse_unfilled(own, row)
+        if column := unfilled_in(own, row):
+            raise ValueError(f"has {column} in its prompt, but columns fill in the operator's prompt only")
         return own
     faults = []
     if own is not None and "prompt" not in template.columns:
@@ -263,14 +267,6 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
     if faults:
         raise ValueError("; ".join(faults))
     return template.fill({name: scalar(name, row[name]) for name in template.columns})
-
-
-def _refuse_unfilled(prompt: object, row: Mapping[object, object]) -> None:
-    """Refuse a row's own prompt with one of its columns in braces: it would be bought as it is."""
-    for name in row:
-        if isinstance(prompt, str) and f"{{{name}}}" in prompt:
-            column = shorten(f"{{{name}}}")
-            raise ValueError(f"has {column} in its prompt, but columns fill in the operator's prompt only")
 
 
 def _find_duplicates(checked: list[_Checked]) -> None:

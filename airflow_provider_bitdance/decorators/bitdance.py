@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
-from airflow_provider_bitdance.operators.validation import check_boolean
+from airflow_provider_bitdance.operators.validation import check_boolean, merged_inputs, rendered
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
@@ -197,8 +197,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
             )
         own = {name: value for name, value in fields.items() if value is not None}
         sizes = {} if "size" in own else {"size": self.size, "width": self.width, "height": self.height}
-        options = {"prompt": None, "seed": self.seed, "inputs": self.inputs}
-        return ImageRequest.of(model=model, **{**options, **sizes, **own})
+        options = {"prompt": None, "seed": self.seed, **sizes}
+        inputs = merged_inputs(rendered("inputs", self.inputs), own.pop("inputs", None))
+        return ImageRequest.of(model=model, inputs=inputs, **{**options, **own})
 
     def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
         if job_context.journal.state.is_batch:

@@ -29,6 +29,10 @@ from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, M
 
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
+KEEP_OTHER_SIZE = (
+    'Request a size that the model makes, or set on_size_mismatch="warn" and clear the task: '
+    "the stored image is then the result, and nothing is bought"
+)
 MANY = 20
 """Beyond this many images, receipts are found by one listing."""
 MOST_READ = 1000
@@ -150,23 +154,24 @@ class JobContext:
         return self.policy.may_buy_anew(image, try_number=self.journal.owner.try_number)
 
     def check_allowed(self, receipt: Receipt) -> None:
-        """Refuse a stored image that the policy does not allow.
+        """Refuse a stored image that the policy does not allow; log one of another size that it does.
 
         :raises NsfwError: It is flagged.
         :raises SizeMismatchError: It has another size than was requested.
         """
-        if self.policy.allows(receipt):
-            return
-        if receipt.nsfw and self.policy.nsfw != "allow":
+        if not self.policy.allows_nsfw(receipt):
             raise NsfwError(
                 f"The image {receipt.uri}, stored for the same request, is flagged as not safe for work",
                 fix='Change the prompt, or set nsfw="allow"',
             )
-        raise SizeMismatchError(
-            f"The image {receipt.uri} has {receipt.width} x {receipt.height} pixels, "
-            f"and {receipt.request.size} was requested",
-            fix='It is stored. Request a size that the model makes, or set on_size_mismatch="warn"',
-        )
+        if not self.policy.allows_size(receipt):
+            raise SizeMismatchError(
+                f"The image stored at {receipt.uri} has {receipt.width} x {receipt.height} pixels, "
+                f"and {receipt.request.size} was requested",
+                fix=KEEP_OTHER_SIZE,
+            )
+        if receipt.is_other_size:
+            self.notices.size_differs(receipt)
 
     async def retrying(
         self,

@@ -36,7 +36,7 @@ class Refusal(StrEnum):
     """Why an image is neither bought nor taken from what is there."""
 
     EXISTS = "exists"  # if_exists="fail"
-    NOT_ALLOWED = "not allowed"
+    NOT_ALLOWED = "not allowed"  # flagged, or of another size than was requested
     IN_USE = "in use"  # another task makes a different image there
     JUST_MADE = "just made"  # another task of this Dag run has made a different image there
 

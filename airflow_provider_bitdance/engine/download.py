@@ -39,6 +39,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
 
     :raises PredictionError: The prediction ended without an image, or with one that may not be kept.
+    :raises SizeMismatchError: The image is stored with its receipt, and may not be the result.
     :raises OutputError: The image could not be fetched; it is paid for, and collectable if a retry helps.
     """
     try:
@@ -61,8 +62,6 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     await context.write(
         Stored(key=image.plan.key, receipt=context.receipts.uri(destination), reused=not bought_here)
     )
-    if receipt.is_other_size:
-        context.notices.size_differs(receipt)
     context.log_image(
         "Stored %d x %d pixels, %d bytes, %.1f s after the purchase: %s",
         receipt.width,

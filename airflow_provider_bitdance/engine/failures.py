@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.context import KEEP_OTHER_SIZE, JobContext
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
@@ -59,9 +59,9 @@ FAILURE_OF = {error: failure for failure, error in _ERROR_OF.items()}
 
 def recorded_error(context: JobContext, image: ImageState) -> PredictionError | OutputError:
     """Return the error that the journal has of an image that this try may not buy again."""
-    error = _ERROR_OF[image.failure or Failure.FAILED](
-        image.reason, fix="Clear the task to buy the image again"
-    )
+    failure = image.failure or Failure.FAILED
+    fix = KEEP_OTHER_SIZE if failure is Failure.SIZE else "Clear the task to buy the image again"
+    error = _ERROR_OF[failure](image.reason, fix=fix)
     if image.failure is not Failure.FAILED or not context.policy.retry_failed:
         return error.with_verdict(retry=False)
     return error

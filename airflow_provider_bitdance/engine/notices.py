@@ -40,7 +40,7 @@ class Notices:
         self._reasons: dict[str, None] = {}
         self._retries: dict[type, float] = {}
         self._left_out: set[str] = set()
-        self._is_other_size_said = False
+        self._is_size_said = False
 
     def refused(self, what: str, *, now: float, wait: float) -> None:
         """Take note of a 429, and of the seconds until the next submission."""
@@ -109,17 +109,17 @@ class Notices:
         self._left_out.add(what)
 
     def size_differs(self, receipt: Receipt) -> None:
-        """Take note of an image of another size than was requested. Of many only the first is logged."""
-        log = self._log.debug if self._is_other_size_said else self._log.warning
+        """Take note of an image of another size than was requested. A batch counts them at its end."""
+        log = self._log.debug if self._is_size_said else self._log.warning
+        self._is_size_said = True
         log(
-            "%s has %d x %d pixels, and %s was requested. Its result and receipt have size_differs, "
-            'as have all others of this job; on_size_mismatch="fail" fails then',
+            "%s has %d x %d pixels, and %s was requested. Result and receipt say size_differs; "
+            'on_size_mismatch="fail" would fail the task',
             receipt.uri,
             receipt.width,
             receipt.height,
             receipt.request.size,
         )
-        self._is_other_size_said = True
 
     def found(self, prediction_id: str) -> None:
         """Take note of a prediction that is proven to be that of a lost response."""

@@ -68,8 +68,15 @@ class Policy:
 
     def allows(self, receipt: Receipt) -> bool:
         """Say whether a stored image may be the result."""
-        is_flagged = receipt.nsfw and self.nsfw != "allow"
-        return not is_flagged and not (receipt.is_other_size and self.on_size_mismatch == "fail")
+        return self.allows_nsfw(receipt) and self.allows_size(receipt)
+
+    def allows_nsfw(self, receipt: Receipt) -> bool:
+        """Say whether a stored image may be the result, flagged or not."""
+        return not receipt.nsfw or self.nsfw == "allow"
+
+    def allows_size(self, receipt: Receipt) -> bool:
+        """Say whether a stored image may be the result with the size that it has."""
+        return not receipt.is_other_size or self.on_size_mismatch == "warn"
 
     def may_buy_anew(self, image: ImageState, *, try_number: int) -> bool:
         """Say whether a try may buy an image whose prediction failed: in an earlier try, and not for good."""

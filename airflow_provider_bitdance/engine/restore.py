@@ -32,6 +32,7 @@ async def restore(context: JobContext, image: ImageState, receipt: Receipt) -> R
 
     :param receipt: Of the image's destination, for the same request; its file is not as it was stored.
     :raises NsfwError: The image is flagged, and the policy is not to keep such images.
+    :raises SizeMismatchError: The image has another size than was requested, and the policy is to fail then.
     :raises OutputError: It could not be fetched this time.
     :raises BitDanceError: It could not be stored.
     """

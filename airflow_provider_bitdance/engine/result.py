@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_bitdance.engine.budget import usd
@@ -12,7 +13,12 @@ from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
 from airflow_provider_bitdance.engine.failures import ABOUT_ONE_IMAGE, recorded_error
 from airflow_provider_bitdance.engine.restore import restore
-from airflow_provider_bitdance.exceptions import BitDanceError, PredictionTimeoutError, RecordUnreadableError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    PredictionTimeoutError,
+    RecordUnreadableError,
+    SizeMismatchError,
+)
 from airflow_provider_bitdance.records import ImageState, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
@@ -28,7 +34,8 @@ class Finished:
 
     :param stored: By key, in the plan's order, the summary of each stored image: a plain dict.
     :param images: All that the journal says of the images, in the same order.
-    :param failures: By key, why an image is not stored.
+    :param failures: By key, why an image is not stored, or is stored and not the result.
+    :param refused: By key, the summary of each that is stored and not the result, for its size.
     :param stopped: Why not everything was bought.
     """
 
@@ -36,6 +43,7 @@ class Finished:
     images: list[ImageState]
     failures: dict[str, BitDanceError]
     stopped: BitDanceError | None
+    refused: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -103,7 +111,8 @@ async def job_result(context: JobContext, dispatcher: Dispatcher) -> Finished | 
         if key in found or image.status not in ends
     }
     stored = await _summaries(context, dispatcher, failures)
-    return Finished(stored, list(state.images.values()), failures, stopped)
+    refused = await _refused_for_size(context, failures)
+    return Finished(stored, list(state.images.values()), failures, stopped, refused)
 
 
 def _waiting(context: JobContext, dispatcher: Dispatcher) -> Waiting | None:
@@ -174,6 +183,34 @@ async def _summaries(
     stored = context.journal.state.having(Status.STORED)
     summaries = await asyncio.gather(*(summary(image) for image in stored))
     return {image.plan.key: found for image, found in zip(stored, summaries, strict=True) if found}
+
+
+async def _refused_for_size(
+    context: JobContext, failures: dict[str, BitDanceError]
+) -> dict[str, dict[str, Any]]:
+    """Return the summary of each image that is stored and whose size the policy does not allow."""
+    gate = asyncio.Semaphore(RECEIPTS_AT_ONCE)
+
+    def stored(image: ImageState) -> dict[str, Any] | None:
+        destination = context.destination_of(image.plan)
+        receipt = context.receipts.find(destination)
+        if receipt is None or receipt.fingerprint != image.plan.fingerprint:
+            return None
+        if not context.is_intact(receipt, by_size=True):
+            return None
+        where, reused = context.receipts.uri(destination), image.purchases == 0
+        return receipt.summary(receipt=where, reused=reused, possibly_paid=image.possibly_paid)
+
+    async def summary(key: str) -> dict[str, Any] | None:
+        # The failure itself is known: this says more of it, where the store lets it.
+        with contextlib.suppress(BitDanceError):
+            async with gate:
+                return await asyncio.to_thread(stored, context.journal.state.images[key])
+        return None
+
+    keys = [key for key, error in failures.items() if isinstance(error, SizeMismatchError)]
+    summaries = await asyncio.gather(*map(summary, keys))
+    return {key: found for key, found in zip(keys, summaries, strict=True) if found}
 
 
 async def _believed(context: JobContext, image: ImageState) -> Receipt:

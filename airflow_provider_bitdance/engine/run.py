@@ -125,7 +125,7 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
     changed = [
         item
         for item in wanted
-        if item.key in images and images[item.key].plan.fingerprint != item.request.fingerprint(host)
+        if item.key in images and images[item.key].plan.fingerprint != item.fingerprint(host)
     ]
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""

@@ -57,7 +57,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     The result is a small plain dict: ``manifest`` (its URI; read it with
     :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
-    ``possibly_paid``, ``estimated_cost_usd``.
+    ``size_differs``, ``possibly_paid``, ``estimated_cost_usd``.
 
     :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and columns of
         your own; or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows, where ``inputs`` is
@@ -195,11 +195,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "stored": len(finished.stored),
             "reused": sum(result["reused"] for result in finished.results),
             "failed": len(finished.failures),
+            "size_differs": sum(row.size_differs is True for row in rows),
             "possibly_paid": sum(row.possibly_paid for row in rows),
             "estimated_cost_usd": round(bought, 6),
         }
         show_stored(self, summary["manifest"], images)
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
+        if summary["size_differs"] > 1:
+            self.log.warning("%(size_differs)d of them have another size than was requested", summary)
         if finished.stopped is not None:
             raise finished.stopped
         _raise_if_not_tolerated(finished, job_context, summary["manifest"])
@@ -236,7 +239,7 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
     item = Item(plan.key, plan.request, plan.columns, plan.variant_of)
     if plan.key in finished.stored:
         return manifest_row(item, status="stored", result=finished.stored[plan.key])
-    known = {"possibly_paid": plan.possibly_paid + image.unconfirmed}
+    known = finished.refused.get(plan.key) or {"possibly_paid": plan.possibly_paid + image.unconfirmed}
     failure = finished.failures.get(plan.key)
     if failure is None:
         return manifest_row(item, status="missing", result=known)
@@ -257,10 +260,13 @@ def _write_contact_sheets(finished: Finished, images: Folder) -> None:
         name = f"{row}{CONTACT_SHEET}.jpg"
         if not found or comment_of(_content(images, name)) == comment:
             continue
-        variant_files = (
-            (f"{file}\nseed {result['seed']}", _content(images, file)) for file, result in found.items()
-        )
+        variant_files = ((_label(file, result), _content(images, file)) for file, result in found.items())
         images.replace(name, contact_sheet(variant_files, comment=comment))
+
+
+def _label(file: str, result: dict[str, Any]) -> str:
+    """Return what a contact sheet says of an image; not every model has a seed."""
+    return file if result["seed"] is None else f"{file}\nseed {result['seed']}"
 
 
 def _content(images: Folder, name: str) -> bytes:

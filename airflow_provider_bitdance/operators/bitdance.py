@@ -10,7 +10,7 @@ from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 from airflow_provider_bitdance.operators.estimating import estimate
-from airflow_provider_bitdance.operators.validation import rendered_prompt, text_of_path
+from airflow_provider_bitdance.operators.validation import rendered, text_of_path
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         )
 
     The result is a plain dict: ``uri``, ``receipt``, ``prediction_id``, ``model``, ``size``, ``width``,
-    ``height``, ``media_type``, ``bytes``, ``sha256``, ``seed``, ``inference_ms``, ``estimated_cost_usd``,
-    ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that may have been charged).
+    ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
+    ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that
+    may have been charged).
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,
@@ -75,13 +76,13 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
         from airflow_provider_bitdance.engine import Wanted
 
         request = ImageRequest.of(
-            prompt=rendered_prompt(self.prompt),
+            prompt=rendered("prompt", self.prompt),
             size=self.size,
             width=self.width,
             height=self.height,
             seed=self.seed,
             model=model,
-            inputs=self.inputs,
+            inputs=rendered("inputs", self.inputs),
         )
         style, destination = style_of(self.enhance_prompt), self._destination(job)
         return [Wanted(key="image", request=request, destination=destination, model=model, style=style)]

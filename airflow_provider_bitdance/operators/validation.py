@@ -11,9 +11,11 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import address_of
 from airflow_provider_bitdance.storage.naming import has_known_extension
-from airflow_provider_bitdance.text_checks import unrendered_in
+from airflow_provider_bitdance.text_checks import texts_in, unrendered_in
 from airflow_provider_bitdance.triggers.bitdance import Reason
+from airflow_provider_bitdance.wavespeed.input_schema import read_inputs
 
+INPUTS_ALLOWED = 'an object with the names of inputs, such as {"guidance_scale": 5}, or JSON text of one'
 _UNFILLED = re.compile(
     r"\{\{(?:[^{}]{0,80}\}\})?|\{%(?:[^{}]{0,80}%\})?|\{(?![0-9A-Fa-f]+-[0-9A-Fa-f-]+\})[^{}]{0,80}\}"
 )
@@ -97,17 +99,29 @@ def rendered_path(name: str, value: Any, *, kind: str = "") -> Any:
     return text
 
 
-def rendered_prompt(prompt: Any) -> Any:
-    """Return a prompt after Airflow has rendered it.
+def rendered(name: str, value: Any) -> Any:
+    """Return a prompt, or the inputs of a model, after Airflow has rendered them.
 
-    :raises InputError: Jinja is left in it.
+    :raises InputError: Jinja is left in a text.
     """
-    if isinstance(prompt, str) and (left := unrendered_in(prompt)):
-        raise InputError(
-            f"prompt has {shorten(left)}, which nothing has rendered: {shorten(repr(prompt))}",
-            fix="Airflow renders no arguments of .expand and no text that a template gives",
-        )
-    return prompt
+    for text in texts_in(value):
+        if left := unrendered_in(text):
+            raise InputError(
+                f"{name} has {shorten(left)}, which nothing has rendered: {shorten(repr(text))}",
+                fix="Airflow renders no arguments of .expand and no text that a template gives",
+            )
+    return value
+
+
+def merged_inputs(*given: object) -> dict[str, Any]:
+    """Return the inputs of a model that several places give; a later one goes before an earlier one.
+
+    :raises InputError: One is neither an object nor JSON text of one.
+    """
+    try:
+        return {name: value for inputs in given for name, value in read_inputs(inputs).items()}
+    except ValueError as error:
+        raise InputError(f"inputs {error}: {shorten(repr(given[-1]))}", allowed=INPUTS_ALLOWED) from None
 
 
 def reason_of(event: dict[str, Any]) -> Reason:

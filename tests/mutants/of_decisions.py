@@ -18,12 +18,15 @@ WANTED = mutations_of(
         'if_exists="regenerate" buys nothing',
     ),
     (
-        "receipt is not None and receipt.fingerprint == facts.fingerprint:\n        flagged",
-        "receipt is not None:\n        flagged",
+        "receipt is not None and receipt.fingerprint == facts.fingerprint:\n        return",
+        "receipt is not None:\n        return",
         "the image of another request is the result",
     ),
-    ('receipt.nsfw and policy.nsfw != "allow"', "receipt.nsfw", "a flagged image that is allowed is refused"),
-    ('receipt.nsfw and policy.nsfw != "allow"', "False", "a flagged image is the result"),
+    (
+        "Reuse(receipt) if policy.allows(receipt) else Refuse(Refusal.NOT_ALLOWED)",
+        "Reuse(receipt)",
+        "an image that is not allowed is the result",
+    ),
     (
         "if earlier is None or not _is_collectable(earlier, policy):",
         "if earlier is None:",
@@ -51,14 +54,49 @@ WANTED = mutations_of(
         "a flagged picture is adopted though it is not allowed",
     ),
     (
-        "return earlier.status is Status.SUBMITTED or allowed_now",
-        "return allowed_now",
+        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
+        "return is_flagged or is_of_other_size",
         "what was in flight at a clear is bought again",
     ),
     (
-        "return earlier.status is Status.SUBMITTED or allowed_now",
-        "return earlier.status is Status.SUBMITTED",
+        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
+        "return earlier.status is Status.SUBMITTED or is_of_other_size",
         "a flagged picture that is allowed by now is bought again",
+    ),
+    (
+        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
+        "return earlier.status is Status.SUBMITTED or is_flagged",
+        "a picture of another size that is allowed by now is bought again",
+    ),
+    (
+        'earlier.failure is Failure.SIZE and policy.on_size_mismatch == "warn"',
+        "earlier.failure is Failure.SIZE",
+        "a picture of another size is adopted though it is not allowed",
+    ),
+)
+
+ALLOWED = mutations_of(
+    "engine/policy.py",
+    "unit/engine/test_decisions.py",
+    (
+        "return self.allows_nsfw(receipt) and self.allows_size(receipt)",
+        "return self.allows_size(receipt)",
+        "a flagged image is the result",
+    ),
+    (
+        "return self.allows_nsfw(receipt) and self.allows_size(receipt)",
+        "return self.allows_nsfw(receipt)",
+        'on_size_mismatch="fail" lets what is stored through',
+    ),
+    (
+        'not receipt.nsfw or self.nsfw == "allow"',
+        "not receipt.nsfw",
+        "a flagged image that is allowed is refused",
+    ),
+    (
+        'not receipt.is_other_size or self.on_size_mismatch == "warn"',
+        "not receipt.is_other_size",
+        'on_size_mismatch="warn" fails',
     ),
 )
 
@@ -314,4 +352,4 @@ INTENT = mutations_of(
     ),
 )
 
-MUTATIONS = (*WANTED, *DESTINATION, *SUBMISSION, *INTENT)
+MUTATIONS = (*WANTED, *ALLOWED, *DESTINATION, *SUBMISSION, *INTENT)

@@ -83,7 +83,7 @@ DESTINATION_LOCK = mutations_of(
         "a task waits for an image of another request",
     ),
     ("known=known, after=seen)", "known=known, after=seen + 1)", "another task's reservation is overlooked"),
-    ("        context.check_nsfw(receipt)\n", "", "a flagged picture of another task is the result"),
+    ("        context.check_allowed(receipt)\n", "", "a flagged picture of another task is the result"),
     ("receipt=uri, reused=True)", "receipt=uri)", "another task's image is said to cost money here"),
     ("run_started_at=context.run_started_at,", "run_started_at=0.0,", "a cleared run is refused"),
     (
@@ -206,7 +206,7 @@ RESTORE = mutations_of(
         "",
         "a receipt that names a prediction of another request brings its picture",
     ),
-    ("    context.check_nsfw(receipt)\n", "", "a flagged image is stored again"),
+    ("    context.check_allowed(receipt)\n", "", "a flagged image is stored again"),
 )
 
 INTEGRITY = mutations_of(
@@ -305,7 +305,7 @@ DOWNLOAD = mutations_of(
     ),
     ("possibly_paid=image.possibly_paid,", "possibly_paid=0,", "a receipt hides what is possibly paid"),
     (
-        '"size_differs": f"{valid.width}*{valid.height}" != plan.request.size',
+        '"size_differs": is_other_size(plan.request.size, valid.width, valid.height)',
         '"size_differs": False',
         "nobody says that the size is another than was asked",
     ),
@@ -350,7 +350,11 @@ RESULT = mutations_of(
         "an image that failed before all were stopped is no failure",
     ),
     ("reused=image.reused, possibly_paid", "reused=False, possibly_paid", "reused images cost money"),
-    ("possibly_paid=image.possibly_paid)", "possibly_paid=0)", "a summary hides what is possibly paid"),
+    (
+        "reused=image.reused, possibly_paid=image.possibly_paid)",
+        "reused=image.reused, possibly_paid=0)",
+        "a summary hides what is possibly paid",
+    ),
     (
         "if receipt.fingerprint != image.plan.fingerprint:",
         "if False:",

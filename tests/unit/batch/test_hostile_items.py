@@ -22,7 +22,8 @@ from airflow_provider_bitdance.batch.limits import MAX_BATCH, MAX_COLUMNS, MAX_I
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks.object_storage import read_file
 from airflow_provider_bitdance.storage import LARGEST_FILE
-from airflow_provider_bitdance.wavespeed.image_request import MAX_PROMPT, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
 CPU_SECONDS = 3.0
 MEMORY = 400 * 2**20
@@ -295,7 +296,7 @@ def test_a_plan_that_no_journal_could_hold_is_refused(monkeypatch: pytest.Monkey
     rows = [{"prompt": f"number {number}", "text": "x" * 100} for number in range(7)]
     assert len(checked_items(rows)) == 7
     with pytest.raises(
-        InputError, match="Up to row 4, prompts and columns have more than 1000 bytes as JSON"
+        InputError, match="Up to row 4, prompts, inputs and columns have more than 1000 bytes"
     ):
         checked_items(rows, variants=2)
 

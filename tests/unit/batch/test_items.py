@@ -26,6 +26,8 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.storage.naming import parse_destination, safe_name
 from airflow_provider_bitdance.wavespeed.image_request import MAX_SEED, ImageRequest
 
+FLUX = "wavespeed-ai/flux-dev"
+
 
 def findings(rows: object, **options: Any) -> list[str]:
     """Return the findings of a batch that is refused, one line a row."""
@@ -62,9 +64,11 @@ def test_what_a_row_gives_wins_over_what_the_batch_gives() -> None:
 
 
 def test_a_row_that_gives_nothing_takes_what_the_batch_gives() -> None:
-    row = {"key": None, "prompt": "p", "size": None, "seed": None}
-    (item,) = checked_items([row], size="9:16", seed=3, model="other/model")
-    assert (item.request.size, item.request.seed, item.request.model) == ("720*1280", 3, "other/model")
+    row = {"key": None, "prompt": "p", "size": None, "seed": None, "inputs": None}
+    (item,) = checked_items([row], size="9:16", seed=3, model=FLUX, inputs={"strength": 1})
+    request = item.request
+    assert (request.size, request.seed, request.model) == ("720*1280", 3, FLUX)
+    assert request.inputs == {"strength": 1.0}
 
 
 def test_all_other_columns_are_kept_as_they_are() -> None:

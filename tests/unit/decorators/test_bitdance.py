@@ -302,7 +302,10 @@ REFUSED = [
     ({}, "the value is empty"),
     ("", "prompt is blank"),
     ({"seed": 7}, "prompt is NoneType"),
-    ({"prompt": "A teapot", "key": "p-0"}, "a request with key. Allowed: prompt, size, seed. Return a list"),
+    (
+        {"prompt": "A teapot", "key": "p-0"},
+        "a request with key. Allowed: prompt, size, seed, inputs. Return a list",
+    ),
     ({"prompt": "A teapot", "size": "huge"}, "size is neither"),
     ([None], "row 1: is of type NoneType"),
     (["A teapot", {"shelf": 4}], "row 2: has no prompt"),

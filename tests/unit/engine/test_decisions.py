@@ -65,15 +65,25 @@ def bought(status: Status = Status.SUBMITTED, *, fingerprint: str = SAME, **chan
 
 # What to do for a wanted image
 
-STORED = a_receipt(fingerprint=SAME)
-FLAGGED = a_receipt(fingerprint=SAME, nsfw=True)
+OF_SIZE: dict[str, Any] = {"fingerprint": SAME, "width": 1024, "height": 1024}
+STORED = a_receipt(**OF_SIZE)
+FLAGGED = a_receipt(**OF_SIZE, nsfw=True)
+OTHER_SIZE = a_receipt(fingerprint=SAME)
 ANOTHER = a_receipt(fingerprint=OTHER)
 WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
     ("nothing is there", {}, {}, Buy()),
     ("the same is stored", {"receipt": STORED}, {}, Reuse(STORED)),
     ("another is stored", {"receipt": ANOTHER}, {}, Buy()),
-    ("the same is stored, flagged", {"receipt": FLAGGED}, {}, Refuse(Refusal.FLAGGED)),
+    ("the same is stored, flagged", {"receipt": FLAGGED}, {}, Refuse(Refusal.NOT_ALLOWED)),
     ("the same is stored, flagged and allowed", {"receipt": FLAGGED}, {"nsfw": "allow"}, Reuse(FLAGGED)),
+    ("the same is stored, of another size", {"receipt": OTHER_SIZE}, {}, Reuse(OTHER_SIZE)),
+    (
+        "the same is stored, of another size, and refused",
+        {"receipt": OTHER_SIZE},
+        {"on_size_mismatch": "fail"},
+        Refuse(Refusal.NOT_ALLOWED),
+    ),
+    ("the same is stored, of its size", {"receipt": STORED}, {"on_size_mismatch": "fail"}, Reuse(STORED)),
     ("stored, and bought anew", {"receipt": STORED}, {"if_exists": "regenerate"}, Buy()),
     ("something is there, and may not", {"exists": True}, {"if_exists": "fail"}, Refuse(Refusal.EXISTS)),
     ("something is there, and may", {"exists": True}, {}, Buy()),
@@ -102,6 +112,18 @@ WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
         {"nsfw": "allow"},
         Adopt(bought(Status.FAILED, failure=Failure.NSFW)),
     ),
+    (
+        "of another size before a clear, and gone",
+        {"earlier": bought(Status.FAILED, failure=Failure.SIZE)},
+        {"on_size_mismatch": "fail"},
+        Buy(),
+    ),
+    (
+        "of another size before a clear, allowed by now, and gone",
+        {"earlier": bought(Status.FAILED, failure=Failure.SIZE)},
+        {},
+        Adopt(bought(Status.FAILED, failure=Failure.SIZE)),
+    ),
 ]
 
 
@@ -112,30 +134,25 @@ def test_what_to_do_for_a_wanted_image(facts: Any, policy: Any, command: object)
     assert decide_wanted(WantedFacts(fingerprint=SAME, policy=Policy(**policy), **facts)) == command
 
 
-@pytest.mark.parametrize(
-    ("receipt", "earlier", "exists", "if_exists", "nsfw"),
-    list(
-        product(
-            [None, STORED, FLAGGED, ANOTHER],
-            [None, *(bought(status) for status in Status)],
-            [False, True],
-            ["reuse", "regenerate", "fail"],
-            ["fail", "skip", "allow"],
-        )
-    ),
-)
-def test_what_is_reused_is_of_the_same_request_and_what_is_adopted_was_bought(
-    receipt: Any, earlier: Any, exists: bool, if_exists: Any, nsfw: Any
-) -> None:
-    policy = Policy(if_exists=if_exists, nsfw=nsfw)
-    command = decide_wanted(WantedFacts(SAME, policy, exists, receipt, earlier))
-    if isinstance(command, Reuse):
-        assert command.receipt.fingerprint == SAME
-        assert if_exists == "reuse"
-        assert nsfw == "allow" or not command.receipt.nsfw
-    if isinstance(command, Adopt):
-        assert command.image.prediction_id
-        assert if_exists != "regenerate"
+def test_what_is_reused_is_of_the_same_request_and_what_is_adopted_was_bought() -> None:
+    for facts in product(
+        [False, True],
+        [None, STORED, FLAGGED, OTHER_SIZE, ANOTHER],
+        [None, *(bought(status) for status in Status)],
+    ):
+        for if_exists, nsfw, size in product(
+            ("reuse", "regenerate", "fail"), ("fail", "skip", "allow"), ("warn", "fail")
+        ):
+            policy = Policy(if_exists=if_exists, nsfw=nsfw, on_size_mismatch=size)
+            command = decide_wanted(WantedFacts(SAME, policy, *facts))
+            if isinstance(command, Reuse):
+                assert command.receipt.fingerprint == SAME
+                assert if_exists == "reuse"
+                assert nsfw == "allow" or not command.receipt.nsfw
+                assert size == "warn" or not command.receipt.is_other_size
+            if isinstance(command, Adopt):
+                assert command.image.prediction_id
+                assert if_exists != "regenerate"
 
 
 # Whose destination is it

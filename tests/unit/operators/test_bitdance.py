@@ -84,6 +84,7 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("if_exists", "always", "reuse, regenerate, fail"),
         ("if_exists", None, "reuse, regenerate, fail"),
         ("nsfw", "keep", "fail, skip, allow"),
+        ("on_size_mismatch", "resize", "warn, fail"),
         ("defer_after", -1, "a number of seconds, 0 to 604800"),
         ("defer_after", "20", "a number of seconds, 0 to 604800"),
         ("defer_after", True, "a number of seconds, 0 to 604800"),
@@ -245,11 +246,20 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         size="{{ side }}*{{ side }}",
         seed="{{ seed }}",
         model="{{ model }}",
+        inputs={"strength": "{{ seed }}", "words": ["on {{ ds }}"]},
+        enhance_prompt="{{ style }}",
         records_path="{{ records }}",
     )
 
     task.render_template_fields(
-        {"ds": "2026-11-22", "side": 512, "seed": 7, "model": BITDANCE_14B, "records": "/records"}
+        {
+            "ds": "2026-11-22",
+            "side": 512,
+            "seed": 7,
+            "model": BITDANCE_14B,
+            "records": "/records",
+            "style": "anime",
+        }
     )
 
     assert {name: getattr(task, name) for name in task.template_fields} == {
@@ -260,6 +270,8 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         "height": None,
         "seed": "7",
         "model": BITDANCE_14B,
+        "inputs": {"strength": "7", "words": ["on 2026-11-22"]},
+        "enhance_prompt": "anime",
         "records_path": "/records",
     }
 
@@ -309,6 +321,7 @@ def test_the_result_is_the_documented_dict_of_plain_json(local: LocalService, ou
         "size": "256*256",
         "width": 256,
         "height": 256,
+        "size_differs": False,
         "media_type": "image/png",
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),

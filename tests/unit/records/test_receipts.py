@@ -30,6 +30,7 @@ DOCUMENTED = {
     "reused",
     "nsfw",
     "possibly_paid",
+    "size_differs",
 }
 COVER = parse_destination(f"{OUTPUT}/cover", default_stem="unused")
 
