@@ -77,11 +77,9 @@ class InputTemplates:
 
     def __init__(self, inputs: object) -> None:
         try:
-            read = read_inputs(inputs)
+            read = _read(inputs)
         except ValueError as error:
-            raise InputError(
-                f"inputs {error}: {shorten(repr(inputs))}", allowed="an object with names of inputs"
-            ) from None
+            raise InputError(str(error), allowed="an object with the names of inputs") from None
         parsed = {name: _parsed(f"inputs.{shorten(name)}", value) for name, value in read.items()}
         self.fixed = {name: value for name, value in parsed.items() if not any(_templates(value))}
         self._filled = {name: value for name, value in parsed.items() if name not in self.fixed}
@@ -91,15 +89,22 @@ class InputTemplates:
 
         :raises ValueError: Says why there are none.
         """
-        own = read_inputs(row.get("inputs"))
+        own = _read(row.get("inputs"))
         if column := unfilled_in(own, row):
-            raise ValueError(f"have {column}, but columns fill in the operator's inputs only")
+            raise ValueError(f"has {column} in its inputs, but columns fill in the operator's inputs only")
         used = {name: value for name, value in self._filled.items() if name not in own}
         columns = {name for value in used.values() for part in _templates(value) for name in part.columns}
         if missing := ", ".join(f"{{{name}}}" for name in sorted(columns) if row.get(name) is None):
-            raise ValueError(f"use {shorten(missing)}, for which the row has no value")
+            raise ValueError(f"has no value for {shorten(missing)} in the inputs")
         values = {name: scalar(name, row[name]) for name in columns}
         return {**self.fixed, **{name: _filled(value, values) for name, value in used.items()}, **own}
+
+
+def _read(inputs: object) -> dict[str, Any]:
+    try:
+        return read_inputs(inputs)
+    except ValueError as error:
+        raise ValueError(f"inputs {error}: {shorten(repr(inputs))}") from None
 
 
 def unfilled_in(value: object, row: Mapping[Any, Any]) -> str:

@@ -8,7 +8,7 @@ key.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_bitdance.batch.columns import REQUESTED, Scalar, column_name, plain, scalar
@@ -67,33 +67,34 @@ def checked_items(
     :param size: Of rows that give none; as for :class:`ImageRequest`.
     :param seed: Of rows that give none; -1 for any.
     :param model: Of all rows: a path that the provider knows, or what is known of the model.
-    :param inputs: The model's other inputs, of all rows; a row's own go before them. A text may be a template
-        over the row's columns, such as ``{"style": "{style}"}``.
-    :param is_rendered: Airflow was to render the rows, so Jinja that is left in a prompt is a fault.
+    :param inputs: The model's other inputs, of all rows; a row's own go before them. Texts may be templates.
+    :param is_rendered: Airflow was to render the rows: Jinja that is left in them is a fault.
     :param style: In which prompts are enhanced before they are sent.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
-    variants = plain(variants)
-    if isinstance(variants, bool) or not isinstance(variants, int) or not 1 <= variants <= MAX_VARIANTS:
-        raise InputError(
-            f"variants is {shorten(repr(variants))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
-        )
+    variants = _checked_variants(variants)
     template = PromptTemplate(prompt) if isinstance(prompt, str) else None
     sample: object = _ANY_PROMPT if prompt is None else prompt
     if template is not None:
         sample = template.fill({name: name for name in template.columns})
-    known = model if isinstance(model, Model) else known_model(model)
-    filled_in = InputTemplates(inputs)
-    # What is filled in from columns is checked row by row, and so is what an input of a row may still give.
-    fixed = replace(known, inputs=replace(known.inputs, required=frozenset()))
-    defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=fixed, inputs=filled_in.fixed)
-    batch = _Batch(template, filled_in, known, defaults, style, variants, is_rendered)
+    model = model if isinstance(model, Model) else known_model(model)
+    own = InputTemplates(inputs)
+    needing_none = replace(model, inputs=replace(model.inputs, required=frozenset()))  # rows may give them
+    defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=needing_none, inputs=own.fixed)
+    batch = _Batch(template, own, model, defaults, style, variants, is_rendered)
     checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
-    _find_duplicates(checked)
-    if any(row.faults for row in checked):
-        raise _refusal(checked)
+    _refuse_bad_rows(checked)
     return [item for row in checked for item in row.items]
+
+
+def _checked_variants(variants: object) -> int:
+    number = plain(variants)
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_VARIANTS:
+        raise InputError(
+            f"variants is {shorten(repr(number))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
+        )
+    return number
 
 
 def _numbered(rows: object, variants: int) -> list[Row]:
@@ -219,18 +220,8 @@ def _variants(
 def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]) -> ImageRequest | None:
     """Return the row's request, or add to its faults."""
     size, seed = row.get("size"), row.get("seed")
-    prompt, inputs = None, None
-    try:
-        inputs = batch.inputs.of_row(row)
-    except ValueError as error:
-        faults[f"inputs {error}"] = ""
-    try:
-        prompt = _prompt(row, batch.template)
-    except ValueError as error:
-        faults[str(error)] = ""
-    for name, value in (("prompt", prompt), ("inputs", inputs)) if batch.is_rendered else ():
-        if left := next(filter(None, map(unrendered_in, texts_in(value))), ""):
-            faults[f"{name} has {shorten(left)}, which nothing has rendered"] = ""
+    prompt = _rendered("prompt", lambda: _prompt(row, batch.template), batch, faults)
+    inputs = _rendered("inputs", lambda: batch.inputs.of_row(row), batch, faults)
     try:
         request = ImageRequest.of(
             # Without a prompt there is no request, and size and seed are checked all the same.
@@ -246,6 +237,18 @@ def _request(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]
     if request.seed is not None and request.seed + batch.variants - 1 > batch.model.highest_seed:
         faults[f"seed {request.seed} leaves no room for {batch.variants} variants"] = ""
     return None if prompt is None or inputs is None else request
+
+
+def _rendered(name: str, read: Callable[[], object], batch: _Batch, faults: dict[str, str]) -> object:
+    """Return the prompt or the inputs of a row; nothing, and a fault, where they cannot be read."""
+    try:
+        value = read()
+    except ValueError as error:
+        faults[str(error)] = ""
+        return None
+    if batch.is_rendered and (left := next(filter(None, map(unrendered_in, texts_in(value))), "")):
+        faults[f"{name} has {shorten(left)}, which nothing has rendered"] = ""
+    return value
 
 
 def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> object:
@@ -280,6 +283,12 @@ def _find_duplicates(checked: list[_Checked]) -> None:
         else:
             fault = f"key {shorten(repr(row.key))} is already used by row {other.number}"
         row.faults[fault] = KEY_ALLOWED
+
+
+def _refuse_bad_rows(checked: list[_Checked]) -> None:
+    _find_duplicates(checked)
+    if any(row.faults for row in checked):
+        raise _refusal(checked)
 
 
 def _refusal(checked: list[_Checked]) -> InputError:

@@ -151,19 +151,14 @@ class BitDanceBaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.size = size
-        self.seed = seed
-        self.model = model
-        self.inputs = inputs
-        self.enhance_prompt = enhance_prompt
+        self.size, self.seed = size, seed
+        self.model, self.inputs, self.enhance_prompt = model, inputs, enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
         self.defer_after = defer_after
         self.timeout = timeout
         self.poll_interval = poll_interval
-        self.if_exists = if_exists
-        self.nsfw = nsfw
-        self.on_size_mismatch = on_size_mismatch
+        self.if_exists, self.nsfw, self.on_size_mismatch = if_exists, nsfw, on_size_mismatch
         self.on_lost_response = on_lost_response
         self.max_cost_usd = max_cost_usd
         self.check_balance = check_balance
@@ -352,11 +347,17 @@ class BitDanceBaseOperator(BaseOperator):
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
         result = self._result(outcome, job_context)
+        self._report(context, hook, result, job_context.images)
+        return result
+
+    def _report(self, context: Context, hook: BitDanceHook, result: dict[str, Any], images: Folder) -> None:
+        """Tell Airflow where the result is: in a link, its lineage, and the events of assets."""
+        from airflow_provider_bitdance.operators import runtime
+
         uri = result["uri"] if "uri" in result else result["manifest"]
-        show_stored(self, uri, job_context.images)
+        show_stored(self, uri, images)
         runtime.emit_lineage(hook, uri, self.log)
         runtime.set_asset_extra(context, self.outlets, result)
-        return result
 
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""

@@ -164,7 +164,7 @@ def test_a_row_that_gives_an_input_itself_needs_no_column_for_it() -> None:
         ),
         (
             {"inputs": {"output_format": "{id}"}, "id": 1},
-            "inputs have {id}, but columns fill in the operator's",
+            "has {id} in its inputs, but columns fill in the operator's",
             "",
         ),
         ({"inputs": {"output_format": "{{ ds }}"}}, "inputs has {{ ds }}, which nothing has rendered", ""),
@@ -181,7 +181,7 @@ def test_a_bad_value_names_its_row_its_field_and_what_is_allowed(
 
 def test_a_column_that_a_row_lacks_is_a_bad_row() -> None:
     text = finding({}, model=STYLED, inputs={"style": "oil", "note": "{id}"})
-    assert "row 2: inputs use {id}, for which the row has no value" in text
+    assert "row 2: has no value for {id} in the inputs" in text
 
 
 def test_what_is_filled_in_is_checked_row_by_row() -> None:
