@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 
 try:
     from airflow.sdk.serde import deserialize, serialize

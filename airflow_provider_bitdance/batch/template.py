@@ -16,7 +16,7 @@ from airflow_provider_bitdance.batch.columns import Scalar, scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, texts_in
-from airflow_provider_bitdance.wavespeed.input_schema import read_inputs
+from airflow_provider_bitdance.wavespeed.inputs import read_inputs
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.policy import Policy
@@ -21,7 +21,9 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
-MAX_QUOTES, QUOTES_AT_ONCE = 100, 8
+MAX_QUOTES = 100
+"""Requests for prices that a plan makes. The inputs of a batch may be others in each row."""
+QUOTES_AT_ONCE = 8
 LEAST_PRICE = 1e-6
 """In dollars. Records count whole millionths, so what costs less would count nothing."""
 
@@ -111,29 +113,34 @@ async def prices(client: AsyncClient, policy: Policy, requests: Iterable[ImageRe
     """
     kinds = {request.kind: request for request in requests}
     known = {kind: policy.price_of(request.model) for kind, request in kinds.items()}
-    quoted = [kind for kind, price in known.items() if price is None or policy.live_price]
-    if len(quoted) > MAX_QUOTES:
-        raise BudgetError(
-            f"The API would have to quote {len(quoted)} prices, one for each combination of size and inputs",
-            allowed=str(MAX_QUOTES),
-            fix="Set the model's price in model_prices of the connection, or split the items",
-        )
-    gate = asyncio.Semaphore(QUOTES_AT_ONCE)
-
-    async def quote(kind: str) -> float:
-        async with gate:
-            return max(await _quote(client, kinds[kind]), known[kind] or 0.0)
-
-    found = dict(zip(quoted, await asyncio.gather(*(quote(kind) for kind in quoted)), strict=True))
-    found = {kind: found.get(kind, known[kind] or 0.0) for kind in kinds}
+    quotes = await _quotes(
+        client, {kind: kinds[kind] for kind, price in known.items() if price is None or policy.live_price}
+    )
+    found = {kind: max(quotes.get(kind, 0.0), known[kind] or 0.0) for kind in kinds}
     for kind, price in found.items():
-        if price < LEAST_PRICE and (policy.max_cost_usd is not None or known[kind] is None):
+        if price < LEAST_PRICE and (known[kind] is None or policy.max_cost_usd is not None):
             raise BudgetError(
-                f"The price of an image of {shorten(kinds[kind].model)} is {usd(price)}, "
-                "so nothing limits what it costs",
+                f"An image of {shorten(kinds[kind].model)} costs {usd(price)} as far as is known, "
+                "so nothing limits what is spent",
                 fix="Set the model's price in model_prices of the connection",
             )
     return found
+
+
+async def _quotes(client: AsyncClient, kinds: Mapping[str, ImageRequest]) -> dict[str, float]:
+    if len(kinds) > MAX_QUOTES:
+        raise BudgetError(
+            f"The API would have to quote {len(kinds)} prices, one for each combination of size and inputs",
+            allowed=f"at most {MAX_QUOTES}",
+            fix="Set the model's price in model_prices of the connection, without live_price",
+        )
+    gate = asyncio.Semaphore(QUOTES_AT_ONCE)
+
+    async def quote(request: ImageRequest) -> float:
+        async with gate:
+            return await _quote(client, request)
+
+    return dict(zip(kinds, await asyncio.gather(*map(quote, kinds.values())), strict=True))
 
 
 async def _quote(client: AsyncClient, request: ImageRequest) -> float:

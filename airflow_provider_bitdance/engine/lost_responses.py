@@ -28,12 +28,10 @@ from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.engine.proof import (
     CLOCKS_MAY_DIFFER,
     Listing,
-    distinguishing,
-    is_same_text,
+    are_alike,
     list_account,
     predictions_of,
     proof_of,
-    shows,
     sides_of,
 )
 from airflow_provider_bitdance.exceptions import (
@@ -200,7 +198,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
             searches=attempt.searches,
             may_arrive=attempt.may_arrive,
             underway=len(others),
-            same_underway=any(is_same_text(other.plan.request, image.plan.request) for other in others),
+            same_underway=any(are_alike(other.plan.request, image.plan.request) for other in others),
             doubted=context.coordination.doubted,
         )
         command = decide_intent(facts)
@@ -220,16 +218,19 @@ def _proofs_of(
 ) -> dict[str, Proof]:
     """Return what the listing proves of each prediction that may be an image's.
 
-    Of several images of one prompt and seed only an echo of what else was sent distinguishes them.
+    Several images of one prompt and seed are distinguished only by an echo of what else was sent: a
+    prediction that may as well be another's of this job proves nothing.
     """
     request = image.plan.request
     known = predictions_of(journal) | context.coordination.taken
     proofs = listing.proofs(request, since=image.intended_at, without=known)
-    requests = {other.plan.request.kind: other.plan.request for other in journal.state.images.values()}
-    names = set[str]().union(*(distinguishing(request, other) for other in requests.values()))
-    shown = {item.id for item in listing.unknown.items if shows(item, names)}
+    requests = (other.plan.request for other in journal.state.images.values())
+    others = {other.kind: other for other in requests if are_alike(other, request) and other != request}
     unclear = {
-        name: Proof.SIMILAR for name, proof in proofs.items() if proof is Proof.OURS and name not in shown
+        item.id: Proof.SIMILAR
+        for item in listing.unknown.items
+        if proofs.get(item.id) is Proof.OURS
+        and any(proof_of(item, other) is Proof.OURS for other in others.values())
     }
     return proofs | unclear
 

@@ -176,7 +176,7 @@ def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: Image
     """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
     request = item.request
     if request.seed == -1:
-        request = request.model_copy(update={"seed": context.draw_seed() % (item.model.highest_seed + 1)})
+        request = request.model_copy(update={"seed": item.model.seed_of(context.draw_seed())})
     return PlannedImage(
         key=item.key,
         request=request,

@@ -41,8 +41,9 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     """Compare what the API echoes of a prediction with what was sent.
 
     Only the seed distinguishes two images of one prompt, so ours has both, and nothing is proven for a model
-    that takes none. The API may write a size in another form, or leave it and other inputs out. It may trim,
-    cut or extend a prompt and leave out a seed: a prediction is another's only if both differ.
+    that takes none. The API may write a size in another form, leave it and other inputs out, or add its
+    defaults. It may trim, cut or extend a prompt and leave out a seed: a prediction is another's only if both
+    differ.
     """
     echoed = prediction.input or {}
     prompt, seed = echoed.get("prompt"), _number(echoed.get("seed"))
@@ -61,36 +62,22 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
 def _shows_others(echoed: Mapping[str, Any], request: ImageRequest) -> bool:
     """Say whether an echo has another size, or another value of an input that was sent."""
     return any(
-        value is not None and name in echoed and not _is_echo(name, value, echoed[name])
+        name in echoed and not _is_echo(name, value, echoed[name])
         for name, value in request.body().items()
         if name not in ("prompt", "seed")
     )
 
 
 def _is_echo(name: str, sent: object, echoed: object) -> bool:
-    if name == "size":
+    if name == "size" and sides_of(sent):
         return sides_of(echoed) in (None, sides_of(sent))
-    return (
-        isinstance(echoed, list | dict | None) or str(echoed).strip() == str(sent).strip() or echoed == sent
-    )
+    is_plain = not isinstance(echoed, list | dict | None)  # the rest is not kept, see account_history
+    return not is_plain or echoed == sent or str(echoed).strip() == str(sent).strip()
 
 
-def is_same_text(one: ImageRequest, other: ImageRequest) -> bool:
-    """Say whether two requests have model, prompt and seed in common."""
+def are_alike(one: ImageRequest, other: ImageRequest) -> bool:
+    """Say whether two requests have model, prompt and seed in common. They also do if they are the same."""
     return (one.model, one.prompt, one.seed) == (other.model, other.prompt, other.seed)
-
-
-def distinguishing(one: ImageRequest, other: ImageRequest) -> set[str]:
-    """Return the inputs by which two requests of one prompt and seed differ; empty for two others."""
-    mine, theirs = one.body(), other.body()
-    names = {name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)}
-    return names if is_same_text(one, other) else set()
-
-
-def shows(prediction: Prediction, names: Collection[str]) -> bool:
-    """Say whether a prediction echoes all of these inputs."""
-    echoed = prediction.input or {}
-    return all(sides_of(echoed.get(name)) if name == "size" else name in echoed for name in names)
 
 
 def _number(value: object) -> int | None:

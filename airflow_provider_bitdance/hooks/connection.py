@@ -14,7 +14,7 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import normalize
-from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, checked_path
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, is_path
 from airflow_provider_bitdance.wavespeed.responses import MAX_PRICE
 from airflow_provider_bitdance.wavespeed.settings import MAX_TIMEOUT, ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -66,7 +66,9 @@ class ConnectionExtra(BaseModel):
             raise PydanticCustomError("json", "text that is no JSON") from None
         if not isinstance(found, dict) or any(isinstance(price, bool) for price in found.values()):
             raise PydanticCustomError("prices", "not an object of model paths with their prices")
-        return {checked_path(path): price for path, price in found.items()}
+        if wrong := [path for path in found if not (isinstance(path, str) and is_path(path))]:
+            raise PydanticCustomError("paths", f"{shorten(repr(wrong[0]))} is not a model's path")
+        return found
 
     @property
     def prices(self) -> dict[str, float]:

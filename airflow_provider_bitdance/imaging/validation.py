@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.imaging.structure import Structure, not_whole, read_structure
+from airflow_provider_bitdance.wavespeed.models import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 4096 * 4096
-"""More than the largest image of the models that the provider knows, which has 10 million; these take 64 MB
-in memory."""
 
 MAX_SCANNED_PIXELS = 16 * MAX_PIXELS
 """A progressive JPEG is decoded scan by scan, each over all pixels, and a scan may take 60 bytes: 3,000 of

@@ -13,7 +13,7 @@ from airflow_provider_bitdance.storage.address import address_of
 from airflow_provider_bitdance.storage.naming import has_known_extension
 from airflow_provider_bitdance.text_checks import texts_in, unrendered_in
 from airflow_provider_bitdance.triggers.bitdance import Reason
-from airflow_provider_bitdance.wavespeed.input_schema import read_inputs
+from airflow_provider_bitdance.wavespeed.inputs import read_inputs
 
 INPUTS_ALLOWED = 'an object with the names of inputs, such as {"guidance_scale": 5}, or JSON text of one'
 _UNFILLED = re.compile(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import (
@@ -22,10 +23,18 @@ from pydantic import (
 )
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing
-from airflow_provider_bitdance.wavespeed.input_schema import Finding, read_inputs
-from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, MODELS, Model, checked_path
+from airflow_provider_bitdance.wavespeed.inputs import Finding, read_inputs, refuse_what_no_model_gets
+from airflow_provider_bitdance.wavespeed.models import (
+    BITDANCE_14B,
+    MAX_SEED,
+    MODELS,
+    SIZE_PATTERN,
+    Model,
+    checked_path,
+    is_path,
+)
 
 FIRST_FIELDS = frozenset({"prompt", "size", "seed", "model"})
 """The fields of 0.1.0: written and hashed whatever their value. See :meth:`ImageRequest.identity`."""
@@ -47,7 +56,7 @@ class ImageRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
-    size: str | None = Field(default=DEFAULT_SIZE, pattern=r"^[A-Za-z0-9*:._-]{1,40}$")
+    size: str | None = Field(default=DEFAULT_SIZE, pattern=SIZE_PATTERN)
     seed: int | None = Field(default=-1, ge=-1, le=MAX_SEED)
     model: str = BITDANCE_14B
     inputs: dict[str, JsonValue] = {}
@@ -89,6 +98,8 @@ class ImageRequest(BaseModel):
             for fault in error.errors(include_url=False):
                 name = str(fault["loc"][0])
                 findings.append((name, _wrong(fault["msg"]), fault["input"], _allowed(known, name)))
+        else:
+            findings += _faults_of_seed(known, request.seed)
         if findings:
             raise _input_error(findings)
         return request
@@ -97,8 +108,10 @@ class ImageRequest(BaseModel):
         """Return the inputs as they are sent: only what the model takes."""
         known = MODELS.get(self.model)
         size_field = known.sizes.field if known and known.sizes else "size"
-        own = {"prompt": self.prompt, size_field: self.size, "seed": self.seed}
-        return {**{name: value for name, value in own.items() if value is not None}, **self.inputs}
+        # A model of which only the schema is known may not know -1, and draws a seed where none is sent.
+        seed = None if known is None and self.seed == -1 else self.seed
+        own = {"prompt": self.prompt, size_field: self.size, "seed": seed}
+        return {**self.inputs, **{name: value for name, value in own.items() if value is not None}}
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -118,6 +131,23 @@ class ImageRequest(BaseModel):
     def _seed(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("is a boolean, not a number")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, value: str) -> str:
+        if not is_path(value):
+            raise ValueError("is not a model's path")
+        return value
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs(cls, value: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """Refuse what no request may have: whoever can write a record must not thereby buy more, or send the
+        output elsewhere.
+        """
+        for name, part in read_inputs(value).items():
+            refuse_what_no_model_gets(name, part)
         return value
 
     @model_serializer(mode="wrap")
@@ -197,11 +227,13 @@ def _asked_size(
     if model.sizes is None:
         refused = {"size": size, **given} if size is not None else given
         return None, [
-            (name, "is not an input of this model", value, f"omit it, for {model.path} chooses the size")
+            (name, "is not an option of this model", value, _allowed(model, name))
             for name, value in refused.items()
         ]
     if size is None and not given:
-        return model.sizes.default, []
+        is_missing = model.needs_size and model.sizes.default is None
+        fault = ("size", "is missing", size, _allowed(model, "size"))
+        return model.sizes.default, [fault] if is_missing else []
     faults = []
     for name, side in sides.items() if size is None else ():
         if side is None:
@@ -222,23 +254,26 @@ def _asked_size(
 def _asked_seed(model: Model, seed: object) -> tuple[object, list[Finding]]:
     """Return the seed that is requested, ``None`` of a model that takes none."""
     seed = -1 if seed is None else seed
-    if model.seeds is None:
-        is_any = not isinstance(seed, bool) and str(seed).strip() == "-1"
-        fault = ("seed", "is not an input of this model", seed, _allowed(model, "seed"))
-        return None, [] if is_any else [fault]
-    if isinstance(seed, bool):
-        return -1, [("seed", "is a boolean, not a number", seed, _allowed(model, "seed"))]
-    if isinstance(seed, int | float) and MAX_SEED >= seed > model.seeds[1]:
-        return -1, [("seed", "is out of range", seed, _allowed(model, "seed"))]
-    return seed, []
+    if model.seeds is not None:
+        return seed, []
+    is_any = str(seed).strip() == "-1"
+    fault = ("seed", "is not an option of this model", seed, _allowed(model, "seed"))
+    return None, [] if is_any else [fault]
+
+
+def _faults_of_seed(model: Model, seed: int | None) -> list[Finding]:
+    """Say what is wrong with a seed that some model takes, and perhaps not this one."""
+    least, most = model.seeds or (0, MAX_SEED)
+    is_right = seed is None or seed == -1 or least <= seed <= most
+    return [] if is_right else [("seed", "is out of range", seed, _allowed(model, "seed"))]
 
 
 def _asked_inputs(model: Model, inputs: object) -> tuple[dict[str, Any], list[Finding]]:
     try:
-        return model.inputs.check(read_inputs(inputs))
+        return model.inputs.check(read_inputs(inputs), options=model.options)
     except ValueError as error:
-        names = ", ".join(model.inputs.properties) or "none for this model"
-        return {}, [("inputs", str(error), inputs, f"an object with these names: {shorten(names, 400)}")]
+        allowed = f"an object with the names of the model's inputs: {model.inputs.names}"
+        return {}, [("inputs", str(error), inputs, allowed)]
 
 
 def _allowed(model: Model, name: str) -> str:
@@ -247,23 +282,33 @@ def _allowed(model: Model, name: str) -> str:
     if name == "prompt":
         return f"text of at most {model.longest_prompt} characters, at least one of them not white space"
     if name == "size":
-        return model.sizes.allowed if model.sizes else "omit it"
+        return model.sizes.allowed if model.sizes else _others(model)
     if name in ("width", "height"):
         other = "height" if name == "width" else "width"
         if sides is None:
-            return f"the sides of {model.sizes.allowed}" if model.sizes else "omit it"
+            return f"the sides of {model.sizes.allowed}" if model.sizes else _others(model)
         return f"{sides[0]} to {sides[1]} pixels, together with {other} and without size"
     if name == "seed":
         if model.seeds is None:
             return f"omit it: {model.path} draws its own, and the API does not return it"
-        return f"-1 (any seed) to {model.seeds[1]}"
+        least, most = model.seeds
+        return f"-1 (any seed) to {most}" if least == 0 else f"-1 (any seed), or {least} to {most}"
     return "see the model's page on WaveSpeed"
 
 
+def _others(model: Model) -> str:
+    return f"omit it; the names of the model's inputs: {model.inputs.names}"
+
+
 def _input_error(findings: list[Finding]) -> InputError:
-    what = "; ".join(f"{field} {wrong}: {shorten(repr(value))}" for field, wrong, value, _ in findings)
+    what = "; ".join(f"{field} {wrong}: {_shown(field, value)}" for field, wrong, value, _ in findings)
     allowed = dict.fromkeys(f"{field}: {allowed}" for field, _, _, allowed in findings)
     return InputError(what, allowed="; ".join(allowed))
+
+
+def _shown(field: str, value: object) -> str:
+    """Return a value for an error. An input may be a signed URL."""
+    return shorten(redact(repr(value)) if field.startswith("inputs") else repr(value))
 
 
 def _wrong(message: str) -> str:

@@ -1,261 +1,275 @@
-"""What a model takes beside prompt, size and seed: values checked by the JSON schema of its inputs.
+"""What a model takes beside prompt, size and seed: each input, read from its JSON schema, and its value.
 
-The schema is that of an entry in :mod:`models`, or the one that ``GET /models`` has. Of the latter only plain
-keywords count: a pattern could take minutes, a reference could lead anywhere.
+The schema is that of an entry in :mod:`models`, or the one that ``GET /models`` has. Only plain keywords are
+read: a pattern could take minutes, a reference could lead anywhere. A keyword that makes no sense restricts
+nothing, because the API checks a request again.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Annotated, Any, Literal, Union
-
-from pydantic import Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from typing import Any
 
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.wavespeed.urls import input_url_fault
+from airflow_provider_bitdance.text_checks import texts_in
+from airflow_provider_bitdance.wavespeed.inputs import (
+    MAX_DEPTH,
+    SEVERAL,
+    URL_ALLOWED,
+    Finding,
+    Refused,
+    refuse_url,
+    refuse_what_no_model_gets,
+)
 
-MAX_INPUTS = 32 * 2**10
-"""Bytes of all inputs as JSON: they are in each record and response."""
-MAX_DEPTH = 8
-_MOST = 200
-"""Properties of a schema, and words of an enum, that are read: WaveSpeed's models have some 20."""
-_NAMES_A_FILE = re.compile(r"(^|_)(image|images|mask|video|audio|url|urls|uri)(_|$)", re.IGNORECASE)
-_URL = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
-_SET_BY_US = {
-    "enable_sync_mode": "omit it: a response that takes as long as the image is lost too easily",
-    "enable_base64_output": "omit it: the image is fetched from its URL",
-    "webhook": "omit it: the result is polled",
-    "webhook_url": "omit it: the result is polled",
+_MAX_WORDS = 1000
+"""Words of an enum; a longer one restricts nothing."""
+_LARGEST = 1e300
+"""Bounds beyond it restrict nothing. It also excludes NaN and infinity."""
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
 }
+_IN_WORDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_BOUNDS = {
+    "string": ("minLength", "maxLength", " characters"),
+    "integer": ("minimum", "maximum", ""),
+    "number": ("minimum", "maximum", ""),
+    "array": ("minItems", "maxItems", " entries"),
+}
+_NAMES_A_FILE = re.compile(r"(?:^|_)(?:image|mask|video|audio|ur[il])s?(?:_?\d+)?\Z", re.IGNORECASE)
+"""``image``, ``mask_url`` and ``reference_image_2``; ``image_size`` is none."""
 
-Finding = tuple[str, str, object, str]
-"""An input, what is wrong with it, its value, and what is allowed."""
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What one input may be. Everything is allowed that is not excluded.
+
+    :param type: Its JSON type; empty: any.
+    :param words: Its values, where they are listed.
+    :param least: The least number, or characters of a text, or entries of a list.
+    :param most: The most of the same.
+    :param entries: What the entries of a list may be.
+    :param choices: Where it may be one of several things, those.
+    :param is_url: It names a file that WaveSpeed fetches.
+    :param default: What the API takes where it is not sent.
+    """
+
+    type: str = ""
+    words: tuple[str | int | float | bool, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    entries: Input | None = None
+    choices: tuple[Input, ...] = ()
+    is_url: bool = False
+    default: object = None
+
+    @classmethod
+    def of(cls, schema: object, *, name: str = "", depth: int = MAX_DEPTH) -> Input:
+        """Read the JSON schema of an input; what is no schema allows everything.
+
+        :param name: By it ``image`` and ``mask_url`` are known to be URLs.
+        """
+        if not isinstance(schema, Mapping) or depth == 0:
+            return cls()
+        for alternatives in (schema.get("anyOf"), schema.get("oneOf")):
+            if isinstance(alternatives, list) and alternatives:
+                return cls(choices=tuple(cls.of(each, name=name, depth=depth - 1) for each in alternatives))
+        kinds = _types(schema)
+        if len(kinds) > 1:
+            each_alone = ({**schema, "type": kind} for kind in kinds)
+            return cls(choices=tuple(cls.of(each, name=name, depth=depth - 1) for each in each_alone))
+        (kind,), words = kinds, _words(schema)
+        least, most = _bounds(schema, kind)
+        names_a_file = schema.get("format") in ("uri", "url") or _NAMES_A_FILE.search(name)
+        return cls(
+            kind,
+            words,
+            least,
+            most,
+            cls.of(schema.get("items"), name=name, depth=depth - 1) if kind == "array" else None,
+            is_url=bool(names_a_file) and not words,
+            default=schema.get("default"),
+        )
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in words."""
+        if self.choices:
+            return shorten(" or ".join(dict.fromkeys(choice.allowed for choice in self.choices)), 400)
+        if self.words:
+            return f"one of {shorten(', '.join(map(_text, self.words)), 300)}"
+        if self.is_url and self.type in ("", "string"):
+            return URL_ALLOWED
+        unit = _BOUNDS[self.type][2] if self.type in _BOUNDS else ""
+        least, most = (None if bound is None else f"{bound:.15g}{unit}" for bound in (self.least, self.most))
+        bounds = [f"at least {least}" if least else "", f"at most {most}" if most else ""]
+        what = _IN_WORDS.get(self.type, "any JSON value")
+        return ", ".join(filter(None, [what, *bounds]))
+
+    def read(self, value: Any) -> Any:
+        """Return a value as it is sent. Lax on rendered text: ``"28"`` is a number where one is wanted.
+
+        :raises Refused: It is not allowed.
+        """
+        if self.choices:
+            return self._choose(value)
+        if self.words:
+            return self._word(value)
+        value = self._as_type(value)
+        size = value if self.type in ("integer", "number") else len(value) if self.type in _BOUNDS else 0
+        if (self.least is not None and size < self.least) or (self.most is not None and size > self.most):
+            raise Refused("is out of range", self.allowed)
+        if self.entries is not None:
+            value = [self.entries.read(part) for part in value]
+        if self.is_url:
+            value = value.strip() if isinstance(value, str) else value
+            for text in texts_in(value):
+                refuse_url(text)
+        return value
+
+    def _choose(self, value: Any) -> Any:
+        refusals = []
+        # Text stays text where text is one of the choices.
+        for choice in sorted(self.choices, key=lambda choice: not choice._has_type_of(value)):
+            try:
+                return choice.read(value)
+            except Refused as refused:
+                refusals.append(refused)
+        raise Refused(refusals[0].wrong, self.allowed)
+
+    def _has_type_of(self, value: object) -> bool:
+        is_of_type = isinstance(value, _TYPES.get(self.type, (object,)))
+        return is_of_type and (not isinstance(value, bool) or self.type in ("boolean", ""))
+
+    def _word(self, value: object) -> str | int | float | bool:
+        for word in self.words:
+            # True is 1 in Python, and not in JSON.
+            if word == value and isinstance(word, bool) == isinstance(value, bool):
+                return word
+        for word in self.words:
+            if isinstance(value, str) and _text(word) == value.strip():
+                return word
+        raise Refused("is not one of its words", self.allowed)
+
+    def _as_type(self, value: Any) -> Any:
+        if isinstance(value, str) and self.type in ("integer", "number", "boolean"):
+            with suppress(ValueError, RecursionError):
+                value = json.loads(value.lower())
+        if self.type == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not self._has_type_of(value) or (self.type in ("integer", "number") and _number(value) is None):
+            raise Refused(f"is not {_IN_WORDS[self.type]}", self.allowed)
+        # The same number has one form: what is requested is compared as it is written.
+        return float(value) if self.type == "number" else value
+
+
+def _types(schema: Mapping[str, Any]) -> list[str]:
+    """Return the types that a schema has, each once; an empty one where it may be any."""
+    found = schema.get("type")
+    kinds = found if isinstance(found, list) else [found]
+    if not kinds or not all(isinstance(kind, str) and kind in _TYPES for kind in kinds):
+        return [""]
+    return list(dict.fromkeys(kinds))
+
+
+def _bounds(schema: Mapping[str, Any], kind: str) -> tuple[float | None, float | None]:
+    if kind not in _BOUNDS:
+        return None, None
+    least, most = (_number(schema.get(name)) for name in _BOUNDS[kind][:2])
+    return (None, None) if least is not None and most is not None and least > most else (least, most)
+
+
+def _words(schema: Mapping[str, Any]) -> tuple[str | int | float | bool, ...]:
+    found = schema.get("enum")
+    words = found if isinstance(found, list) and len(found) <= _MAX_WORDS else []
+    return tuple(word for word in words if isinstance(word, str | bool) or _number(word) is not None)
+
+
+def _text(word: str | int | float | bool) -> str:
+    return word if isinstance(word, str) else json.dumps(word)
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and -_LARGEST < value < _LARGEST else None  # type: ignore[operator,return-value]
 
 
 @dataclass(frozen=True, slots=True)
 class InputSchema:
-    """The inputs of one model.
+    """The inputs of one model beside those that have an option of their own.
 
-    :param properties: JSON schema of each, by its name.
+    :param properties: What each may be, by its name.
     :param required: Names that a request must have.
-    :param options: Names that have an option of their own, with its name: ``{"image_size": "size"}``.
     """
 
-    properties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    properties: Mapping[str, Input] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
-    options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, schema: Mapping[str, Any], *, options: Mapping[str, str]) -> InputSchema:
-        """Read the ``request_schema`` of a model in ``GET /models``; what is no schema is left out.
+    def of(
+        cls, properties: Mapping[str, Any], *, required: object = (), without: Collection[str] = ()
+    ) -> InputSchema:
+        """Read ``properties`` and ``required`` of a JSON schema.
 
-        :param options: Names that have an option of their own.
+        :param without: Names that have an option of their own.
         """
-        found, required = schema.get("properties"), schema.get("required")
-        parts = islice(found.items(), _MOST) if isinstance(found, dict) else ()
-        properties = {name: part for name, part in parts if isinstance(part, dict) and name not in options}
-        names = required[:_MOST] if isinstance(required, list) else []
+        names = required if isinstance(required, list) else []
         return cls(
-            properties,
-            frozenset(name for name in names if isinstance(name, str) and name not in options),
-            options,
+            {name: Input.of(part, name=name) for name, part in properties.items() if name not in without},
+            frozenset(name for name in names if isinstance(name, str) and name not in without),
         )
 
-    def check(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+    @property
+    def names(self) -> str:
+        """The names of all, for errors."""
+        return shorten(", ".join(sorted(self.properties)), 400) or "none"
+
+    def check(
+        self, inputs: Mapping[str, Any], *, options: Mapping[str, str]
+    ) -> tuple[dict[str, Any], list[Finding]]:
         """Return the inputs as they are sent, and all that is wrong with them.
 
-        Lax on rendered strings: ``"28"`` is a number where a number is asked for.
+        :param options: Names that have an option of their own, with its name: ``{"image_size": "size"}``.
         """
         sent: dict[str, Any] = {}
         findings: list[Finding] = []
         for name, value in inputs.items():
             try:
-                sent[name] = self._checked(name, value)
-            except _Refused as refused:
+                sent[name] = self._checked(name, value, options)
+            except Refused as refused:
                 findings.append((f"inputs.{shorten(name)}", refused.wrong, value, refused.allowed))
-        missing = sorted(self.required - inputs.keys())
-        findings += [
-            (f"inputs.{name}", "is missing", None, described(self.properties.get(name, {})))
-            for name in missing
-        ]
+        for name in sorted(self.required - inputs.keys()):
+            allowed = self.properties.get(name, Input()).allowed
+            findings.append((f"inputs.{shorten(name)}", "is missing", None, allowed))
+        for name in SEVERAL:
+            default = self.properties[name].default if name in self.properties else None
+            if name not in inputs and default not in (None, 1):
+                findings.append((f"inputs.{name}", "makes several images if it is omitted", default, "1"))
         return sent, findings
 
-    def _checked(self, name: str, value: Any) -> Any:
-        if name in self.options:
-            raise _Refused("is an option of its own", f"write {self.options[name]}=… instead")
-        if name in _SET_BY_US:
-            raise _Refused("is set by the provider", _SET_BY_US[name])
+    def _checked(self, name: str, value: Any, options: Mapping[str, str]) -> Any:
+        if name in options:
+            raise Refused("has an option of its own", f"use {options[name]}=… instead")
+        refuse_what_no_model_gets(name, value)
         if name not in self.properties:
-            known = ", ".join(sorted(self.properties)) or "none"
-            raise _Refused("is not an input of this model", shorten(f"its inputs are {known}", 400))
-        if name in SEVERAL and str(value).strip() not in ("1", "1.0"):
-            raise _Refused(
-                "asks for several images, and a request buys one",
-                "1; variants=n of a batch makes n images, each with its own seed and receipt",
-            )
-        part = self.properties[name]
-        for text in _texts(value):
-            if _URL.match(text) or part.get("format") == "uri" or (text and _NAMES_A_FILE.search(name)):
-                _refuse_url(text)
-        return _coerced(part, value)
-
-
-SEVERAL = ("num_images", "num_outputs", "n", "max_images", "batch_size")
-"""How models call the number of images that one request makes."""
-
-
-def described(part: Mapping[str, Any]) -> str:
-    """Say in words what one input may be."""
-    if words := _words(part):
-        return f"one of {shorten(', '.join(map(str, words)), 300)}"
-    kind = part.get("type")
-    names = {"integer": "a whole number", "number": "a number", "string": "text"}
-    names |= {"boolean": "true or false", "array": "a list", "object": "an object"}
-    bounds = [
-        f"{word} {part[name]}{unit}"
-        for name, word, unit in (
-            ("minimum", "at least", ""),
-            ("maximum", "at most", ""),
-            ("minLength", "at least", " characters"),
-            ("maxLength", "at most", " characters"),
-            ("minItems", "at least", " entries"),
-            ("maxItems", "at most", " entries"),
-        )
-        if _is_number(part.get(name))
-    ]
-    return ", ".join([names.get(str(kind), "a JSON value"), *bounds])
-
-
-class _Refused(Exception):
-    def __init__(self, wrong: str, allowed: str) -> None:
-        super().__init__(wrong)
-        self.wrong, self.allowed = wrong, allowed
-
-
-def read_inputs(value: object) -> dict[str, Any]:
-    """Read what a user gives as ``inputs``: an object, or JSON text of one, as a column of a file has it.
-
-    :raises ValueError: Says what is wrong with it.
-    """
-    if isinstance(value, str):
-        if len(value) > MAX_INPUTS:
-            raise ValueError(f"has more than {MAX_INPUTS} characters")
-        try:
-            value = json.loads(value) if value.strip() else None
-        except (ValueError, RecursionError):
-            raise ValueError("is text that is no JSON") from None
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ValueError("is no object with the names of inputs")
-    try:
-        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
-        text.encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("has a value that JSON cannot hold") from None
-    if len(text) > MAX_INPUTS or _depth(value) > MAX_DEPTH:
-        raise ValueError(f"has more than {MAX_INPUTS} characters as JSON, or {MAX_DEPTH} levels")
-    return {name: part for name, part in json.loads(text).items() if part is not None}
-
-
-def _depth(value: object) -> int:
-    parts: list[Any] = []
-    if isinstance(value, Mapping):
-        parts = list(value.values())
-    elif isinstance(value, list | tuple):
-        parts = list(value)
-    else:
-        return 0
-    return 1 + max(map(_depth, parts), default=0)
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
-
-
-def _refuse_url(url: str) -> None:
-    if wrong := input_url_fault(url.strip()):
-        raise _Refused(
-            wrong,
-            "a public https URL without a query: a signed URL would be in the records, and would make the "
-            "request another one each day",
-        )
-
-
-def _words(part: Mapping[str, Any]) -> list[Any]:
-    found = part.get("enum")
-    words = found[:_MOST] if isinstance(found, list) else []
-    return [word for word in words if isinstance(word, str | int | float | bool)]
-
-
-def _coerced(part: Mapping[str, Any], value: Any) -> Any:
-    if words := _words(part):
-        # A template renders a number as text.
-        same = [word for word in words if word == value or str(word) == str(value).strip()]
-        if not same:
-            raise _Refused("is not one of its words", described(part))
-        return same[0]
-    if isinstance(value, bool) and part.get("type") in ("integer", "number"):
-        raise _Refused("is a boolean, not a number", described(part))
-    if part.get("type") == "boolean" and isinstance(value, str) and value.strip().lower() in _BOOLEANS:
-        value = _BOOLEANS[value.strip().lower()]
-    try:
-        return TypeAdapter(_annotation(part)).validate_python(value)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
-        raise _Refused(wrong[:1].lower() + wrong[1:], described(part)) from None
-
-
-_BOOLEANS = {"true": True, "false": False}
-_KINDS: dict[str, Any] = {
-    "string": StrictStr,
-    "integer": int,
-    "number": float,
-    "boolean": StrictBool,
-    "object": dict[str, Any],
-}
-
-
-def _annotation(part: Mapping[str, Any], *, depth: int = 0) -> Any:
-    """Return the type that pydantic checks. What is not understood of a schema restricts nothing."""
-    choices = next((part[name] for name in ("anyOf", "oneOf") if isinstance(part.get(name), list)), None)
-    if depth > MAX_DEPTH:
-        return Any
-    if choices:
-        read = [_annotation(choice, depth=depth + 1) for choice in choices[:8] if isinstance(choice, dict)]
-        return Union[tuple(read)] if read else Any  # noqa: UP007  # of a tuple
-    if depth and (words := _words(part)):
-        return Literal[tuple(words)]  # made here
-    kind = part.get("type")
-    if kind == "array":
-        items = part.get("items")
-        inner = _annotation(items, depth=depth + 1) if isinstance(items, dict) else Any
-        return Annotated[list[inner], Field(**_bounds(part, "minItems", "maxItems"))]  # type: ignore[valid-type]
-    found = _KINDS.get(kind, Any) if isinstance(kind, str) else Any
-    if kind == "string":
-        return Annotated[found, Field(**_bounds(part, "minLength", "maxLength"))]
-    if kind in ("integer", "number"):
-        return Annotated[found, Field(allow_inf_nan=False, **_bounds(part, "minimum", "maximum", "ge", "le"))]
-    return found
-
-
-def _bounds(
-    part: Mapping[str, Any], low: str, high: str, least: str = "min_length", most: str = "max_length"
-) -> dict[str, Any]:
-    found = {least: part.get(low), most: part.get(high)}
-    return {name: bound for name, bound in found.items() if _is_number(bound)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+            raise Refused("is not an input of this model", f"the names of its inputs: {self.names}")
+        return self.properties[name].read(value)

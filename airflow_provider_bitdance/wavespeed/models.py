@@ -1,7 +1,7 @@
 """The models: what the provider knows of each, in one table, and how one is read that is not in it.
 
-To add a model, add an entry to :data:`MODELS` and a row to ``tests/unit/wavespeed/test_models.py``. The
-inputs are written as the model's ``request_schema`` in ``GET /models`` has them.
+To add a model, add an entry to :data:`MODELS` and a row to ``tests/unit/wavespeed/test_models.py``. Its
+inputs are written as in ``properties`` of the model's ``request_schema`` in ``GET /models``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
@@ -23,11 +23,16 @@ BITDANCE_SIDES: Final = (256, 1536)
 MAX_PROMPT: Final = 2**15
 """Characters. WaveSpeed publishes no limit for these models; text encoders read a few thousand words. More is
 a file in the place of a prompt, and would be in each record and response."""
-_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
-_LONGEST_PATH = 200
-_SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*", re.ASCII)
+_PATH = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*", re.ASCII)
 _RATIO = re.compile(r"(\d{1,2}):(\d{1,2})", re.ASCII)
-MOST_BYTES: Final = 64 * 2**20
+SIZE_PATTERN: Final = r"^[!-~]([ -~]{0,38}[!-~])?$"
+"""What may be sent as a size: a width and a height, a ratio, or the name of a preset."""
+MAX_PIXELS: Final = 4096 * 4096
+"""Of an image that is stored, more than the largest of the models that the provider knows, which has 10
+million; these take 64 MB in memory."""
+MAX_BYTES: Final = 64 * 2**20
+"""Of an image that is stored: several downloads are in memory at once."""
 RATIO_MARGIN = 0.05
 """How far a picture's ratio may be from the one requested: Recraft's own 16:9 is 1344 x 768 pixels, 1.75."""
 
@@ -52,7 +57,7 @@ class Sizes:
     @property
     def allowed(self) -> str:
         """What a user may write, in words."""
-        parts = [f"a preset ({', '.join(self.names)})"] if self.names else []
+        parts = [f"a preset ({shorten(', '.join(self.names), 400)})"] if self.names else []
         if self.sides:
             area = f", {self.pixels[0]} to {self.pixels[1]} in all" if self.pixels else ""
             parts.append(f'"W*H" with sides of {self.sides[0]} to {self.sides[1]} pixels{area}')
@@ -60,11 +65,9 @@ class Sizes:
 
     @property
     def most_pixels(self) -> int:
-        """Pixels of the largest image."""
-        if self.sides:
-            return self.pixels[1] if self.pixels else self.sides[1] ** 2
-        named = (_SIZE.fullmatch(name) for name in self.names)
-        return max((int(match[1]) * int(match[2]) for match in named if match), default=0)
+        """Pixels of the largest image; 0 where only presets are known, which do not say theirs."""
+        most = self.sides[1] ** 2 if self.sides else 0
+        return min(most, self.pixels[1]) if self.pixels else most
 
     def read(self, value: object) -> str:
         """Return a size as it is sent.
@@ -74,7 +77,7 @@ class Sizes:
         text = value.strip() if isinstance(value, str) else ""
         if text in self.names:
             return self.names[text]
-        match = _SIZE.fullmatch(text)
+        match = SIZE.fullmatch(text)
         if match is None:
             raise ValueError("is neither a preset nor a width and a height")
         size = f"{int(match[1])}*{int(match[2])}"
@@ -96,9 +99,10 @@ class Model:
     :param path: The model's path on WaveSpeed.
     :param price_usd: Of one image, in US dollars; ``None``: the connection or the API has to say.
     :param sizes: ``None`` where it takes no size.
-    :param seeds: Least and most seed, -1 for any; ``None`` where it takes none, and tells none.
+    :param seeds: Least and most seed; ``None`` where it takes none, and tells none. -1 stands for any.
     :param inputs: What else it takes.
     :param longest_prompt: Characters.
+    :param needs_size: A request without a size is refused.
     """
 
     path: str
@@ -107,63 +111,31 @@ class Model:
     seeds: tuple[int, int] | None = None
     inputs: InputSchema = field(default_factory=InputSchema)
     longest_prompt: int = MAX_PROMPT
+    needs_size: bool = False
 
     @property
     def highest_seed(self) -> int:
-        """The largest seed that may be drawn; 0 where it takes none."""
+        """The largest seed that may be sent; 0 where it takes none."""
         return self.seeds[1] if self.seeds else 0
 
-    @classmethod
-    def of_schema(cls, path: str, schema: Mapping[str, Any], kind: str = "") -> Model:
-        """Read a model from its ``request_schema`` in ``GET /models``.
+    @property
+    def options(self) -> dict[str, str]:
+        """The names of the inputs that have an option of their own, each with that option's name."""
+        size = {self.sizes.field: "size"} if self.sizes else {}
+        return {"prompt": "prompt", **size, **({"seed": "seed"} if self.seeds else {})}
 
-        It takes ``size`` and ``seed`` only where the schema has them by name and type.
-
-        :param kind: The ``type`` that the catalogue says, ``text-to-image``; empty where it says none.
-        :raises InputError: It makes no image of a prompt.
-        """
-        found = schema.get("properties")
-        properties = found if isinstance(found, dict) else {}
-        prompt, size, seed = (_part(properties, name) for name in ("prompt", "size", "seed"))
-        if prompt.get("type") != "string" or (kind and not kind.endswith("-to-image")):
-            what = f"is {shorten(kind)}" if kind else "takes no prompt"
-            raise InputError(
-                f"model {shorten(path)} {what}, and not a model that makes an image of a prompt",
-                allowed=_PATH_ALLOWED,
-            )
-        options = {"prompt": "prompt"}
-        sizes = _sizes_of(size) if size.get("type") == "string" else None
-        options |= {"size": "size"} if sizes else {}
-        options |= {"seed": "seed"} if seed.get("type") == "integer" else {}
-        longest = prompt.get("maxLength")
-        return cls(
-            path,
-            sizes=sizes,
-            seeds=(-1, min(_whole(seed.get("maximum"), MAX_SEED), MAX_SEED)) if "seed" in options else None,
-            inputs=InputSchema.of(schema, options=options),
-            longest_prompt=min(_whole(longest, MAX_PROMPT), MAX_PROMPT),
-        )
+    def seed_of(self, drawn: int) -> int:
+        """Make a seed of this model of a number that was drawn from 0 to :data:`MAX_SEED`."""
+        least, most = self.seeds or (0, 0)
+        return least + drawn % (most - least + 1)
 
 
-_PATH_ALLOWED = f'the path of a WaveSpeed text-to-image model, such as "{BITDANCE_14B}"'
+PATH_ALLOWED = f'model: the path of a WaveSpeed text-to-image model, such as "{BITDANCE_14B}"'
 
 
-def _part(properties: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = properties.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _whole(value: object, default: int) -> int:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
-    return int(value) if is_number else default  # type: ignore[call-overload]  # a number
-
-
-def _sizes_of(part: Mapping[str, Any]) -> Sizes:
-    """Read ``size``. WaveSpeed's schemas bound the sides by ``minimum`` and ``maximum`` of the text."""
-    words = part.get("enum")
-    if isinstance(words, list):
-        return Sizes({word: word for word in words[:200] if isinstance(word, str) and len(word) < 40})
-    return Sizes(sides=(_whole(part.get("minimum"), 64), _whole(part.get("maximum"), 16_384)))
+def is_path(text: str) -> bool:
+    """Say whether a text can be the path of a model."""
+    return _PATH.fullmatch(text) is not None
 
 
 def checked_path(path: object) -> str:
@@ -172,12 +144,12 @@ def checked_path(path: object) -> str:
     :raises InputError: It is none, or that of a model that makes no image.
     """
     text = path.strip() if isinstance(path, str) else ""
-    if not _PATH.fullmatch(text) or len(text) > _LONGEST_PATH:
-        raise InputError(f"model is not a model's path: {shorten(repr(path))}", allowed=_PATH_ALLOWED)
+    if not is_path(text):
+        raise InputError(f"model is not a model's path: {shorten(repr(path))}", allowed=PATH_ALLOWED)
     if text == PROMPT_OPTIMIZER:
         raise InputError(
-            f"model {text} makes a text and not an image",
-            allowed=_PATH_ALLOWED,
+            f"model {text} makes a text and no image",
+            allowed=PATH_ALLOWED,
             fix='To have prompts rewritten, set enhance_prompt="default" with an image model',
         )
     return text
@@ -185,11 +157,11 @@ def checked_path(path: object) -> str:
 
 def largest_file(path: str) -> int:
     """Return the bytes that an image of a model may have: four a pixel of its largest, none compressed, and
-    1 MiB for what else is in the file. Never above 64 MiB: several downloads are in memory at once.
+    1 MiB for what else is in the file.
     """
     known = MODELS.get(path)
     pixels = known.sizes.most_pixels if known and known.sizes else 0
-    return min(pixels * 4 + 2**20, MOST_BYTES) if pixels else MOST_BYTES
+    return min(pixels * 4 + 2**20, MAX_BYTES) if pixels else MAX_BYTES
 
 
 def is_other_size(requested: str | None, width: int, height: int) -> bool:
@@ -199,7 +171,7 @@ def is_other_size(requested: str | None, width: int, height: int) -> bool:
     if ratio := _RATIO.fullmatch(requested):
         across, down = int(ratio[1]), int(ratio[2])
         return abs(width * down / max(height * across, 1) - 1) > RATIO_MARGIN
-    sides = _SIZE.fullmatch(requested)
+    sides = SIZE.fullmatch(requested)
     return sides is not None and (int(sides[1]), int(sides[2])) != (width, height)
 
 
@@ -228,10 +200,7 @@ _RECRAFT: Final = {
     # The pixels of each preset: https://www.recraft.ai/docs/api-reference/appendix
     **{"1024*1024": "1:1", "1344*768": "16:9", "768*1344": "9:16", "1216*896": "4:3", "896*1216": "3:4"},
 }
-_IMAGE_IN: Final = {"type": "string", "format": "uri"}
-
-_OWN: Final = {"prompt": "prompt", "size": "size"}
-_OWN_AND_SEED: Final = {**_OWN, "seed": "seed"}
+_URL: Final = {"type": "string", "format": "uri"}
 
 MODELS: Final[Mapping[str, Model]] = {
     model.path: model
@@ -241,8 +210,7 @@ MODELS: Final[Mapping[str, Model]] = {
             path=BITDANCE_14B,
             price_usd=0.01,
             sizes=Sizes(_MEGAPIXEL, default="1024*1024", sides=BITDANCE_SIDES),
-            seeds=(-1, MAX_SEED),
-            inputs=InputSchema(options=_OWN_AND_SEED),
+            seeds=(0, MAX_SEED),
         ),
         # https://wavespeed.ai/docs/docs-api/bytedance/bytedance-seedream-v5.0-lite: $0.04 in one place and
         # $0.035 in its table; the higher one counts. Sides up to 4096, 8192 in a newer copy; the pixels in
@@ -253,32 +221,29 @@ MODELS: Final[Mapping[str, Model]] = {
             sizes=Sizes(
                 _FOUR_MEGAPIXELS, default="2048*2048", sides=(1440, 4096), pixels=(3_686_400, 10_404_496)
             ),
-            inputs=InputSchema(options=_OWN),
         ),
         # https://wavespeed.ai/docs/docs-api/recraft-ai/recraft-v4/text-to-image
         Model(
             path="recraft-ai/recraft-v4/text-to-image",
             price_usd=0.04,
             sizes=Sizes(_RECRAFT, default="1:1", field="image_size"),
-            inputs=InputSchema(options={"prompt": "prompt", "image_size": "size"}),
         ),
         # https://wavespeed.ai/docs-api/flux-dev; an old copy says 512 for the least side.
         Model(
             path="wavespeed-ai/flux-dev",
             price_usd=0.012,
             sizes=Sizes(_MEGAPIXEL, default="1024*1024", sides=(256, 1536)),
-            seeds=(-1, MAX_SEED),
-            inputs=InputSchema(
+            seeds=(0, MAX_SEED),
+            inputs=InputSchema.of(
                 {
                     "num_inference_steps": {"type": "integer", "minimum": 1, "maximum": 50},
                     "guidance_scale": {"type": "number", "minimum": 0, "maximum": 10},
                     "num_images": {"type": "integer", "minimum": 1, "maximum": 1},
                     "output_format": {"type": "string", "enum": ["jpeg", "png", "webp"]},
-                    "image": _IMAGE_IN,
-                    "mask_image": _IMAGE_IN,
+                    "image": _URL,
+                    "mask_image": _URL,
                     "strength": {"type": "number", "minimum": 0, "maximum": 1},
-                },
-                options=_OWN_AND_SEED,
+                }
             ),
         ),
     )

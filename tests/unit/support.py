@@ -285,6 +285,7 @@ class FakeAPI:
         self.on_download: list[Answer] = []
         self.on_history: list[Answer] = []
         self.on_bill: list[Answer] = []
+        self.on_price: list[Answer] = []
         self.hidden: set[str] = set()
         self.echo: Literal["history", "poll"] | None = None
         self.skew = 0.0
@@ -292,6 +293,7 @@ class FakeAPI:
         self.price = 0.01
         self.histories: list[dict[str, Any]] = []
         self.posts: list[dict[str, Any]] = []
+        self.quotes: list[dict[str, Any]] = []
         self.polls: list[tuple[str, float]] = []
         self.downloads: list[httpx.Request] = []
         self.made: dict[str, FakePrediction] = {}
@@ -370,6 +372,8 @@ class FakeAPI:
         last = request.url.path.removesuffix("/result").rpartition("/")[2]
         if kind == "POST":
             self.posts.append(json.loads(request.content))
+        elif kind == "price":
+            self.quotes.append(json.loads(request.content))
         elif kind == "poll":
             self.polls.append((last, self.clock.now))
         elif kind == "history":
@@ -382,6 +386,7 @@ class FakeAPI:
             "download": self.on_download,
             "history": self.on_history,
             "bill": self.on_bill,
+            "price": self.on_price,
         }
         script = scripts.get(kind, [])
         if script:

@@ -15,7 +15,7 @@ from PIL import Image
 from airflow_provider_bitdance.check.observations import Observations
 from airflow_provider_bitdance.check.run import Check, Report
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings, OnResponse
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.support import (
     API_KEY,

@@ -27,7 +27,7 @@ from airflow_provider_bitdance.engine.account_history import (
 )
 from airflow_provider_bitdance.exceptions import RequestRefusedError, ResponseTooLargeError
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.support import START, World, envelope, refusal, run
 from tests.wire import httpx

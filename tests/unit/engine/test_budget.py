@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from airflow_provider_bitdance.exceptions import (
     PredictionFailedError,
 )
 from airflow_provider_bitdance.records import Intended, Journal, Planned
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.unit.support import (
     OUTPUT,
     RECORDS,
@@ -156,8 +158,8 @@ def test_a_plan_over_the_balance_is_refused_where_it_is_looked_at(world: World) 
 def test_the_apis_price_is_asked_once_for_each_size(world: World) -> None:
     world.api.price = 0.02
     with pytest.raises(BudgetError, match=r"cost about \$0\.06"):
-        go(world, three(), price_usd=None, max_cost_usd=0.05)
-    finished = go(world, three(), price_usd=None)
+        go(world, three(), live_price=True, max_cost_usd=0.05)
+    finished = go(world, three(), live_price=True)
     assert isinstance(finished, Finished)
     assert [result["estimated_cost_usd"] for result in finished.results] == [0.02] * 3
 
@@ -201,33 +203,83 @@ def test_amounts_have_cents_and_what_they_have_more(amount: float, written: str)
     assert usd(amount) == written
 
 
-def test_the_price_of_another_model_is_asked_and_not_assumed(world: World) -> None:
-    world.api.price = 0.04
-    other = a_wanted()
-    other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
-    with pytest.raises(BudgetError, match=r"cost about \$0\.04, but max_cost_usd is \$0\.01"):
-        go(world, [other], max_cost_usd=0.01)
-    assert world.api.billed == 0
-
-
 @pytest.mark.parametrize("quoted", [0.0, 1e-9])
-def test_a_quote_below_the_assumed_price_counts_as_that(world: World, quoted: float) -> None:
+def test_a_quote_below_the_known_price_counts_as_that(world: World, quoted: float) -> None:
     world.api.price = quoted
     with pytest.raises(BudgetError, match=r"cost about \$0\.03, but max_cost_usd is \$0\.02"):
-        go(world, three(), price_usd=None, least_price_usd=0.01, max_cost_usd=0.02)
+        go(world, three(), live_price=True, max_cost_usd=0.02)
     assert world.api.billed == 0
 
 
+def of_model(path: str, **request: Any) -> Wanted:
+    wanted = a_wanted(key=str(request or path), name=f"{len(str(request))}-{abs(hash(str(request)))}")
+    return replace(wanted, request=a_request().model_copy(update={"model": path, **request}))
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "price"),
+    [
+        ("wavespeed-ai/flux-dev", {}, 0.012),
+        ("recraft-ai/recraft-v4/text-to-image", {}, 0.04),
+        ("wavespeed-ai/flux-dev", {"prices": {"wavespeed-ai/flux-dev": 0.02}}, 0.02),
+        ("wavespeed-ai/flux-dev", {"prices": {BITDANCE_14B: 0.5}}, 0.012),
+        ("wavespeed-ai/flux-dev", {"live_price": True}, 0.07),
+        ("other/model", {}, 0.07),
+        ("other/model", {"prices": {"other/model": 0.03}}, 0.03),
+        ("other/model", {"prices": {BITDANCE_14B: 0.01}}, 0.07),
+    ],
+)
+def test_a_model_costs_what_the_connection_says_else_what_is_known_of_it_else_what_the_api_quotes(
+    world: World, model: str, policy: dict[str, Any], price: float
+) -> None:
+    world.api.price = 0.07
+    expected = f"cost about {usd(price)}, but max_cost_usd is"
+    with pytest.raises(BudgetError, match=re.escape(expected)):
+        go(world, [of_model(model)], max_cost_usd=0.001, **policy)
+    assert world.api.billed == 0
+
+
+@pytest.mark.parametrize("limit", [None, 0.01])
 @pytest.mark.parametrize("quoted", [0.0, 1e-9])
-def test_a_quote_of_nothing_is_no_price_within_a_limit(world: World, quoted: float) -> None:
+def test_a_quote_of_nothing_is_no_price(world: World, quoted: float, limit: float | None) -> None:
     world.api.price = quoted
-    other = a_wanted()
-    other = replace(other, request=other.request.model_copy(update={"model": "other/model"}))
-    with pytest.raises(BudgetError, match="so max_cost_usd limits nothing"):
-        go(world, [other], max_cost_usd=0.01)
+    with pytest.raises(BudgetError, match="so nothing limits what is spent") as refused:
+        go(world, [of_model("other/model")], max_cost_usd=limit)
+    assert "model_prices" in str(refused.value)
     assert world.api.billed == 0
-    go(world, [other])
-    assert world.api.billed == 1
+
+
+def test_who_says_that_a_model_is_free_is_believed_unless_there_is_a_limit(world: World) -> None:
+    free = {"other/model": 0.0}
+    with pytest.raises(BudgetError, match="so nothing limits what is spent"):
+        go(world, [of_model("other/model")], prices=free, max_cost_usd=0.01)
+    finished = go(world, [of_model("other/model")], prices=free)
+    assert isinstance(finished, Finished)
+    assert [result["estimated_cost_usd"] for result in finished.results] == [0.0]
+
+
+@pytest.mark.parametrize(
+    "response", [refusal(400, "model not found"), refusal(404), envelope({"price": "?"})]
+)
+def test_a_model_without_a_price_is_refused(world: World, response: httpx.Response) -> None:
+    world.api.on_price = [response]
+    with pytest.raises(BudgetError, match="The API quotes no price for other/model") as refused:
+        go(world, [of_model("other/model")])
+    assert "model_prices" in str(refused.value)
+    assert world.api.billed == 0
+
+
+def test_a_batch_asks_for_at_most_a_hundred_prices(world: World) -> None:
+    def wanted(images: int) -> list[Wanted]:
+        return [of_model("other/model", inputs={"steps": step}) for step in range(images)]
+
+    with pytest.raises(BudgetError, match="would have to quote 101 prices"):
+        go(world, wanted(101))
+    assert world.api.quotes == []
+    assert world.api.billed == 0
+    with pytest.raises(BudgetError, match=r"cost about \$1\.00"):
+        go(world, wanted(100), max_cost_usd=0.5)
+    assert len(world.api.quotes) == 100
 
 
 def test_a_purchase_whose_intent_was_written_a_moment_ago_counts_once(world: World) -> None:
@@ -276,7 +328,7 @@ class PricedBySize(FakeAPI):
 def test_each_size_has_its_own_price(world: World, sizes: tuple[str, str]) -> None:
     world.api = PricedBySize(world.clock)
     wanted = [replace(a_wanted(key=size, name=size[:4]), request=a_request(size=size)) for size in sizes]
-    finished = go(world, wanted, price_usd=None)
+    finished = go(world, wanted, live_price=True)
     assert isinstance(finished, Finished)
     expected = {"1024*1024": 0.01, "1536*1536": 0.04}
     assert {result["size"]: result["estimated_cost_usd"] for result in finished.results} == expected

@@ -348,7 +348,7 @@ def test_an_address_that_is_not_allowed_is_not_tried(world: World, url: str) -> 
 
 
 def test_an_output_that_is_too_large_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "MAX_BYTES", 100)
+    monkeypatch.setattr(output, "largest_file", lambda model: 100)
     with pytest.raises(OutputRefusedError, match="too large"):
         resolving(world)
     assert world.images == {}

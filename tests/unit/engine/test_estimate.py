@@ -54,7 +54,7 @@ def test_to_regenerate_buys_all() -> None:
 def test_the_price_may_be_the_apis() -> None:
     world = World()
     world.api.price = 0.05
-    assert seen(world, three(), price_usd=None).cost_usd == pytest.approx(0.15)
+    assert seen(world, three(), live_price=True).cost_usd == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(("limit", "within"), [(None, True), (0.03, True), (0.029, False)])

@@ -13,6 +13,7 @@ from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableErr
 from airflow_provider_bitdance.records import Planned, Stored
 from airflow_provider_bitdance.records.events import Event
 from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.unit.support import (
     API_HOST,
     OUTPUT,
@@ -86,8 +87,8 @@ def test_the_fingerprint_is_of_what_was_asked_and_not_of_the_drawn_seed(world: W
     assert one.fingerprint != asked.fingerprint
 
 
-def test_the_assumed_price_is_written_down(world: World) -> None:
-    (image,) = the_plan(planning(world, price_usd=0.025)).images
+def test_the_connections_price_is_written_down(world: World) -> None:
+    (image,) = the_plan(planning(world, prices={BITDANCE_14B: 0.025})).images
     assert image.estimated_cost_usd == 0.025
 
 

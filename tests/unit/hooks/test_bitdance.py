@@ -24,7 +24,7 @@ from airflow_provider_bitdance.get_provider_info import (
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.wavespeed.client import Client
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.unit.hooks.support import KEY, PROMPT, Clock, Connect
 
 

@@ -19,8 +19,8 @@ from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.imaging import structure
 from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
 from airflow_provider_bitdance.imaging.structure import MAX_PARTS, read_structure
-from airflow_provider_bitdance.imaging.validation import MAX_BYTES, validate_image
-from airflow_provider_bitdance.wavespeed.image_request import MAX_SIDE
+from airflow_provider_bitdance.imaging.validation import validate_image
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, BITDANCE_SIDES, largest_file
 from tests.unit.support import a_picture
 
 CPU_SECONDS = 1.5
@@ -68,6 +68,7 @@ def jpeg_of_scans(side: int, scans: int) -> bytes:
     return data[:-2] + last * (scans - data.count(b"\xff\xda")) + data[-2:]
 
 
+MAX_BYTES = largest_file(BITDANCE_14B)
 EMPTY = MAX_BYTES // 12
 HOSTILE = {
     "3000 scans": (lambda: jpeg_of_scans(4096, 3000), "is a JPEG of 3000 scans. Allowed: at most 16 "),
@@ -220,7 +221,7 @@ def test_what_follows_the_end_of_a_picture_is_counted_and_kept(extension: str, t
 
 
 def test_the_largest_picture_of_the_model_fits_uncompressed() -> None:
-    largest = saved(Image.new("RGBA", (MAX_SIDE, MAX_SIDE)), "PNG", compress_level=0)
+    largest = saved(Image.new("RGBA", (BITDANCE_SIDES[1], BITDANCE_SIDES[1])), "PNG", compress_level=0)
     assert MAX_BYTES - 2**20 < len(largest) < MAX_BYTES
 
 

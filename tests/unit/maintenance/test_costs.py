@@ -15,7 +15,7 @@ from airflow_provider_bitdance.maintenance.costs import costs, explain, untracke
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
 from airflow_provider_bitdance.records import Job, JobState
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
 from tests.unit.support import START, a_job, a_plan, a_request, a_wanted, envelope, run

@@ -23,7 +23,7 @@ from airflow_provider_bitdance.maintenance.report import CollectStatus, OpenImag
 from airflow_provider_bitdance.records import Journal, Status
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.unit.maintenance.support import DAY, Office
 from tests.unit.support import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import BitDanceError, Paid
 from airflow_provider_bitdance.wavespeed import protocol
-from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B, ImageRequest
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.protocol import Call
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
