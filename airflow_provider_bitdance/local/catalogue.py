@@ -51,8 +51,7 @@ class Model:
     description: str
 
 
-# Ids, prices and parameters are those of the pages named; of the parameters only those that a text-to-image
-# client sends are here, and all others are dropped in silence.
+# Ids, prices and parameters are those of the pages named; all other parameters are dropped in silence.
 _ALL: Final = (
     # https://wavespeed.ai/docs/docs-api/wavespeed-ai/bitdance-14b-text-to-image
     Model(
@@ -65,7 +64,7 @@ _ALL: Final = (
     ),
     # https://wavespeed.ai/docs/docs-api/bytedance/bytedance-seedream-v5.0-lite, which says $0.04 in one
     # place and $0.035 in its price table, and 4096 or, in a newer copy, 8192 for the longest side. Its
-    # default size is not in the stored copies; 2048*2048 is assumed.
+    # default size is not in the stored copies; 2048*2048 is assumed. The least pixels are other hosts'.
     Model(
         "bytedance/seedream-v5.0-lite",
         "Seedream V5.0 Lite",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -83,9 +83,7 @@ BillingMoment = Annotated[
     float, BeforeValidator(_seconds_or_milliseconds), Field(json_schema_extra=dict(_A_TIME))
 ]
 Seed = Annotated[int, Field(ge=-1, le=2_147_483_647, description="-1 is any seed.")]
-Size = Annotated[
-    str, Field(description="W*H in pixels.", json_schema_extra={"pattern": r"^[0-9]{3,4}\*[0-9]{3,4}$"})
-]
+Size = Annotated[str, Field(description="W*H in pixels.")]
 Page = Annotated[int, Field(ge=1, le=2_147_483_647)]
 PageSize = Annotated[int, Field(ge=1, le=100)]
 
@@ -99,8 +97,11 @@ class Body(BaseModel):
 class ImageInputs(Body):
     """What the inputs of all text-to-image models share: a prompt, and two sides in pixels.
 
-    Each model's inputs have ``size`` as W*H and ``seed`` too, as a parameter or not: -1 is any seed.
+    Each model's inputs have ``size`` as W*H and ``seed`` too, as a parameter or not: -1 is any seed. An image
+    of fewer than ``least_pixels`` is accepted and fails.
     """
+
+    least_pixels: ClassVar[int] = 0
 
     prompt: Annotated[str, Field(description="What to show.", json_schema_extra={"pattern": r"\S"})]
 
@@ -116,8 +117,15 @@ class ImageInputs(Body):
         raise NotImplementedError
 
 
+def _with_bounds_of_size(schema: dict[str, Any], kind: type[SizedInputs]) -> None:
+    """Write the bounds of a side as WaveSpeed does: at a text, where JSON Schema gives them no meaning."""
+    schema["properties"]["size"] |= {"minimum": kind.smallest, "maximum": kind.largest}
+
+
 class SizedInputs(ImageInputs):
     """Inputs whose ``size`` is W*H, within the model's bounds."""
+
+    model_config = ConfigDict(json_schema_extra=_with_bounds_of_size)
 
     smallest: ClassVar[int] = 256
     largest: ClassVar[int] = 1536
@@ -143,10 +151,19 @@ class BitDanceInputs(SizedInputs):
 
 
 class FluxDevInputs(SizedInputs):
-    """Inputs of FLUX.1 Dev."""
+    """Inputs of FLUX.1 Dev. Of those that change a picture, only size and seed do here.
+
+    It makes several images of one prompt where it is asked to; that is not here.
+    """
 
     seed: Seed = -1
+    num_inference_steps: Annotated[int, Field(ge=1, le=50)] = 28
+    guidance_scale: Annotated[float, Field(ge=0, le=10)] = 3.5
+    num_images: Annotated[int, Field(ge=1, le=1)] = 1
     output_format: PictureFormat = "jpeg"
+    image: str = ""
+    mask_image: str = ""
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.8
 
 
 class SeedreamInputs(SizedInputs):
@@ -154,6 +171,7 @@ class SeedreamInputs(SizedInputs):
 
     smallest: ClassVar[int] = 1440
     largest: ClassVar[int] = 4096
+    least_pixels: ClassVar[int] = 3_686_400
     seed: ClassVar[int] = -1
 
     size: Size = "2048*2048"

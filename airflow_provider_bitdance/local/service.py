@@ -245,8 +245,10 @@ class Service:
 
     def _too_small(self, inputs: Inputs) -> faults.Failed | None:
         """Return the failure of an image below the minimum of pixels."""
-        least = self.options.min_pixels
-        if least is None or not isinstance(inputs, ImageInputs) or math.prod(inputs.sides()) >= least:
+        if not isinstance(inputs, ImageInputs):
+            return None
+        least = max(self.options.min_pixels or 0, inputs.least_pixels)
+        if math.prod(inputs.sides()) >= least:
             return None
         # The words of Seedream V4.5, of 2026. Its error code is not known, so it is that of any failure.
         error = f"image size must be at least {least} pixels"
