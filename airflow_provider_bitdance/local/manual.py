@@ -172,7 +172,8 @@ def text() -> str:
 def _models() -> Iterator[str]:
     yield "models, USD per task, and the parameters that count:"
     for model in MODELS.values():
-        yield f"  {model.id}  ${model.price}  {', '.join(model.inputs.model_fields)}"
+        yield f"  {model.id}  ${model.price}"
+        yield from _wrapped(", ".join(model.inputs.model_fields), 6)
 
 
 def _tiers() -> Iterator[str]:

@@ -11,10 +11,10 @@ import pytest
 
 from airflow_provider_bitdance.batch import checked_items, read_items, validation
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.wavespeed.models import Model
+from airflow_provider_bitdance.wavespeed.model_schema import read_model
 
 FLUX = "wavespeed-ai/flux-dev"
-STYLED = Model.of_schema(
+STYLED = read_model(
     "a/styled-model",
     {
         "properties": {
@@ -146,14 +146,14 @@ def test_a_row_that_gives_an_input_itself_needs_no_column_for_it() -> None:
     ("row", "found", "allowed"),
     [
         ({"inputs": {"steps": 3}}, "inputs.steps is not an input of this model: 3", "num_inference_steps"),
-        ({"inputs": {"strength": 2}}, "inputs.strength should be less than or equal to 1: 2", "at most 1"),
+        ({"inputs": {"strength": 2}}, "inputs.strength is out of range: 2", "at most 1"),
         (
             {"inputs": {"output_format": "gif"}},
             "inputs.output_format is not one of its words: 'gif'",
             "png, webp",
         ),
-        ({"inputs": {"num_images": 2}}, "inputs.num_images asks for several images", "variants=n"),
-        ({"inputs": {"seed": 2}}, "inputs.seed is an option of its own", "seed=…"),
+        ({"inputs": {"num_images": 2}}, "inputs.num_images makes several images", "variants=n"),
+        ({"inputs": {"seed": 2}}, "inputs.seed has an option of its own", "seed=…"),
         ({"inputs": "strength=1"}, "inputs is text that is no JSON", ""),
         ({"inputs": "[1]"}, "inputs is no object", ""),
         ({"inputs": 7}, "inputs is no object", ""),
@@ -238,4 +238,4 @@ def test_variants_of_a_model_without_a_seed_have_none() -> None:
 
 def test_a_seed_for_a_model_without_one_is_a_bad_row() -> None:
     text = finding({"seed": 4}, model="recraft-ai/recraft-v4/text-to-image")
-    assert "row 2: seed is not an input of this model: 4" in text
+    assert "row 2: seed is not an option of this model: 4" in text
