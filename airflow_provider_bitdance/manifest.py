@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 _TYPES = {
-    **dict.fromkeys(("width", "height", "bytes", "seed", "possibly_paid"), "int64"),
+    **dict.fromkeys(("width", "height", "bytes", "seed"), "int64"),
+    **dict.fromkeys(("possibly_paid", "prompts_possibly_paid"), "int64"),
     **dict.fromkeys(("inference_ms", "estimated_cost_usd"), "float64"),
     **dict.fromkeys(("reused", "nsfw", "size_differs"), "bool"),
 }
@@ -84,6 +85,9 @@ class ManifestRow(BaseModel):
     reused: bool | None = None
     nsfw: bool | None = None
     possibly_paid: int = 0
+    prompts_possibly_paid: int = 0
+    prompt_asked: str | None = None
+    prompt_sent: str | None = None
 
     @property
     def columns(self) -> dict[str, Scalar]:

@@ -20,6 +20,7 @@ RESULT_COLUMNS = frozenset(
         *("key", "variant_of", "status", "error", "uri", "receipt", "prediction_id", "model", "size"),
         *("width", "height", "size_differs", "media_type", "bytes", "sha256", "seed", "inference_ms"),
         *("estimated_cost_usd", "reused", "nsfw", "possibly_paid"),
+        *("prompts_possibly_paid", "prompt_asked", "prompt_sent"),
     }
 )
 """The manifest's own columns, which no free column may be called."""

@@ -19,12 +19,12 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.operators.validation import check_boolean, merged_inputs, rendered
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -71,19 +71,32 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
         )
 
 
-async def check_plan(context: JobContext, to_buy: list[PlannedImage]) -> None:
+async def check_plan(context: JobContext, to_buy: list[PlannedImage], *, prompts_usd: float = 0.0) -> None:
     """Make sure that all that is to be bought may be, before the first purchase.
 
+    :param prompts_usd: What this job has spent on prompts.
     :raises BudgetError: It costs more than ``max_cost_usd``, or than the account's balance.
     """
     cost = sum(image.estimated_cost_usd for image in to_buy)
     what = f"{len(to_buy)} image{'' if len(to_buy) == 1 else 's'} to buy cost about {usd(cost)}"
     limit = context.policy.max_cost_usd
-    if limit is not None and cost > limit + ROUNDING:
+    if limit is not None and to_buy and prompts_usd + cost > limit + ROUNDING:
+        spent = f"; {usd(prompts_usd)} is spent on prompts" if prompts_usd else ""
         raise BudgetError(
-            f"{what}, but max_cost_usd is {usd(limit)}", fix="Raise max_cost_usd, or request fewer images"
+            f"{what}, but max_cost_usd is {usd(limit)}{spent}",
+            fix="Raise max_cost_usd, or request fewer images",
         )
-    if to_buy and context.policy.check_balance:
+    if to_buy:
+        await check_balance(context, cost, what)
+
+
+async def check_balance(context: JobContext, cost: float, what: str) -> None:
+    """Make sure that the account can pay for something, where the user wants that checked.
+
+    :param what: It, with its cost, as the beginning of a sentence.
+    :raises BudgetError: It cannot.
+    """
+    if context.policy.check_balance:
         balance = (await context.client.send(protocol.get_balance())).balance
         if cost > balance + ROUNDING:
             raise BudgetError(

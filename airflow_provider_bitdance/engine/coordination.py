@@ -18,7 +18,9 @@ class Coordination:
     :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
         destination, and that is of the same request.
     :ivar intact: By URI, the sha256 of files whose content this process has compared with their receipts.
-    :ivar taken: Ids of predictions that this process has taken for an image; the journal is behind.
+    :ivar taken: Ids of predictions that this process has taken for an image or a prompt; the journal is
+        behind.
+    :ivar submitted: Unix times of what this process has submitted before its images, for the rate limit.
     :ivar doubted: Ids of predictions that are already counted, each as one lost purchase.
     """
 
@@ -27,5 +29,6 @@ class Coordination:
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
     intact: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    submitted: list[float] = field(default_factory=list)
     doubted: set[str] = field(default_factory=set)
     reserved: dict[str, int] = field(default_factory=dict)

@@ -73,7 +73,7 @@ class Dispatcher:
         self._limiter = RateLimiter(
             max_in_flight=policy.max_in_flight,
             requests_per_minute=policy.requests_per_minute,
-            submitted=_sent_before(state),
+            submitted=[*_sent_before(state), *context.coordination.submitted],
             in_flight_before=len(state.having(Status.SUBMITTED)),
             window=state.window,
             blocked_until=min(state.blocked_until, context.clock.time() + LONGEST_LEASE),

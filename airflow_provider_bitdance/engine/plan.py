@@ -90,7 +90,8 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     _log_lost(context, decided)
     _log(context, decided)
     to_buy = [decision.image for decision in decided if decision.event is None]
-    await check_plan(context, to_buy)
+    enhanced = (item.enhancement for item in wanted if item.enhancement is not None)
+    await check_plan(context, to_buy, prompts_usd=sum(made.spent_usd for made in enhanced))
     if to_buy:
         await _prepare_to_buy(context)
     return [

@@ -243,8 +243,8 @@ async def _wait_for_turn(
     return None
 
 
-def _take(context: JobContext, prediction: Prediction) -> None:
-    """Take a prediction for the image that it was submitted for.
+def take(context: JobContext, prediction: Prediction) -> None:
+    """Take a prediction for what it was submitted for.
 
     :raises GarbledResponseError: It is known already, so the response is that to another submission: a cache
         before the API has repeated it.
@@ -265,7 +265,7 @@ async def _post(
     """Send one POST, and let the limiter learn from what came back."""
     try:
         prediction = await context.client.submit(image.plan.request)
-        _take(context, prediction)
+        take(context, prediction)
     except RateLimitError as error:
         now = context.clock.time()
         limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())

@@ -178,7 +178,12 @@ async def _summaries(
             failures[image.plan.key] = error
             return None
         where = context.receipts.uri(context.destination_of(image.plan))
-        return receipt.summary(receipt=where, reused=image.reused, possibly_paid=image.possibly_paid)
+        return receipt.summary(
+            receipt=where,
+            reused=image.reused,
+            possibly_paid=image.possibly_paid,
+            enhancement=image.plan.enhancement,
+        )
 
     stored = context.journal.state.having(Status.STORED)
     summaries = await asyncio.gather(*(summary(image) for image in stored))

@@ -129,10 +129,11 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
     ]
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        planned = images[changed[0].key].plan
         context.log.warning(
             "The task now requests %r, but its plan says %r%s. Following the plan; to "
             "get the new image, clear the task after it ends",
             shorten(changed[0].request.prompt),
-            shorten(images[changed[0].key].plan.request.prompt),
+            shorten(planned.prompt_asked or planned.request.prompt),
             more,
         )

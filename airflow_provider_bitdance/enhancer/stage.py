@@ -1,85 +1,64 @@
-"""The stage: has the prompts of a task enhanced, each text once, before its images are planned.
+"""The stage: has the prompts of a task enhanced before its images are planned; the plan holds the final ones.
 
-The one thing to know: an intent is written before each submission, its outcome after it, and the text when it
-is there. So a retry, a clear, another image or another run finds what was bought. A lost response is possibly
-paid; the account's history is not searched for it, for a text costs a tenth of a cent.
+Prompts and images are checked against the budget together, before the first prompt is bought. What goes wrong
+with one text is raised when all have ended, in one error that says what was charged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 
-from airflow_provider_bitdance.engine import JobContext, Policy, Wanted, estimate
-from airflow_provider_bitdance.engine.budget import ROUNDING, usd
+from airflow_provider_bitdance.batch.limits import MAX_BATCH
+from airflow_provider_bitdance.engine import Estimate, JobContext, Policy, Wanted, estimate
+from airflow_provider_bitdance.engine.budget import ROUNDING, check_balance, usd
 from airflow_provider_bitdance.engine.failures import ABOUT_ONE_IMAGE
-from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
-from airflow_provider_bitdance.enhancer.checks import check_enhanced
-from airflow_provider_bitdance.enhancer.decisions import Buy, GiveUp, Poll, TextFacts, WaitUntil, decide
+from airflow_provider_bitdance.enhancer.decisions import spent_by
+from airflow_provider_bitdance.enhancer.purchase import Enhancer
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     BudgetError,
+    InputError,
     ItemsFailedError,
-    LostResponseError,
-    NotFoundError,
     Paid,
-    PredictionFailedError,
-    PredictionGoneError,
-    PredictionTimeoutError,
-    RateLimitError,
-    TaskKilledError,
-    UnconfirmedPurchaseError,
 )
-from airflow_provider_bitdance.polling.policy import PollPolicy
-from airflow_provider_bitdance.records.enhanced_prompts import (
-    EnhancedPrompts,
-    PromptAttempt,
-    PromptIntent,
-    PromptKey,
-    PromptOutcome,
-)
+from airflow_provider_bitdance.records.enhanced_prompts import EnhancedPrompt, EnhancedPrompts, PromptKey
 from airflow_provider_bitdance.records.events import Enhancement
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.models import ENHANCER_PRICE_USD, PROMPT_OPTIMIZER
-from airflow_provider_bitdance.wavespeed.responses import Prediction
-from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome, submission_outcome
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_enhanced
 
-READS_AT_ONCE = 16
-LEASE = 180.0
-"""Seconds for which others wait for a process that buys a text: a request may take 60, a text some 10."""
-LONGEST_TEXT_WAIT = 120.0
-"""Seconds to wait for a text that is bought; after that the next try waits for the same one."""
-LOOK_AGAIN, ASK_AGAIN = 2.0, 0.2
-"""Seconds after which the records are read again for what another process buys, and the limiter is asked."""
-FEW = 8
+FEW = 5
 """So many texts are logged one by one; of more only the totals."""
+SHOWN = 5
+"""So many texts of a batch that could not be enhanced are named in its error."""
 
 
 async def enhance_prompts(context: JobContext, wanted: list[Wanted]) -> list[Wanted]:
     """Return what is wanted with the prompts that are sent, bought where they are not there yet.
 
-    :raises BudgetError: Prompts and images together would cost more than ``max_cost_usd``.
+    :param wanted: What is planned next: the job has no plan.
+    :raises BudgetError: Prompts and images together would cost more than the task may, or can, spend.
     :raises BitDanceError: A prompt could not be enhanced; nothing but prompts was bought.
     """
     host = context.client.settings.host
-    keys = {item.key: PromptKey(item.request.prompt, item.style, host) for item in wanted if item.style}
-    if not keys:
+    keys = [PromptKey(item.request.prompt, item.style, host) if item.style else None for item in wanted]
+    texts = list(dict.fromkeys(key for key in keys if key is not None))
+    if not texts:
         return wanted
-    longest = min(item.model.longest_prompt for item in wanted)
-    stage = _Stage(context, longest)
-    texts = list(dict.fromkeys(keys.values()))
-    await stage.run(texts, wanted)
-    first_of = {key: name for name, key in reversed(keys.items())}
-    return [
-        _with_text(item, stage.done[key], is_first=first_of[key] == item.key)
-        if (key := keys.get(item.key))
-        else item
-        for item in wanted
-    ]
+    stage = _Stage(context, wanted, texts)
+    try:
+        await stage.run()
+    except BitDanceError as error:
+        raise await stage.with_charges(error) from error.__cause__
+    counted: set[PromptKey] = set()
+    enhanced = []
+    for item, key in zip(wanted, keys, strict=True):
+        enhanced.append(stage.with_text(item, key, is_counted=key in counted) if key else item)
+        counted |= {key} if key else set()
+    _check_size(enhanced)
+    return enhanced
 
 
 async def missing_prompts(records: Folder, wanted: list[Wanted], host: str) -> int:
@@ -98,319 +77,171 @@ def price_of(policy: Policy) -> float:
     return policy.prices.get(PROMPT_OPTIMIZER, ENHANCER_PRICE_USD)
 
 
-def _with_text(item: Wanted, done: tuple[str, Enhancement], *, is_first: bool) -> Wanted:
-    """Send what the enhancer made. Of several images of one text, the first bears what it cost."""
-    text, enhancement = done
-    if not is_first:
-        enhancement = enhancement.model_copy(update={"cost_usd": 0.0, "possibly_paid": 0})
-    request = item.request.model_copy(update={"prompt": text})
-    return replace(item, request=request, asked=item.request, enhancement=enhancement)
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What this job has spent on a text, US dollars: as :func:`spent_by` has it."""
+
+    usd: float = 0.0
+    possibly_paid: int = 0
+    possibly_usd: float = 0.0
 
 
 class _Stage:
-    """Enhances the texts of one job.
+    """Enhances the texts of one job."""
 
-    :ivar done: By text, what the enhancer made of it.
-    """
-
-    def __init__(self, context: JobContext, longest: int) -> None:
-        self.done: dict[PromptKey, tuple[str, Enhancement]] = {}
+    def __init__(self, context: JobContext, wanted: list[Wanted], texts: list[PromptKey]) -> None:
         self._context = context
-        self._longest = longest
-        self._records = EnhancedPrompts(context.records)
+        self._wanted = wanted
+        self._texts = texts
+        self._longest = min(item.model.longest_prompt for item in wanted)
         self._price = price_of(context.policy)
-        self._left = float("inf")
-        self._stopped: BitDanceError | None = None
-        self._bought: dict[PromptKey, int] = {}
-        self._turns = asyncio.Lock()
-        self._gate = asyncio.Semaphore(READS_AT_ONCE)
-        policy = context.policy
-        self._limiter = RateLimiter(
-            max_in_flight=policy.max_in_flight, requests_per_minute=policy.requests_per_minute
-        )
+        self._enhancer = Enhancer(context, price_usd=self._price)
+        self._found: dict[PromptKey, EnhancedPrompt] = {}
+        self._spent: dict[PromptKey, _Spent] = {}
 
-    async def run(self, texts: list[PromptKey], wanted: list[Wanted]) -> None:
-        """Enhance all texts, or raise one error that names what could not be."""
-        found = await asyncio.gather(*(self._read(key) for key in texts))
-        missing = [key for key, is_there in zip(texts, found, strict=True) if not is_there]
-        if missing:
-            await self._check_budget(missing, texts, wanted)
-        results = await asyncio.gather(*(self._try(key) for key in missing))
-        failures = {key: error for key, error in zip(missing, results, strict=True) if error is not None}
+    async def run(self) -> None:
+        """Have all texts enhanced, or raise one error that names what could not be."""
+        async with self._enhancer:
+            read, records = self._enhancer.read, self._enhancer.records
+            found = await asyncio.gather(*(read(records.find, key) for key in self._texts))
+            self._found = {key: text for key, text in zip(self._texts, found, strict=True) if text}
+            missing = [key for key in self._texts if key not in self._found]
+            if missing:
+                await self._check_budget(missing)
+            errors = await asyncio.gather(*(self._try(key) for key in self._texts))
+        if self._enhancer.stopped is not None:
+            raise self._enhancer.stopped
+        failures = {key: error for key, error in zip(self._texts, errors, strict=True) if error is not None}
         if failures:
-            raise self._failure(failures, len(texts))
-        self._log(texts, len(missing))
+            raise self._one_error(failures)
+        await self._read_what_was_spent()
+        self._log(len(missing))
 
-    async def _read(self, key: PromptKey) -> bool:
-        """Take a text that is there, and say whether it is."""
-        async with self._gate:
-            found = await asyncio.to_thread(self._records.find, key)
-            if found is None:
-                return False
-            text = check_enhanced((found.enhanced,), longest=self._longest)
-            # An earlier try may have bought it: there is no plan yet that says so.
-            is_of_job = key in self._bought or self._context.journal.owner.try_number > 1
-            cost, lost = await asyncio.to_thread(self._spent_here, key) if is_of_job else (0.0, 0)
-        self.done[key] = (
-            text,
-            Enhancement(
-                style=key.style, prediction_id=found.prediction_id, cost_usd=cost, possibly_paid=lost
-            ),
+    def with_text(self, item: Wanted, key: PromptKey, *, is_counted: bool) -> Wanted:
+        """Return an image with the prompt that the enhancer made.
+
+        :param is_counted: What the text cost is counted with another image.
+        """
+        found, spent = self._found[key], _Spent() if is_counted else self._spent[key]
+        enhancement = Enhancement(
+            style=key.style,
+            prediction_id=found.prediction_id,
+            estimated_cost_usd=spent.usd,
+            possibly_paid=spent.possibly_paid,
+            possibly_paid_usd=spent.possibly_usd,
         )
-        return True
+        request = item.request.model_copy(update={"prompt": found.enhanced})
+        return replace(item, request=request, asked=item.request, enhancement=enhancement)
 
-    def _spent_here(self, key: PromptKey) -> tuple[float, int]:
-        """Return what this job spent on a text at most, and how many responses were lost. Blocks."""
-        ours = [
-            attempt
-            for attempt in self._records.attempts(key)
-            if attempt.intent.owner.job == self._context.journal.job
-        ]
-        return sum(attempt.cost_usd for attempt in ours), sum(attempt.is_lost for attempt in ours)
+    async def with_charges(self, error: BitDanceError) -> BitDanceError:
+        """Say in an error what this job has spent, on prompts: there are no images yet."""
+        try:
+            await self._read_what_was_spent()
+        except BitDanceError:  # what went wrong before matters more
+            return error.with_verdict(
+                paid=Paid.POSSIBLY, paid_in_words="Prompts may have been charged, and nothing for images"
+            )
+        certain = round(sum(spent.usd for spent in self._spent.values()), 6)
+        possibly = round(sum(spent.possibly_usd for spent in self._spent.values()), 6)
+        if not certain + possibly:
+            return error.with_verdict(paid=Paid.NO, paid_in_words="Nothing was charged")
+        parts = [f"about {usd(certain)} was charged for prompts"] if certain else []
+        parts += [f"up to {usd(possibly)} may have been charged for prompts"] if possibly else []
+        words = f"So far, {' and '.join(parts)}, and nothing for images"
+        return error.with_verdict(paid=Paid.YES if certain else Paid.POSSIBLY, paid_in_words=words)
 
-    async def _check_budget(
-        self, missing: list[PromptKey], texts: list[PromptKey], wanted: list[Wanted]
-    ) -> None:
+    async def _check_budget(self, missing: list[PromptKey]) -> None:
         """Refuse before the first purchase what prompts and images together cost too much.
 
         :raises BudgetError: They do.
         """
         context, limit = self._context, self._context.policy.max_cost_usd
-        if limit is None:
+        if limit is None and not context.policy.check_balance:
             return
-        spent = [await asyncio.to_thread(self._spent_here, key) for key in missing]
-        so_far = sum(cost for cost, _ in spent) + sum(done.cost_usd for _, done in self.done.values())
-        images = await estimate(context.client, context.records, context.images, context.policy, wanted)
-        self._left = limit - so_far - images.cost_usd + ROUNDING
+        await self._read_what_was_spent()
+        so_far = sum(spent.usd + spent.possibly_usd for spent in self._spent.values())
+        images = await estimate(context.client, context.records, context.images, context.policy, self._wanted)
         cost = len(missing) * self._price
-        if cost > self._left:
-            raise BudgetError(
-                f"{len(missing)} of {len(texts)} prompts would be enhanced for {usd(cost)}, and "
-                f"{images.buy} images bought for {usd(images.cost_usd)}; {usd(so_far)} is spent",
-                allowed=f"max_cost_usd, which is {usd(limit)}",
-                fix="Raise max_cost_usd, or make fewer images",
-            )
+        what = self._in_words(len(missing), images)
+        if limit is not None:
+            self._enhancer.budget_left = limit - so_far - images.cost_usd + ROUNDING
+            if cost > self._enhancer.budget_left:
+                spent = f"; {usd(so_far)} is spent" if so_far else ""
+                raise BudgetError(
+                    f"{what}, but max_cost_usd is {usd(limit)}{spent}",
+                    fix="Raise max_cost_usd, or request fewer images",
+                )
+        await check_balance(context, cost + images.cost_usd, what)
+
+    def _in_words(self, missing: int, images: Estimate) -> str:
+        prompts = f"{missing} prompt{'' if missing == 1 else 's'} to enhance"
+        bought = f"{images.buy} image{'' if images.buy == 1 else 's'} to buy"
+        return f"{prompts} and {bought} cost about {usd(missing * self._price + images.cost_usd)}"
 
     async def _try(self, key: PromptKey) -> BitDanceError | None:
+        """Enhance one text, and return why it could not be. What is under way for others goes on: to drop it
+        would lose its response."""
         try:
-            await self._enhance(key)
+            found = self._found.get(key) or await self._enhancer.enhance(key)
+            check_enhanced(found.enhanced, requested=key.text, longest=self._longest)
         except BitDanceError as error:
             if not isinstance(error, ABOUT_ONE_IMAGE):
-                self._stopped = self._stopped or error
+                self._enhancer.stop(error)
             return error
+        except Exception as error:
+            self._enhancer.stop(error)
+            return None
+        self._found[key] = found
         return None
 
-    async def _enhance(self, key: PromptKey) -> None:
-        """Buy one text, or take it from whoever has bought it."""
-        context, ended = self._context, set[str]()
-        while not await self._read(key):
-            attempts = await asyncio.to_thread(self._records.attempts, key)
-            facts = TextFacts(
-                attempts=attempts,
-                ended=ended,
-                owner=context.journal.owner,
-                bought=self._bought.get(key, 0),
-                buys_again=context.policy.on_lost_response == "buy_again",
-                now=context.clock.time(),
-            )
-            match decide(facts):
-                case Poll(attempt):
-                    if not await self._collect(key, attempt):
-                        ended.add(attempt.prediction_id)
-                case Buy(number):
-                    await self._buy(key, number)
-                case WaitUntil(moment):
-                    await self._wait(min(LOOK_AGAIN, moment - context.clock.time()))
-                case GiveUp(lost):
-                    raise _given_up(lost, context.policy.on_lost_response)
-
-    async def _buy(self, key: PromptKey, number: int) -> None:
-        """Submit one text, unless another process is quicker."""
-        context = self._context
-        await self._wait_for_turn()
-        now = context.clock.time()
-        intent = PromptIntent(
-            time=datetime.fromtimestamp(now, UTC),
-            owner=context.journal.owner,
-            until=now + LEASE,
-            estimated_cost_usd=self._price,
-        )
-        try:
-            if await asyncio.to_thread(self._records.begin, key, number, intent):
-                self._left -= self._price
-                self._bought[key] = self._bought.get(key, 0) + 1
-                await self._submit(key, number)
-        finally:
-            self._limiter.started -= 1
-
-    async def _submit(self, key: PromptKey, number: int) -> None:
-        """Send one POST until it is certain what became of it, and write that down."""
-        context = self._context
-        call = protocol.enhance(key.text, key.style)
-        while True:
-            sent_at = context.clock.time()
-            try:
-                prediction = await context.client.send(call)
-            except RateLimitError as error:
-                now = context.clock.time()
-                self._limiter.refused(
-                    sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random()
-                )
-                context.notices.refused(error.what, now=now, wait=self._limiter.blocked(now=now))
-                await self._wait_until_turn(key, number, error)
-            except BitDanceError as error:
-                self._limiter.lost(now=context.clock.time())
-                if submission_outcome(error) is SubmissionOutcome.UNKNOWN:
-                    context.log.warning(
-                        "A prompt is possibly paid for: %s. It is bought again once", error.what
-                    )
-                    return
-                await self._end(key, number, PromptOutcome(time=self._now, reason=error.what))
-                raise
-            else:
-                self._limiter.accepted(now=context.clock.time())
-                await self._end(key, number, PromptOutcome(time=self._now, prediction_id=prediction.id))
-                return
-
-    async def _wait_until_turn(self, key: PromptKey, number: int, refusal: BitDanceError) -> None:
-        """Wait for the turn of a submission that a rate limit refused."""
-        try:
-            await self._wait_for_pace()
-        except BitDanceError:
-            await self._end(key, number, PromptOutcome(time=self._now, reason=refusal.what))
-            raise
-
-    async def _end(self, key: PromptKey, number: int, outcome: PromptOutcome) -> None:
-        await asyncio.to_thread(self._records.end, key, number, outcome)
-
-    @property
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._context.clock.time(), UTC)
-
-    async def _wait_for_turn(self) -> None:
-        """Wait until the account's pace admits one more purchase, and begin it."""
-        context = self._context
-        async with self._turns:  # of hundreds that wait, one asks
-            self._check_going_on()
-            while (wait := self._limiter.wait(now=context.clock.time())) > 0:
-                await self._wait(min(wait, ASK_AGAIN))
-            if self._price > self._left:
-                raise BudgetError(
-                    "Another prompt is not bought: max_cost_usd is used up",
-                    fix="Raise max_cost_usd, or make fewer images",
-                )
-            await self._wait_for_pace()
-            self._limiter.started += 1
-
-    async def _wait_for_pace(self) -> None:
-        self._check_going_on()
-        while wait := self._limiter.turn(now=self._context.clock.time()):
-            await self._wait(wait)
-
-    async def _wait(self, seconds: float) -> None:
-        context = self._context
-        await context.clock.wait_for(context.coordination.killed, max(seconds, 0.0))
-        self._check_going_on()
-
-    def _check_going_on(self) -> None:
-        if self._context.coordination.killed.is_set():
-            raise TaskKilledError("Airflow stopped the task, so nothing more is bought")
-        if self._stopped is not None:
-            raise self._stopped
-
-    async def _collect(self, key: PromptKey, attempt: PromptAttempt) -> bool:
-        """Wait for the text of a prediction and write it down; say whether there is one.
-
-        :raises PredictionError: There is none, and this process does not buy it again.
-        """
-        context = self._context
-        self._limiter.in_flight += 1
-        try:
-            prediction = await self._ended(attempt.prediction_id)
-        finally:
-            self._limiter.in_flight -= 1
-        if prediction is None:
-            return False
-        if not prediction.is_completed:
-            error = protocol.failure_of(prediction, prompt=key.text)
-            # WaveSpeed refunds what has failed; a next try buys it again.
-            is_over = isinstance(error, PredictionFailedError | PredictionGoneError)
-            if is_over and attempt.intent.owner.token != context.journal.owner.token:
-                return False
-            raise error
-        text = check_enhanced(prediction.outputs, longest=self._longest)
-        await asyncio.to_thread(
-            self._records.write,
-            key,
-            text,
-            prediction_id=prediction.id,
-            owner=context.journal.owner,
-            now=context.clock.time(),
-        )
-        return True
-
-    async def _ended(self, prediction_id: str) -> Prediction | None:
-        """Poll a prediction until it has ended; nothing where the API does not know it any more."""
-        context, policy = self._context, PollPolicy(interval=self._context.policy.poll.interval)
-        begun = context.clock.time()
-        failure: BitDanceError | None = None
-        while (age := context.clock.time() - begun) < LONGEST_TEXT_WAIT:
-            await self._wait(policy.pause(age=age, draw=random.random()))
-            try:
-                prediction = await context.client.get_prediction(prediction_id)
-            except NotFoundError:
-                if age > policy.longest:
-                    return None
-            except BitDanceError as error:
-                failure = error
-            else:
-                if prediction.is_terminal:
-                    return prediction
-        why = f"; the last poll failed: {failure.what}" if failure else ""
-        raise PredictionTimeoutError(
-            f"The enhanced prompt was not there in {LONGEST_TEXT_WAIT:.0f} s: prediction {prediction_id}{why}"
-        )
-
-    def _failure(self, failures: dict[PromptKey, BitDanceError], texts: int) -> BitDanceError:
-        """Return one error for all texts that could not be enhanced, which says what was charged."""
-        error = self._stopped or self._one_error(failures, texts)
-        if not self._bought:
-            return error
-        cost = usd(sum(self._bought.values()) * self._price)
-        words = f"Up to {cost} was charged for prompts, and nothing for images"
-        return error.with_verdict(paid=Paid.YES, paid_in_words=words)
-
-    def _one_error(self, failures: dict[PromptKey, BitDanceError], texts: int) -> BitDanceError:
-        if texts == 1:
+    def _one_error(self, failures: dict[PromptKey, BitDanceError]) -> BitDanceError:
+        if len(self._texts) == 1:
             return next(iter(failures.values()))
-        shown = "; ".join(f"{shorten(key.text)!r}: {error.what}" for key, error in list(failures.items())[:5])
+        reasons = (f"{shorten(key.text)!r}: {error.what}" for key, error in list(failures.items())[:SHOWN])
+        more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
         failed = ItemsFailedError(
-            f"{len(failures)} of {texts} prompts could not be enhanced, so no image is bought: "
-            f"{shorten(shown, 1000)}",
+            f"{len(failures)} of {len(self._texts)} prompts could not be enhanced, so no image is bought: "
+            f"{shorten('; '.join(reasons), 1000)}{more}",
             fix="Change these prompts, or set enhance_prompt=None",
         )
         helps = any(error.retry_helps for error in failures.values())
         return failed if helps else failed.with_verdict(retry=False)
 
-    def _log(self, texts: list[PromptKey], bought: int) -> None:
-        context = self._context
-        if len(texts) <= FEW:
-            for key in texts:
-                text = self.done[key][0]
-                context.log.info(
-                    "Prompt enhanced (%s): %r is sent as %r", key.style, shorten(key.text), shorten(text)
-                )
-        else:
-            context.log.info(
-                "%d prompts are enhanced, %d of them now, for about %s",
-                len(texts),
-                bought,
-                usd(bought * self._price),
-            )
+    async def _read_what_was_spent(self) -> None:
+        """Read what this job has spent on each text, in earlier tries, too: there is no plan that says so."""
+        spent = await asyncio.gather(*(self._enhancer.read(self._spent_on, key) for key in self._texts))
+        self._spent = dict(zip(self._texts, spent, strict=True))
+
+    def _spent_on(self, key: PromptKey) -> _Spent:
+        """Return what this job has spent on one text. Blocks."""
+        found, owner = self._found.get(key), self._context.journal.owner
+        if found and owner.try_number == 1 and not self._enhancer.has_bought(key):
+            return _Spent()
+        used = found.prediction_id if found else ""
+        return _Spent(*spent_by(owner.job, self._enhancer.records.attempts(key), text_of=used))
+
+    def _log(self, bought: int) -> None:
+        log, cost = self._context.log, usd(bought * self._price)
+        if len(self._texts) > FEW:
+            log.info("%d prompts are enhanced, %d of them now, about %s", len(self._texts), bought, cost)
+            return
+        for key in self._texts:
+            sent = shorten(self._found[key].enhanced)
+            log.info("Prompt enhanced (%s): %r is sent as %r", key.style, shorten(key.text), sent)
 
 
-def _given_up(lost: int, on_lost_response: str) -> BitDanceError:
-    what = f"The Prompt Enhancer's response was lost {lost} times for one prompt; each is possibly paid"
-    if on_lost_response == "fail":
-        return UnconfirmedPurchaseError(what, fix='Set on_lost_response="buy_again", or enhance_prompt=None')
-    return LostResponseError(what, fix="A retry buys it once more")
+def _check_size(wanted: list[Wanted]) -> None:
+    """Refuse what would make a plan that no process reads again.
+
+    :raises InputError: It would.
+    """
+    texts = (
+        text for item in wanted for text in (item.request.prompt, item.asked and item.asked.prompt) if text
+    )
+    size = sum(len(text.encode()) for text in texts)
+    if size > MAX_BATCH:
+        raise InputError(
+            f"The prompts and what the Prompt Enhancer made of them have {size} bytes",
+            allowed=f"{MAX_BATCH} for one task",
+            fix="Split the items; the enhanced prompts are recorded, and not bought again",
+        )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_bitdance.enhancer import check_enhanced, style_of
 from airflow_provider_bitdance.exceptions import (
     APIError,
     AuthenticationError,
@@ -32,6 +31,7 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_PROMPT
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_enhanced, enhanced_in, style_of
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -246,7 +246,7 @@ class BitDanceHook(BaseHook):
             prediction = _poll_until_ended(client, prediction, policy, timeout)
         if not prediction.is_completed:
             raise failure_of(prediction, prompt=prompt)
-        return check_enhanced(prediction.outputs, longest=MAX_PROMPT)
+        return check_enhanced(enhanced_in(prediction.outputs), requested=prompt, longest=MAX_PROMPT)
 
     def get_balance(self) -> float:
         """Return the account's balance in US dollars. Free."""

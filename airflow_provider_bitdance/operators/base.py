@@ -245,7 +245,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _estimate_rendered(self, context: Context, map_index: int) -> Estimate:
         from airflow_provider_bitdance.engine import estimate
-        from airflow_provider_bitdance.enhancer.stage import missing_prompts, price_of
+        from airflow_provider_bitdance.enhancer import missing_prompts, price_of
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
         from airflow_provider_bitdance.operators import runtime
 
@@ -362,7 +362,7 @@ class BitDanceBaseOperator(BaseOperator):
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""
         from airflow_provider_bitdance.engine import run_job
-        from airflow_provider_bitdance.enhancer.stage import enhance_prompts
+        from airflow_provider_bitdance.enhancer import enhance_prompts
 
         loop, killed = asyncio.get_running_loop(), job_context.coordination.killed
         # The default is four more than there are cores; ours wait for stores, and hardly compute.

@@ -9,7 +9,6 @@ from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid, UnsafeFileError
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.hooks import object_storage
@@ -24,6 +23,7 @@ from airflow_provider_bitdance.operators.validation import (
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted
@@ -189,6 +189,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         images.replace(name, write(rows))
         _write_contact_sheets(finished, images)
         bought = sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)
+        enhanced = [made for image in finished.images if (made := image.plan.enhancement) is not None]
         summary = {
             "manifest": uri_of(images, name),
             "items": len(rows),
@@ -197,7 +198,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "failed": len(finished.failures),
             "size_differs": sum(row.size_differs is True for row in rows),
             "possibly_paid": sum(row.possibly_paid for row in rows),
-            "estimated_cost_usd": round(bought, 6),
+            "prompts_possibly_paid": sum(made.possibly_paid for made in enhanced),
+            "estimated_cost_usd": round(bought + sum(made.estimated_cost_usd for made in enhanced), 6),
         }
         show_stored(self, summary["manifest"], images)
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
@@ -237,9 +239,14 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
 
     plan = image.plan
     item = Item(plan.key, plan.request, plan.columns, plan.variant_of)
+    prompts: dict[str, Any] = {}
+    if plan.enhancement is not None:
+        prompts = {"prompt_asked": plan.prompt_asked, "prompt_sent": plan.request.prompt}
+        prompts["prompts_possibly_paid"] = plan.enhancement.possibly_paid
     if plan.key in finished.stored:
-        return manifest_row(item, status="stored", result=finished.stored[plan.key])
+        return manifest_row(item, status="stored", result={**finished.stored[plan.key], **prompts})
     known = finished.refused.get(plan.key) or {"possibly_paid": plan.possibly_paid + image.unconfirmed}
+    known = {**known, **prompts}
     failure = finished.failures.get(plan.key)
     if failure is None:
         return manifest_row(item, status="missing", result=known)

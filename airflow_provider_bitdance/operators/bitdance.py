@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_bitdance.enhancer import style_of
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 from airflow_provider_bitdance.operators.estimating import estimate
 from airflow_provider_bitdance.operators.validation import rendered, text_of_path
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Wanted

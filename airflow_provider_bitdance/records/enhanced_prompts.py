@@ -1,8 +1,8 @@
 """Enhanced prompts: what the Prompt Enhancer made of a text, bought once for all tasks of a records path.
 
 Below ``prompts/<hash of text, style and host>/``: ``1.intent.json`` before a purchase, ``1.outcome.json``
-after its response, ``text.json`` when the text is there. Intents are created exclusively: the number is the
-lock.
+after its response, ``text.json`` when the text is there. All are created exclusively: the number of an intent
+is the lock, and of two texts the first one counts.
 """
 
 from __future__ import annotations
@@ -12,15 +12,24 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import Field
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
-from airflow_provider_bitdance.records.events import FORMAT, Owner
+from airflow_provider_bitdance.records.events import FORMAT, Job, Owner
 from airflow_provider_bitdance.records.fields import Moment, Name, PredictionId, Reason, UnixTime, Usd
 from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
-_INTENT = re.compile(r"([1-9][0-9]{0,3})\.intent\.json")
+PROMPTS = "prompts"
+MOST_ATTEMPTS = 1000
+"""Of one text. Honest processes make two and, where the account refuses it, one a minute for some hours."""
 LONGEST_LEASE = 600.0
 """Seconds for which another process is waited for at most, whatever its intent says."""
+_INTENT = re.compile(rf"({PROMPTS}/[0-9a-f]{{64}})/([1-9][0-9]{{0,8}})\.intent\.json")
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +48,42 @@ class PromptKey:
     def folder(self) -> str:
         """Where its records are, below the records path."""
         requested = json.dumps([self.text, self.style, self.host])
-        return f"prompts/{hashlib.sha256(requested.encode()).hexdigest()}"
+        return f"{PROMPTS}/{hashlib.sha256(requested.encode()).hexdigest()}"
 
 
-class PromptIntent(Strict):
-    """About to buy: from here on a response may be lost.
+class _OfText(Strict):
+    """A record of one text.
 
-    :param until: Unix time after which nobody waits for its outcome any more.
+    :param text: The prompt as the user requested it.
+    :param host: Of the API.
     """
 
     format: int = FORMAT
     time: Moment
     owner: Owner
+    text: Text
+    style: Name
+    host: Name
+
+    @property
+    def key(self) -> PromptKey:
+        """What it is a record of."""
+        return PromptKey(self.text, self.style, self.host)
+
+
+class PromptIntent(_OfText):
+    """About to buy: from here on a response may be lost.
+
+    :param until: Unix time after which nobody waits for its outcome any more.
+    """
+
     until: UnixTime
     estimated_cost_usd: Usd
+
+    def lease_end(self, now: float) -> float:
+        """Return the Unix time until which its process may be at work; 0 where that is further away than any
+        process writes it."""
+        return self.until if self.until <= now + LONGEST_LEASE else 0.0
 
 
 class PromptOutcome(Strict):
@@ -67,16 +98,10 @@ class PromptOutcome(Strict):
     reason: Reason | None = None
 
 
-class EnhancedPrompt(Strict):
+class EnhancedPrompt(_OfText):
     """What the enhancer made of a text."""
 
-    format: int = FORMAT
-    time: Moment
-    owner: Owner
-    text: str
-    style: Name
-    host: Name
-    enhanced: str
+    enhanced: Text
     prediction_id: PredictionId
 
 
@@ -89,7 +114,7 @@ class PromptAttempt:
 
     number: int
     intent: PromptIntent
-    outcome: PromptOutcome | None
+    outcome: PromptOutcome | None = None
 
     @property
     def prediction_id(self) -> str:
@@ -102,10 +127,13 @@ class PromptAttempt:
         return self.outcome is None
 
     @property
-    def cost_usd(self) -> float:
-        """What it cost at most."""
-        is_free = self.outcome is not None and self.outcome.prediction_id is None
-        return 0.0 if is_free else self.intent.estimated_cost_usd
+    def is_charged(self) -> bool:
+        """Whether it was, or may have been."""
+        return self.is_lost or bool(self.prediction_id)
+
+    def is_of(self, job: Job) -> bool:
+        """Whether a process of this job made it."""
+        return self.intent.owner.job == job
 
 
 class EnhancedPrompts:
@@ -124,39 +152,45 @@ class EnhancedPrompts:
         """
         name = f"{key.folder}/text.json"
         found = read_record(EnhancedPrompt, self._folder, name)
-        if found is not None and (found.text, found.style, found.host) != (key.text, key.style, key.host):
+        if found is not None and found.key != key:
             raise damaged(self._folder, name, "is of another text")
         return found
 
     def attempts(self, key: PromptKey) -> list[PromptAttempt]:
         """Return all purchases that were begun for a text, the oldest first.
 
-        :raises RecordUnreadableError: One is damaged, or newer than this package.
+        :raises RecordUnreadableError: One is damaged, of another text, or newer than this package.
+        """
+        return self.attempts_in(key.folder, self._folder.names(key.folder))
+
+    def attempts_in(self, folder: str, names: list[str]) -> list[PromptAttempt]:
+        """Return the purchases in one text's folder.
+
+        :param names: Of the files that are there.
+        :raises RecordUnreadableError: One is damaged, of another text, or newer than this package.
         """
         found = []
-        for name in self._folder.names(key.folder):
-            if match := _INTENT.fullmatch(name.rpartition("/")[2]):
-                number = int(match[1])
-                intent = read_record(PromptIntent, self._folder, _name(key, number, "intent"))
-                outcome = read_record(PromptOutcome, self._folder, _name(key, number, "outcome"))
-                if intent is not None:
-                    found.append(PromptAttempt(number, intent, outcome))
-        return sorted(found, key=lambda attempt: attempt.number)
+        for number in sorted(int(match[2]) for name in names if (match := _INTENT.fullmatch(name))):
+            name = _name(folder, number, "intent")
+            if number > MOST_ATTEMPTS:
+                raise damaged(self._folder, name, f"has a number above {MOST_ATTEMPTS}")
+            if (intent := read_record(PromptIntent, self._folder, name)) is not None:
+                if intent.key.folder != folder:
+                    raise damaged(self._folder, name, "is of another text")
+                outcome = read_record(PromptOutcome, self._folder, _name(folder, number, "outcome"))
+                found.append(PromptAttempt(number, intent, outcome))
+        return found
 
-    def begin(self, key: PromptKey, number: int, intent: PromptIntent) -> bool:
+    def begin(self, number: int, intent: PromptIntent) -> bool:
         """Write an intent; say whether it is ours, and not of a process that was quicker."""
-        try:
-            self._folder.create(_name(key, number, "intent"), _bytes(intent))
-        except FileExistsError:
-            return False
-        return True
+        return self._create(_name(intent.key.folder, number, "intent"), intent)
 
     def end(self, key: PromptKey, number: int, outcome: PromptOutcome) -> None:
         """Write what came of an intent of ours."""
-        self._folder.replace(_name(key, number, "outcome"), _bytes(outcome))
+        self._create(_name(key.folder, number, "outcome"), outcome)
 
     def write(self, key: PromptKey, enhanced: str, *, prediction_id: str, owner: Owner, now: float) -> None:
-        """Write down what the enhancer made of a text."""
+        """Write down what the enhancer made of a text, unless another process has."""
         made = EnhancedPrompt(
             time=datetime.fromtimestamp(now, UTC),
             owner=owner,
@@ -166,12 +200,20 @@ class EnhancedPrompts:
             enhanced=enhanced,
             prediction_id=prediction_id,
         )
-        self._folder.replace(f"{key.folder}/text.json", _bytes(made))
+        self._create(f"{key.folder}/text.json", made)
+
+    def _create(self, name: str, record: Strict) -> bool:
+        try:
+            self._folder.create(name, record.model_dump_json(indent=1, exclude_none=True).encode())
+        except FileExistsError:
+            return False
+        return True
 
 
-def _name(key: PromptKey, number: int, what: str) -> str:
-    return f"{key.folder}/{number}.{what}.json"
+def folder_of(name: str) -> str:
+    """Return the folder of one text of which a file is an intent, below the records path; else nothing."""
+    return match[1] if (match := _INTENT.fullmatch(name)) else ""
 
 
-def _bytes(record: Strict) -> bytes:
-    return record.model_dump_json(indent=1, exclude_none=True).encode()
+def _name(folder: str, number: int, what: str) -> str:
+    return f"{folder}/{number}.{what}.json"

@@ -126,14 +126,23 @@ class Enhancement(Strict):
     """How the prompt that is sent was made: by WaveSpeed's Prompt Enhancer.
 
     :param prediction_id: Of the enhancer.
-    :param cost_usd: What this job has spent on it at most; 0 where the text was there.
-    :param possibly_paid: How many responses were lost; each is counted in the cost.
+    :param estimated_cost_usd: What this job paid for it; 0 where another one did, or it is counted with
+        another image of the same prompt.
+    :param possibly_paid: How many other purchases of it this job made that gave no text: those whose response
+        was lost, and failed ones, which WaveSpeed may refund.
+    :param possibly_paid_usd: What these cost together at most.
     """
 
     style: Name
     prediction_id: PredictionId
-    cost_usd: Usd
+    estimated_cost_usd: Usd
     possibly_paid: Count = 0
+    possibly_paid_usd: Usd = 0.0
+
+    @property
+    def spent_usd(self) -> float:
+        """What this job has spent on it at most."""
+        return self.estimated_cost_usd + self.possibly_paid_usd
 
 
 class PlannedImage(Strict):
@@ -169,7 +178,7 @@ class PlannedImage(Strict):
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the prompt as requested where it is the one that is sent."""
+        """Leave out the prompt as requested where it is the one that is sent, and how it was made."""
         return _without(_without(whole(self), "prompt_asked"), "enhancement")
 
 

@@ -93,18 +93,18 @@ class Receipt(Strict):
         """Whether the image has another size than was requested, also where the record does not say so."""
         return is_other_size(self.request.size, self.width, self.height)
 
-    @property
-    def prompt_usd(self) -> float:
-        """What the enhancement of its prompt cost the job that made it."""
-        return self.enhancement.cost_usd if self.enhancement else 0.0
-
-    def summary(self, *, receipt: str, reused: bool, possibly_paid: int) -> dict[str, Any]:
+    def summary(
+        self, *, receipt: str, reused: bool, possibly_paid: int, enhancement: Enhancement | None = None
+    ) -> dict[str, Any]:
         """Return the operator's result for this image: plain JSON, without the prompt.
 
         :param receipt: Where this receipt is.
         :param reused: The image was there before, or another task bought it.
         :param possibly_paid: How many submissions of this task instance were lost without a response.
+        :param enhancement: How this task instance had its prompt made, and what that cost.
         """
+        image_usd = 0.0 if reused else self.estimated_cost_usd
+        prompt_usd = enhancement.estimated_cost_usd if enhancement else 0.0
         return {
             "uri": self.uri,
             "receipt": receipt,
@@ -119,10 +119,11 @@ class Receipt(Strict):
             "sha256": self.sha256,
             "seed": self.request.seed,
             "inference_ms": self.inference_ms,
-            "estimated_cost_usd": 0.0 if reused else round(self.estimated_cost_usd + self.prompt_usd, 6),
+            "estimated_cost_usd": round(image_usd + prompt_usd, 6),
             "reused": reused,
             "nsfw": self.nsfw,
             "possibly_paid": possibly_paid,
+            "prompts_possibly_paid": enhancement.possibly_paid if enhancement else 0,
         }
 
 

@@ -116,8 +116,9 @@ class ImageState:
 
     @property
     def spent(self) -> int:
-        """What this job has spent on it at most. Failed predictions count: not each is refunded."""
-        prompt = self.plan.enhancement.cost_usd if self.plan.enhancement else 0.0
+        """What this job has spent on it and its prompt at most. Failed predictions count: not each is
+        refunded."""
+        prompt = self.plan.enhancement.spent_usd if self.plan.enhancement else 0.0
         purchases = self.purchases + self.unconfirmed
         return purchases * round(self.plan.estimated_cost_usd * MILLION) + round(prompt * MILLION)
 

@@ -25,6 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__", "decorators"},
     {"check", "operators"},
     {"links", "maintenance", "triggers"},
+    {"enhancer"},
     {"engine", "manifest"},
     {"hooks"},
     {"batch", "imaging", "polling", "records"},
@@ -36,7 +37,18 @@ LAYERS: tuple[set[str], ...] = (
 APART = {"", "local"}
 """What stands beside the layers and imports none: the package itself, with the version; the local service."""
 KNOW_NO_AIRFLOW = {
-    *("", "batch", "clock", "engine", "exceptions", "get_provider_info", "imaging", "local", "polling"),
+    *(
+        "",
+        "batch",
+        "clock",
+        "engine",
+        "enhancer",
+        "exceptions",
+        "get_provider_info",
+        "imaging",
+        "local",
+        "polling",
+    ),
     *("records", "redaction", "storage", "text_checks", "wavespeed"),
 }
 """Rooms that import neither Airflow nor a room that does."""

@@ -49,6 +49,7 @@ from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.models import PROMPT_OPTIMIZER
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
 from tests.wire import httpx
 
@@ -269,8 +270,8 @@ class FakeAPI:
     """WaveSpeed on a ``MockTransport``: answers what is scripted, else what the real one would.
 
     :param latency: Seconds until a prediction ends.
-    :ivar on_post: Answers for the next submissions, one each; likewise ``on_poll``, ``on_download`` and
-        ``on_history`` and ``on_bill``.
+    :ivar on_post: Answers for the next submissions of images, one each; likewise ``on_enhance``,
+        ``on_poll``, ``on_download``, ``on_history`` and ``on_bill``.
     :ivar hidden: Ids that the history never shows.
     :ivar echo: Where inputs are shown: in the history, in a poll of one prediction, or nowhere.
     :ivar skew: Seconds by which its clock is ahead.
@@ -281,6 +282,7 @@ class FakeAPI:
         self.clock = clock
         self.latency = latency
         self.on_post: list[Answer] = []
+        self.on_enhance: list[Answer] = []
         self.on_poll: list[Answer] = []
         self.on_download: list[Answer] = []
         self.on_history: list[Answer] = []
@@ -294,6 +296,7 @@ class FakeAPI:
         self.histories: list[dict[str, Any]] = []
         self.posts: list[dict[str, Any]] = []
         self.quotes: list[dict[str, Any]] = []
+        self.enhanced: list[tuple[dict[str, Any], float]] = []
         self.polls: list[tuple[str, float]] = []
         self.downloads: list[httpx.Request] = []
         self.made: dict[str, FakePrediction] = {}
@@ -303,6 +306,11 @@ class FakeAPI:
     @property
     def billed(self) -> int:
         return len(self.made)
+
+    @property
+    def billed_texts(self) -> int:
+        """How many of them are the Prompt Enhancer's."""
+        return sum("style" in made.body for made in self.made.values())
 
     def client(self, step: Step = lambda _: None) -> AsyncClient:
         """Return a client of this API.
@@ -334,7 +342,9 @@ class FakeAPI:
             a_picture(self.extension, text),
             **self.next_changes,
         )
-        made.outputs = made.outputs or [f"{API_URL}/outputs/{made.id}"]
+        is_text = "style" in body
+        enhanced = f"{body.get('text')}, {body.get('style')}"
+        made.outputs = made.outputs or [enhanced if is_text else f"{API_URL}/outputs/{made.id}"]
         self.made[made.id] = made
         return made
 
@@ -363,6 +373,7 @@ class FakeAPI:
         path = request.url.path
         if request.method == "POST":
             kinds = {"predictions": "history", "model/price": "price", "billings/search": "bill"}
+            kinds |= {PROMPT_OPTIMIZER: "enhance"}
             return kinds.get(path.removeprefix("/api/v3/"), "POST")
         if path == "/api/v3/balance":
             return "balance"
@@ -374,6 +385,8 @@ class FakeAPI:
             self.posts.append(json.loads(request.content))
         elif kind == "price":
             self.quotes.append(json.loads(request.content))
+        elif kind == "enhance":
+            self.enhanced.append((json.loads(request.content), self.clock.now))
         elif kind == "poll":
             self.polls.append((last, self.clock.now))
         elif kind == "history":
@@ -382,6 +395,7 @@ class FakeAPI:
             self.downloads.append(request)
         scripts = {
             "POST": self.on_post,
+            "enhance": self.on_enhance,
             "poll": self.on_poll,
             "download": self.on_download,
             "history": self.on_history,
@@ -394,7 +408,7 @@ class FakeAPI:
             if isinstance(answer, Exception):
                 raise answer
             return answer if isinstance(answer, httpx.Response) else answer(request)
-        if kind == "POST":
+        if kind in ("POST", "enhance"):
             return envelope(self._explained(self.create(json.loads(request.content))))
         if kind == "balance":
             return envelope({"balance": self.balance})
@@ -420,7 +434,7 @@ class FakeAPI:
         found = [
             made
             for made in reversed(self.made.values())
-            if made.created >= after and made.id not in self.hidden
+            if made.created >= after and made.id not in self.hidden and "style" not in made.body
         ]
         start = (asked["page"] - 1) * asked["page_size"]
         shown = found[start : start + asked["page_size"]]
@@ -494,11 +508,12 @@ def a_wanted(
     name: str = "cover",
     seed: int = 7,
     named: bool = False,
+    style: str | None = None,
 ) -> Wanted:
     """Return an image wanted at ``name``: made from the task's ids, or ``named`` by the user."""
     path = f"{OUTPUT}/{name}" if named else f"{OUTPUT}/"
     address = parse_destination(path, default_stem=name)
-    return Wanted(key=key, request=a_request(prompt, seed=seed), destination=address)
+    return Wanted(key=key, request=a_request(prompt, seed=seed), destination=address, style=style)
 
 
 def a_job(**changes: Any) -> Job:

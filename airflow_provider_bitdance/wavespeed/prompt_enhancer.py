@@ -1,0 +1,56 @@
+"""WaveSpeed's Prompt Enhancer as the provider knows it: its styles, and what its texts may be. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from airflow_provider_bitdance.exceptions import EnhancedPromptError, InputError
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, shows_nothing
+
+ENHANCER_STYLES = ("default", "artistic", "photographic", "technical", "anime", "realistic")
+"""https://wavespeed.ai/models/wavespeed-ai/prompt-optimizer"""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/|www\.", re.IGNORECASE)
+
+
+def style_of(value: object) -> str | None:
+    """Return the style that ``enhance_prompt`` asks for; ``None``: the prompt is sent as it is.
+
+    :raises InputError: There is no such style.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if text in (None, "", "None"):
+        return None
+    if text not in ENHANCER_STYLES:
+        raise InputError(
+            f"enhance_prompt is {shorten(repr(value))}", allowed=f"None, or {', '.join(ENHANCER_STYLES)}"
+        )
+    return str(text)
+
+
+def enhanced_in(outputs: Sequence[str]) -> str:
+    """Return the text in the outputs of a prediction; empty where there is none."""
+    return outputs[0].replace(BYTE_ORDER_MARK, "").strip() if outputs else ""
+
+
+def check_enhanced(text: str, *, requested: str, longest: int) -> str:
+    """Make sure that what the enhancer made is a prompt, and return it.
+
+    :param requested: What it was made of. Whoever writes a URL into a prompt gets it back.
+    :param longest: The most characters that are sent.
+    :raises EnhancedPromptError: It is none. It is paid for.
+    """
+    wrong = ""
+    if not text or shows_nothing(text) or any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+        wrong = "is not text that can be seen"
+    elif len(text) > longest:
+        wrong = f"has {len(text)} characters, and at most {longest} are sent"
+    elif _URL.search(text) and not _URL.search(requested):
+        wrong = "has a URL, and the prompt has none"
+    if wrong:
+        raise EnhancedPromptError(
+            f"What the Prompt Enhancer made of {shorten(requested)!r} {wrong}",
+            fix="Change the prompt, or set enhance_prompt=None to send it as it is",
+        )
+    return text
