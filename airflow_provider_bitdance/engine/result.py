@@ -178,16 +178,20 @@ async def _summaries(
             failures[image.plan.key] = error
             return None
         where = context.receipts.uri(context.destination_of(image.plan))
-        return receipt.summary(
-            receipt=where,
-            reused=image.reused,
-            possibly_paid=image.possibly_paid,
-            enhancement=image.plan.enhancement,
-        )
+        return _summary(image, receipt, where=where, reused=image.reused)
 
     stored = context.journal.state.having(Status.STORED)
     summaries = await asyncio.gather(*(summary(image) for image in stored))
     return {image.plan.key: found for image, found in zip(stored, summaries, strict=True) if found}
+
+
+def _summary(image: ImageState, receipt: Receipt, *, where: str, reused: bool) -> dict[str, Any]:
+    return receipt.summary(
+        receipt=where,
+        reused=reused,
+        possibly_paid=image.possibly_paid,
+        enhancement=image.plan.enhancement,
+    )
 
 
 async def _refused_for_size(
@@ -204,7 +208,7 @@ async def _refused_for_size(
         if not context.is_intact(receipt, by_size=True):
             return None
         where, reused = context.receipts.uri(destination), image.purchases == 0
-        return receipt.summary(receipt=where, reused=reused, possibly_paid=image.possibly_paid)
+        return _summary(image, receipt, where=where, reused=reused)
 
     async def summary(key: str) -> dict[str, Any] | None:
         # The failure itself is known: this says more of it, where the store lets it.

@@ -30,7 +30,14 @@ from airflow_provider_bitdance.records import (
     Stored,
     Submitted,
 )
-from airflow_provider_bitdance.records.events import FORMAT, Event, Orphaned
+from airflow_provider_bitdance.records.enhanced_prompts import (
+    EnhancedPrompt,
+    EnhancedPrompts,
+    PromptIntent,
+    PromptKey,
+    PromptOutcome,
+)
+from airflow_provider_bitdance.records.events import FORMAT, Enhancement, Event, Orphaned
 from airflow_provider_bitdance.records.notes import is_note
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.reservations import Reservations
@@ -49,6 +56,7 @@ from tests.unit.golden.scenes import (
     PICTURE,
     PROMPT,
     RECORDS,
+    STYLE,
     job,
     receipt_uri,
     written_today,
@@ -146,10 +154,16 @@ def test_the_journals_of_0_1_0_hold_the_two_events_that_are_not_written_any_more
     assert {entry["format"] for entry in entries} == {1}
 
 
-@pytest.mark.parametrize("kind", [Receipt, PlannedImage, ImageRequest])
+@pytest.mark.parametrize(
+    "kind",
+    [Receipt, PlannedImage, ImageRequest, Enhancement, PromptIntent, PromptOutcome, EnhancedPrompt],
+)
 def test_every_field_that_a_record_may_have_occurs(kind: type[BaseModel]) -> None:
     said = [json.loads(data) for name, data in kept(VERSIONS[-1]).items() if "records/" in name]
-    assert any(set(found) == set(kind.model_fields) for found in objects_in(said)), A_NEW_FOLDER_IS_DUE
+    found = [set(part) for part in objects_in(said)]
+    # An outcome has a prediction, or the reason why there is none.
+    fields = set(kind.model_fields) - ({"reason"} if kind is PromptOutcome else set())
+    assert fields in found, A_NEW_FOLDER_IS_DUE
 
 
 def is_entry(name: str) -> bool:
@@ -308,8 +322,24 @@ def test_a_model_without_a_seed_and_with_inputs_of_its_own_is_known() -> None:
         assert (record.request.seed, record.seed_asked) == (None, None)
         assert (record.request.model, record.request.inputs) == (MODEL, INPUTS)
         assert (record.prompt_asked, record.request.prompt) == (PROMPT, f"{PROMPT}, enhanced")
+        assert record.enhancement is not None
+        assert (record.enhancement.style, record.enhancement.prediction_id) == (STYLE, "pred-text")
+        assert (record.enhancement.possibly_paid, record.enhancement.spent_usd) == (1, 0.002)
     assert (receipt.size_differs, receipt.width) == (True, 1)
     assert receipt.sha256_received != receipt.sha256
+
+
+def test_an_enhanced_prompt_and_its_purchases_are_known() -> None:
+    disk = {f"{DISK}{name}": data for name, data in kept("0.2.0").items()}
+    records, key = EnhancedPrompts(MemoryFolder(disk, RECORDS)), PromptKey(PROMPT, STYLE, API_HOST)
+    found = records.find(key)
+    assert found is not None
+    assert (found.enhanced, found.prediction_id) == (f"{PROMPT}, enhanced", "pred-text")
+    assert [(one.number, one.prediction_id, one.is_lost) for one in records.attempts(key)] == [
+        (1, "", False),
+        (2, "", True),
+        (3, "pred-text", False),
+    ]
 
 
 def test_a_receipt_says_nothing_of_what_its_version_did_not_know(world: World) -> None:
@@ -334,10 +364,11 @@ def test_a_manifest_is_read(version: str) -> None:
 @pytest.mark.parametrize(
     "pin",
     [pin for version in VERSIONS for pin in json.loads(kept(version)["fingerprints.json"])],
-    ids=lambda pin: " ".join([*pin["request"], pin["api_host"]]),
+    ids=lambda pin: " ".join([*pin["request"], pin["api_host"], pin.get("enhance_prompt", "")]),
 )
 def test_the_same_request_has_the_fingerprint_that_it_had_in_every_version(pin: dict[str, Any]) -> None:
-    now = ImageRequest(**pin["request"]).fingerprint(pin["api_host"])
+    style = pin.get("enhance_prompt")
+    now = ImageRequest(**pin["request"]).fingerprint(pin["api_host"], enhance_prompt=style)
     assert now == pin["fingerprint"], (
         "An image that was asked for before would not be found by its receipt: every image of every user "
         "would be bought again. Leave a new field out of the fingerprint where it has its default"

@@ -65,7 +65,8 @@ def test_a_row_is_flat_with_our_columns_first() -> None:
     found = json.loads(line)
     assert list(found) == [*ManifestRow.model_fields, "id", "note"]
     ours = {"key": "cat", "variant_of": None, "status": "stored", "error": None}
-    assert found == {**ours, **a_result(), "id": 7, "note": None}
+    prompts = {"prompt_asked": None, "prompt_sent": None}
+    assert found == {**ours, **a_result(), **prompts, "id": 7, "note": None}
 
 
 def test_a_free_column_does_not_pass_for_one_of_ours() -> None:

@@ -27,7 +27,13 @@ from airflow_provider_bitdance.records import (
     Stored,
     Submitted,
 )
-from airflow_provider_bitdance.records.events import Rested
+from airflow_provider_bitdance.records.enhanced_prompts import (
+    EnhancedPrompts,
+    PromptIntent,
+    PromptKey,
+    PromptOutcome,
+)
+from airflow_provider_bitdance.records.events import Enhancement, Rested
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.reservations import Reservation, Reservations
 from airflow_provider_bitdance.storage.naming import parse_destination
@@ -43,6 +49,7 @@ COVER = parse_destination(f"{IMAGES}/cover.png", default_stem="unused")
 LOGO = parse_destination(f"{IMAGES}/logo", default_stem="unused")
 MODEL = "wavespeed-ai/another/text-to-image"
 INPUTS: dict[str, Any] = {"steps": 4, "loras": [{"path": "a/b", "scale": 0.5}]}
+STYLE = "photographic"
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -133,6 +140,7 @@ def receipt_of(image: PlannedImage, writer: Owner) -> Receipt:
         request=image.request,
         seed_asked=image.seed_asked,
         prompt_asked=image.prompt_asked,
+        enhancement=image.enhancement,
         fingerprint=image.fingerprint,
         width=1,
         height=1,
@@ -229,15 +237,25 @@ def a_batch(disk: Disk) -> None:
 
 
 def a_model_with_inputs_of_its_own(disk: Disk) -> None:
-    """One image of a model without a seed, for another prompt than the one that was asked, and smaller."""
+    """One image of a model without a seed, of an enhanced prompt that was lost once, and smaller."""
     ours = process(disk, job("logo"))
+    an_enhanced_prompt(disk, ours.owner)
     sent = ImageRequest(prompt=f"{PROMPT}, enhanced", seed=None, model=MODEL, inputs=INPUTS)
     image = planned("image", stem="logo").model_copy(
         update={
             "request": sent,
             "seed_asked": None,
             "prompt_asked": PROMPT,
-            "fingerprint": sent.model_copy(update={"prompt": PROMPT}).fingerprint(API_HOST),
+            "enhancement": Enhancement(
+                style=STYLE,
+                prediction_id="pred-text",
+                estimated_cost_usd=0.001,
+                possibly_paid=1,
+                possibly_paid_usd=0.001,
+            ),
+            "fingerprint": sent.model_copy(update={"prompt": PROMPT}).fingerprint(
+                API_HOST, enhance_prompt=STYLE
+            ),
         }
     )
     ours.claim(DEADLINE, START, plan(image), Intended(keys=("image",)))
@@ -256,6 +274,26 @@ def a_model_with_inputs_of_its_own(disk: Disk) -> None:
     receipts = Receipts(MemoryFolder(disk, RECORDS))
     receipts.write(LOGO, receipt)
     ours.append(START + 5, Stored(key="image", receipt=receipts.uri(LOGO)))
+
+
+def an_enhanced_prompt(disk: Disk, owner: Owner) -> None:
+    """A text that was refused, lost and bought."""
+    records, key = EnhancedPrompts(MemoryFolder(disk, RECORDS)), PromptKey(PROMPT, STYLE, API_HOST)
+    for number, outcome in enumerate(({"reason": "429"}, {}, {"prediction_id": "pred-text"}), start=1):
+        intent = PromptIntent(
+            time=moment(number),
+            owner=owner,
+            text=key.text,
+            style=key.style,
+            host=key.host,
+            until=START + number + 180,
+            estimated_cost_usd=0.001,
+        )
+        assert records.begin(number, intent)
+        if outcome:
+            records.end(key, number, PromptOutcome(time=moment(number + 0.5), **outcome))
+    enhanced = f"{PROMPT}, enhanced"
+    records.write(key, enhanced, prediction_id="pred-text", owner=owner, now=START + 9)
 
 
 def receipt_uri(stem: str) -> str:
@@ -286,7 +324,7 @@ def triggers() -> list[dict[str, Any]]:
 
 
 def fingerprints() -> list[dict[str, Any]]:
-    """Return requests, the default one and one with each field set, and their fingerprints."""
+    """Return requests, the default one and one with each field set, and their fingerprints; one enhanced."""
     host = "api.wavespeed.ai"
     asked = [
         ({"prompt": "A lighthouse at dawn"}, host),
@@ -297,7 +335,10 @@ def fingerprints() -> list[dict[str, Any]]:
         ({"prompt": "A lighthouse at dawn"}, API_HOST),
         ({"prompt": "A lighthouse at dawn", "seed": None, "inputs": INPUTS}, host),
     ]
-    return [
+    pins = [
         {"request": fields, "api_host": api, "fingerprint": ImageRequest(**fields).fingerprint(api)}
         for fields, api in asked
     ]
+    enhanced = ImageRequest(prompt=PROMPT).fingerprint(host, enhance_prompt=STYLE)
+    more = {"request": {"prompt": PROMPT}, "enhance_prompt": STYLE}
+    return [*pins, {**more, "api_host": host, "fingerprint": enhanced}]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
+from airflow_provider_bitdance.records.events import Enhancement
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -30,9 +31,17 @@ DOCUMENTED = {
     "reused",
     "nsfw",
     "possibly_paid",
+    "prompts_possibly_paid",
     "size_differs",
 }
 COVER = parse_destination(f"{OUTPUT}/cover", default_stem="unused")
+ENHANCEMENT = Enhancement(
+    style="anime",
+    prediction_id="pred-text",
+    estimated_cost_usd=0.001,
+    possibly_paid=2,
+    possibly_paid_usd=0.002,
+)
 
 
 @pytest.fixture
@@ -111,6 +120,14 @@ def test_a_reused_image_cost_nothing_this_time() -> None:
     assert [reused[key] for key in costs] == [0.0, 0, True]
 
 
+def test_what_the_prompt_cost_is_in_the_cost_and_its_lost_purchases_are_counted_apart() -> None:
+    fields = {"receipt": "mem://r", "possibly_paid": 1, "enhancement": ENHANCEMENT}
+    summary = a_receipt().summary(reused=False, **fields)
+    assert (summary["estimated_cost_usd"], summary["possibly_paid"]) == (0.011, 1)
+    assert summary["prompts_possibly_paid"] == 2
+    assert a_receipt().summary(reused=True, **fields)["estimated_cost_usd"] == 0.001
+
+
 def written(disk: dict[str, bytes]) -> dict[str, Any]:
     (data,) = disk.values()
     fields: dict[str, Any] = json.loads(data)
@@ -119,7 +136,7 @@ def written(disk: dict[str, bytes]) -> dict[str, Any]:
 
 def test_what_is_as_usual_is_not_written(receipts: Receipts, disk: dict[str, bytes]) -> None:
     receipts.write(COVER, a_receipt())
-    left_out = {"prompt_asked", "size_differs", "sha256_received"}
+    left_out = {"prompt_asked", "enhancement", "size_differs", "sha256_received"}
     assert set(Receipt.model_fields) - set(written(disk)) == left_out
     assert set(written(disk)["request"]) == {"prompt", "size", "seed", "model"}
 
@@ -129,6 +146,7 @@ def test_what_is_not_as_usual_is_written_and_found(receipts: Receipts, disk: dic
         request=ImageRequest(prompt="sent", seed=None, inputs={"steps": 4}),
         seed_asked=None,
         prompt_asked="asked",
+        enhancement=ENHANCEMENT,
         size_differs=True,
         sha256_received="another",
     )
@@ -136,6 +154,7 @@ def test_what_is_not_as_usual_is_written_and_found(receipts: Receipts, disk: dic
     found = receipts.find(COVER)
     assert found == unusual
     assert found.sha256_received == "another"
+    assert written(disk)["enhancement"] == ENHANCEMENT.model_dump()
     assert written(disk)["request"]["inputs"] == {"steps": 4}
     assert (written(disk)["request"]["seed"], written(disk)["seed_asked"]) == (None, None)
     assert written(disk).items() >= {"prompt_asked": "asked", "size_differs": True}.items()
