@@ -36,6 +36,7 @@ EXAMPLES = {
     "daily": Example((DAILY, f"{DAILY}_page")),
     "batch": Example(("example_bitdance_batch",)),
     "chunks": Example(("example_bitdance_batch_chunks",)),
+    "models": Example(("example_bitdance_models",), images=2),
     "approval": Example(("example_bitdance_approval",), images=4, timeout=3600),
     "maintenance": Example((BASIC, "example_bitdance_maintenance")),
 }

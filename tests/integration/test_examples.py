@@ -213,6 +213,31 @@ def test_chunks_are_written_back_one_by_one_and_a_chunk_that_fails_holds_up_no_o
     assert set(states(run_of(chunks)).values()) == {"success", "skipped"}
 
 
+# Models
+
+
+def test_one_product_is_drawn_by_two_models_side_by_side_and_only_once(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    (page,) = results(run_of(example("example_bitdance_models")))[-1:]
+
+    folder = output / "sheets" / "teapot"
+    assert local_path(page) == folder / "index.html"
+    text = local_path(page).read_text()
+    assert re.findall('<img src="([^"]+)"', text) == ["bitdance.png", "flux.png"]
+    for name, model, cost in (
+        ("bitdance", "wavespeed-ai/bitdance-14b/text-to-image", "$0.01"),
+        ("flux", "wavespeed-ai/flux-dev", "$0.012"),
+    ):
+        drawn = labels((folder / f"{name}.png").read_bytes())
+        assert (drawn.model, drawn.size, drawn.seed) == (model, "1152*864", 7)
+        assert f"{model}: 1152 x 864 pixels, seed 7, {cost}<" in text
+    assert local.bill().cost_usd == 0.022
+
+    assert run_of(example("example_bitdance_models")).state == "success"
+    assert local.bill().billed == 2
+
+
 # As Airflow parses them
 
 
