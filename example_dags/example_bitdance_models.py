@@ -53,7 +53,7 @@ def example_bitdance_models() -> None:
     )
 
     @task
-    def sheet(images: list[dict[str, Any]]) -> str:
+    def sheet(images: list[Any]) -> str:
         shown = [
             f'<figure><img src="{image["uri"].rpartition("/")[2]}" alt="{image["model"]}" height="400">'
             f"<figcaption>{image['model']}: {image['width']} x {image['height']} pixels, "
