@@ -102,7 +102,7 @@ class Model:
     :param seeds: Least and most seed; ``None`` where it takes none, and tells none. -1 stands for any.
     :param inputs: What else it takes.
     :param longest_prompt: Characters.
-    :param needs_size: A request without a size is refused.
+    :param needs_size: A request has to say a size, because there is no default.
     """
 
     path: str
