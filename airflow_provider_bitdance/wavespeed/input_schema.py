@@ -18,6 +18,7 @@ from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import texts_in
 from airflow_provider_bitdance.wavespeed.inputs import (
     MAX_DEPTH,
+    SET_BY_US,
     SEVERAL,
     URL_ALLOWED,
     Finding,
@@ -232,16 +233,18 @@ class InputSchema:
 
         :param without: Names that have an option of their own.
         """
+        others = {*without, *SET_BY_US}
         names = required if isinstance(required, list) else []
         return cls(
-            {name: Input.of(part, name=name) for name, part in properties.items() if name not in without},
-            frozenset(name for name in names if isinstance(name, str) and name not in without),
+            {name: Input.of(part, name=name) for name, part in properties.items() if name not in others},
+            frozenset(name for name in names if isinstance(name, str) and name not in others),
         )
 
     @property
-    def names(self) -> str:
-        """The names of all, for errors."""
-        return shorten(", ".join(sorted(self.properties)), 400) or "none"
+    def in_words(self) -> str:
+        """The names of all, as an error says them."""
+        names = shorten(", ".join(sorted(self.properties)), 400)
+        return f"its inputs are {names}" if names else "it takes no other inputs"
 
     def check(
         self, inputs: Mapping[str, Any], *, options: Mapping[str, str]
@@ -271,5 +274,5 @@ class InputSchema:
             raise Refused("has an option of its own", f"use {options[name]}=… instead")
         refuse_what_no_model_gets(name, value)
         if name not in self.properties:
-            raise Refused("is not an input of this model", f"the names of its inputs: {self.names}")
+            raise Refused("is not an input of this model", self.in_words)
         return self.properties[name].read(value)

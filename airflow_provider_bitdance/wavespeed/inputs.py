@@ -19,7 +19,7 @@ MAX_DEPTH: Final = 8
 SEVERAL: Final = ("num_images", "num_outputs", "n", "max_images", "batch_size")
 """How models call the number of images that one request makes."""
 
-_SET_BY_US = {
+SET_BY_US: Final[Mapping[str, str]] = {
     "enable_sync_mode": "omit it: a response that takes as long as the image is lost too easily",
     "enable_base64_output": "omit it: the image is fetched from its URL",
     "webhook": "omit it: the result is polled",
@@ -79,8 +79,8 @@ def refuse_what_no_model_gets(name: str, value: object) -> None:
 
     :raises Refused: It is set by the provider, makes several images, or has a URL that is not public.
     """
-    if name in _SET_BY_US:
-        raise Refused("is set by the provider", _SET_BY_US[name])
+    if name in SET_BY_US:
+        raise Refused("is set by the provider", SET_BY_US[name])
     if name in SEVERAL and str(value).strip() not in ("1", "1.0"):
         raise Refused(
             "makes several images, and one request buys one image",

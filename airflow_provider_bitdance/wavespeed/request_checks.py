@@ -108,9 +108,7 @@ class RequestChecks:
         for fault in faults:
             wrong = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
             self._refuse(str(fault["loc"][0]), wrong, fault["input"])
-        what = "; ".join(
-            f"{field} {wrong}: {_shown(field, value)}" for field, wrong, value, _ in self.findings
-        )
+        what = [f"{field} {wrong}: {_shown(field, value)}" for field, wrong, value, _ in self.findings]
         allowed = dict.fromkeys(f"{field}: {allowed}" for field, _, _, allowed in self.findings)
         return InputError("; ".join(what), allowed="; ".join(allowed))
 
@@ -127,9 +125,9 @@ class RequestChecks:
             least, most = model.seeds or (0, 0)
             return f"-1 (any seed) to {most}" if least == 0 else f"-1 (any seed), or {least} to {most}"
         if field == "inputs":
-            return f"an object with the names of the model's inputs: {model.inputs.names}"
+            return f"an object with names of the model's inputs; {model.inputs.in_words}"
         if sizes is None:
-            return f"omit it; the names of the model's inputs: {model.inputs.names}"
+            return f"omit it; {model.inputs.in_words}"
         if field == "size":
             return sizes.allowed
         if sizes.sides is None:
