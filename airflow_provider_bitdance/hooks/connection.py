@@ -96,7 +96,7 @@ class ConnectionExtra(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             what = "; ".join(
-                f"{finding['loc'][0]} is {shorten(repr(finding['input']))}: {finding['msg']}"
+                f"{'.'.join(map(str, finding['loc']))} is {shorten(repr(finding['input']))}: {finding['msg']}"
                 for finding in error.errors(include_url=False)
             )
             raise InputError(f"The extra cannot be used: {what}", fix="Correct the connection") from None

@@ -1,7 +1,7 @@
-"""Schemas of models as the API described them: kept for a day, for the list of all models has megabytes.
+"""Schemas of models as the API described them, for other tasks.
 
-A record here loosens or tightens what is checked before a request, and nothing else: what a request costs is
-asked of the connection and the API.
+A record here loosens or tightens what is checked before a request, and nothing else: the price comes from the
+connection or the API.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from airflow_provider_bitdance.exceptions import RecordUnreadableError, StorageError
+from airflow_provider_bitdance.exceptions import RecordError, StorageError
 from airflow_provider_bitdance.records.codec import Strict, read_record
 from airflow_provider_bitdance.records.events import FORMAT
 from airflow_provider_bitdance.records.fields import Moment, Name
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import safe_name
-
-KEPT = 24 * 3600.0
-"""Seconds."""
 
 
 class ModelSchema(Strict):
@@ -38,17 +35,13 @@ class ModelSchema(Strict):
     request_schema: dict[str, JsonValue]
 
 
-def read_schema(records: Folder, *, host: str, model: str, now: float) -> ModelSchema | None:
-    """Return the schema of a model, if it was asked for within a day. Blocks.
-
-    One that is damaged, or cannot be read, is asked for again.
-    """
+def read_schema(records: Folder, *, host: str, model: str) -> ModelSchema | None:
+    """Return the schema of a model, if there is one that can be read. Blocks."""
     try:
         found = read_record(ModelSchema, records, _name(host, model))
-    except (RecordUnreadableError, StorageError):
+    except (RecordError, StorageError):
         return None
-    is_of_this = found is not None and (found.host, found.model) == (host, model)
-    return found if found and is_of_this and 0 <= now - found.time.timestamp() < KEPT else None
+    return found if found is not None and (found.host, found.model) == (host, model) else None
 
 
 def write_schema(

@@ -38,6 +38,7 @@ from airflow_provider_bitdance.records import (
     Adopted,
     Failed,
     Failure,
+    ImageState,
     Intended,
     Journal,
     Lost,
@@ -49,6 +50,7 @@ from airflow_provider_bitdance.records import (
 )
 from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.base import LARGEST_FILE
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
 from tests.wire import httpx
@@ -673,6 +675,106 @@ def test_one_of_two_candidates_is_not_taken_for_its_pixels(world: World, is_firs
     made_of_size(world, "512*512", (1024, 1024))
     if is_first:
         world.api.create(SENT | {"seed": 8})
+    assert resolved(world, process) == ["lost"]
+
+
+FLUX, RECRAFT = "wavespeed-ai/flux-dev", "recraft-ai/recraft-v4/text-to-image"
+DEFAULTS = {"guidance_scale": 3.5, "output_format": "jpeg", "loras": []}
+"""What the API adds to an echo."""
+
+
+@pytest.mark.parametrize(
+    ("echo", "proof"),
+    [
+        ({"guidance_scale": 5.0}, Proof.OURS),
+        ({"guidance_scale": 5, "output_format": "png "}, Proof.OURS),
+        (DEFAULTS, Proof.SIMILAR),
+        (DEFAULTS | {"guidance_scale": 5, "output_format": "png"}, Proof.OURS),
+        ({"guidance_scale": 5, "output_format": "webp"}, Proof.SIMILAR),
+        ({"guidance_scale": None}, Proof.OURS),
+        ({"guidance_scale": [5]}, Proof.OURS),
+        ({}, Proof.OURS),
+    ],
+)
+def test_another_value_of_an_input_that_was_sent_is_no_proof(echo: dict[str, Any], proof: Proof) -> None:
+    request = a_request(model=FLUX, inputs={"guidance_scale": 5, "output_format": "png"})
+    assert proof_of(echoed(**echo), request) is proof
+
+
+def test_nothing_proves_an_image_of_a_model_without_a_seed() -> None:
+    request = a_request(seed=-1, model=RECRAFT)
+    same = Prediction(id="p-1", input=request.body())
+    assert proof_of(same, request) is Proof.SIMILAR
+    assert proof_of(echoed(prompt="another"), request) is Proof.SIMILAR
+    assert proof_of(Prediction(id="p-1"), request) is Proof.NONE
+
+
+def opened(world: World, **requests: ImageRequest) -> JobContext:
+    """Return a process with open intents of these requests, by key."""
+    plans = [(a_plan(key, stem=key), request) for key, request in requests.items()]
+    images = tuple(plan.model_copy(update={"request": request}) for plan, request in plans)
+    process = world.context()
+    events = [Planned(output=OUTPUT, images=images), *(Intended(keys=(key,)) for key in requests)]
+    process.journal.claim(world.clock.now + 600, world.clock.now, *events)
+    world.api.echo = "history"
+    return process
+
+
+def adopted(process: JobContext) -> dict[str, str]:
+    return {key: image.prediction_id for key, image in process.journal.state.images.items()}
+
+
+@pytest.mark.parametrize("predictions", [1, 2])
+def test_of_a_model_without_a_seed_nothing_is_adopted_and_each_is_possibly_paid(
+    world: World, predictions: int
+) -> None:
+    request = a_request(seed=-1, model=RECRAFT)
+    process = opened(world, one=request, other=request)
+    for _ in range(predictions):
+        world.api.create(request.body())
+    assert resolved(world, process) == ["lost", "lost"]
+    assert adopted(process) == {"one": "", "other": ""}
+    assert [image.possibly_paid for image in process.journal.state.images.values()] == [1, 1]
+
+
+def of_scale(scale: float | None) -> ImageRequest:
+    return a_request(model=FLUX, inputs={} if scale is None else {"guidance_scale": scale})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        (5.0, 7.0, {"one": "pred-2", "other": "pred-1"}),
+        # What is echoed may be the default, where an image has sent none.
+        (None, 7.0, {"one": "pred-2", "other": ""}),
+    ],
+)
+def test_of_one_prompt_and_seed_each_image_is_found_by_the_input_that_is_echoed(
+    world: World, one: float | None, other: float | None, found: dict[str, str]
+) -> None:
+    process = opened(world, one=of_scale(one), other=of_scale(other))
+    for request in (of_scale(other), of_scale(one)):
+        world.api.create(DEFAULTS | request.body())
+    resolved(world, process)
+    assert adopted(process) == found
+
+
+def test_of_one_prompt_and_seed_nothing_is_found_where_the_input_is_not_echoed(world: World) -> None:
+    process = opened(world, one=of_scale(5.0), other=of_scale(7.0))
+    for _ in range(2):
+        world.api.create(SENT)
+    assert resolved(world, process) == ["lost", "lost"]
+    assert adopted(process) == {"one": "", "other": ""}
+
+
+def test_what_another_image_of_this_job_has_sent_is_not_adopted_by_one_that_sends_less(world: World) -> None:
+    process = opened(world, plain=of_scale(None))
+    other = a_plan("other", stem="other").model_copy(update={"request": of_scale(7.0)})
+    third = a_plan("third", stem="third").model_copy(update={"request": a_request("a third", model=FLUX)})
+    state = process.journal.state
+    images = {**state.images, **{plan.key: ImageState(plan) for plan in (other, third)}}
+    process.journal.state = replace(state, images=images)
+    world.api.create(DEFAULTS | of_scale(7.0).body())
     assert resolved(world, process) == ["lost"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,6 +14,8 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.unit.hooks.support import KEY, Connect
 
 
@@ -105,11 +108,41 @@ def test_a_host_that_is_none_is_refused(host: str, connect: Connect) -> None:
         ("max_in_flight", "many"),
         ("requests_per_minute", 0),
         ("requests_per_minute", 10_001),
+        ("model_prices", "cheap"),
+        ("model_prices", "[" * 9000),
+        ("model_prices", [0.01]),
+        ("model_prices", "[0.01]"),
+        ("model_prices", {"flux": 0.01}),
+        ("model_prices", {"a/b?c": 0.01}),
+        ("model_prices", {"wavespeed-ai/flux-dev": True}),
     ],
 )
 def test_an_extra_field_that_is_wrong_is_named(field: str, value: object, connect: Connect) -> None:
-    with pytest.raises(InputError, match=f"'bitdance_test'.*{field} is {value!r}"):
+    with pytest.raises(InputError, match=f"'bitdance_test'.*{field} is {re.escape(shorten(repr(value)))}"):
         connect(extra={field: value}).extra  # noqa: B018
+
+
+@pytest.mark.parametrize("price", [-0.1, "cheap", None, 10_001, float("nan"), "inf", {}])
+def test_a_models_price_that_is_none_is_named(price: object) -> None:
+    with pytest.raises(InputError, match=r"model_prices\.wavespeed-ai/flux-dev is .*"):
+        ConnectionExtra.of({"model_prices": {"wavespeed-ai/flux-dev": price}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"vendor/model": 0.03, "wavespeed-ai/prompt-optimizer": "0.002"},
+        '{"vendor/model": 0.03, "wavespeed-ai/prompt-optimizer": 0.002}',
+    ],
+)
+def test_prices_of_models_may_be_an_object_or_json(given: object, connect: Connect) -> None:
+    extra = connect(extra={"model_prices": given, "price_usd": 0.02}).extra
+    assert extra.prices == {BITDANCE_14B: 0.02, "vendor/model": 0.03, "wavespeed-ai/prompt-optimizer": 0.002}
+
+
+def test_a_price_of_bitdance_among_those_of_the_models_goes_first() -> None:
+    extra = ConnectionExtra.of({"price_usd": 0.02, "model_prices": {BITDANCE_14B: 0.03}})
+    assert extra.prices == {BITDANCE_14B: 0.03}
 
 
 def test_all_extra_fields_that_are_wrong_are_named(connect: Connect) -> None:
@@ -193,6 +226,7 @@ def test_the_form_has_the_fields_that_the_hook_reads_and_no_other() -> None:
 def test_the_form_shows_the_hooks_defaults(field: str) -> None:
     shown = CONNECTION_FIELDS[field]["schema"]
     default = ConnectionExtra.model_fields[field].default
+    default = "" if default == {} else default  # an object is written as JSON
     assert shown.get("default") == (None if default == "" else default)
     jsonschema.validate(default, shown)
     jsonschema.validate(None, shown)
