@@ -148,7 +148,11 @@ def test_recraft_is_not_sent_a_size_and_a_seed_that_it_does_not_know(
         ({"seed": 5}, "seed is not an option of this model: 5", "omit it"),
         ({"size": "1280*720"}, "size has a side out of range", "1440 to 4096"),
         ({"size": "1440*1440"}, "size has too few or too many pixels in all", "3686400"),
-        ({"inputs": {"guidance_scale": 3}}, "inputs.guidance_scale is not an input of this model", "none"),
+        (
+            {"inputs": {"guidance_scale": 3}},
+            "inputs.guidance_scale is not an input of this model",
+            "no other inputs",
+        ),
     ],
 )
 def test_seedream_is_not_bought_what_would_fail_or_be_another_picture(
@@ -201,10 +205,20 @@ def test_the_hook_sends_inputs_and_checks_them(service: LocalService, call: str)
 
 @pytest.mark.parametrize("manifest_format", ["jsonl", "parquet"])
 def test_variants_of_a_model_without_a_seed_have_none_in_plan_receipt_and_manifest(
-    service: LocalService, tmp_path: Path, manifest_format: Literal["jsonl", "parquet"]
+    service: LocalService,
+    tmp_path: Path,
+    manifest_format: Literal["jsonl", "parquet"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if manifest_format == "parquet":
         pytest.importorskip("pyarrow")
+    shown: list[str] = []
+
+    def sheet(images: Iterator[tuple[str, bytes]], *, comment: str) -> bytes:
+        shown.extend(label for label, _ in images)
+        return b"a sheet"
+
+    monkeypatch.setattr("airflow_provider_bitdance.imaging.contact_sheet.contact_sheet", sheet)
     result = BitDanceBatchOperator(
         task_id="image",
         items=[{"key": "mug", "prompt": "A mug"}],
@@ -222,7 +236,7 @@ def test_variants_of_a_model_without_a_seed_have_none_in_plan_receipt_and_manife
     plans = [json.loads(file.read_text()) for file in tmp_path.glob(".bitdance/jobs/**/000001.json")]
     (planned,) = [event for plan in plans for event in plan["events"] if event["event"] == "planned"]
     assert {image["request"]["seed"] for image in planned["images"]} == {None}
-    assert (tmp_path / "mug-contact-sheet.jpg").exists()
+    assert shown == ["mug-v1.png", "mug-v2.png", "mug-v3.png"]  # and no seed below
 
 
 def test_a_batch_counts_images_of_another_size_and_names_them(

@@ -30,6 +30,7 @@ from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, 
 from tests.builders import context, posts
 from tests.unit.support import FakeClock
 
+FLUX = "wavespeed-ai/flux-dev"
 READY = {"reason": "ready", "ended": 1, "pending": 0}
 WAITS: dict[str, Any] = {"deferrable": True, "defer_after": 1}
 ITEMS = [{"key": "p-0", "prompt": "A teapot", "seed": 1}, {"key": "p-1", "prompt": "A mug", "shelf": 4}]
@@ -113,6 +114,30 @@ def test_one_request_gives_what_the_operator_for_one_image_gives(
     again = operator.execute(context(run_id="another"))
     assert again == {**result, "reused": True, "estimated_cost_usd": 0.0}
     assert prompts(output) == ["A teapot"]
+
+
+@pytest.mark.parametrize("inputs", [{"strength": 1, "guidance_scale": "{scale}"}, '{"strength": 1}'])
+def test_what_a_request_gives_as_inputs_goes_before_the_options(
+    local: LocalService, output: Path, inputs: object
+) -> None:
+    returned = {"prompt": "A teapot", "inputs": {"guidance_scale": 5, "strength": None}}
+
+    returning(returned, output, model=FLUX, inputs=inputs).execute(context())
+
+    (made,) = local.service.predictions()
+    sent = made.inputs.model_dump(exclude_unset=True)
+    assert (sent["strength"], sent["guidance_scale"]) == (1.0, 5.0)
+
+
+def test_inputs_of_a_list_are_filled_from_its_columns(local: LocalService, output: Path) -> None:
+    items = [{"key": "a", "prompt": "A", "scale": 2}, {"key": "b", "prompt": "B", "scale": 9}]
+
+    returning(items, output, model=FLUX, inputs={"guidance_scale": "{scale}"}).execute(context())
+
+    sent = {
+        made.inputs.prompt: made.inputs.model_dump()["guidance_scale"] for made in local.service.predictions()
+    }
+    assert sent == {"A": 2.0, "B": 9.0}
 
 
 def test_a_list_gives_what_the_batch_operator_gives(local: LocalService, output: Path) -> None:
@@ -307,6 +332,8 @@ REFUSED = [
         "a request with key. Allowed: prompt, size, seed, inputs. Return a list",
     ),
     ({"prompt": "A teapot", "size": "huge"}, "size is neither"),
+    ({"prompt": "A teapot", "inputs": "steps=3"}, "inputs is text that is no JSON: 'steps=3'"),
+    ({"prompt": "A teapot", "inputs": {"steps": 3}}, "inputs.steps is not an input of this model"),
     ([None], "row 1: is of type NoneType"),
     (["A teapot", {"shelf": 4}], "row 2: has no prompt"),
 ]

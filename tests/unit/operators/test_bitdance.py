@@ -276,6 +276,36 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
     }
 
 
+def test_inputs_may_be_rendered_and_be_json_text(local: LocalService, output: Path) -> None:
+    given = {"strength": "{{ 1 / 2 }}", "output_format": "{{ format }}"}
+    for name, inputs in (("object", given), ("text", '{"strength": "{{ 1 / 2 }}", "output_format": "webp"}')):
+        task = operator(output, model="wavespeed-ai/flux-dev", inputs=inputs, output_path=f"{output}/{name}")
+        task.render_template_fields({"format": "webp"})
+        task.execute(context(run_id=name))
+
+    sent = [made.inputs.model_dump(exclude_unset=True) for made in local.service.predictions()]
+    assert [(each["strength"], each["output_format"]) for each in sent] == [(0.5, "webp"), (0.5, "webp")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        ({"output_format": "{{ ds }}"}, "inputs has {{ ds }}, which nothing has rendered: '{{ ds }}'"),
+        ({"a": {"b": ["{% if x %}"]}}, "inputs has {% if x %}, which nothing has rendered"),
+        ("strength=1", "inputs is text that is no JSON: 'strength=1'"),
+        ({"strength": 1}, "inputs.strength is not an input of this model: 1"),
+    ],
+)
+def test_inputs_that_cannot_be_sent_fail_without_retry_before_any_request(
+    local: LocalService, output: Path, inputs: object, found: str
+) -> None:
+    with pytest.raises(AirflowFailException) as failed:
+        operator(output, inputs=inputs).execute(context())
+
+    assert found in str(failed.value)
+    assert posts(local) == 0
+
+
 def test_width_and_height_may_be_rendered(local: LocalService, output: Path) -> None:
     task = operator(output, size=None, width="{{ 256 * 2 }}", height="{{ 256 }}", seed="{{ 40 + 2 }}")
 
