@@ -37,7 +37,8 @@ class Estimate:
         return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
 
     def __str__(self) -> str:
-        prompts = f", {self.prompts} prompts to enhance" if self.prompts else ""
+        noun = "prompt" if self.prompts == 1 else "prompts"
+        prompts = f", {self.prompts} {noun} to enhance" if self.prompts else ""
         text = f"{self.reuse} reused, {self.buy} to buy{prompts}, about {usd(self.cost_usd)}"
         if not self.is_within_budget:
             text += f"; would be refused, because max_cost_usd is {usd(self.max_cost_usd or 0.0)}"

@@ -19,6 +19,7 @@ from airflow_provider_bitdance.maintenance.report import (
     Verdict,
 )
 from airflow_provider_bitdance.maintenance.scan import Loss, Purchase, Records
+from airflow_provider_bitdance.records.enhanced_prompts import PromptAttempt
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
@@ -112,6 +113,33 @@ def explain(
         otherwise = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
         explained.append(_possibly_paid(loss, Verdict.BOUGHT if found else otherwise, found))
     return explained
+
+
+def lost_prompts(
+    prompts: Iterable[PromptAttempt], *, api_host: str, now: float, since: float
+) -> list[PossiblyPaid]:
+    """Describe each purchase of an enhanced prompt whose response was lost.
+
+    :param now: Unix time; what was begun a moment ago may still be under way.
+    """
+    return [
+        PossiblyPaid(
+            job=lost.intent.owner.job,
+            key=f"prompt ({shorten(lost.intent.style)})",
+            intent=lost.number,
+            prompt=shorten(lost.intent.text),
+            at=lost.intent.time,
+            estimated_cost_usd=lost.intent.estimated_cost_usd,
+            verdict=Verdict.UNKNOWN,
+            prediction_id="",
+            reason="The response of the Prompt Enhancer was lost; the account's history is not searched for it",
+        )
+        for lost in prompts
+        if lost.is_lost
+        and lost.intent.host == api_host
+        and lost.intent.time.timestamp() >= since
+        and lost.intent.lease_end(now) <= now
+    ]
 
 
 def loss_periods(losses: Iterable[Loss]) -> dict[str, list[tuple[float, float]]]:

@@ -27,7 +27,14 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
-from airflow_provider_bitdance.maintenance.costs import DAY, costs, explain, loss_periods, untracked
+from airflow_provider_bitdance.maintenance.costs import (
+    DAY,
+    costs,
+    explain,
+    loss_periods,
+    lost_prompts,
+    untracked,
+)
 from airflow_provider_bitdance.maintenance.outputs import addresses_of, named, not_named
 from airflow_provider_bitdance.maintenance.report import (
     CollectStatus,
@@ -208,6 +215,9 @@ class Reconciliation:
         unknown = [item for item in account.predictions if item.id not in known]
         bill = account.bill.rows if account.bill else ()
         by_day, unattributed = costs(records.purchases, bill, self.since)
+        prompts = lost_prompts(
+            records.prompts, api_host=self.client.settings.host, now=now, since=self.since.timestamp()
+        )
         return Report(
             records=records.uri,
             since=self.since,
@@ -216,7 +226,7 @@ class Reconciliation:
             jobs=len(records.jobs),
             receipts=len(records.receipts),
             open_images=tuple(images),
-            possibly_paid=tuple(self._explained(records, account, now)),
+            possibly_paid=(*self._explained(records, account, now), *prompts),
             untracked=untracked(unknown, now),
             costs=by_day,
             unattributed=unattributed,

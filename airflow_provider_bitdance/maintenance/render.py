@@ -48,7 +48,8 @@ def _image_as_json(image: ImageState, records: Records) -> dict[str, Any]:
     return {
         "key": plan.key,
         "status": image.status.value,
-        "prompt": shorten(request.prompt),
+        "prompt": shorten(plan.prompt_asked or request.prompt),
+        "prompt_sent": shorten(request.prompt),
         "model": request.model,
         "size": request.size,
         "seed": request.seed,
@@ -80,7 +81,11 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
 def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
     named = f"{shorten(plan.key, _LONGEST)}: " if plan.key != "image" else ""
-    yield f"  requested {named}{shorten(request.prompt)} ({request.size}, seed {request.seed})"
+    prompt = shorten(plan.prompt_asked or request.prompt)
+    yield f"  requested {named}{prompt} ({request.size}, seed {request.seed})"
+    if plan.enhancement is not None:
+        made = plan.enhancement
+        yield f"  enhanced  {shorten(request.prompt)} ({made.style}), about ${made.estimated_cost_usd:.4g}"
     if image.prediction_id and image.status is not Status.INTENDED:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
         yield f"  bought    {image.prediction_id} at {_moment(image.submitted_at)}, {by}"
@@ -94,6 +99,9 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
         yield f"  open      {_OPEN[image.status]}"
     if image.possibly_paid:
         yield f"  also possibly paid: {image.possibly_paid}. {shorten(image.reason, 300)}"
+    if plan.enhancement is not None and plan.enhancement.possibly_paid:
+        cost = f"about ${plan.enhancement.possibly_paid_usd:.4g}"
+        yield f"  also possibly paid for its prompt: {plan.enhancement.possibly_paid}, {cost}"
 
 
 _OPEN = {

@@ -29,6 +29,12 @@ from airflow_provider_bitdance.records import (
     Status,
     Submitted,
 )
+from airflow_provider_bitdance.records.enhanced_prompts import (
+    PROMPTS,
+    EnhancedPrompts,
+    PromptAttempt,
+    folder_of,
+)
 from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.records.journal import READ_AHEAD, read_entries
 from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
@@ -120,17 +126,20 @@ class Records:
     """All that is below one records path, jobs by Dag, task, map index and time.
 
     :param receipts: By file name: the URI that a journal has is that of its day, and records may be moved.
+    :param prompts: Purchases of enhanced prompts that were or may have been charged.
     """
 
     uri: str
     jobs: tuple[JobRecord, ...]
     receipts: Mapping[str, Receipt]
     findings: tuple[Finding, ...]
+    prompts: tuple[PromptAttempt, ...] = ()
 
     @property
     def predictions(self) -> set[str]:
         """Every prediction id that some record names."""
         named = {receipt.prediction_id for receipt in self.receipts.values()}
+        named |= {bought.prediction_id for bought in self.prompts if bought.prediction_id}
         return named.union(*(record.predictions for record in self.jobs))
 
     @property
@@ -145,6 +154,12 @@ class Records:
                 receipt.estimated_cost_usd,
             )
             found.setdefault(receipt.prediction_id, bought)
+        for prompt in (prompt for prompt in self.prompts if prompt.prediction_id):
+            intent = prompt.intent
+            bought = Purchase(
+                prompt.prediction_id, intent.owner.job, intent.time.timestamp(), intent.estimated_cost_usd
+            )
+            found.setdefault(prompt.prediction_id, bought)
         return list(found.values())
 
     def bought_in_run(self, job: Job) -> set[str]:
@@ -189,12 +204,26 @@ def read_records(records: Folder) -> Records:
         findings,
     )
     stored = _read_all(records, sorted(receipts), Receipts(records).listed, findings)
+    prompts = _read_prompts(records, findings)
     by_file = {file_of(name): receipt for name, receipt in stored.items()}
     by_task = sorted(
         jobs.values(), key=lambda found: (found.job.dag_id, found.job.task_id, found.job.map_index)
     )
     findings.sort(key=lambda finding: finding.uri)
-    return Records(records.uri, tuple(by_task), by_file, tuple(findings))
+    return Records(records.uri, tuple(by_task), by_file, tuple(findings), prompts)
+
+
+def _read_prompts(records: Folder, findings: list[Finding]) -> tuple[PromptAttempt, ...]:
+    """Return the purchases of enhanced prompts, text by text."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for name in _listed(records, PROMPTS, findings):
+        if folder := folder_of(name):
+            by_text[folder].append(name)
+    prompts = EnhancedPrompts(records)
+    read = _read_all(
+        records, sorted(by_text), lambda folder: prompts.attempts_in(folder, by_text[folder]), findings
+    )
+    return tuple(attempt for attempts in read.values() for attempt in attempts if attempt.is_charged)
 
 
 def _listed(records: Folder, below: str, findings: list[Finding]) -> list[str]:
