@@ -21,12 +21,17 @@ BATCH = 40
 """Images of a batch."""
 
 
-def killed(*points: str, worker: int = 2, deferred: int = 0, images: int = 1, named: bool = False) -> Act:
-    """Kill the process of each task, once at each point."""
+def killed(
+    *points: str, worker: int = 2, deferred: int = 0, images: int = 1, named: bool = False, style: str = ""
+) -> Act:
+    """Kill the process of each task, once at each point.
+
+    :param style: In which prompts are enhanced.
+    """
 
     def act(scene: Scene) -> None:
-        runs = scene.ask(worker, images=images, kill_at=points, named=named)
-        runs += scene.ask(deferred, images=images, kill_at=points, deferrable=True)
+        runs = scene.ask(worker, images=images, kill_at=points, named=named, style=style)
+        runs += scene.ask(deferred, images=images, kill_at=points, deferrable=True, style=style)
         scene.finish()
         scene.check_killed(runs, points)
 

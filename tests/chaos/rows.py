@@ -86,6 +86,8 @@ WORKER = "2 in the worker"
 BOTH = "2 in the worker, 2 deferred"
 SHOWN = "the account's history shows inputs"
 SENT = "request sent, response not read"
+STYLE = "photographic"
+PROMPTS = "each with a prompt to enhance, which is counted like an image"
 IN_BATCH = f"a batch of {BATCH} in the worker"
 BATCH_DEFERRED = f"a batch of {BATCH}, deferred when half of it is stored"
 TWICE = f"two batches of the same {BATCH} items, each in a Dag of its own"
@@ -119,6 +121,24 @@ ROWS = [
         BOTH,
     ),
     Row("journal complete, XCom not pushed", killed("journal complete, XCom not pushed", deferred=2), BOTH),
+    Row(
+        "prompt enhanced, image not bought",
+        killed("prompt enhanced, image not bought", deferred=2, style=STYLE),
+        f"{BOTH}; {PROMPTS}",
+    ),
+    Row(
+        f"prompt: {SENT} · echo",
+        killed("prompt sent, response not read", style=STYLE),
+        f"{WORKER}; {PROMPTS}; {SHOWN}",
+        echo=True,
+        lost=2,
+    ),
+    Row(
+        f"prompt: {SENT} · no echo",
+        killed("prompt sent, response not read", style=STYLE),
+        f"{WORKER}; {PROMPTS}",
+        lost=2,
+    ),
     Row("clear while deferred", clear_while_deferred(), "3 deferred, each cleared once", latency=20.0),
     Row("clear after success", clear_after_success, "3, each cleared once: reused, nothing is bought"),
     Row("mark failed while deferred, then clear", mark_failed, "3 deferred", latency=20.0),

@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 
 from airflow_provider_bitdance.local import LocalService, Options
+from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
 from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.pictures import draw
 from airflow_provider_bitdance.maintenance.scan import Records, read_records
+from airflow_provider_bitdance.records.enhanced_prompts import EnhancedPrompts, PromptKey
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import LocalFolder
 from demo.http_json import RestError, send
@@ -49,7 +51,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a row.
+    """What came of a row. Where prompts are enhanced, each is counted like an image: it is bought, too.
 
     :ivar asked: Images that were asked for.
     :ivar stored: Of them, those that lie there, each showing its own prompt.
@@ -76,6 +78,7 @@ class Scene:
     folder: Path
     service: LocalService | ServiceProcess
     runs: list[Run] = field(default_factory=list)
+    enhanced: set[tuple[str, str]] = field(default_factory=set)
     deleted_tries: int = 0
 
     @classmethod
@@ -126,12 +129,14 @@ class Scene:
         deferrable: bool = False,
         named: bool = False,
         defer_timeout: float = 0.0,
+        style: str = "",
     ) -> list[Run]:
         """Start so many runs.
 
         :param images: That each asks for: one, or a batch.
         :param kill_at: Where the task's process is to be killed, once at each.
         :param named: The user names the file, so its address is reserved between claim and intent.
+        :param style: In which the prompts are enhanced.
         """
         started = []
         for _ in range(number):
@@ -146,7 +151,9 @@ class Scene:
                 deferrable=deferrable,
                 kill_at=list(kill_at),
                 defer_timeout=defer_timeout,
+                style=style,
             )
+            self.enhanced |= {(prompt, style) for prompt in run.prompts if style}
         return started
 
     def ask_twice(self, images: int, *, kill_first_at: Sequence[str] = (), **params: Any) -> tuple[Run, Run]:
@@ -262,7 +269,7 @@ class Scene:
         records = read_records(self.records)
         assert not records.findings, records.findings
         receipts = list(records.receipts.values())
-        right = {receipt.request.prompt for receipt in receipts if shows_its_request(receipt)}
+        right = {prompt_of(receipt) for receipt in receipts if shows_its_request(receipt)}
         tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
         results = {run: self.result(run) for run, task in tasks.items() if task["state"] == "success"}
         wrong = sum(not shows_its_request(receipt) for receipt in receipts)
@@ -271,19 +278,26 @@ class Scene:
             for run, result in results.items()
             for prompt, image in zip(run.prompts, self.images(run, result), strict=True)
         )
-        reported = sum(int(result["possibly_paid"]) for result in results.values())
+        lost = ("possibly_paid", "prompts_possibly_paid")
+        reported = sum(int(result[name]) for result in results.values() for name in lost)
         in_journals = _possibly_paid(records)
         assert reported == in_journals, f"results say {reported} possibly paid, journals {in_journals}"
         prompts = {prompt for run in self.runs for prompt in run.prompts}
         return Outcome(
-            asked=len(prompts),
-            stored=len(prompts & right),
+            asked=len(prompts) + len(self.enhanced),
+            stored=len(prompts & right) + sum(self._is_enhanced(*text) for text in self.enhanced),
             billed=int(self.bill()["billed"]),
             possibly_paid=in_journals,
             wrong=wrong,
             tries=self.deleted_tries + sum(int(task["try_number"]) for task in tasks.values()),
             seconds=seconds,
         )
+
+    def _is_enhanced(self, prompt: str, style: str) -> bool:
+        """Say whether a text is on record, and is what the service makes of it."""
+        key = PromptKey(prompt, style, urlsplit(self.service.url).netloc)
+        found = EnhancedPrompts(self.records).find(key)
+        return found is not None and found.enhanced == f"{prompt}, {STYLE_WORDS[style]}"
 
     def _task_if_any(self, run: Run) -> dict[str, Any] | None:
         try:
@@ -303,6 +317,11 @@ class Scene:
         return f"{causes[-1]['exc_type']}: {causes[-1]['exc_value']}" if causes else "its logs name no error"
 
 
+def prompt_of(receipt: Receipt) -> str:
+    """Return the prompt that was asked for."""
+    return receipt.prompt_asked or receipt.request.prompt
+
+
 def shows_its_request(receipt: Receipt) -> bool:
     """Say whether the stored file is byte for byte the picture that the service draws for the request."""
     width, height = map(int, receipt.request.size.split("*"))
@@ -318,7 +337,7 @@ def shows_its_request(receipt: Receipt) -> bool:
 
 def _is_of(prompt: str, image: dict[str, Any], receipts: list[Receipt]) -> bool:
     """Say whether an image of a run's result is the one that the run asked for."""
-    return any(receipt.uri == image["uri"] and receipt.request.prompt == prompt for receipt in receipts)
+    return any(receipt.uri == image["uri"] and prompt_of(receipt) == prompt for receipt in receipts)
 
 
 def _path_of(uri: str) -> Path:
@@ -328,4 +347,6 @@ def _path_of(uri: str) -> Path:
 def _possibly_paid(records: Records) -> int:
     """Return what the journals say, of each task its last generation: that counts those before it, too."""
     last = [record for record in records.jobs if not records.has_later(record)]
-    return sum(image.possibly_paid for record in last for image in record.state.images.values())
+    images = [image for record in last for image in record.state.images.values()]
+    enhanced = [image.plan.enhancement for image in images if image.plan.enhancement is not None]
+    return sum(image.possibly_paid for image in images) + sum(made.possibly_paid for made in enhanced)

@@ -80,6 +80,8 @@ def test_only_what_the_history_does_not_show_may_be_possibly_paid_once_a_kill_or
         "intent written · echo": 2,
         "intent written · no echo": 1,
         "request sent, response not read · no echo": 2,
+        "prompt: request sent, response not read · echo": 2,
+        "prompt: request sent, response not read · no echo": 2,
         "batch: killed at 10 %, 50 %, 90 % stored": 24,
         "batch: 8 responses not read · no echo": 8,
         "batch: service SIGKILL, restarted": 8,

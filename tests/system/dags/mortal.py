@@ -24,6 +24,7 @@ from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from airflow_provider_bitdance.records import Intended, Journal, Status, Stored, Submitted
+from airflow_provider_bitdance.records.enhanced_prompts import EnhancedPrompts
 from airflow_provider_bitdance.records.events import Claimed
 from airflow_provider_bitdance.records.receipts import Receipts
 from airflow_provider_bitdance.storage import LocalFolder
@@ -98,11 +99,12 @@ class Killer:
 
         wrap(Journal, "_append", after=look)
 
-    def on_answers(self, unread: int = 1, *, read: int = 0) -> None:
+    def on_answers(self, unread: int = 1, *, read: int = 0, of: bytes = b'"seed"') -> None:
         """Kill when the service has made and charged predictions, and no byte of its answers is read.
 
         :param unread: So many.
         :param read: The answers to so many submissions before them are.
+        :param of: What a submission of the kind has in its body: of an image, or of a prompt.
         """
         transport: Any = api_http.httpx.AsyncHTTPTransport
         original = transport.handle_async_request
@@ -122,7 +124,7 @@ class Killer:
                         self.kill()
                     await asyncio.Event().wait()
 
-            if request.method == "POST" and b'"seed"' in request.content:
+            if request.method == "POST" and of in request.content:
                 request.extensions["trace"] = trace
             return await original(self_, request)
 
@@ -160,10 +162,11 @@ class Killer:
 
 
 def _wait_until_made(service: str, sent: dict[str, Any]) -> None:
+    prompt = sent.get("prompt", sent.get("text"))
     opener = build_opener(ProxyHandler({}))
     while True:
         with opener.open(f"{service}/admin/predictions") as answer:
-            if any(made["prompt"] == sent["prompt"] for made in json.load(answer)):
+            if any(made["prompt"] == prompt for made in json.load(answer)):
                 return
         time.sleep(0.02)
 
@@ -187,6 +190,8 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
         lambda kinds: Stored in kinds, written=False
     ),
     "all submitted": Killer.on_all_submitted,
+    "prompt sent, response not read": partial(Killer.on_answers, of=b'"style"'),
+    "prompt enhanced, image not bought": lambda killer: wrap(EnhancedPrompts, "write", after=killer.kill),
     **{f"{share} % stored": partial(Killer.on_share_stored, percent=share) for share in (10, 50, 90)},
 }
 """Points within the package. "event received" and "journal complete, XCom not pushed" are `Mortal`'s own."""
@@ -273,6 +278,7 @@ for dag_id, operator, wanted, retries in (
             "defer_timeout": Param(0),
             "timeout": Param(600),
             "in_flight": Param(IN_FLIGHT),
+            "style": Param(""),
             "kill_at": Param([]),
             "markers": Param("/nowhere"),
         },
@@ -284,6 +290,7 @@ for dag_id, operator, wanted, retries in (
         operator(
             task_id="image",
             size="256*256",
+            enhance_prompt="{{ params.style }}",
             output_path="{{ params.output_path }}",
             records_path="{{ params.output_path.rpartition('/')[0] }}/.bitdance",
             **wanted,
