@@ -395,9 +395,12 @@ class Enhancer:
 
 
 def _given_up(lost: int, on_lost_response: str) -> BitDanceError:
-    what = f"The Prompt Enhancer's responses to {lost} purchases of one prompt were lost"
     if on_lost_response == "fail":
         return UnconfirmedPurchaseError(
-            what, fix='Clear the task to buy the prompt again, or set on_lost_response="buy_again"'
+            "The Prompt Enhancer's response to a purchase of this prompt was lost",
+            fix='Clear the task to buy the prompt again, or set on_lost_response="buy_again"',
         )
-    return LostResponseError(what, fix="A retry buys it again")
+    return LostResponseError(
+        f"The Prompt Enhancer's responses to {lost} purchases of one prompt were lost",
+        fix="A retry buys it again",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_bitdance.maintenance.report import CollectStatus, Report, Verdict, plain
 from airflow_provider_bitdance.maintenance.scan import Finding, JobRecord, Records
-from airflow_provider_bitdance.records import ImageState, Job, Status
+from airflow_provider_bitdance.records import ImageState, Job, PlannedImage, Status
 from airflow_provider_bitdance.redaction import shorten
 
 DONE = (CollectStatus.STORED, CollectStatus.FAILED, CollectStatus.POSSIBLY_PAID)
@@ -83,9 +83,7 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     named = f"{shorten(plan.key, _LONGEST)}: " if plan.key != "image" else ""
     prompt = shorten(plan.prompt_asked or request.prompt)
     yield f"  requested {named}{prompt} ({request.size}, seed {request.seed})"
-    if plan.enhancement is not None:
-        made = plan.enhancement
-        yield f"  enhanced  {shorten(request.prompt)} ({made.style}), about ${made.estimated_cost_usd:.4g}"
+    yield from _prompt_lines(plan)
     if image.prediction_id and image.status is not Status.INTENDED:
         by = f"by {name_of(image.bought_by)}" if image.bought_by else f"about ${plan.estimated_cost_usd:.4g}"
         yield f"  bought    {image.prediction_id} at {_moment(image.submitted_at)}, {by}"
@@ -99,9 +97,17 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
         yield f"  open      {_OPEN[image.status]}"
     if image.possibly_paid:
         yield f"  also possibly paid: {image.possibly_paid}. {shorten(image.reason, 300)}"
-    if plan.enhancement is not None and plan.enhancement.possibly_paid:
-        cost = f"about ${plan.enhancement.possibly_paid_usd:.4g}"
-        yield f"  also possibly paid for its prompt: {plan.enhancement.possibly_paid}, {cost}"
+
+
+def _prompt_lines(plan: PlannedImage) -> Iterator[str]:
+    """Show how the prompt was made, where another one was requested."""
+    if (made := plan.enhancement) is None:
+        return
+    cost = f"about ${made.estimated_cost_usd:.4g}"
+    yield f"  enhanced  {shorten(plan.request.prompt)} ({made.style}), {cost}"
+    if made.possibly_paid:
+        possibly = f"{made.possibly_paid}, about ${made.possibly_paid_usd:.4g}"
+        yield f"  also possibly paid for its prompt: {possibly}"
 
 
 _OPEN = {

@@ -43,7 +43,7 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     The result is a plain dict: ``uri``, ``receipt``, ``prediction_id``, ``model``, ``size``, ``width``,
     ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
     ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that
-    may have been charged).
+    may have been charged), ``prompts_possibly_paid`` (likewise, of its enhanced prompt).
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,

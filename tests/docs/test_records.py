@@ -36,7 +36,9 @@ def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPat
     records = folder / "records"
     monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", connection_to(local, records_path=str(records)))
     with DAG("records_page", schedule=None) as dag:
-        BitDanceTextToImageOperator(task_id="made", prompt="A fox", output_path=f"{folder}/")
+        BitDanceTextToImageOperator(
+            task_id="made", prompt="A fox", output_path=f"{folder}/", enhance_prompt="anime"
+        )
         BitDanceTextToImageOperator(task_id="named", prompt="A fox", output_path=f"{folder}/fox")
     assert run_of(dag, logical_date=datetime(2026, 11, 22, tzinfo=UTC)).state == "success"
     return records

@@ -20,7 +20,9 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
 from airflow_provider_bitdance.local.pictures import labels
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.builders import load_dags
 from tests.integration.test_dag_test import DAG_FILES, assert_right_picture, local_path, results, run_of
 from tests.unit.support import FakeClock
@@ -120,22 +122,24 @@ def test_a_day_is_bought_in_three_shapes_from_the_prompt_file_and_only_once(
 
     (first,) = results(a_day(daily, 21))
 
-    bottom = "Watercolour on rough paper, soft light, no text."
+    bottom = "Early morning, soft light, no text."
     top = "A harbour town on 2026-11-21, in the weather of the season."
-    assert {(made["prompt"], made["size"]) for made in local.predictions()} == {
-        (f"{top}\n{bottom} Seen from far away.", "1280*720"),
-        (f"{top}\n{bottom} One street.", "1024*1024"),
-        (f"{top}\n{bottom} One house.", "720*1280"),
+    photograph = STYLE_WORDS["photographic"]
+    bought = [made for made in local.predictions() if made["model"] == BITDANCE_14B]
+    assert {(made["prompt"], made["size"]) for made in bought} == {
+        (f"{top}\n{bottom} Seen from far away., {photograph}", "1280*720"),
+        (f"{top}\n{bottom} One street., {photograph}", "1024*1024"),
+        (f"{top}\n{bottom} One house., {photograph}", "720*1280"),
     }
     assert {path.name for path in output.glob("daily/*.png")} == {
         f"2026-11-21-{shape}.png" for shape in ("wide", "square", "tall")
     }
-    assert (first["stored"], local.bill().billed) == (3, 3)
+    assert (first["stored"], first["estimated_cost_usd"], local.bill().billed) == (3, 0.033, 6)
 
     (again,) = results(a_day(daily, 21))
-    assert (again["reused"], local.bill().billed) == (3, 3)
+    assert (again["reused"], local.bill().billed) == (3, 6)
     results(a_day(daily, 22, run_conf={"subject": "A mountain village"}))
-    assert local.bill().billed == 6
+    assert local.bill().billed == 12
     assert local.predictions()[-1]["prompt"].startswith("A mountain village on 2026-11-22")
 
 

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import ManifestRow
+from airflow_provider_bitdance.wavespeed.models import PROMPT_OPTIMIZER
 from demo.real_airflow import RealAirflow
 from tests.system.conftest import System, read_from_disk
 
@@ -39,7 +40,9 @@ def runs(running: tuple[RealAirflow, LocalService, Path]) -> Iterator[dict[str, 
 
 
 def bought(system: System, words: str) -> int:
-    return sum(words in made["prompt"] for made in system.service.predictions())
+    """Return how many images with these words were bought; enhanced prompts have them, too."""
+    made = system.service.predictions()
+    return sum(words in each["prompt"] for each in made if each["model"] != PROMPT_OPTIMIZER)
 
 
 def answer(system: System, run: str, task_id: str, choice: str) -> None:
