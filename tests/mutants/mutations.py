@@ -66,7 +66,15 @@ def mutations_of(module: str, tests: str, *changes: Change) -> Iterator[Mutation
 
 def all_mutations() -> list[Mutation]:
     """Return every mutation, in the order of the lists."""
-    from tests.mutants import of_check, of_decisions, of_engine, of_maintenance, of_purchases, of_records
+    from tests.mutants import (
+        of_check,
+        of_decisions,
+        of_engine,
+        of_maintenance,
+        of_models,
+        of_purchases,
+        of_records,
+    )
 
-    lists = (of_decisions, of_records, of_purchases, of_engine, of_maintenance, of_check)
+    lists = (of_decisions, of_records, of_models, of_purchases, of_engine, of_maintenance, of_check)
     return [mutation for module in lists for mutation in module.MUTATIONS]

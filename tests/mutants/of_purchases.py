@@ -137,14 +137,24 @@ PROOF = mutations_of(
     ),
     ("if is_same_prompt and is_same_seed:", "if is_same_seed:", "a seed is proof: a wrong picture"),
     (
-        'if sides_of(echoed.get("size")) in (None, sides_of(request.size)) else Proof.SIMILAR',
-        "",
-        "a prediction of another size is ours",
+        "return Proof.SIMILAR if _shows_others(echoed, request) else Proof.OURS",
+        "return Proof.OURS",
+        "a prediction of another size, or of other inputs, is ours",
     ),
     (
-        "in (None, sides_of(request.size))",
-        "in (sides_of(request.size),)",
+        "in (None, sides_of(sent))",
+        "in (sides_of(sent),)",
         "an echo without the size is not believed",
+    ),
+    (
+        "    if request.seed is None:\n        return Proof.SIMILAR\n",
+        "",
+        "for a model without a seed a prompt alone is proof",
+    ),
+    (
+        "(one.model, one.prompt, one.seed) == (other.model, other.prompt, other.seed)",
+        "one == other",
+        "of two images that differ in an input each may take the other's",
     ),
     ("not (is_same_prompt or is_same_seed)", "not is_same_prompt", "a cut prompt is another program's"),
     (
@@ -238,7 +248,7 @@ LOST_RESPONSES = mutations_of(
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
     ),
     (
-        "differs_only_in_size(other.plan.request, image.plan.request) for other in others",
+        "are_alike(other.plan.request, image.plan.request) for other in others",
         "False for other in others",
         "the prediction of a purchase under way is taken",
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py unit/engine/test_purchase.py",
@@ -274,8 +284,8 @@ LOST_RESPONSES = mutations_of(
         "a loss is compared with what its image became",
     ),
     (
-        "if proof is Proof.OURS and not shown[name]",
-        "if False",
+        "any(proof_of(item, other) is Proof.OURS for other in others.values())",
+        "False",
         "of one prompt and seed in two sizes the pictures are swapped",
     ),
     (
@@ -289,8 +299,8 @@ LOST_RESPONSES = mutations_of(
         "one of several candidates is taken for its pixels",
     ),
     (
-        "proof_of(item, other) is Proof.OURS for other in requests",
-        "False for other in requests",
+        "if sides_of(size) and any(proof_of(item, other) is Proof.OURS for other in requests):",
+        "if False:",
         "the picture of another request of ours is taken",
     ),
     (
@@ -398,8 +408,8 @@ BUDGET = mutations_of(
     ("if to_buy and context.policy.check_balance:", "if to_buy:", "each plan asks for the balance"),
     ("if cost > balance + ROUNDING:", "if False:", "a batch is begun that the balance does not pay"),
     (
-        "for (model, size), request in kinds.items():",
-        "for (model, size), request in zip(kinds, [*kinds.values()][:1] * len(kinds)):",
+        "await asyncio.gather(*map(quote, kinds.values()))",
+        "[await quote(next(iter(kinds.values())))] * len(kinds)",
         "each size has the price of the first",
     ),
     (
@@ -421,11 +431,17 @@ BUDGET = mutations_of(
         "unit/engine/test_hostile_plan.py",
     ),
     (
-        "if policy.price_usd is not None and model == BITDANCE_14B:",
-        "if policy.price_usd is not None:",
-        "another model has BitDance-14B's price",
-        "unit/engine/test_budget.py unit/engine/test_plan.py",
+        "max(quotes.get(kind, 0.0), known[kind] or 0.0)",
+        "quotes.get(kind, known[kind] or 0.0)",
+        "a low quote switches the budget off",
     ),
+    ("if price is None or policy.live_price", "if policy.live_price", "the API's price is not asked for"),
+    (
+        "if price < LEAST_PRICE and (",
+        "if False and (",
+        "what has no price is bought within any budget",
+    ),
+    ("    if len(kinds) > MAX_QUOTES:\n", "    if False:\n", "a batch asks for 10,000 prices"),
 )
 
 PROTOCOL = mutations_of(
