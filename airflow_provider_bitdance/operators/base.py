@@ -252,7 +252,7 @@ class BitDanceBaseOperator(BaseOperator):
         hook = BitDanceHook(self.bitdance_conn_id)
         job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": map_index})
         records = self._open_records(job, hook)
-        wanted = self._wanted(job, find_model(self.model, hook, records))
+        wanted = self._wanted(job, find_model(self.model, hook))
         images = object_storage.open_folder(wanted[0].destination.folder)
         policy = self._policy(hook.extra)
 

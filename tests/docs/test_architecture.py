@@ -153,7 +153,7 @@ def test_the_formats_are_those_of_the_code() -> None:
         for module, name, _ in rows
     ]
 
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert [record.model_fields["format"].default for record in records] == [int(row[2]) for row in rows]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, MODELS
+from tests.unit.golden import GOLDEN
 
 HOST = "api.wavespeed.ai"
 SIZES = MODELS[BITDANCE_14B].sizes
@@ -217,6 +219,16 @@ def test_a_fingerprint_stays_the_same_from_version_to_version() -> None:
     assert ask(size="1:1", seed=7).fingerprint(HOST) == (
         "c896d581144741a8f1295b24e7d27d43f04b832703e86dd0a8328e31fa059ea1"
     )
+
+
+PINNED = json.loads((GOLDEN / "0.1.0" / "fingerprints.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "pin", [pin for pin in PINNED if pin["request"].get("model", BITDANCE_14B) in MODELS]
+)
+def test_what_a_user_requests_has_the_fingerprint_of_0_1_0(pin: dict[str, Any]) -> None:
+    assert ImageRequest.of(**pin["request"]).fingerprint(pin["api_host"]) == pin["fingerprint"]
 
 
 class LaterRequest(ImageRequest):
