@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, run_job
-from airflow_provider_bitdance.exceptions import BudgetError
+from airflow_provider_bitdance.exceptions import BudgetError, RecordUnreadableError
 from airflow_provider_bitdance.records import Journal, Planned
 from airflow_provider_bitdance.records.events import Rested
 from airflow_provider_bitdance.records.state import LONGEST_LEASE, JobState, at_least
@@ -116,6 +116,29 @@ def test_a_planned_model_that_the_task_does_not_request_is_not_bought(world: Wor
     assert world.api.billed == 0
     assert "which the task does not request now" in str(outcome.stopped)
     assert "Nothing was charged" in str(outcome.stopped)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"inputs": {"num_images": 100}},
+        {"inputs": {"webhook_url": "https://example.com/"}},
+        {"inputs": {"image": "https://10.0.0.1/secret.png"}},
+        {"model": "../balance"},
+    ],
+)
+def test_a_planned_request_that_nobody_may_make_is_damaged(world: World, planted: dict[str, object]) -> None:
+    plant(world)
+    entries = [path for path, data in world.disk.items() if b'"request"' in data]
+    for path in entries:
+        entry = json.loads(world.disk[path])
+        for image in (image for event in entry["events"] for image in event.get("images", ())):
+            image["request"] |= planted
+        world.disk[path] = json.dumps(entry).encode()
+    with pytest.raises(RecordUnreadableError, match=r"is damaged at .*request"):
+        go(world)
+    assert entries
+    assert world.api.billed == 0
 
 
 def test_without_a_limit_a_plan_at_no_price_is_reported_at_todays(world: World) -> None:
