@@ -228,9 +228,12 @@ async def _believed(context: JobContext, image: ImageState) -> Receipt:
     A file that is not is stored once more, where WaveSpeed still has it.
 
     :raises RecordUnreadableError: What was stored is gone, or is another's by now.
+    :raises NsfwError: It is flagged, and the policy is not to keep such images.
+    :raises SizeMismatchError: It has another size than was requested, and the policy is to fail then.
     :raises BitDanceError: The image could not be restored this time, or the store failed.
     """
     receipt = await asyncio.to_thread(_receipt, context, image)
+    context.check_allowed(receipt)  # whoever stored it: reconcile, or a process from before the Dag was edited
     # A long batch has many processes, and would read at its end what the others have just stored.
     is_of_this_try = receipt.writer.is_of_same_try(context.journal.owner)
     if await asyncio.to_thread(context.is_intact, receipt, by_size=is_of_this_try):

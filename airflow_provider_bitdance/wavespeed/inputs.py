@@ -58,7 +58,7 @@ def read_inputs(value: object) -> dict[str, Any]:
             value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError):
             raise ValueError("is text that is no JSON") from None
-    if value is None:
+    if value is None or value == {}:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError("is no object with the names of inputs")

@@ -192,6 +192,13 @@ def test_a_process_that_dies_between_receipt_and_journal_leaves_a_retry_that_buy
     assert (world.api.billed, len(world.api.downloads)) == (1, 1)
 
 
+def test_an_image_that_an_earlier_process_stored_is_judged_by_the_policy_of_now(world: World) -> None:
+    go(world, *many(2), is_batch=True)
+    outcome = go(world, *many(2), is_batch=True, try_number=2, **FAIL)
+    assert (outcome.stored, sorted(outcome.refused)) == ({}, ["k0", "k1"])
+    assert world.api.billed == 2
+
+
 # Another task, and a file that is gone
 
 
