@@ -37,9 +37,10 @@ class Estimate:
         return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
 
     def __str__(self) -> str:
-        noun = "prompt" if self.prompts == 1 else "prompts"
-        prompts = f", {self.prompts} {noun} to enhance" if self.prompts else ""
-        text = f"{self.reuse} reused, {self.buy} to buy{prompts}, about {usd(self.cost_usd)}"
+        to_buy = f"{self.buy} to buy"
+        if self.prompts:
+            to_buy += f", {self.prompts} prompt{'' if self.prompts == 1 else 's'} to enhance"
+        text = f"{self.reuse} reused, {to_buy}, about {usd(self.cost_usd)}"
         if not self.is_within_budget:
             text += f"; would be refused, because max_cost_usd is {usd(self.max_cost_usd or 0.0)}"
         return text

@@ -18,6 +18,7 @@ from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     GarbledResponseError,
     InputError,
+    Paid,
     PredictionTimeoutError,
     RateLimitError,
     TransportError,
@@ -47,6 +48,14 @@ class _NotWaitedForError(PredictionTimeoutError):
 
     retry_helps = False
     retry_in_words = "get_prediction polls it again for free; generate buys another image."
+
+
+_NOT_WAITED_FOR_A_PROMPT = "get_prediction polls it again for free; enhance_prompt buys another one."
+_PROMPT_PAID = {
+    Paid.NO: "Nothing was charged for it.",
+    Paid.POSSIBLY: "The prompt may have been charged.",
+    Paid.YES: "The prompt is paid for.",
+}
 
 
 class BitDanceHook(BaseHook):
@@ -241,12 +250,17 @@ class BitDanceHook(BaseHook):
         policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
         timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
         prompt = ImageRequest.of(prompt=text).prompt
-        with self.get_conn() as client:
-            prediction = client.send(protocol.enhance(prompt, style_of(style) or "default"))
-            prediction = _poll_until_ended(client, prediction, policy, timeout)
-        if not prediction.is_completed:
-            raise failure_of(prediction, prompt=prompt)
-        return check_enhanced(enhanced_in(prediction.outputs), requested=prompt, longest=MAX_PROMPT)
+        try:
+            with self.get_conn() as client:
+                prediction = client.send(protocol.enhance(prompt, style_of(style) or "default"))
+                prediction = _poll_until_ended(client, prediction, policy, timeout)
+            if not prediction.is_completed:
+                raise failure_of(prediction, prompt=prompt)
+            return check_enhanced(enhanced_in(prediction.outputs), requested=prompt, longest=MAX_PROMPT)
+        except BitDanceError as error:
+            words = _NOT_WAITED_FOR_A_PROMPT if isinstance(error, _NotWaitedForError) else None
+            paid = _PROMPT_PAID[error.paid]
+            raise error.with_verdict(paid_in_words=paid, retry_in_words=words) from error.__cause__
 
     def get_balance(self) -> float:
         """Return the account's balance in US dollars. Free."""

@@ -349,10 +349,10 @@ RESULT = mutations_of(
         "if image.status not in ends",
         "an image that failed before all were stopped is no failure",
     ),
-    ("reused=image.reused, possibly_paid", "reused=False, possibly_paid", "reused images cost money"),
+    ("where=where, reused=image.reused)", "where=where, reused=False)", "reused images cost money"),
     (
-        "reused=image.reused, possibly_paid=image.possibly_paid)",
-        "reused=image.reused, possibly_paid=0)",
+        "possibly_paid=image.possibly_paid,",
+        "possibly_paid=0,",
         "a summary hides what is possibly paid",
     ),
     (

@@ -93,7 +93,7 @@ PURCHASE = mutations_of(
     ),
     ("paid=Paid.YES,", "paid=Paid.NO,", "an error says free where it is paid"),
     (
-        "        _take(context, prediction)\n",
+        "        take(context, prediction)\n",
         "",
         "a response that a gateway repeats is a purchase",
         "unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
@@ -404,8 +404,12 @@ BUDGET = mutations_of(
         "one too many",
     ),
     ("so_far + cost > limit + ROUNDING", "so_far + cost > limit", "ten times a cent is more than a dime"),
-    ("if limit is not None and cost > limit + ROUNDING:", "if False:", "a plan beyond the budget is begun"),
-    ("if to_buy and context.policy.check_balance:", "if to_buy:", "each plan asks for the balance"),
+    (
+        "if limit is not None and to_buy and prompts_usd + cost > limit + ROUNDING:",
+        "if False:",
+        "a plan beyond the budget is begun",
+    ),
+    ("    if context.policy.check_balance:\n", "    if True:\n", "each plan asks for the balance"),
     ("if cost > balance + ROUNDING:", "if False:", "a batch is begun that the balance does not pay"),
     (
         "await asyncio.gather(*map(quote, kinds.values()))",

@@ -33,11 +33,21 @@ STATE = mutations_of(
         "an open intent and its note are counted as two purchases",
     ),
     (
-        "return (self.purchases + self.unconfirmed) *",
-        "return self.purchases *",
+        "purchases = self.purchases + self.unconfirmed",
+        "purchases = self.purchases",
         "what is possibly paid is free",
     ),
-    ("return (self.purchases + self.unconfirmed) *", "return self.unconfirmed *", "what is bought is free"),
+    (
+        "purchases = self.purchases + self.unconfirmed",
+        "purchases = self.unconfirmed",
+        "what is bought is free",
+    ),
+    (
+        "+ round(prompt * MILLION)",
+        "",
+        "an enhanced prompt is free",
+        "unit/enhancer/test_stage.py",
+    ),
     (
         "return bool(self.images) and all(",
         "return all(",
@@ -103,8 +113,8 @@ STATE = mutations_of(
         "a second plan changes the first",
     ),
     (
-        "is_batch=is_batch, planned_at=state.time, images=images)",
-        "is_batch=is_batch, images=images)",
+        "is_batch=is_batch, planned_at=state.time,",
+        "is_batch=is_batch,",
         "nobody knows which plan is the last",
     ),
     ("intent=image.intent + 1", "intent=image.intent", "two lost purchases are counted as one"),
@@ -280,8 +290,8 @@ EVENTS = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        'return _without(whole(self), "prompt_asked")',
-        'return {key: value for key, value in whole(self).items() if key != "prompt_asked"}',
+        'return _without(_without(whole(self), "prompt_asked"), "enhancement")',
+        'return {k: v for k, v in _without(whole(self), "enhancement").items() if k != "prompt_asked"}',
         "the prompt as asked is not in the journal",
     ),
     (

@@ -23,8 +23,9 @@ from airflow_provider_bitdance.get_provider_info import (
 )
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
 from airflow_provider_bitdance.wavespeed.client import Client
-from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, PROMPT_OPTIMIZER
 from tests.unit.hooks.support import KEY, PROMPT, Clock, Connect
 
 
@@ -59,6 +60,41 @@ def test_bad_input_is_refused_before_anything_is_sent(
     with pytest.raises(InputError):
         getattr(hook, method)(**{"prompt": PROMPT, **bad})
     assert service.requests() == []
+
+
+def test_enhance_prompt_returns_the_text_for_a_tenth_of_a_cent(
+    hook: BitDanceHook, service: LocalService, clock: Clock
+) -> None:
+    text = hook.enhance_prompt("  A fox ", style="anime", poll_interval=2)
+    assert text == f"A fox, {STYLE_WORDS['anime']}"
+    assert clock.slept == [2.0, 2.0, 2.0]
+    (task,) = service.predictions()
+    assert (task["model"], service.bill().billed) == (PROMPT_OPTIMIZER, 1)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"text": " "}, {"style": "sharper"}, {"timeout": -1}, {"poll_interval": "x"}], ids=str
+)
+def test_enhance_prompt_refuses_bad_input_before_anything_is_sent(
+    bad: dict[str, Any], hook: BitDanceHook, service: LocalService
+) -> None:
+    with pytest.raises(InputError):
+        hook.enhance_prompt(**{"text": PROMPT, **bad})
+    assert service.requests() == []
+
+
+def test_enhance_prompt_speaks_of_the_prompt_and_not_of_an_image(
+    hook: BitDanceHook, service: LocalService
+) -> None:
+    service.add_fault(on="submit", kind="never_finish", times=1)
+    with pytest.raises(exceptions.PredictionTimeoutError) as caught:
+        hook.enhance_prompt(PROMPT, timeout=30)
+    assert str(caught.value).endswith(
+        "get_prediction polls it again for free; enhance_prompt buys another one. The prompt is paid for."
+    )
+    service.add_fault(on="submit", kind="failed", code=1200, error="sensitive")
+    with pytest.raises(exceptions.ModerationError, match=r"The prompt may have been charged\.$"):
+        hook.enhance_prompt(PROMPT)
 
 
 def test_generate_waits_for_the_picture(hook: BitDanceHook, service: LocalService, clock: Clock) -> None:

@@ -1,0 +1,121 @@
+"""Mutations of the Prompt Enhancer: what is decided for one text, what it cost, what may be sent."""
+
+from __future__ import annotations
+
+from tests.mutants.mutations import mutations_of
+
+DECISIONS = mutations_of(
+    "enhancer/decisions.py",
+    "unit/enhancer/test_decisions.py",
+    (
+        "if attempt.prediction_id and attempt.prediction_id not in facts.ended:",
+        "if attempt.prediction_id:",
+        "a prediction that gave no text is polled for ever",
+    ),
+    (
+        "return Poll(attempt)",
+        "return Buy(attempt.number + 1)",
+        "a text that is bought is bought again",
+    ),
+    (
+        "for attempt in lost if not attempt.is_of(facts.job))",
+        "for attempt in lost)",
+        "a retry waits three minutes for itself",
+    ),
+    (
+        "if (until := max(leases, default=0.0)) > facts.now:",
+        "if (until := max(leases, default=0.0)) >= facts.now + 1e9:",
+        "two tasks at once each buy the text",
+    ),
+    (
+        "ours = sum(attempt.is_of(facts.job) for attempt in lost)",
+        "ours = len(lost)",
+        "what another task lost stops this one for good",
+    ),
+    ("facts.bought >= MOST_PURCHASES or ", "", "a text is bought for ever while responses are lost"),
+    ("(ours and not facts.buys_again)", "False", 'on_lost_response="fail" buys again'),
+    ("attempt.is_of(job) and attempt.is_charged", "attempt.is_charged", "another task's purchase is counted"),
+    ("attempt.is_of(job) and attempt.is_charged", "attempt.is_of(job)", "a refused submission is counted"),
+    (
+        "attempt.prediction_id and text_of in",
+        "text_of in",
+        "a lost response is taken for certainly paid",
+    ),
+)
+
+PURCHASE = mutations_of(
+    "enhancer/purchase.py",
+    "unit/enhancer/test_stage.py",
+    (
+        "await asyncio.to_thread(self._context.journal.check_unchanged)",
+        "pass",
+        "a replaced process buys a text",
+        "unit/enhancer/test_crashes.py",
+    ),
+    (
+        "if now - intent.time.timestamp() > SENT_WITHIN:",
+        "if False:",
+        "a process that slept sends what others take for lost",
+    ),
+    (
+        'return "the rate limit" if self._limiter.turn(now=now) else ""',
+        'return ""',
+        "no turn is taken before a POST",
+    ),
+    ("self.budget_left -= self._price", "pass", "prompts that are bought again take the images' money"),
+    ("            tried.bought += 1\n", "", "a text is bought for ever while responses are lost"),
+    ("            take(context, prediction)\n", "", "two texts share one prediction"),
+    (
+        "context.coordination.submitted.append(context.clock.time())",
+        "pass",
+        "images begin as if no prompt had been submitted in this minute",
+    ),
+    (
+        "if is_retried and not buyer.is_of_same_try(ours):",
+        "if is_retried:",
+        "one try buys a text again and again that fails",
+    ),
+    ("        self._limiter.in_flight += 1\n", "", "more prompts are in flight than the user allows"),
+)
+
+STAGE = mutations_of(
+    "enhancer/stage.py",
+    "unit/enhancer/test_stage.py",
+    (
+        "                await self._check_budget(missing)\n",
+        "                pass\n",
+        "prompts are bought for images that max_cost_usd refuses",
+    ),
+    (
+        "limit - so_far - images.cost_usd + ROUNDING",
+        "limit - so_far + ROUNDING",
+        "prompts take the money of the images",
+    ),
+    ("limit - so_far - images", "limit - images", "what earlier tries lost is not counted"),
+    (
+        "_Spent() if is_counted else self._spent[key]",
+        "self._spent[key]",
+        "each image of a text counts its cost",
+    ),
+    ("    _check_size(enhanced)\n", "", "a plan is written that nobody can read"),
+    (
+        "            check_enhanced(found.enhanced, requested=key.text, longest=self._longest)\n",
+        "",
+        "a forged text is sent",
+    ),
+)
+
+RECORDS = mutations_of(
+    "records/enhanced_prompts.py",
+    "unit/enhancer/test_stage.py unit/records/test_enhanced_prompts.py",
+    (
+        "return self.until if self.until <= now + LONGEST_LEASE else 0.0",
+        "return self.until",
+        "a forged lease holds a worker for ever",
+    ),
+    ("if found is not None and found.key != key:", "if False:", "the text of another prompt is sent"),
+    ("if number > MOST_ATTEMPTS:", "if False:", "a forged number makes a worker spin"),
+    ("if intent.key.folder != folder:", "if False:", "an intent of another text counts"),
+)
+
+MUTATIONS = [*DECISIONS, *PURCHASE, *STAGE, *RECORDS]
