@@ -263,7 +263,6 @@ class EnhancedPromptError(PredictionError):
     """What the Prompt Enhancer returned is no prompt: empty, too long, or with a URL in it."""
 
     default_paid = Paid.YES
-    paid_in_words = "The prompt is paid for."
 
 
 class PredictionGoneError(PredictionError):
