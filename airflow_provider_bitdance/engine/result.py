@@ -233,7 +233,8 @@ async def _believed(context: JobContext, image: ImageState) -> Receipt:
     :raises BitDanceError: The image could not be restored this time, or the store failed.
     """
     receipt = await asyncio.to_thread(_receipt, context, image)
-    context.check_allowed(receipt)  # whoever stored it: reconcile, or a process from before the Dag was edited
+    # Reconcile may have stored it, or a process from before the Dag was edited.
+    context.check_allowed(receipt)
     # A long batch has many processes, and would read at its end what the others have just stored.
     is_of_this_try = receipt.writer.is_of_same_try(context.journal.owner)
     if await asyncio.to_thread(context.is_intact, receipt, by_size=is_of_this_try):

@@ -352,4 +352,25 @@ INTENT = mutations_of(
     ),
 )
 
-MUTATIONS = (*WANTED, *ALLOWED, *DESTINATION, *SUBMISSION, *INTENT)
+INPUTS = mutations_of(
+    "batch/template.py",
+    "unit/batch/test_inputs.py",
+    (
+        "**{name: _filled(value, values) for name, value in used.items()}, **own}",
+        "**own}",
+        "columns fill in nothing",
+    ),
+    ("if name not in own}", "}", "a row that gives an input itself needs the column, too"),
+    (
+        "if column := unfilled_in(own, row):",
+        "if column := False:",
+        "braces in a row's own inputs are bought as they are",
+    ),
+    (
+        "if row.get(name) is None)",
+        "if False)",
+        "a row without the column ends the batch with a KeyError",
+    ),
+)
+
+MUTATIONS = (*INPUTS, *WANTED, *ALLOWED, *DESTINATION, *SUBMISSION, *INTENT)

@@ -309,6 +309,12 @@ DOWNLOAD = mutations_of(
         '"size_differs": False',
         "nobody says that the size is another than was asked",
     ),
+    (
+        "        context.check_allowed(receipt)\n",
+        "",
+        "a picture of another size is the result of the task that bought it",
+        "unit/engine/test_other_sizes.py",
+    ),
     ("prompt_asked=image.plan.prompt_asked,", "", "a receipt forgets the prompt as asked"),
     ("seed_asked=image.plan.seed_asked,", "seed_asked=-1,", "a receipt forgets the seed as asked"),
     (
@@ -339,6 +345,18 @@ DOWNLOAD = mutations_of(
 RESULT = mutations_of(
     "engine/result.py",
     "unit/engine/test_dispatcher.py unit/engine/test_run.py",
+    (
+        "    context.check_allowed(receipt)\n",
+        "",
+        "a picture of another size that an earlier process stored is the result",
+        "unit/engine/test_other_sizes.py",
+    ),
+    (
+        "if not context.is_intact(receipt, by_size=True):",
+        "if False:",
+        "a picture that is gone is said to be stored and refused",
+        "unit/engine/test_other_sizes.py",
+    ),
     (
         "*((Status.PLANNED, Status.INTENDED, Status.SUBMITTED) if stopped else ())",
         "",

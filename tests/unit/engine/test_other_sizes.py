@@ -165,6 +165,13 @@ def test_a_batch_goes_on_and_says_where_the_refused_ones_are(world: World) -> No
     assert world.api.billed == 3
 
 
+def test_a_refused_image_whose_file_is_gone_is_not_said_to_be_stored(world: World) -> None:
+    go(world, *many(2), is_batch=True, **FAIL)
+    del world.disk[f"{OUTPUT}/k0.png"]
+    outcome = go(world, *many(2), is_batch=True, try_number=2, **FAIL)
+    assert (sorted(outcome.failures), sorted(outcome.refused)) == (["k0", "k1"], ["k1"])
+
+
 def test_a_batch_is_not_spoiled_by_a_receipt_that_cannot_be_read(world: World) -> None:
     go(world, *many(2), is_batch=True, **FAIL)
     for path in [path for path in world.disk if path.startswith(f"{RECORDS}/receipts/")][:1]:
