@@ -304,6 +304,7 @@ class SizeMismatchError(OutputError):
     """The image is stored, has another size than was requested, and the policy is to fail then."""
 
     retry_helps = False
+    retry_in_words = ""
 
 
 class OutputExpiredError(OutputError):
