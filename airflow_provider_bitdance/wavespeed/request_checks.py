@@ -12,6 +12,9 @@ from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in,
 from airflow_provider_bitdance.wavespeed.inputs import Finding, read_inputs
 from airflow_provider_bitdance.wavespeed.models import Model
 
+_SECRET = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|\?[^\s'\"]{4,}", re.IGNORECASE)
+"""A URL, or the query of one."""
+
 
 class RequestChecks:
     """Makes the fields of one request of what a user gives, and collects what is wrong with it.
@@ -137,5 +140,6 @@ class RequestChecks:
 
 
 def _shown(field: str, value: object) -> str:
-    """Return a value for an error. An input may be a signed URL."""
-    return shorten(redact(repr(value)) if field.startswith("inputs") else repr(value))
+    """Return a value for an error. An input may be a signed URL of any kind, also one that is mistyped."""
+    text = repr(value)
+    return shorten(redact(_SECRET.sub("[url]", text[:1000])) if field.startswith("inputs") else text)

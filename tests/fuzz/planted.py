@@ -27,7 +27,7 @@ from airflow_provider_bitdance.imaging.structure import Structure
 from airflow_provider_bitdance.maintenance import scan
 from airflow_provider_bitdance.records import receipts
 from airflow_provider_bitdance.storage import LocalFolder
-from airflow_provider_bitdance.wavespeed import client, protocol, urls
+from airflow_provider_bitdance.wavespeed import client, inputs, protocol, urls
 
 EXAMPLES = 500
 """In so many examples a planted fault has to be found; most are found in the first fifty."""
@@ -151,6 +151,10 @@ def two_rows_may_have_one_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(items, "_find_duplicates", lambda _: None)
 
 
+def a_url_may_be_any(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inputs, "input_url_fault", lambda _: "")
+
+
 def a_column_may_hold_anything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(items, "scalar", lambda _, value: value)
 
@@ -192,6 +196,7 @@ PLANTS = (
     Plant("output-urls", only_the_first_hop_is_checked, ("inside", "TLS")),
     Plant("output-urls", a_name_is_looked_up, ("getaddrinfo",)),
     Plant("output-paths", a_folder_is_opened_in_lower_case, ("opened",)),
+    Plant("models", a_url_may_be_any, ("signed", "private")),
     Plant("item-rows", two_rows_may_have_one_key, ("one key",)),
     Plant("item-rows", a_column_may_hold_anything, ("column", "Error")),
     Plant("item-files", two_rows_may_have_one_key, ("one key",)),

@@ -12,6 +12,7 @@ ROOMS = {
     "item-files": "items",
     "item-rows": "items",
     "manifests": "items",
+    "models": "models",
     "output-paths": "urls",
     "output-urls": "urls",
     "pictures": "pictures",
