@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
+import threading
 from typing import Any
 
 import httpx
@@ -450,6 +452,27 @@ def test_a_429_is_waited_out_without_an_intent(world: World) -> None:
     assert sent[2] - sent[1] >= 2.0
     ends = [attempt.outcome.time.timestamp() for attempt in attempts(world) if attempt.outcome]
     assert ends == pytest.approx(sent)
+
+
+def test_what_has_begun_when_a_429_comes_is_not_sent_under_its_intent(world: World) -> None:
+    refused, begun = threading.Event(), itertools.count(1)
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        refused.set()
+        return refusal(429, "slow down")
+
+    def hold_the_second(step: str) -> None:
+        if step == "after create 1.intent" and next(begun) == 2:
+            assert refused.wait(10)
+
+    world.api.on_enhance = [refuse]
+    finished(world.context(is_batch=True, step=hold_the_second), wanted("one", "two"))
+    first, second, *_ = [at for _, at in world.api.enhanced]
+    assert second - first >= 1.0
+    both = [attempts(world, PromptKey(text, STYLE, API_HOST)) for text in ("one", "two")]
+    reasons = {each[0].outcome.reason for each in both if each[0].outcome}
+    assert "the rate limit" in reasons
+    assert world.api.billed_texts == 2
 
 
 def test_a_429_that_does_not_end_ends_the_try_within_its_timeout(world: World) -> None:
