@@ -16,7 +16,7 @@ from airflow_provider_bitdance.batch.columns import Scalar, scalar
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, texts_in
-from airflow_provider_bitdance.wavespeed.inputs import read_inputs
+from airflow_provider_bitdance.wavespeed.inputs import read_inputs, shown_input
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
 _BRACES = re.compile(r"(\{\{|\}\}|\{[^{}]*\}|[{}])")
@@ -104,7 +104,7 @@ def _read(inputs: object) -> dict[str, Any]:
     try:
         return read_inputs(inputs)
     except ValueError as error:
-        raise ValueError(f"inputs {error}: {shorten(repr(inputs))}") from None
+        raise ValueError(f"inputs {error}: {shown_input(inputs)}") from None
 
 
 def unfilled_in(value: object, row: Mapping[Any, Any]) -> str:

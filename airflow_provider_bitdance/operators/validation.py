@@ -13,7 +13,7 @@ from airflow_provider_bitdance.storage.address import address_of
 from airflow_provider_bitdance.storage.naming import has_known_extension
 from airflow_provider_bitdance.text_checks import texts_in, unrendered_in
 from airflow_provider_bitdance.triggers.bitdance import Reason
-from airflow_provider_bitdance.wavespeed.inputs import read_inputs
+from airflow_provider_bitdance.wavespeed.inputs import read_inputs, shown_input
 
 INPUTS_ALLOWED = 'an object with the names of inputs, such as {"guidance_scale": 5}, or JSON text of one'
 _UNFILLED = re.compile(
@@ -121,7 +121,7 @@ def merged_inputs(*given: object) -> dict[str, Any]:
     try:
         return {name: value for inputs in given for name, value in read_inputs(inputs).items()}
     except ValueError as error:
-        raise InputError(f"inputs {error}: {shorten(repr(given[-1]))}", allowed=INPUTS_ALLOWED) from None
+        raise InputError(f"inputs {error}: {shown_input(given[-1])}", allowed=INPUTS_ALLOWED) from None
 
 
 def reason_of(event: dict[str, Any]) -> Reason:

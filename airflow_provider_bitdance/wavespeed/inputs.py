@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from airflow_provider_bitdance.redaction import redact, shorten
 from airflow_provider_bitdance.text_checks import texts_in
 from airflow_provider_bitdance.wavespeed.urls import input_url_fault
 
@@ -19,6 +20,8 @@ MAX_DEPTH: Final = 8
 SEVERAL: Final = ("num_images", "num_outputs", "n", "max_images", "batch_size")
 """How models call the number of images that one request makes."""
 
+_SECRET = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|\?[^\s'\"]{4,}", re.IGNORECASE)
+"""A URL, or the query of one."""
 SET_BY_US: Final[Mapping[str, str]] = {
     "enable_sync_mode": "omit it: a response that takes as long as the image is lost too easily",
     "enable_base64_output": "omit it: the image is fetched from its URL",
@@ -72,6 +75,11 @@ def read_inputs(value: object) -> dict[str, Any]:
     if len(text) > MAX_INPUTS:
         raise ValueError(f"has more than {MAX_INPUTS} characters as JSON")
     return {name: part for name, part in json.loads(text).items() if part is not None}
+
+
+def shown_input(value: object) -> str:
+    """Return an input for an error: it may be a signed URL of any kind, also one that is mistyped."""
+    return shorten(redact(_SECRET.sub("[url]", repr(value)[:1000])))
 
 
 def refuse_what_no_model_gets(name: str, value: object) -> None:

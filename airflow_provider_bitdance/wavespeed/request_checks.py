@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.redaction import redact, shorten
+from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.text_checks import BYTE_ORDER_MARK, invisible_in, shows_nothing
-from airflow_provider_bitdance.wavespeed.inputs import Finding, read_inputs
+from airflow_provider_bitdance.wavespeed.inputs import Finding, read_inputs, shown_input
 from airflow_provider_bitdance.wavespeed.models import Model
-
-_SECRET = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|\?[^\s'\"]{4,}", re.IGNORECASE)
-"""A URL, or the query of one."""
 
 
 class RequestChecks:
@@ -140,6 +137,4 @@ class RequestChecks:
 
 
 def _shown(field: str, value: object) -> str:
-    """Return a value for an error. An input may be a signed URL of any kind, also one that is mistyped."""
-    text = repr(value)
-    return shorten(redact(_SECRET.sub("[url]", text[:1000])) if field.startswith("inputs") else text)
+    return shown_input(value) if field.startswith("inputs") else shorten(repr(value))

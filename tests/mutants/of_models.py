@@ -104,8 +104,8 @@ CHECKS = mutations_of(
         "a seed is sent that the model refuses",
     ),
     (
-        'shorten(redact(_SECRET.sub("[url]", text[:1000])) if field.startswith("inputs") else text)',
-        "shorten(text)",
+        'shown_input(value) if field.startswith("inputs") else shorten(repr(value))',
+        "shorten(repr(value))",
         "a signed URL is in the log",
     ),
 )

@@ -434,6 +434,14 @@ def test_what_is_no_object_of_inputs_is_refused(value: Any, wrong: str) -> None:
     assert (caught.value.allowed or "").startswith("inputs: an object with names of the model's inputs; ")
 
 
+@pytest.mark.parametrize("value", [f'{{"image": "{SIGNED}"', [SIGNED], {"image": {1: SIGNED, 2: b""}}])
+def test_inputs_that_cannot_be_read_do_not_show_a_signed_url(value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        ask(inputs=value)
+    assert "[url]" in str(caught.value)
+    assert "Signature" not in str(caught.value)
+
+
 def test_what_contains_itself_is_refused() -> None:
     round_about: list[Any] = []
     round_about += [round_about] * 100
