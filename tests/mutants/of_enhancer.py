@@ -112,6 +112,7 @@ RECORDS = mutations_of(
         "return self.until if self.until <= now + LONGEST_LEASE else 0.0",
         "return self.until",
         "a forged lease holds a worker for ever",
+        "unit/enhancer/test_decisions.py",
     ),
     ("if found is not None and found.key != key:", "if False:", "the text of another prompt is sent"),
     ("if number > MOST_ATTEMPTS:", "if False:", "a forged number makes a worker spin"),
