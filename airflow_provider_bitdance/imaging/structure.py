@@ -69,7 +69,7 @@ def jpeg_comment(data: bytes) -> bytes:
 
     :raises OutputError: It is no JPEG, or damaged before its comment.
     """
-    for code, start, end in _segments(data):
+    for code, start, end in segments(data):
         if code == _COMMENT:
             return data[start + 2 : end]
     return b""
@@ -104,14 +104,14 @@ def _jpeg(data: bytes) -> Structure:
     view = memoryview(data)
     kept: list[bytes | memoryview] = [_JPEG]
     scans = end = 0
-    for code, start, end in _segments(data):
+    for code, start, end in segments(data):
         scans += code == _START_OF_SCAN
         if code not in _WITHOUT_PIXELS:
             kept += (bytes((0xFF, code)), view[start:end])
     return Structure("JPEG", b"".join(kept), end, scans)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield each segment up to the end of the image: its code, where it begins after that, where it ends."""
     if not data.startswith(_JPEG):
         raise not_whole("it begins like none of them")
