@@ -1,0 +1,119 @@
+"""The app: shows previews from Airflow's own database, to those who may read the XComs of their Dag.
+
+Airflow does not protect the apps of plugins (apache/airflow#72655), so one dependency of the whole app does:
+a request whose Dag cannot be checked is refused. It only reads, calls nobody, and follows no address.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.xcom import XComModel
+from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy import Text, cast, func, select
+from sqlalchemy.orm import Session
+
+from airflow_provider_bitdance.plugin.page import STYLE_HASH, Section, render
+from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, read_preview
+
+MOST_SECTIONS = 24
+"""Task instances of a run whose images are on one page."""
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{STYLE_HASH}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-cache",
+}
+_NOTHING = (
+    "There are no images to show. They are here once the task has stored some in its last try, "
+    "unless previews = 0 is set."
+)
+_ELSEWHERE = "This preview is not in Airflow's database: an XCom backend keeps it elsewhere."
+_TOO_LARGE = "This preview is larger than any that the provider makes, so it is not shown."
+
+_check_dag = requires_access_dag("GET", DagAccessEntity.XCOM)
+Id = Annotated[str, Path(min_length=1, max_length=250)]
+
+
+def allowed(request: Request, user: GetUserDep) -> None:
+    """Refuse who may not read the XComs of the Dag in the path.
+
+    :raises HTTPException: 401, 403; 404 where the path has no Dag that could be checked.
+    """
+    dag_id = request.path_params.get("dag_id")
+    if not dag_id or dag_id == "~":
+        raise HTTPException(404, "There is no such page")
+    _check_dag(request, user)
+
+
+def make_app() -> FastAPI:
+    """Return the app, for a path below Airflow's own."""
+    app = FastAPI(
+        title="BitDance images",
+        dependencies=[Depends(allowed)],
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_api_route("/images/{dag_id}/{run_id}", of_run, methods=["GET"], response_class=HTMLResponse)
+    of_one = "/images/{dag_id}/{run_id}/{task_id}/{map_index}"
+    app.add_api_route(of_one, of_task, methods=["GET"], response_class=HTMLResponse)
+
+    @app.middleware("http")
+    async def with_headers(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    return app
+
+
+def of_task(dag_id: Id, run_id: Id, task_id: Id, map_index: str, session: SessionDep) -> str:
+    """Show the images of a task instance: of its last try, for XComs have no others."""
+    # Where a task is not mapped, the UI leaves the placeholder as it is.
+    index = int(map_index) if map_index.isascii() and map_index.isdigit() else -1
+    rows = _rows(session, dag_id, run_id, (XComModel.task_id == task_id, XComModel.map_index == index))
+    sections = [_section(session, row, title="") for row in rows[:1]]
+    return render(sections, nothing=_NOTHING)
+
+
+def of_run(dag_id: Id, run_id: Id, session: SessionDep) -> str:
+    """Show the images of all tasks of a Dag run."""
+    rows = _rows(session, dag_id, run_id, ())
+    sections = [_section(session, row, title=_title(row)) for row in rows[:MOST_SECTIONS]]
+    return render(sections, nothing=_NOTHING, more=max(len(rows) - MOST_SECTIONS, 0))
+
+
+def _rows(session: Session, dag_id: str, run_id: str, where: tuple[Any, ...]) -> list[Any]:
+    """Return where there are previews, and how large they are: their values are read one by one."""
+    size = func.length(cast(XComModel.value, Text)).label("size")
+    query = select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, size).where(
+        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == PREVIEW_KEY, *where
+    )
+    return list(session.execute(query.order_by(XComModel.task_id, XComModel.map_index)))
+
+
+def _section(session: Session, row: Any, *, title: str) -> Section:
+    if row.size is None or row.size > 2 * MAX_PREVIEW:
+        return Section(title, message=_TOO_LARGE)
+    value = session.scalar(
+        select(XComModel.value).where(
+            XComModel.dag_run_id == row.dag_run_id,
+            XComModel.task_id == row.task_id,
+            XComModel.map_index == row.map_index,
+            XComModel.key == PREVIEW_KEY,
+        )
+    )
+    preview = read_preview(value)
+    return Section(title, preview) if preview else Section(title, message=_ELSEWHERE)
+
+
+def _title(row: Any) -> str:
+    return f"{row.task_id} [{row.map_index}]" if row.map_index >= 0 else str(row.task_id)

@@ -1,0 +1,235 @@
+"""The tab's pages in Airflow's own app: who may see them, and that nothing in an XCom is more than text."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from airflow import plugins_manager
+from airflow.api_fastapi.app import create_app
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from fastapi.testclient import TestClient
+from sqlalchemy import delete
+
+from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
+from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, Preview, PreviewImage
+
+DAG_ID, TASK_ID = "shows_images", "group.cover"
+RUN_ID = "manual__2026-11-29T10:00:00+00:00"
+WEBP = b64encode(b"RIFF....WEBP").decode()
+STORED = PreviewImage(
+    key="p-17", status="stored", width=1024, height=768, seed=42, cost_usd=0.01, uri="s3://b/p-17.png",
+    thumbnail=WEBP,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app(airflow_db: None) -> Iterator[Any]:
+    """Return Airflow's app with the plugin's in it, and a Dag run."""
+    with pytest.MonkeyPatch.context() as patch:
+        # PyJWT warns of short ones.
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of a test " * 4)
+        patch.setattr(plugins_manager, "get_fastapi_plugins", lambda: (BitDancePlugin.fastapi_apps, []))
+        yield from _app_with_a_run()
+
+
+def _app_with_a_run() -> Iterator[Any]:
+    made = create_app(apps="core")
+    with create_session() as session:
+        session.merge(DagBundleModel(name="tests"))
+        session.flush()
+        session.merge(DagModel(dag_id=DAG_ID, bundle_name="tests", fileloc="f.py"))
+        session.flush()
+        session.add(
+            DagRun(
+                dag_id=DAG_ID,
+                run_id=RUN_ID,
+                run_type="manual",
+                logical_date=datetime(2026, 11, 29, 10, tzinfo=UTC),
+                run_after=datetime(2026, 11, 29, 10, tzinfo=UTC),
+                state="success",
+            )
+        )
+    yield made
+    with create_session() as session:
+        for model in (XComModel, DagRun, DagModel):
+            session.execute(delete(model).where(model.dag_id == DAG_ID))
+
+
+@pytest.fixture
+def as_role(app: Any) -> Any:
+    def client(role: str | None) -> TestClient:
+        user = SimpleAuthManagerUser(username="somebody", role=role)
+        token = app.state.auth_manager.generate_jwt(user, expiration_time_in_seconds=600)
+        return TestClient(app, headers={"Authorization": f"Bearer {token}"})
+
+    return client
+
+
+@pytest.fixture
+def xcom(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Write an XCom as a task instance does; the instance itself is of no interest here."""
+
+    def write(value: Any, *, task_id: str = TASK_ID, map_index: int = -1) -> None:
+        with create_session() as session:
+            session.execute(_foreign_keys_off())
+            run = session.query(DagRun).filter_by(dag_id=DAG_ID, run_id=RUN_ID).one()
+            session.add(
+                XComModel(
+                    dag_run_id=run.id, dag_id=DAG_ID, run_id=RUN_ID, task_id=task_id, map_index=map_index,
+                    key=PREVIEW_KEY, value=value,
+                )
+            )  # fmt: skip
+
+    yield write
+    with create_session() as session:
+        session.execute(delete(XComModel).where(XComModel.dag_id == DAG_ID))
+
+
+def _foreign_keys_off() -> Any:
+    from sqlalchemy import text
+
+    return text("PRAGMA foreign_keys = OFF")
+
+
+def of_task(task_id: str = TASK_ID, map_index: str = "{MAP_INDEX}", dag_id: str = DAG_ID) -> str:
+    parts = (dag_id, RUN_ID, task_id, map_index)
+    return f"{PREFIX}/images/{'/'.join(quote(part, safe='') for part in parts)}"
+
+
+OF_RUN = f"{PREFIX}/images/{DAG_ID}/{quote(RUN_ID, safe='')}"
+PAGES = [of_task(), OF_RUN]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_who_is_not_logged_in_sees_nothing(app: Any, page: str) -> None:
+    assert TestClient(app).get(page).status_code == 401
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_who_may_not_read_the_dags_xcoms_is_refused(as_role: Any, page: str, xcom: Any) -> None:
+    xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    refused = as_role(None).get(page)
+    assert refused.status_code == 403
+    assert "p-17" not in refused.text
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("role", ["viewer", "user", "op", "admin"])
+def test_a_viewer_sees_what_a_task_stored(as_role: Any, page: str, role: str, xcom: Any) -> None:
+    xcom(Preview(total=1, stored=1, cost_usd=0.01, images=(STORED,)).as_xcom())
+    shown = as_role(role).get(page)
+    assert shown.status_code == 200
+    picture = f"image/webp;base64,{WEBP}"
+    for text in ("p-17", "1024 &times; 768", "seed 42", "$0.01", "s3://b/p-17.png", picture):
+        assert text in shown.text, text
+
+
+@pytest.mark.parametrize("dag_id", ["~", "", "%20", "no_such_dag"])
+def test_a_dag_that_cannot_be_checked_is_refused_or_empty(as_role: Any, dag_id: str, xcom: Any) -> None:
+    xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    answer = as_role("admin").get(f"{PREFIX}/images/{dag_id}/{quote(RUN_ID, safe='')}")
+    assert "p-17" not in answer.text
+    assert answer.status_code == (404 if dag_id in ("~", "") else 200)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_can_be_changed(as_role: Any, method: str, page: str) -> None:
+    assert as_role("admin").request(method, page).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/images", "/"])
+def test_there_is_no_other_page(app: Any, as_role: Any, path: str) -> None:
+    for client in (TestClient(app), as_role("admin")):
+        assert client.get(f"{PREFIX}{path}").status_code == 404
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_may_load_nothing_and_run_nothing(as_role: Any, page: str, xcom: Any) -> None:
+    xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    answer = as_role("viewer").get(page)
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "private, no-cache"
+    assert not re.search(r"<script|<link|<iframe|<form|<a |\bon\w+=|javascript:|https?://", answer.text)
+
+
+EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+HOSTILE: list[Any] = [
+    EVIL,
+    [EVIL],
+    {"format": 1, "total": EVIL},
+    {"format": 99, "total": 1},
+    {"format": 1, "total": 1, "images": [{"key": "k", "status": EVIL}]},
+    {"format": 1, "total": 1, "images": [{"key": "k", "status": "stored", "thumbnail": EVIL}]},
+    {"format": 1, "total": 1, "images": [{"key": "k", "status": "stored", "thumbnail": "A" * 99_999}]},
+    {"format": 1, "total": 1, "images": [{"key": "k" * 9_999, "status": "stored"}]},
+    {"format": 1, "total": 1, "images": [{"key": "k", "status": "stored"}] * 300},
+    {"__classname__": "airflow.sdk.ObjectStoragePath", "__data__": "s3://bucket/x", "__version__": 1},
+    None,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:40])
+def test_what_is_no_preview_is_said_to_be_elsewhere(as_role: Any, value: Any, xcom: Any) -> None:
+    xcom(value)
+    for page in PAGES:
+        answer = as_role("viewer").get(page)
+        assert answer.status_code == 200
+        assert EVIL not in answer.text
+        assert "not in Airflow" in answer.text or "larger than any" in answer.text
+
+
+def test_markup_in_a_preview_is_text(as_role: Any, xcom: Any) -> None:
+    fields = {"key": EVIL, "error": EVIL, "uri": EVIL, "prompt": EVIL, "variant_of": EVIL}
+    image = PreviewImage(status="failed", **fields)
+    xcom(Preview(total=1, failed=1, manifest=EVIL, images=(image,)).as_xcom(), task_id=EVIL[:200])
+    answer = as_role("viewer").get(OF_RUN)
+    assert "<script>" not in answer.text
+    assert "&lt;script&gt;" in answer.text
+    assert "<img" not in answer.text
+
+
+def test_ten_megabytes_are_not_read(as_role: Any, xcom: Any) -> None:
+    xcom({"format": 1, "total": 1, "images": ["A" * 10 * 2**20]})
+    for page in PAGES:
+        answer = as_role("viewer").get(page)
+        assert "larger than any" in answer.text
+        assert len(answer.content) < MAX_PREVIEW
+
+
+def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xcom: Any) -> None:
+    for index in (0, 1):
+        image = STORED.model_copy(update={"key": f"of-{index}"})
+        xcom(Preview(total=1, stored=1, images=(image,)).as_xcom(), map_index=index)
+    viewer = as_role("viewer")
+    assert "of-0" in (one := viewer.get(of_task(map_index="0")).text)
+    assert "of-1" not in one
+    whole = viewer.get(OF_RUN).text
+    assert whole.index("group.cover [0]") < whole.index("of-0") < whole.index("group.cover [1]")
+    assert "no images to show" in viewer.get(of_task()).text
+
+
+def test_a_run_of_hundreds_of_tasks_shows_some_and_says_so(as_role: Any, xcom: Any) -> None:
+    for index in range(30):
+        xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom(), map_index=index)
+    text = as_role("viewer").get(OF_RUN).text
+    assert text.count("p-17</dt>") == 24
+    assert "6 more tasks of this run have images" in text
+
+
+def test_the_tab_is_relative_so_a_path_before_airflow_is_kept() -> None:
+    for view in BitDancePlugin.external_views:
+        assert view["href"].startswith(f"{PREFIX[1:]}/images/{{DAG_ID}}/{{RUN_ID}}")
