@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.imaging.structure import Structure, not_whole, read_structure
-from airflow_provider_bitdance.wavespeed.models import MAX_PIXELS
+from airflow_provider_bitdance.imaging.thumbnail import thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +28,7 @@ class ValidImage:
 
     :param data: The file as it was received.
     :param trailing: How many bytes at its end belong to no picture.
+    :param thumbnail: A small WebP of it, where one was wanted.
     """
 
     data: bytes
@@ -35,6 +36,7 @@ class ValidImage:
     width: int
     height: int
     trailing: int = 0
+    thumbnail: bytes = b""
 
     @property
     def sha256(self) -> str:
@@ -42,9 +44,10 @@ class ValidImage:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def validate_image(data: bytes) -> ValidImage:
+def validate_image(data: bytes, *, with_thumbnail: bool = False) -> ValidImage:
     """Return what the file is. Blocks while it decodes. Of an animation, the first frame is decoded.
 
+    :param with_thumbnail: Make a small picture of it, too, now that it is decoded.
     :raises OutputRefusedError: More pixels, scans or parts than are safe to decode.
     :raises OutputError: Not a whole PNG, JPEG or WebP image.
     """
@@ -53,7 +56,9 @@ def validate_image(data: bytes) -> ValidImage:
     with decodable(data) as (structure, image):
         image.load()
         media_type = Image.MIME[structure.kind]
-        return ValidImage(data, media_type, *image.size, trailing=len(data) - structure.end)
+        small = thumbnail(image) if with_thumbnail else b""
+        trailing = len(data) - structure.end
+        return ValidImage(data, media_type, *image.size, trailing=trailing, thumbnail=small)
 
 
 @contextmanager
