@@ -22,8 +22,8 @@ def thumbnail(image: Image) -> bytes:
     megapixel."""
     from PIL.Image import Resampling
 
-    ratio = SIDE / max(image.size)
-    sides = tuple(max(1, round(side * ratio)) for side in image.size) if ratio < 1 else image.size
+    ratio = min(SIDE / max(image.size), 1.0)
+    sides = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     small = image.resize(sides, Resampling.BICUBIC, reducing_gap=2.0)
@@ -36,7 +36,7 @@ def thumbnail(image: Image) -> bytes:
 
 
 def thumbnail_of_file(data: bytes) -> bytes:
-    """Return a small WebP of a stored file; nothing where it is none: a picture of it is a help. Decodes it."""
+    """Return a small WebP of a stored file; nothing where it is none: a picture of it is a help."""
     from airflow_provider_bitdance.imaging.validation import decodable
 
     try:
