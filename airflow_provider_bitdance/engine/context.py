@@ -15,6 +15,7 @@ from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError
+from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
 from airflow_provider_bitdance.records.events import Enhancement, Event
 from airflow_provider_bitdance.records.group_commit import GroupCommit
@@ -87,6 +88,7 @@ class JobContext:
         bought.
     :param models: The models that the task requests now, where that is known: no other is bought.
     :param count: Takes metrics: a counter's name, and what is added.
+    :param thumbnails: Takes small pictures of what is stored.
     :param coordination: What the job's coroutines share.
     """
 
@@ -104,6 +106,7 @@ class JobContext:
     draw_seed: Callable[[], int] = lambda: randbelow(MAX_SEED + 1)
     coordination: Coordination = field(default_factory=Coordination)
     count: Callable[[str, int], None] = lambda _name, _number: None
+    thumbnails: Thumbnails = field(default_factory=Thumbnails)
     notices: Notices = field(init=False, repr=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 

@@ -47,9 +47,12 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         _check_ended_well(context, image, prediction)
         receipt = await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            valid = await fetch_output(context, prediction, model=image.plan.request.model)
+            model, wants = image.plan.request.model, context.thumbnails.wants_more()
+            valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
             made = _new_receipt(context, image, prediction, valid)
             receipt = await asyncio.to_thread(keep, context, image, made, valid.data)
+            if not receipt.nsfw:
+                context.thumbnails.take(image.plan.key, valid.thumbnail)
         context.check_allowed(receipt)
     except (PredictionError, OutputExpiredError, OutputRefusedError, SizeMismatchError) as error:
         await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))

@@ -19,10 +19,13 @@ DOWNLOAD_PAUSES = (1.0, 3.0)
 KEPT_BY_WAVESPEED = timedelta(days=7)
 
 
-async def fetch_output(context: JobContext, prediction: Prediction, *, model: str) -> ValidImage:
+async def fetch_output(
+    context: JobContext, prediction: Prediction, *, model: str, with_thumbnail: bool = False
+) -> ValidImage:
     """Fetch the output of a completed prediction, and check that it is a whole image. Free.
 
     :param model: That it was bought of, which bounds its size.
+    :param with_thumbnail: Make a small picture of it, too.
     :raises OutputError: It cannot be fetched, or is none.
     """
     if not prediction.outputs:
@@ -30,7 +33,7 @@ async def fetch_output(context: JobContext, prediction: Prediction, *, model: st
     url = prediction.outputs[0]
     try:
         valid = await context.retrying(
-            lambda: _fetch_once(context, url, largest_file(model)),
+            lambda: _fetch_once(context, url, largest_file(model), with_thumbnail),
             pauses=DOWNLOAD_PAUSES,
             is_transient=lambda error: isinstance(error, OutputError) and error.retry_helps,
             until=context.coordination.killed,
@@ -48,14 +51,17 @@ async def fetch_output(context: JobContext, prediction: Prediction, *, model: st
     return valid
 
 
-async def _fetch_once(context: JobContext, url: str, max_bytes: int) -> ValidImage:
+async def _fetch_once(
+    context: JobContext, url: str, max_bytes: int, with_thumbnail: bool
+) -> ValidImage:
     file = BytesIO()
     try:
         async with asyncio.timeout(DOWNLOAD_SECONDS):
             await context.client.download(url, file, max_bytes=max_bytes)
     except TimeoutError:
         raise OutputError(f"The download took longer than {DOWNLOAD_SECONDS:.0f} s") from None
-    return await asyncio.to_thread(validate_image, file.getvalue())
+    data = file.getvalue()
+    return await asyncio.to_thread(validate_image, data, with_thumbnail=with_thumbnail)
 
 
 def _raise_if_expired(context: JobContext, prediction: Prediction, error: OutputError) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.imaging.structure import Structure, not_whole, read_structure
 from airflow_provider_bitdance.imaging.thumbnail import thumbnail
+from airflow_provider_bitdance.wavespeed.models import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,7 +12,7 @@ class Thumbnails:
     :ivar found: By key, WebP as base64.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int = 0) -> None:
         self.found: dict[str, str] = {}
         self._left = limit
 
