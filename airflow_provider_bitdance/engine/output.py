@@ -51,9 +51,7 @@ async def fetch_output(
     return valid
 
 
-async def _fetch_once(
-    context: JobContext, url: str, max_bytes: int, with_thumbnail: bool
-) -> ValidImage:
+async def _fetch_once(context: JobContext, url: str, max_bytes: int, with_thumbnail: bool) -> ValidImage:
     file = BytesIO()
     try:
         async with asyncio.timeout(DOWNLOAD_SECONDS):

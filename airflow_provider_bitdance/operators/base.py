@@ -34,6 +34,12 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
+from airflow_provider_bitdance.operators.previews import (
+    MOST_PREVIEWS,
+    previews_of,
+    push_failure,
+    push_preview,
+)
 from airflow_provider_bitdance.operators.validation import (
     check_boolean,
     check_choice,
@@ -43,6 +49,7 @@ from airflow_provider_bitdance.operators.validation import (
     text_of_path,
 )
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
@@ -106,6 +113,9 @@ class BitDanceBaseOperator(BaseOperator):
         predictions. What was refused or moderated is never bought again by a retry.
     :param records_path: Where journal and receipts are stored. Default: the connection's, else ``[bitdance]
         records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
+    :param previews: How many of its images the tab "Images" of Airflow's UI shows, with small pictures that
+        are kept in Airflow's database, 200 kB a task at most; 0 shows none. Default: ``[bitdance] previews``,
+        which is 24. Of mapped tasks, the first so many show theirs.
     """
 
     template_fields: Sequence[str] = (
@@ -148,10 +158,11 @@ class BitDanceBaseOperator(BaseOperator):
         check_balance: bool = False,
         retry_failed: bool = True,
         records_path: str | None = None,
+        previews: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.previews = size, seed, previews
         self.model, self.inputs, self.enhance_prompt = model, inputs, enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
@@ -178,6 +189,8 @@ class BitDanceBaseOperator(BaseOperator):
         check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
         check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
         check_number("poll_interval", self.poll_interval, 0.1, LONGEST_WAIT, "seconds")
+        if self.previews is not None:
+            check_number("previews", self.previews, 0, MOST_PREVIEWS, "images", kind=int)
         if self.max_cost_usd is not None:
             check_number("max_cost_usd", self.max_cost_usd, 0.0, 1e6, "US dollars")
 
@@ -291,6 +304,7 @@ class BitDanceBaseOperator(BaseOperator):
         try:
             return self._run_engine(context, resumed=resumed)
         except BitDanceError as error:
+            push_failure(context, error, self.previews, self.log)
             # It says all that the user needs: Airflow would log each of its causes with all frames.
             self.log.debug("Where it failed", exc_info=True)
             raise self._for_airflow(error).with_traceback(self._users_frames(error)) from None
@@ -342,10 +356,12 @@ class BitDanceBaseOperator(BaseOperator):
             most_images=self._most_images(wanted),
             models=frozenset(item.request.model for item in wanted) or None,
             count=runtime.counter(owner.job),
+            thumbnails=Thumbnails(previews_of(self.previews, map_index=owner.job.map_index)),
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
+        push_preview(context, outcome, job_context, self.log)
         result = self._result(outcome, job_context)
         self._report(context, hook, result, job_context.images)
         return result

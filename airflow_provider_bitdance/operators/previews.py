@@ -1,4 +1,4 @@
-"""Pushes the preview of what a task made, for the tab "Images". A help: what goes wrong here fails no task."""
+"""Pushes the preview of what a task made, for the tab "Images". It is a help: no task fails for it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_bitdance.exceptions import BitDanceError, ItemsFailedError
 from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview, PreviewImage
-from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.preview.content import bounded, chosen
 from airflow_provider_bitdance.redaction import shorten
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_bitdance.engine import Finished, JobContext
-    from airflow_provider_bitdance.exceptions import BitDanceError
     from airflow_provider_bitdance.records import ImageState
 
 DEFAULT_PREVIEWS, MOST_PREVIEWS = 24, 200
@@ -32,18 +31,24 @@ def previews_of(option: int | None, *, map_index: int) -> int:
     return limit if map_index < limit else 0
 
 
-def push_preview(context: Context, finished: Finished, job: JobContext, limit: int, log: Any) -> None:
+def push_preview(context: Context, finished: Finished, job: JobContext, log: Any) -> None:
     """Show what a task has made, failures too."""
-    if limit:
+    if job.thumbnails.limit:
         try:
-            _push(context, _preview(finished, job, limit))
+            _push(context, _preview(finished, job))
         except Exception:
             log.debug("The preview of the images could not be made", exc_info=True)
 
 
-def push_failure(context: Context, error: BitDanceError, limit: int, log: Any) -> None:
-    """Show why the image of a task that makes one is not there."""
-    if limit:
+def push_failure(context: Context, error: BitDanceError, previews: int | None, log: Any) -> None:
+    """Show why the image of a task that makes one is not there. A batch has shown its own.
+
+    :param previews: The task's option.
+    """
+    if isinstance(error, ItemsFailedError):
+        return
+    map_index = getattr(context["ti"], "map_index", -1)
+    if previews_of(previews, map_index=-1 if map_index is None else map_index):
         image = PreviewImage(key="image", status="failed", error=shorten(error.what, 300))
         try:
             _push(context, Preview(total=1, failed=1, images=(image,)))
@@ -63,7 +68,8 @@ def _push(context: Context, preview: Preview) -> None:
         ti.xcom_push(key=PREVIEW_KEY, value=value)
 
 
-def _preview(finished: Finished, job: JobContext, limit: int) -> Preview:
+def _preview(finished: Finished, job: JobContext) -> Preview:
+    limit = job.thumbnails.limit
     shown = [image for image in finished.images if not _is_flagged(finished, image)]
     images = [_image(finished, image) for image in shown]
     stored = finished.results
@@ -122,6 +128,3 @@ def _with_stored(finished: Finished, job: JobContext, keys: list[str], limit: in
             if data and (made := thumbnail_of_file(data)):
                 found[key] = b64encode(made).decode()
     return found
-
-
-__all__ = ["DEFAULT_PREVIEWS", "MOST_PREVIEWS", "Thumbnails", "previews_of", "push_failure", "push_preview"]

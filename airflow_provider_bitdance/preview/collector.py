@@ -9,12 +9,13 @@ class Thumbnails:
     """The thumbnails of the first images that a process stores.
 
     :param limit: So many are kept; 0 keeps none.
+    :ivar limit: The same.
     :ivar found: By key, WebP as base64.
     """
 
     def __init__(self, limit: int = 0) -> None:
         self.found: dict[str, str] = {}
-        self._left = limit
+        self.limit = self._left = limit
 
     def wants_more(self) -> bool:
         """Take a place for one image, and say whether there was one."""
