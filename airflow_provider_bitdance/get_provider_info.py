@@ -103,7 +103,27 @@ SETTINGS: dict[str, Any] = {
                 "type": "string",
                 "example": "s3://conn_id@bucket/bitdance-records",
                 "default": "",
-            }
+            },
+            "previews": {
+                "description": (
+                    "How many of its images a task shows in the tab Images, with small pictures in Airflow's "
+                    "database. 0 shows none."
+                ),
+                "version_added": "0.2.0",
+                "type": "integer",
+                "example": "0",
+                "default": "24",
+            },
+            "label": {
+                "description": (
+                    "iptc: write the IPTC's mark of AI-made media into stored files, where a task does not say "
+                    "itself. Empty: files stay as the model gave them."
+                ),
+                "version_added": "0.2.0",
+                "type": "string",
+                "example": "iptc",
+                "default": "",
+            },
         },
     }
 }

@@ -14,7 +14,7 @@ from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
 from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
-from airflow_provider_bitdance.engine.output import fetch_output
+from airflow_provider_bitdance.engine.output import fetch_output, labelled
 from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
@@ -49,6 +49,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         if receipt is None:
             model, wants = image.plan.request.model, context.thumbnails.wants_more()
             valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
+            valid = await asyncio.to_thread(labelled, context, valid, model)
             made = _new_receipt(context, image, prediction, valid)
             receipt = await asyncio.to_thread(keep, context, image, made, valid.data)
             if not receipt.nsfw:
@@ -154,6 +155,7 @@ def record_of(context: JobContext, plan: PlannedImage, valid: ValidImage) -> dic
         "media_type": valid.media_type,
         "bytes": len(valid.data),
         "sha256": valid.sha256,
+        "sha256_received": valid.sha256_received,
     }
 
 

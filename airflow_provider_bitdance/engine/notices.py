@@ -40,6 +40,7 @@ class Notices:
         self._reasons: dict[str, None] = {}
         self._retries: dict[type, float] = {}
         self._left_out: set[str] = set()
+        self._is_unlabelled_said = False
         self._is_size_said = False
 
     def refused(self, what: str, *, now: float, wait: float) -> None:
@@ -120,6 +121,12 @@ class Notices:
             receipt.height,
             receipt.request.size,
         )
+
+    def not_labelled(self, why: str) -> None:
+        """Take note of a file without the mark that the user wants. Of many only the first is logged."""
+        log = self._log.debug if self._is_unlabelled_said else self._log.warning
+        log("An image is stored as it was received, without the mark of AI-made media: %s", why)
+        self._is_unlabelled_said = True
 
     def found(self, prediction_id: str) -> None:
         """Take note of a prediction that is proven to be that of a lost response."""

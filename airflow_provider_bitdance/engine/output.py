@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.exceptions import OutputError, OutputExpiredError
+from airflow_provider_bitdance.imaging.label import NotLabelledError, label
 from airflow_provider_bitdance.imaging.validation import ValidImage, validate_image
 from airflow_provider_bitdance.wavespeed.models import largest_file
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
-__all__ = ["KEPT_BY_WAVESPEED", "fetch_output"]
+__all__ = ["KEPT_BY_WAVESPEED", "fetch_output", "labelled"]
 
 DOWNLOAD_SECONDS = 120.0
 DOWNLOAD_PAUSES = (1.0, 3.0)
@@ -49,6 +51,23 @@ async def fetch_output(
             valid.trailing,
         )
     return valid
+
+
+def labelled(context: JobContext, valid: ValidImage, model: str) -> ValidImage:
+    """Return an image with the mark of AI-made media, where the policy wants it. Blocks.
+
+    Where it cannot be written, the image is as it was received: it is paid for.
+
+    :param model: That made it.
+    """
+    if context.policy.label is None:
+        return valid
+    try:
+        data = label(valid.data, model=model)
+    except NotLabelledError as error:
+        context.notices.not_labelled(str(error))
+        return valid
+    return valid if data is valid.data else replace(valid, data=data, sha256_received=valid.sha256)
 
 
 async def _fetch_once(context: JobContext, url: str, max_bytes: int, with_thumbnail: bool) -> ValidImage:

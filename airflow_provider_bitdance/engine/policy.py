@@ -29,6 +29,7 @@ class Policy:
     :param break_even: The shortest time in seconds that a deferral takes; what comes sooner is waited for
         here.
     :param on_size_mismatch: What to do with an image of another size than was requested; it is stored.
+    :param label: ``"iptc"``: write the mark of AI-made media into stored files.
     :param prices: What the connection says that one image costs, in US dollars, by the model's path.
     :param live_price: Use the price from the API, where it is not below the one that is known.
     :param max_cost_usd: What the job may spend at most, possibly paid submissions counted.
@@ -48,6 +49,7 @@ class Policy:
     if_exists: IfExists = "reuse"
     nsfw: Nsfw = "fail"
     on_size_mismatch: OnSizeMismatch = "warn"
+    label: Literal["iptc"] | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
     live_price: bool = False
     max_cost_usd: float | None = None

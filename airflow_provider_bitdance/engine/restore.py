@@ -11,7 +11,7 @@ import asyncio
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.download import keep, record_of
-from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED, fetch_output
+from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED, fetch_output, labelled
 from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (
     OutputError,
@@ -44,6 +44,7 @@ async def restore(context: JobContext, image: ImageState, receipt: Receipt) -> R
         if not prediction.is_completed or proof_of(prediction, receipt.request) is Proof.ANOTHER:
             return None
         valid = await fetch_output(context, prediction, model=image.plan.request.model)
+        valid = await asyncio.to_thread(labelled, context, valid, image.plan.request.model)
     except (OutputExpiredError, OutputRefusedError):
         return None
     except OutputError as error:

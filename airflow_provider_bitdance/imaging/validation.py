@@ -27,9 +27,10 @@ costs 0.3 s."""
 class ValidImage:
     """An image that was decoded to its last pixel.
 
-    :param data: The file as it was received.
+    :param data: The file as it is stored.
     :param trailing: How many bytes at its end belong to no picture.
     :param thumbnail: A small WebP of it, where one was wanted.
+    :param sha256_received: Hash of the file as it was received, where it has been labelled since.
     """
 
     data: bytes
@@ -38,6 +39,7 @@ class ValidImage:
     height: int
     trailing: int = 0
     thumbnail: bytes = b""
+    sha256_received: str | None = None
 
     @property
     def sha256(self) -> str:

@@ -36,6 +36,7 @@ from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
 from airflow_provider_bitdance.operators.previews import (
     MOST_PREVIEWS,
+    label_of,
     previews_of,
     push_failure,
     push_preview,
@@ -116,6 +117,9 @@ class BitDanceBaseOperator(BaseOperator):
     :param previews: How many of its images the tab "Images" of Airflow's UI shows, with small pictures that
         are kept in Airflow's database, 200 kB a task at most; 0 shows none. Default: ``[bitdance] previews``,
         which is 24. Of mapped tasks, the first so many show theirs.
+    :param label: ``"iptc"``: write the IPTC's mark of AI-made media into the files that are stored from now
+        on, about 580 bytes of XMP; no pixel changes, and no prompt goes into a file. ``"none"``: files stay
+        as the model gave them. Default: ``[bitdance] label``, which is none.
     """
 
     template_fields: Sequence[str] = (
@@ -159,10 +163,11 @@ class BitDanceBaseOperator(BaseOperator):
         retry_failed: bool = True,
         records_path: str | None = None,
         previews: int | None = None,
+        label: Literal["iptc", "none"] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.size, self.seed, self.previews = size, seed, previews
+        self.size, self.seed, self.previews, self.label = size, seed, previews, label
         self.model, self.inputs, self.enhance_prompt = model, inputs, enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
@@ -185,6 +190,7 @@ class BitDanceBaseOperator(BaseOperator):
         check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
         check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
         check_choice("on_size_mismatch", self.on_size_mismatch, ("warn", "fail"))
+        check_choice("label", self.label, (None, "iptc", "none"))
         check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))
         check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
         check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
@@ -430,6 +436,7 @@ class BitDanceBaseOperator(BaseOperator):
             if_exists=self.if_exists,
             nsfw=self.nsfw,
             on_size_mismatch=self.on_size_mismatch,
+            label=label_of(self.label),
             prices=extra.prices,
             live_price=extra.live_price,
             max_cost_usd=self.max_cost_usd,

@@ -22,10 +22,10 @@ _UNFILLED = re.compile(
 """Jinja and columns. An id in braces, as Windows writes them, is a name: ``{0a1b-22}``."""
 
 
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     """Refuse an option that is none of those allowed."""
     if value not in allowed:
-        raise InputError(f"{name} is {value!r}", allowed=", ".join(allowed))
+        raise InputError(f"{name} is {value!r}", allowed=", ".join(map(str, allowed)))
 
 
 def check_boolean(name: str, value: object) -> None:
