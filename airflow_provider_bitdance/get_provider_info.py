@@ -116,8 +116,8 @@ SETTINGS: dict[str, Any] = {
             },
             "label": {
                 "description": (
-                    "iptc: write the IPTC's mark of AI-made media into stored files, where a task does not say "
-                    "itself. Empty: files stay as the model gave them."
+                    "iptc: write the IPTC's mark of AI-made media into stored files, where a task does "
+                    "not say itself. Empty: files stay as the model gave them."
                 ),
                 "version_added": "0.2.0",
                 "type": "string",

@@ -167,7 +167,8 @@ class BitDanceBaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.size, self.seed, self.previews, self.label = size, seed, previews, label
+        self.size, self.seed, self.previews = size, seed, previews
+        self._label = label  # Airflow's tasks have a label, which is their name in the UI
         self.model, self.inputs, self.enhance_prompt = model, inputs, enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
         self.deferrable = deferrable
@@ -190,7 +191,7 @@ class BitDanceBaseOperator(BaseOperator):
         check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
         check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
         check_choice("on_size_mismatch", self.on_size_mismatch, ("warn", "fail"))
-        check_choice("label", self.label, (None, "iptc", "none"))
+        check_choice("label", self._label, (None, "iptc", "none"))
         check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))
         check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
         check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
@@ -436,7 +437,7 @@ class BitDanceBaseOperator(BaseOperator):
             if_exists=self.if_exists,
             nsfw=self.nsfw,
             on_size_mismatch=self.on_size_mismatch,
-            label=label_of(self.label),
+            label=label_of(self._label),
             prices=extra.prices,
             live_price=extra.live_price,
             max_cost_usd=self.max_cost_usd,
