@@ -171,10 +171,8 @@ class BitDanceBaseOperator(BaseOperator):
         self._label = label  # Airflow's tasks have a label, which is their name in the UI
         self.model, self.inputs, self.enhance_prompt = model, inputs, enhance_prompt
         self.bitdance_conn_id = bitdance_conn_id
-        self.deferrable = deferrable
-        self.defer_after = defer_after
-        self.timeout = timeout
-        self.poll_interval = poll_interval
+        self.deferrable, self.defer_after = deferrable, defer_after
+        self.timeout, self.poll_interval = timeout, poll_interval
         self.if_exists, self.nsfw, self.on_size_mismatch = if_exists, nsfw, on_size_mismatch
         self.on_lost_response = on_lost_response
         self.max_cost_usd = max_cost_usd

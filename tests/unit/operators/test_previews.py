@@ -1,0 +1,154 @@
+"""The preview that a task pushes for the tab "Images", and the mark in its files."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.imaging.label import SOURCE_TYPE
+from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.operators import previews
+from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
+from airflow_provider_bitdance.preview import Preview
+from airflow_provider_bitdance.preview.content import read_preview
+from tests.builders import context
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Preview]:
+    found: list[Preview] = []
+
+    def push(_: object, preview: Preview) -> None:
+        read = read_preview(json.loads(json.dumps(preview.as_xcom())))
+        assert read is not None
+        found.append(read)
+
+    monkeypatch.setattr(previews, "_push", push)
+    return found
+
+
+def single(output: Path, **options: Any) -> BitDanceTextToImageOperator:
+    given = {"task_id": "image", "prompt": "A fox", "output_path": f"{output}/", "size": "256*256", **options}
+    return BitDanceTextToImageOperator(**given)
+
+
+def batch(output: Path, **options: Any) -> BitDanceBatchOperator:
+    items = [{"key": f"k{number}", "prompt": f"A fox {number}"} for number in range(4)]
+    given = {"task_id": "batch", "items": items, "output_path": f"{output}/", "size": "256*256", **options}
+    return BitDanceBatchOperator(**given)
+
+
+def test_a_task_shows_what_it_stored(local: LocalService, output: Path, pushed: list[Preview]) -> None:
+    result = single(output).execute(context())
+    (preview,) = pushed
+    (image,) = preview.images
+    assert (preview.total, preview.stored, preview.cost_usd) == (1, 1, 0.01)
+    assert (image.status, image.width, image.seed) == ("stored", 256, result["seed"])
+    assert image.uri == result["uri"]
+    with Image.open(BytesIO(b64decode(image.thumbnail))) as small:
+        assert (small.format, small.size) == ("WEBP", (192, 192))
+
+
+def test_what_is_reused_is_shown_from_the_stored_file(
+    local: LocalService, output: Path, pushed: list[Preview]
+) -> None:
+    path = f"{output}/fox.png"
+    single(output, output_path=path).execute(context())
+    single(output, output_path=path).execute(context(run_id="another"))
+    again = pushed[-1]
+    assert (again.reused, again.cost_usd, again.images[0].reused) == (1, 0.0, True)
+    assert again.images[0].thumbnail
+
+
+def test_a_batch_shows_failures_with_their_reason_and_no_prompt(
+    local: LocalService, output: Path, pushed: list[Preview]
+) -> None:
+    local.add_fault(on="submit", kind="failed", match="fox 2")
+    with pytest.raises(Exception, match="1 of 4 images failed"):
+        batch(output).execute(context())
+    (preview,) = pushed
+    assert (preview.total, preview.stored, preview.failed) == (4, 3, 1)
+    (failed,) = (image for image in preview.images if image.status == "failed")
+    assert failed.key == "k2"
+    assert failed.error
+    assert "A fox" not in json.dumps(preview.as_xcom())
+
+
+def test_a_task_that_fails_says_why(local: LocalService, output: Path, pushed: list[Preview]) -> None:
+    local.add_fault(on="submit", kind="failed")
+    with pytest.raises(Exception, match="ended as 'failed'"):
+        single(output).execute(context())
+    (preview,) = pushed
+    assert preview.images[0].error
+    assert "ended as 'failed'" in preview.images[0].error
+
+
+def test_flagged_images_are_counted_and_not_shown(
+    local: LocalService, output: Path, pushed: list[Preview]
+) -> None:
+    local.add_fault(on="submit", kind="nsfw")
+    single(output, nsfw="allow").execute(context())
+    (preview,) = pushed
+    assert (preview.stored, preview.flagged, preview.images) == (1, 1, ())
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(2, 2), (0, None)])
+def test_the_limit_is_kept_and_nought_shows_nothing(
+    local: LocalService, output: Path, pushed: list[Preview], limit: int, shown: int | None
+) -> None:
+    batch(output, previews=limit).execute(context())
+    assert [len(preview.images) for preview in pushed] == ([] if shown is None else [shown])
+
+
+@pytest.mark.parametrize(
+    ("option", "setting", "map_index", "limit"),
+    [(None, None, -1, 24), (None, "3", -1, 3), (5, "3", -1, 5), (5, None, 4, 5), (5, None, 5, 0),
+     (0, None, -1, 0), (None, "0", -1, 0), (None, "-4", -1, 0), (None, "9999", -1, 200)],
+)  # fmt: skip
+def test_of_mapped_tasks_the_first_show_theirs(
+    monkeypatch: pytest.MonkeyPatch, option: int | None, setting: str | None, map_index: int, limit: int
+) -> None:
+    if setting is not None:
+        monkeypatch.setenv("AIRFLOW__BITDANCE__PREVIEWS", setting)
+    assert previews.previews_of(option, map_index=map_index) == limit
+
+
+def test_a_preview_that_cannot_be_pushed_fails_no_task(local: LocalService, output: Path) -> None:
+    assert single(output).execute(context())["uri"], "there is no Airflow here that would take an XCom"
+
+
+def test_the_mark_is_in_the_file_and_both_hashes_in_the_receipt(local: LocalService, output: Path) -> None:
+    plain = single(output, output_path=f"{output}/plain.png", seed=1).execute(context())
+    with_mark = single(output, output_path=f"{output}/marked.png", seed=1, label="iptc")
+    marked = with_mark.execute(context(run_id="second"))
+    data = Path(marked["uri"].removeprefix("file://")).read_bytes()
+    receipt = json.loads(Path(marked["receipt"].removeprefix("file://")).read_text())
+
+    assert SOURCE_TYPE.encode() in data
+    assert b"A fox" not in data.partition(SOURCE_TYPE.encode())[2][:200]
+    assert receipt["sha256_received"] == plain["sha256"]
+    assert receipt["sha256"] == marked["sha256"] != plain["sha256"]
+    assert "sha256_received" not in json.loads(Path(plain["receipt"].removeprefix("file://")).read_text())
+    assert with_mark.execute(context(run_id="third"))["reused"]
+
+
+def test_the_mark_may_be_set_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert previews.label_of(None) is None
+    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "iptc")
+    assert previews.label_of(None) == "iptc"
+    assert previews.label_of("none") is None
+    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "IPTC!")
+    with pytest.raises(InputError, match=r"\[bitdance\] label"):
+        previews.label_of(None)
