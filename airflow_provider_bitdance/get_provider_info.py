@@ -147,7 +147,9 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": _modules("hooks.bitdance"),
         "operators": _modules("operators.batch", "operators.bitdance"),
         "triggers": _modules("triggers.bitdance"),
-        "extra-links": [f"{_PACKAGE}.links.bitdance.{link}" for link in ("StoredLink", "WaveSpeedLink")],
+        "extra-links": [
+            f"{_PACKAGE}.links.bitdance.{link}" for link in ("ImagesLink", "StoredLink", "WaveSpeedLink")
+        ],
         "task-decorators": [
             {"name": "bitdance", "class-name": f"{_PACKAGE}.decorators.bitdance.bitdance_task"}
         ],

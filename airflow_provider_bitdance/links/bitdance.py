@@ -1,7 +1,7 @@
 """The links beside a task in Airflow's UI: to WaveSpeed, and to what the task stored.
 
-The UI reads a link from XCom, where Airflow puts it when a leg of the task ends. :func:`show_predictions`
-puts it there at once, so that it is there while the task runs. No link holds a key, or an output's URL.
+The UI reads a link from XCom, where Airflow puts it when a leg of the task ends. :func:`show_links` puts it
+there at once, so that it is there while the task runs. No link holds a key, or an output's URL.
 """
 
 from __future__ import annotations
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_bitdance.storage import Folder
 
-__all__ = ["LINKS", "StoredLink", "WaveSpeedLink", "show_predictions", "show_stored", "stored_page"]
+__all__ = [
+    "LINKS",
+    "ImagesLink",
+    "StoredLink",
+    "WaveSpeedLink",
+    "show_links",
+    "show_stored",
+    "stored_page",
+    "with_targets",
+]
 
 PREDICTIONS = "https://wavespeed.ai/predictions"
 """All predictions of the last seven days (docs/what-are-predictions). A page for each is not documented."""
 
+IMAGES_TAB = "bitdance-task-instance"
+"""What the plugin calls its tab in the URL of a task instance."""
 _AWS = "https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}"
 _GOOGLE = "https://storage.cloud.google.com/{bucket}/{key}"
 _PAGES = {"s3": _AWS, "s3a": _AWS, "gs": _GOOGLE, "gcs": _GOOGLE}
@@ -50,18 +61,37 @@ class StoredLink(_Link):
     name = "Stored result"
 
 
-LINKS = (WaveSpeedLink(), StoredLink())
+class ImagesLink(_Link):
+    """The tab "Images" of this task instance: what it stored, as pictures."""
+
+    name = "Images"
+
+
+LINKS = (ImagesLink(), StoredLink(), WaveSpeedLink())
 """Of every operator here. It keeps their URLs, by their names, in its ``link_targets``."""
 
 
-def show_predictions(operator: Any, api_url: str, context: Context) -> None:
-    """Show the link to WaveSpeed at once. None where the API is not WaveSpeed's own."""
-    if api_url != DEFAULT_BASE_URL:
-        return
-    link = WaveSpeedLink()
-    operator.link_targets[link.name] = PREDICTIONS
+def with_targets(operator: Any) -> tuple[BaseOperatorLink, ...]:
+    """Return the links of an operator that lead somewhere: Airflow writes an empty XCom for any other."""
+    return tuple(link for link in LINKS if operator.link_targets.get(link.name))
+
+
+def show_links(operator: Any, api_url: str, context: Context, *, with_images: bool) -> None:
+    """Show the links that lead somewhere from the start: none to WaveSpeed where the API is not its own.
+
+    :param with_images: The task shows its images in the tab.
+    """
+    if api_url == DEFAULT_BASE_URL:
+        _show(operator, WaveSpeedLink(), PREDICTIONS, context)
+    page = str(getattr(context["ti"], "log_url", "")).partition("?")[0]
+    if with_images and page.startswith(("http://", "https://")):
+        _show(operator, ImagesLink(), f"{page}/plugin/{IMAGES_TAB}", context)
+
+
+def _show(operator: Any, link: _Link, url: str, context: Context) -> None:
+    operator.link_targets[link.name] = url
     try:
-        context["ti"].xcom_push(key=link.xcom_key, value=PREDICTIONS)
+        context["ti"].xcom_push(key=link.xcom_key, value=url)
     except Exception:  # a link is no reason to fail
         operator.log.debug("The link %s could not be shown yet", link.name, exc_info=True)
 

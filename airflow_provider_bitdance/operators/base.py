@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSkipException,
     BaseOperator,
+    BaseOperatorLink,
     conf,
 )
 
@@ -33,7 +34,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.model_lookup import find_model
-from airflow_provider_bitdance.links.bitdance import LINKS, show_predictions, show_stored
+from airflow_provider_bitdance.links.bitdance import LINKS, show_links, show_stored, with_targets
 from airflow_provider_bitdance.operators.previews import (
     MOST_PREVIEWS,
     label_of,
@@ -134,7 +135,7 @@ class BitDanceBaseOperator(BaseOperator):
     )
     template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
-    operator_extra_links = LINKS
+    operator_extra_links: Sequence[BaseOperatorLink] = LINKS
     ui_color = "#e8e2f7"
     output_path: str
     _output_template: object = ""
@@ -317,6 +318,8 @@ class BitDanceBaseOperator(BaseOperator):
             # A fault of ours keeps all frames; of what the user's code raises, ours would come first.
             error.__traceback__ = self._users_frames(error) or error.__traceback__
             raise
+        finally:
+            self.operator_extra_links = with_targets(self)
 
     def _for_airflow(self, error: BitDanceError) -> Exception:
         """Return an error in the class by which Airflow decides whether it retries the task."""
@@ -339,8 +342,9 @@ class BitDanceBaseOperator(BaseOperator):
 
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
-        show_predictions(self, hook.settings.base_url, context)
         owner = runtime.this_owner(context)
+        previews = previews_of(self.previews, map_index=owner.job.map_index)
+        show_links(self, hook.settings.base_url, context, with_images=previews > 0)
         records = self._open_records(owner.job, hook)
         retries = self.retries or 0
         journal = runtime.open_journal(records, owner, resumed=resumed, retries=retries, log=self.log)
@@ -361,7 +365,7 @@ class BitDanceBaseOperator(BaseOperator):
             most_images=self._most_images(wanted),
             models=frozenset(item.request.model for item in wanted) or None,
             count=runtime.counter(owner.job),
-            thumbnails=Thumbnails(previews_of(self.previews, map_index=owner.job.map_index)),
+            thumbnails=Thumbnails(previews),
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):

@@ -41,5 +41,6 @@ def test_the_link_to_wavespeed_is_there_while_the_task_waits(
     run = run_of(a_dag(tmp_path, "linked"))
 
     assert run.state == "success"
-    assert seen[0] == {"_link_WaveSpeedLink": "https://wavespeed.ai/predictions"}
-    assert in_database("linked") == {**seen[0], "_link_StoredLink": ""}
+    assert seen[0]["_link_WaveSpeedLink"] == "https://wavespeed.ai/predictions"
+    assert seen[0]["_link_ImagesLink"].endswith("/tasks/image/plugin/bitdance-task-instance")
+    assert in_database("linked") == seen[0], "no link without a target leaves an empty row"

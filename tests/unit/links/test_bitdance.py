@@ -14,11 +14,10 @@ from airflow_provider_bitdance.exceptions import ItemsFailedError
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import (
     LINKS,
-    StoredLink,
-    WaveSpeedLink,
-    show_predictions,
+    show_links,
     show_stored,
     stored_page,
+    with_targets,
 )
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
@@ -36,33 +35,33 @@ def a_task() -> Any:
 
 def told(task: Any) -> dict[str, str]:
     """Return what Airflow puts into XCom when the task ends."""
-    return {link.name: link.get_link(task, ti_key=Mock()) for link in LINKS}
+    return {link.name: str(link.get_link(task, ti_key=Mock())) for link in with_targets(task)}
 
 
 def test_a_task_shows_wavespeed_s_predictions_at_once() -> None:
     task, ti = a_task(), Mock()
 
-    show_predictions(task, WAVESPEED, {"ti": ti})  # type: ignore[typeddict-item]  # all that is needed
+    show_links(task, WAVESPEED, {"ti": ti}, with_images=False)  # type: ignore[typeddict-item]  # all that is needed
 
     ti.xcom_push.assert_called_once_with(key=KEY, value=PAGE)
-    assert told(task) == {"WaveSpeed predictions": PAGE, "Stored result": ""}
+    assert told(task) == {"WaveSpeed predictions": PAGE}
 
 
 @pytest.mark.parametrize("api_url", ["http://127.0.0.1:8000", "https://gateway.corp", f"{WAVESPEED}:8443"])
 def test_another_api_has_no_page_that_is_known(api_url: str) -> None:
     task, ti = a_task(), Mock()
 
-    show_predictions(task, api_url, {"ti": ti})  # type: ignore[typeddict-item]
+    show_links(task, api_url, {"ti": ti}, with_images=False)  # type: ignore[typeddict-item]
 
     ti.xcom_push.assert_not_called()
-    assert told(task) == {"WaveSpeed predictions": "", "Stored result": ""}
+    assert told(task) == {}
 
 
 def test_a_link_that_cannot_be_shown_is_a_debug_line() -> None:
     task, ti = a_task(), Mock()
     ti.xcom_push.side_effect = RuntimeError("the API server is away")
 
-    show_predictions(task, WAVESPEED, {"ti": ti})  # type: ignore[typeddict-item]
+    show_links(task, WAVESPEED, {"ti": ti}, with_images=False)  # type: ignore[typeddict-item]
 
     assert [call[0] for call in task.log.method_calls] == ["debug"]
     assert told(task)["WaveSpeed predictions"] == PAGE
@@ -70,10 +69,21 @@ def test_a_link_that_cannot_be_shown_is_a_debug_line() -> None:
 
 def test_the_names_are_those_under_which_airflow_finds_them() -> None:
     assert [(link.name, link.xcom_key) for link in LINKS] == [
-        ("WaveSpeed predictions", KEY),
+        ("Images", "_link_ImagesLink"),
         ("Stored result", "_link_StoredLink"),
+        ("WaveSpeed predictions", KEY),
     ]
-    assert (WaveSpeedLink.name, StoredLink.name) == ("WaveSpeed predictions", "Stored result")
+
+
+def test_the_tab_of_a_task_instance_is_linked_under_the_address_that_airflow_has() -> None:
+    at = "https://air.corp/prefix/dags/d/runs/r%2B1/tasks/t/mapped/3"
+    task, ti = a_task(), Mock(log_url=f"{at}?try_number=2")
+
+    show_links(task, "https://gateway.corp", {"ti": ti}, with_images=True)  # type: ignore[typeddict-item]
+
+    page = f"{at}/plugin/bitdance-task-instance"
+    assert told(task) == {"Images": page}
+    ti.xcom_push.assert_called_once_with(key="_link_ImagesLink", value=page)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_a_folder_knows_the_address_that_its_server_was_given() -> None:
     task = a_task()
 
     show_stored(task, "s3://bucket/a.png", ObjectFolder(MemoryFileSystem(**options), "bucket", "s3://bucket"))
-    assert told(task)["Stored result"] == ""
+    assert told(task) == {}
 
     show_stored(task, "s3://bucket/a.png", ObjectFolder(MemoryFileSystem(), "bucket", "s3://bucket"))
     assert told(task)["Stored result"] == "https://console.aws.amazon.com/s3/object/bucket?prefix=a.png"
@@ -136,7 +146,7 @@ def test_an_image_is_linked_when_it_is_stored(local: LocalService, on_google: st
     task.execute(context())
 
     page = "https://storage.cloud.google.com/bucket/covers/teapot.png"
-    assert told(task) == {"WaveSpeed predictions": "", "Stored result": page}
+    assert told(task) == {"Stored result": page}
 
 
 def test_a_batch_s_manifest_is_linked_also_where_the_task_then_fails(
