@@ -98,7 +98,7 @@ def _preview(finished: Finished, job: JobContext) -> Preview:
         possibly_paid=sum(image.unconfirmed for image in finished.images),
         images=tuple(chosen(images, limit)),
     )
-    thumbnails = _with_stored(finished, job, [image.key for image in whole.images], limit)
+    thumbnails = _with_stored(finished, job, [image.key for image in whole.images])
     pictured = (
         image.model_copy(update={"thumbnail": thumbnails.get(image.key, "")}) for image in whole.images
     )
@@ -130,14 +130,14 @@ def _image(finished: Finished, image: ImageState) -> PreviewImage:
     )
 
 
-def _with_stored(finished: Finished, job: JobContext, keys: list[str], limit: int) -> dict[str, str]:
-    """Return the thumbnails at hand, and those of some more files, which an earlier process has stored."""
+def _with_stored(finished: Finished, job: JobContext, keys: list[str]) -> dict[str, str]:
+    """Return the thumbnails of these images: those at hand, and of files that an earlier process stored."""
     from airflow_provider_bitdance.imaging.thumbnail import thumbnail_of_file
 
-    found = dict(job.thumbnails.found)
+    found = {key: job.thumbnails.found[key] for key in keys if key in job.thumbnails.found}
     for key in keys:
         result = finished.stored.get(key)
-        if len(found) < limit and key not in found and result is not None:
+        if key not in found and result is not None:
             data = job.images.read(result["uri"].rpartition("/")[2])
             if data and (made := thumbnail_of_file(data)):
                 found[key] = b64encode(made).decode()

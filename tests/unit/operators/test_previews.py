@@ -151,3 +151,13 @@ def test_the_mark_may_be_set_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "IPTC!")
     with pytest.raises(InputError, match=r"\[bitdance\] label"):
         previews.label_of(None)
+
+
+def test_each_stored_image_that_is_shown_has_a_picture_whichever_was_stored_first(
+    local: LocalService, output: Path, pushed: list[Preview]
+) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=3, match="fox 0")
+    batch(output, previews=2).execute(context())
+    (preview,) = pushed
+    assert [image.key for image in preview.images] == ["k0", "k1"]
+    assert all(image.thumbnail for image in preview.images)
