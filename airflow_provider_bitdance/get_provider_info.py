@@ -106,7 +106,7 @@ SETTINGS: dict[str, Any] = {
             },
             "previews": {
                 "description": (
-                    "How many of its images a task shows in the tab Images, with small pictures in Airflow's "
+                    "How many of its images a task shows in the tab Images, as thumbnails in Airflow's "
                     "database. 0 shows none."
                 ),
                 "version_added": "0.2.0",

@@ -18,6 +18,15 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmic
 """Of the IPTC's vocabulary: "digital media created algorithmically using an AI model trained on captured
 content"."""
 TOOL = "airflow-provider-bitdance"
+_PACKET = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+    b' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    b' xmp:CreatorTool="%b" Iptc4xmpExt:AISystemUsed=%b Iptc4xmpExt:DigitalSourceType="%b"/>'
+    b'</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
 _APP0, _APP1, _APP11 = 0xE0, 0xE1, 0xEB
 _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_IN_PNG = b"XML:com.adobe.xmp\0"
@@ -60,17 +69,7 @@ def _pixels(data: bytes, structure: Structure) -> bytes:
 
 def _packet(model: str) -> bytes:
     """Return the XMP: who made it, by which system, and that it is a model's work."""
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
-        ' xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
-        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f' xmp:CreatorTool="{TOOL}"'
-        f" Iptc4xmpExt:AISystemUsed={quoteattr(model)}"
-        f' Iptc4xmpExt:DigitalSourceType="{SOURCE_TYPE}"/></rdf:RDF></x:xmpmeta>'
-        '<?xpacket end="r"?>'
-    ).encode()
+    return _PACKET % (TOOL.encode(), quoteattr(model).encode(), SOURCE_TYPE.encode())
 
 
 def _check_free(xmp: bytes | None, *, has_c2pa: bool) -> bool:

@@ -370,19 +370,24 @@ class BitDanceBaseOperator(BaseOperator):
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
             self._hand_over(outcome)
-        push_preview(context, outcome, job_context, self.log)
-        result = self._result(outcome, job_context)
-        self._report(context, hook, result, job_context.images)
-        return result
+        return self._finish(context, hook, outcome, job_context)
 
-    def _report(self, context: Context, hook: BitDanceHook, result: dict[str, Any], images: Folder) -> None:
-        """Tell Airflow where the result is: in a link, its lineage, and the events of assets."""
+    def _finish(
+        self, context: Context, hook: BitDanceHook, finished: Finished, job_context: JobContext
+    ) -> dict[str, Any]:
+        """Tell Airflow what was made and where it is: in a preview, a link, its lineage, the events of assets.
+
+        :return: What goes to XCom.
+        """
         from airflow_provider_bitdance.operators import runtime
 
+        push_preview(context, finished, job_context, self.log)
+        result = self._result(finished, job_context)
         uri = result["uri"] if "uri" in result else result["manifest"]
-        show_stored(self, uri, images)
+        show_stored(self, uri, job_context.images)
         runtime.emit_lineage(hook, uri, self.log)
         runtime.set_asset_extra(context, self.outlets, result)
+        return result
 
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""

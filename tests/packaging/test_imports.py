@@ -24,11 +24,11 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 LAYERS: tuple[set[str], ...] = (
     {"__main__", "decorators"},
     {"check", "operators"},
-    {"links", "maintenance", "triggers"},
+    {"links", "maintenance", "plugin", "triggers"},
     {"enhancer"},
     {"engine", "manifest"},
     {"hooks"},
-    {"batch", "imaging", "polling", "records"},
+    {"batch", "imaging", "polling", "preview", "records"},
     {"storage", "wavespeed"},
     {"clock", "exceptions", "get_provider_info", "text_checks", "version_compat"},
     {"redaction"},
@@ -48,6 +48,7 @@ KNOW_NO_AIRFLOW = {
         "imaging",
         "local",
         "polling",
+        "preview",
     ),
     *("records", "redaction", "storage", "text_checks", "wavespeed"),
 }

@@ -361,6 +361,7 @@ def test_the_result_is_the_documented_dict_of_plain_json(local: LocalService, ou
         "reused": False,
         "nsfw": False,
         "possibly_paid": 0,
+        "prompts_possibly_paid": 0,
     }
     assert json.loads(json.dumps(result)) == result
     assert len(receipts) == 1
