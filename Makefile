@@ -12,7 +12,7 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench matrix load test mutants fuzz lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench matrix load test quick mutants fuzz lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,7 +39,10 @@ load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
 test: $(STAMP) ## Run the tests, 12 minutes; ARGS="tests/unit -n 0 -x" goes to pytest
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+
+quick: $(STAMP) ## Run the unit and contract tests, while you write; ARGS="-k budget" goes to pytest
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract $(ARGS)
 
 mutants: $(STAMP) ## Change one line at a time and see whether the tests notice; ARGS="budget" plays a part
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -54,16 +55,21 @@ from tests.unit.support import Busy, FakeClock  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where pytest-xdist runs them: a file's tests in one process; all system tests, too, on one Airflow.
+    """Begin with the system tests, for they wait most of their time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SYSTEM))
 
-    Those come first, for they wait most of their time.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    files = {item: item.nodeid.partition("::")[0] for item in items}
-    for item, file in files.items():
-        item.add_marker(pytest.mark.xdist_group("system" if file.startswith(SYSTEM) else file))
-    items.sort(key=lambda item: not files[item].startswith(SYSTEM))
+
+# Not by marks for `--dist loadgroup`: pytest-xdist 3.8.0 writes groups where pytest 9.2 does not look.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give a file's tests to one process; all system tests, too, on one Airflow."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SYSTEM if nodeid.startswith(SYSTEM) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
