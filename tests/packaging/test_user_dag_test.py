@@ -1,18 +1,15 @@
-"""docs/testing.md, followed to the letter, in an environment that holds the wheel and no checkout.
-
-It takes about a minute: a whole Airflow is installed, from the package index that pip or uv is set to.
-"""
+"""docs/testing.md, followed to the letter, in an environment that holds the wheel and no checkout."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.packaging.environments import make_environment
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
@@ -24,22 +21,7 @@ INSTALL = "pip install 'airflow-provider-bitdance[local]' pytest\n"
 def programs(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Do what the page's first command asks for, with this wheel, and return the folder of programs."""
     home = tmp_path_factory.mktemp("clean") / "venv"
-    python = str(home / "bin" / "python")
-    needs = ["-c", str(ROOT / "constraints.txt"), f"{wheel_file}[local]", "pytest", "pytest-xdist"]
-    if uv := shutil.which("uv"):
-        steps = [
-            [uv, "venv", "--quiet", "--no-python-downloads", "--python", sys.executable, str(home)],
-            [uv, "pip", "install", "--quiet", "--python", python, *needs],
-        ]
-    else:
-        steps = [
-            [sys.executable, "-m", "venv", str(home)],
-            # Not compiled: the tests of one page import a small part of it.
-            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile", *needs],
-        ]
-    for step in steps:
-        subprocess.run(step, check=True)
-    return home / "bin"
+    return make_environment(home, wheel_file, "pytest", "pytest-xdist", extra="local")
 
 
 def as_a_script(page: str) -> str:
