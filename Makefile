@@ -11,6 +11,9 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
+# Some containers set it. The tests start hundreds of processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo screenshots chaos batch-proof bench matrix load test quick mutants fuzz lint build clean
 

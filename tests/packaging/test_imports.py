@@ -170,7 +170,8 @@ def observed(*modules: str, before: str = "") -> dict[str, list[str]]:
     :param before: What it has done, too, as Python.
     """
     result = subprocess.run(
-        [sys.executable, "-c", OBSERVED_IMPORT, before, *modules],
+        # -B: what Python keeps of a module that it has compiled is none of the module's doing.
+        [sys.executable, "-B", "-c", OBSERVED_IMPORT, before, *modules],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), str(EXAMPLES)])},
         capture_output=True,
         text=True,
