@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,24 @@ from airflow_provider_bitdance.records import Intended, Journal
 OUTPUT = os.environ["BITDANCE_OUTPUT_PATH"]
 
 
-def dag(dag_id: str, *, schedule: str | None = None, **options: Any) -> DAG:
+def dag(dag_id: str, *, schedule: str | None = None, params: Mapping[str, str] = {}, **dates: Any) -> DAG:
     return DAG(
         dag_id,
         schedule=schedule,
         catchup=False,
-        **options,
+        params={name: Param(value) for name, value in {"conn_id": "bitdance_default", **params}.items()},
+        **dates,
         default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
     )
 
 
-def an_image(
-    operator: type[BitDanceTextToImageOperator] = BitDanceTextToImageOperator, **options: Any
-) -> Any:
-    return operator(**{"task_id": "image", "output_path": OUTPUT, **options})
+class OfAnAccount(BitDanceTextToImageOperator):
+    """Buys with the connection that the Dag run names."""
+
+    template_fields = (*BitDanceTextToImageOperator.template_fields, "bitdance_conn_id")
 
 
-class Sleeper(BitDanceTextToImageOperator):
+class Sleeper(OfAnAccount):
     """Stops its process and its supervisor, as a paused machine does, right after the first intent."""
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -42,7 +44,7 @@ class Sleeper(BitDanceTextToImageOperator):
             def append_and_sleep(journal: Journal, now: float, *events: Any) -> Any:
                 state = append(journal, now, *events)
                 if any(isinstance(event, Intended) for event in events):
-                    Path(OUTPUT, "sleeper.pids").write_text(f"{os.getpid()} {os.getppid()}")
+                    Path(OUTPUT, "sleeper", "pids").write_text(f"{os.getpid()} {os.getppid()}")
                     os.kill(os.getppid(), signal.SIGSTOP)
                     os.kill(os.getpid(), signal.SIGSTOP)
                 return state
@@ -51,8 +53,13 @@ class Sleeper(BitDanceTextToImageOperator):
         return super().execute(context)
 
 
+def an_image(operator: type[OfAnAccount] = OfAnAccount, **options: Any) -> Any:
+    account = {"bitdance_conn_id": "{{ params.conn_id }}"}
+    return operator(**{"task_id": "image", "output_path": OUTPUT, **account, **options})
+
+
 with dag("sleeper"):
-    an_image(Sleeper, prompt="a sleeper")
+    an_image(Sleeper, prompt="a sleeper", output_path=f"{OUTPUT}sleeper/")
 
 with dag("regenerated"):
     an_image(prompt="made anew", if_exists="regenerate")
@@ -60,8 +67,8 @@ with dag("regenerated"):
 with dag("of_the_moment"):
     an_image(prompt="at {{ macros.datetime.now() }}", deferrable=True, defer_after=0)
 
-with dag("of_a_variable"):
-    an_image(prompt="a {{ var.value.get('subject', 'cat') }}", deferrable=True, defer_after=0)
+with dag("of_a_variable", params={"variable": "subject"}):
+    an_image(prompt="a {{ var.value.get(params.variable, 'cat') }}", deferrable=True, defer_after=0)
 
 with dag("of_an_upstream"):
 
@@ -72,7 +79,7 @@ with dag("of_an_upstream"):
     an_image(prompt=subject(), deferrable=True, defer_after=0)
 
 for dag_id in ("named", "named_twin"):
-    with dag(dag_id, params={"prompt": Param("a cover"), "name": Param("cover")}):
+    with dag(dag_id, params={"prompt": "a cover", "name": "cover"}):
         an_image(prompt="{{ params.prompt }}", output_path=f"{OUTPUT}{{{{ params.name }}}}")
 
 # It ends in the past, so that only backfills run it.
