@@ -375,7 +375,7 @@ class BitDanceBaseOperator(BaseOperator):
     def _finish(
         self, context: Context, hook: BitDanceHook, finished: Finished, job_context: JobContext
     ) -> dict[str, Any]:
-        """Tell Airflow what was made and where it is: in a preview, a link, its lineage, the events of assets.
+        """Tell Airflow what was made and where it is: preview, link, lineage, the events of assets.
 
         :return: What goes to XCom.
         """
