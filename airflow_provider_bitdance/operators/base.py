@@ -12,11 +12,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -29,32 +27,19 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
-    InputError,
     NsfwError,
 )
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_links, show_stored, with_targets
-from airflow_provider_bitdance.operators.previews import (
-    MOST_PREVIEWS,
-    label_of,
-    previews_of,
-    push_failure,
-    push_preview,
-)
-from airflow_provider_bitdance.operators.validation import (
-    check_boolean,
-    check_choice,
-    check_number,
-    reason_of,
-    rendered_path,
-    text_of_path,
-)
+from airflow_provider_bitdance.operators.deferral import hand_over
+from airflow_provider_bitdance.operators.options import check_options
+from airflow_provider_bitdance.operators.previews import label_of, previews_of, push_failure, push_preview
+from airflow_provider_bitdance.operators.validation import reason_of, rendered_path, text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.preview.collector import Thumbnails
-from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
-from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger, Reason
+from airflow_provider_bitdance.triggers.bitdance import Reason
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 
@@ -67,11 +52,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.storage import Folder
     from airflow_provider_bitdance.wavespeed.models import Model
 
-LONGEST_WAIT = 7 * 24 * 3600.0
-"""Seconds; WaveSpeed keeps an output no longer."""
 THREADS = 16
-DEFERRAL_MARGIN = timedelta(seconds=60)
-"""Airflow's own time-out of a deferral comes this much after ours, which has the better message."""
 
 
 class BitDanceBaseOperator(BaseOperator):
@@ -181,24 +162,7 @@ class BitDanceBaseOperator(BaseOperator):
         self.retry_failed = retry_failed
         self.records_path = text_of_path("records_path", records_path, kind="folder")
         self.link_targets: dict[str, str] = {}
-        self._refuse_bad_options()
-
-    def _refuse_bad_options(self) -> None:
-        check_boolean("deferrable", self.deferrable)
-        check_boolean("check_balance", self.check_balance)
-        check_boolean("retry_failed", self.retry_failed)
-        check_choice("if_exists", self.if_exists, ("reuse", "regenerate", "fail"))
-        check_choice("nsfw", self.nsfw, ("fail", "skip", "allow"))
-        check_choice("on_size_mismatch", self.on_size_mismatch, ("warn", "fail"))
-        check_choice("label", self._label, (None, "iptc", "none"))
-        check_choice("on_lost_response", self.on_lost_response, ("buy_again", "fail"))
-        check_number("defer_after", self.defer_after, 0.0, LONGEST_WAIT, "seconds")
-        check_number("timeout", self.timeout, 1.0, LONGEST_WAIT, "seconds")
-        check_number("poll_interval", self.poll_interval, 0.1, LONGEST_WAIT, "seconds")
-        if self.previews is not None:
-            check_number("previews", self.previews, 0, MOST_PREVIEWS, "images", kind=int)
-        if self.max_cost_usd is not None:
-            check_number("max_cost_usd", self.max_cost_usd, 0.0, 1e6, "US dollars")
+        check_options(self)
 
     def execute(self, context: Context) -> Any:
         """Make what is wanted, or go on where the last try stopped.
@@ -246,43 +210,9 @@ class BitDanceBaseOperator(BaseOperator):
         :param context: Of any task of the same Dag run; in a mapped group, of a task of that group.
         :raises InputError: The fields cannot be used, or are known in the task's mapped group only.
         """
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.operators.estimating import estimate_operator
 
-        task = self.prepare_for_execution()
-        group = self.get_closest_mapped_task_group()
-        map_index = -1
-        if group is not None:
-            map_index = runtime.job_of(context).map_index
-            if map_index < 0 or group is not _mapped_group(context):
-                raise InputError(
-                    f"Task {self.task_id} is in the mapped group {group.group_id}, "
-                    "and its fields are known only within the group",
-                    fix="Call estimate in a task of that group, before this one",
-                )
-        task.render_template_fields(context)
-        return task._estimate_rendered(context, map_index)
-
-    def _estimate_rendered(self, context: Context, map_index: int) -> Estimate:
-        from airflow_provider_bitdance.engine import estimate
-        from airflow_provider_bitdance.enhancer import missing_prompts, price_of
-        from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.operators import runtime
-
-        hook = BitDanceHook(self.bitdance_conn_id)
-        job = runtime.job_of(context).model_copy(update={"task_id": self.task_id, "map_index": map_index})
-        records = self._open_records(job, hook)
-        wanted = self._wanted(job, find_model(self.model, hook))
-        images = object_storage.open_folder(wanted[0].destination.folder)
-        policy = self._policy(hook.extra)
-
-        async def run() -> Estimate:
-            async with hook.new_async_client() as client:
-                images_only = await estimate(client, records, images, policy, wanted)
-            prompts = await missing_prompts(records, wanted, hook.settings.host)
-            cost = images_only.cost_usd + prompts * price_of(policy)
-            return replace(images_only, prompts=prompts, cost_usd=cost)
-
-        return asyncio.run(run())
+        return estimate_operator(self, context)
 
     def _destination(self, job: Job) -> Destination:
         """Return where the image of a task that makes one goes, as the fields say now."""
@@ -369,7 +299,7 @@ class BitDanceBaseOperator(BaseOperator):
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
-            self._hand_over(outcome)
+            hand_over(self, outcome)
         return self._finish(context, hook, outcome, job_context)
 
     def _finish(
@@ -453,36 +383,3 @@ class BitDanceBaseOperator(BaseOperator):
             retry_failed=self.retry_failed,
             poll=PollPolicy(interval=self.poll_interval),
         )
-
-    def _hand_over(self, waiting: Waiting) -> NoReturn:
-        left = max(waiting.deadline - waiting.now, SHORTEST_DEFERRAL)
-        not_before, until = waiting.now + SHORTEST_DEFERRAL, waiting.deadline
-        back = max(not_before, waiting.resume_at - REENTRY_SECONDS)
-        if not waiting.enough:
-            until = not_before = back
-        elif waiting.resume_at > waiting.now:
-            until = min(until, back)
-        seconds, in_flight = until - waiting.now, some_of(waiting.pending) or "none"
-        if waiting.to_buy:
-            rest = "%s: deferring for up to %.0f s with %d images left. In flight: %s"
-            self.log.info(rest, waiting.waits_for, seconds, waiting.to_buy, in_flight)
-        else:
-            self.log.info("Waiting in the triggerer for up to %.0f s: %s", seconds, in_flight)
-        self.defer(
-            trigger=BitDanceTrigger(
-                bitdance_conn_id=self.bitdance_conn_id,
-                pending=waiting.watched,
-                deadline=until,
-                not_before=not_before,
-                poll_interval=self.poll_interval,
-                enough=waiting.enough,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=left) + DEFERRAL_MARGIN,
-        )
-
-
-def _mapped_group(context: Context) -> object:
-    """Return the mapped group of the task that runs; nothing where it is in none."""
-    task = context.get("task")
-    return task.get_closest_mapped_task_group() if task is not None else None

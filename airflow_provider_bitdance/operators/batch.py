@@ -16,7 +16,7 @@ from airflow_provider_bitdance.links.bitdance import show_stored
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.validation import (
     check_choice,
-    check_number,
+    checked_number,
     rendered_path,
     text_of_path,
 )
@@ -107,13 +107,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         super().__init__(check_balance=check_balance, **kwargs)
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
+        self.max_in_flight = self.requests_per_minute = self.max_failures = None
         for name, value, least, most, unit in (
             ("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions"),
             ("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions"),
             ("max_failures", max_failures, 0, 10_000, "images"),
         ):
             if value is not None:
-                check_number(name, value, least, most, unit, kind=int)
+                setattr(self, name, checked_number(name, value, least, most, unit, whole=True))
         if max_failures is not None and on_item_failure != "tolerate":
             raise InputError(
                 'max_failures is set without on_item_failure="tolerate"', fix="Set both, or neither"
@@ -124,10 +125,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         )
         self.prompt = prompt
         self.variants = variants
-        self.max_in_flight = max_in_flight
-        self.requests_per_minute = requests_per_minute
         self.on_item_failure = on_item_failure
-        self.max_failures = max_failures
         self.manifest_format = manifest_format
 
     def _output_folder(self, job: Job) -> str:

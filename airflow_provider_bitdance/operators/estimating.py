@@ -1,4 +1,4 @@
-"""Estimates of mapped tasks and of task groups, which have no method of ours.
+"""Estimates: of a task, of mapped tasks, and of task groups, which have no method of ours.
 
 How many tasks ``.expand`` makes is known when the Dag is parsed for a list that is written there, and for the
 result of another task only when that task has run.
@@ -6,11 +6,16 @@ result of another task only when that task has run.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator, Sized
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.hooks import object_storage
+from airflow_provider_bitdance.hooks.model_lookup import find_model
+from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 
 if TYPE_CHECKING:
@@ -46,7 +51,51 @@ def estimate(task: Any, context: Context) -> Estimate:
         reuse=sum(part.reuse for part in parts),
         buy=sum(part.buy for part in parts),
         cost_usd=sum(part.cost_usd for part in parts),
+        prompts=sum(part.prompts for part in parts),
     )
+
+
+def estimate_operator(operator: BitDanceBaseOperator, context: Context) -> Estimate:
+    """Estimate one task that is not mapped itself.
+
+    :raises InputError: The fields cannot be used, or are known in the task's mapped group only.
+    """
+    task = operator.prepare_for_execution()
+    group, map_index = operator.get_closest_mapped_task_group(), -1
+    if group is not None:
+        map_index = runtime.job_of(context).map_index
+        running = context.get("task")
+        here = running.get_closest_mapped_task_group() if running is not None else None
+        if map_index < 0 or group is not here:
+            raise InputError(
+                f"Task {operator.task_id} is in the mapped group {group.group_id}, "
+                "and its fields are known only within the group",
+                fix="Call estimate in a task of that group, before this one",
+            )
+    task.render_template_fields(context)
+    return _estimate_rendered(task, context, map_index)
+
+
+def _estimate_rendered(task: BitDanceBaseOperator, context: Context, map_index: int) -> Estimate:
+    from airflow_provider_bitdance.engine import estimate
+    from airflow_provider_bitdance.enhancer import missing_prompts, price_of
+    from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+
+    hook = BitDanceHook(task.bitdance_conn_id)
+    job = runtime.job_of(context).model_copy(update={"task_id": task.task_id, "map_index": map_index})
+    records = task._open_records(job, hook)
+    wanted = task._wanted(job, find_model(task.model, hook))
+    images = object_storage.open_folder(wanted[0].destination.folder)
+    policy = task._policy(hook.extra)
+
+    async def run() -> Estimate:
+        async with hook.new_async_client() as client:
+            images_only = await estimate(client, records, images, policy, wanted)
+        prompts = await missing_prompts(records, wanted, hook.settings.host)
+        cost = images_only.cost_usd + prompts * price_of(policy)
+        return replace(images_only, prompts=prompts, cost_usd=cost)
+
+    return asyncio.run(run())
 
 
 def _is_ours(task: Any) -> bool:
@@ -63,7 +112,7 @@ def _of_each_index(task: Any, context: Context) -> Iterator[Estimate]:
     for index in range(_length(task, context)):
         own: Any = {**context, "ti": _AtIndex(context["ti"], index)}
         task.render_template_fields(own)  # puts the task of this index into its context
-        yield own["task"]._estimate_rendered(context, index)
+        yield _estimate_rendered(own["task"], context, index)
 
 
 def _length(task: Any, context: Context) -> int:

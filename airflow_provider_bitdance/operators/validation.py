@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from types import UnionType
+from numbers import Integral, Real
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import InputError
@@ -34,19 +34,17 @@ def check_boolean(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}", allowed="True or False, without quotes")
 
 
-def check_number(
-    name: str,
-    value: object,
-    least: float,
-    most: float,
-    unit: str,
-    *,
-    kind: type | UnionType = int | float,
-) -> None:
-    """Refuse an option that is no number of this kind, or out of range."""
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
-    if not (is_number and least <= value <= most):  # type: ignore[operator]  # a number
+def checked_number(
+    name: str, value: Any, least: float, most: float, unit: str, *, whole: bool = False
+) -> float:
+    """Return an option that is a number, also one of numpy's, as Python's own.
+
+    :raises InputError: It is no number, or out of range.
+    """
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:

@@ -471,3 +471,18 @@ def test_a_named_pipe_in_the_place_of_a_contact_sheet_is_replaced(local: LocalSe
     os.mkfifo(output / "p-0-contact-sheet.jpg")
     assert batch(output, items=PRODUCTS[:1], variants=2).execute(context())["stored"] == 2
     assert (output / "p-0-contact-sheet.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_numpys_numbers_are_options_like_pythons_own() -> None:
+    numpy = pytest.importorskip("numpy")
+    task = batch(
+        Path("/data"),
+        [{"prompt": "A fox"}],
+        max_in_flight=numpy.int64(7),
+        timeout=numpy.float32(60),
+        max_cost_usd=numpy.float64(0.5),
+        previews=numpy.int32(3),
+    )
+    given = (task.max_in_flight, task.timeout, task.max_cost_usd, task.previews)
+    assert given == (7, 60.0, 0.5, 3)
+    assert [type(value) for value in given] == [int, float, float, int]

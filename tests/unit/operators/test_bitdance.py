@@ -27,6 +27,7 @@ from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.engine import Waiting
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from airflow_provider_bitdance.operators.deferral import hand_over
 from airflow_provider_bitdance.triggers.bitdance import BitDanceTrigger
 from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION, SHORTEST_DEFERRAL
 from airflow_provider_bitdance.wavespeed.image_request import BITDANCE_14B
@@ -519,7 +520,7 @@ def test_where_it_is_known_when_the_images_end_it_is_back_then_and_looks_at_the_
     )
 
     with pytest.raises(TaskDeferred) as handed_over:
-        operator(output)._hand_over(waiting)
+        hand_over(operator(output), waiting)
 
     assert isinstance(handed_over.value.trigger, BitDanceTrigger)
     given = handed_over.value.trigger.serialize()[1]
@@ -549,7 +550,7 @@ def test_the_log_says_how_long_a_rest_is(
     waiting = Waiting(pending, 1600.0, 1000.0, enough, resume_at, to_buy=8, waits_for="It is night")
 
     with caplog.at_level("INFO"), pytest.raises(TaskDeferred):
-        operator(output)._hand_over(waiting)
+        hand_over(operator(output), waiting)
 
     assert f"It is night: deferring for {said} with 8 images left. In flight: one, two" in caplog.text
 
