@@ -228,11 +228,11 @@ MODELS: Final[Mapping[str, Model]] = {
             price_usd=0.04,
             sizes=Sizes(_RECRAFT, default="1:1", field="image_size"),
         ),
-        # https://wavespeed.ai/docs-api/flux-dev; an old copy says 512 for the least side.
+        # https://wavespeed.ai/docs-api/flux-dev; only an old copy says which sides it takes, 512 to 1536.
         Model(
             path="wavespeed-ai/flux-dev",
             price_usd=0.012,
-            sizes=Sizes(_MEGAPIXEL, default="1024*1024", sides=(256, 1536)),
+            sizes=Sizes(_MEGAPIXEL, default="1024*1024", sides=(512, 1536)),
             seeds=(0, MAX_SEED),
             inputs=InputSchema.of(
                 {

@@ -477,7 +477,6 @@ def test_numpys_numbers_are_options_like_pythons_own() -> None:
     numpy = pytest.importorskip("numpy")
     task = batch(
         Path("/data"),
-        [{"prompt": "A fox"}],
         max_in_flight=numpy.int64(7),
         timeout=numpy.float32(60),
         max_cost_usd=numpy.float64(0.5),

@@ -102,8 +102,8 @@ ROWS = {
         price=0.012,
         size=("size", "1024*1024"),
         presets=MEGAPIXEL,
-        sizes={"256*1536": "256*1536"},
-        refused=("255*1024", "1024*1537"),
+        sizes={"512*1536": "512*1536"},
+        refused=("511*1024", "1024*1537"),
         has_seed=True,
         inputs={
             "num_inference_steps": 28,
