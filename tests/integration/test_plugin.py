@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -208,6 +209,20 @@ def test_ten_megabytes_are_not_read(as_role: Any, xcom: Any) -> None:
         answer = as_role("viewer").get(page)
         assert "larger than any" in answer.text
         assert len(answer.content) < MAX_PREVIEW
+
+
+def test_no_page_makes_a_request(as_role: Any, xcom: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = STORED.model_copy(update={"uri": "https://evil.example/x.png", "thumbnail": ""})
+    xcom(Preview(total=1, manifest="s3://conn@evil/x", images=(image,)).as_xcom())
+    viewer = as_role("viewer")
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("a request leaves the api-server")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refused)
+    for page in PAGES:
+        assert "evil" in viewer.get(page).text
 
 
 def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xcom: Any) -> None:

@@ -195,6 +195,22 @@ def test_what_a_dag_file_imports_is_cheap(module: str) -> None:
     assert module in found["loaded"]
 
 
+def test_the_plugin_costs_the_processes_that_load_it_nothing_but_itself() -> None:
+    found = observed(f"{NAME}.plugin", before="import airflow.plugins_manager")
+
+    assert [name for name in found["loaded"] if not name.startswith("airflow.")] == [f"{NAME}.plugin"]
+    assert found["touched"] == []
+
+
+def test_the_plugins_app_needs_no_pillow_no_store_and_no_client() -> None:
+    before = "import airflow.api_fastapi.core_api.security, airflow.models.xcom"
+    found = observed(f"{NAME}.plugin.app", before=before)
+
+    rooms = {name.removeprefix(f"{NAME}.").partition(".")[0] for name in found["loaded"] if NAME in name}
+    assert rooms <= {NAME, "plugin", "preview", "redaction"}
+    assert {name.split(".")[0] for name in found["asked"]} & {"PIL", "httpx", "httpx2", "fsspec"} == set()
+
+
 @pytest.mark.parametrize("module", [f"{NAME}.batch", f"{NAME}.manifest"])
 def test_batch_and_manifest_are_cheap_to_import(module: str) -> None:
     found = observed(module)

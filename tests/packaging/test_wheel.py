@@ -41,6 +41,11 @@ def test_it_says_that_it_is_typed(wheel: ZipFile) -> None:
     assert "airflow_provider_bitdance/py.typed" in wheel.namelist()
 
 
+def test_it_holds_what_the_plugins_page_is_made_of(wheel: ZipFile) -> None:
+    for name in ("page.css", "page.html.jinja"):
+        assert f"airflow_provider_bitdance/plugin/{name}" in wheel.namelist()
+
+
 def test_it_holds_the_licence(wheel: ZipFile, metadata: Message) -> None:
     licence = wheel.read(f"{DIST_INFO}/licenses/LICENSE").decode()
 
@@ -53,6 +58,8 @@ def test_it_holds_the_entry_points(wheel: ZipFile) -> None:
 
     assert "[apache_airflow_provider]" in points
     assert "airflow_provider_bitdance.get_provider_info:get_provider_info" in points
+    assert "[airflow.plugins]" in points
+    assert "bitdance = airflow_provider_bitdance.plugin:BitDancePlugin" in points
     assert "[pytest11]" in points
     assert "bitdance = airflow_provider_bitdance.local.pytest_plugin" in points
 
