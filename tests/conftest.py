@@ -6,6 +6,7 @@ Nothing of the caller's shell counts: an AIRFLOW variable of theirs could point 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -84,6 +85,14 @@ def _sigterm_ends_the_tests() -> Iterator[None]:
 def airflow_db() -> None:
     """Make the database that ``dag.test()`` needs, once: it takes seconds."""
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """Keep what other tests have left behind out of a measure: to go through it takes seconds."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ OF_PURCHASES = frozenset(
         *("free_size", "output", "extension", "billed", "charge", "balance", "deletion", "gone"),
     }
 )
-UNSEEN = frozenset({"records_shared", "sides"})
+UNSEEN = frozenset({"records_shared"})
 """What no check of this service sees: its disk is this machine's, and its schema has no pixels."""
 NO_ECHO = frozenset({"exact_echo"})
 AFTER_FIRST = frozenset(
@@ -105,7 +105,7 @@ MODES = [
         fails={"key"},
         unseen={
             *("credit", "wrong_key", "unknown_prediction", "unknown_model", "quotes", "price", "catalogue"),
-            *("inputs", "seeds", "history", "history_inputs", "bill", *OF_PURCHASES),
+            *("inputs", "sides", "seeds", "history", "history_inputs", "bill", *OF_PURCHASES),
         },
         bought=0,
         password="another-key",
@@ -115,13 +115,13 @@ MODES = [
         ECHO,
         (fault("models", "truncated_json"),),
         fails={"catalogue"},
-        unseen={"inputs", "seeds"},
+        unseen={"inputs", "sides", "seeds"},
     ),
     Mode(
         "the catalogue is down",
         ECHO,
         (fault("models", "status", status=503, body="html"),),
-        unseen={"catalogue", "inputs", "seeds"},
+        unseen={"catalogue", "inputs", "sides", "seeds"},
     ),
     Mode(
         "no price",

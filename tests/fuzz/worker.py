@@ -6,6 +6,7 @@ import argparse
 import faulthandler
 import logging
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -26,6 +27,7 @@ HANG_SECONDS = 120
 
 def work(given: argparse.Namespace, pending: Path) -> int:
     """Play the corpus, then examples until the time is up; :data:`FAULTS` where there were some."""
+    sys.dont_write_bytecode = True  # what is imported late would be written beside its source
     with tempfile.TemporaryDirectory(prefix="bitdance-fuzz-airflow-") as home:
         _prepare(Path(home))
         from tests.fuzz.targets import ROOMS

@@ -14,6 +14,8 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
+
 HOSTILE = {
     "terminal": "\x1b[2J\x1b]0;title\x07",
     "carriage return": "\rOK",

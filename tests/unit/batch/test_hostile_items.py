@@ -25,6 +25,8 @@ from airflow_provider_bitdance.storage import LARGEST_FILE
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
+
 CPU_SECONDS = 3.0
 MEMORY = 400 * 2**20
 

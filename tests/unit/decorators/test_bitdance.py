@@ -122,7 +122,7 @@ def test_what_a_request_gives_as_inputs_goes_before_the_options(
 ) -> None:
     returned = {"prompt": "A teapot", "inputs": {"guidance_scale": 5, "strength": None}}
 
-    returning(returned, output, model=FLUX, inputs=inputs).execute(context())
+    returning(returned, output, model=FLUX, size="512*512", inputs=inputs).execute(context())
 
     (made,) = local.service.predictions()
     sent = made.inputs.model_dump(exclude_unset=True)
@@ -132,7 +132,9 @@ def test_what_a_request_gives_as_inputs_goes_before_the_options(
 def test_inputs_of_a_list_are_filled_from_its_columns(local: LocalService, output: Path) -> None:
     items = [{"key": "a", "prompt": "A", "scale": 2}, {"key": "b", "prompt": "B", "scale": 9}]
 
-    returning(items, output, model=FLUX, inputs={"guidance_scale": "{scale}"}).execute(context())
+    returning(items, output, model=FLUX, size="512*512", inputs={"guidance_scale": "{scale}"}).execute(
+        context()
+    )
 
     sent = {
         made.inputs.prompt: made.inputs.model_dump()["guidance_scale"] for made in local.service.predictions()

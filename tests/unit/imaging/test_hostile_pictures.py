@@ -23,6 +23,8 @@ from airflow_provider_bitdance.imaging.validation import validate_image
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, BITDANCE_SIDES, largest_file
 from tests.unit.support import a_picture
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
+
 CPU_SECONDS = 1.5
 """What a hostile picture may cost at most. They are refused in 0.07 s, and cost 3 to 54 s before."""
 COMMENT = b"\xff\xfe\0\2"

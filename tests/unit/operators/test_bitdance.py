@@ -280,7 +280,13 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
 def test_inputs_may_be_rendered_and_be_json_text(local: LocalService, output: Path) -> None:
     given = {"strength": "{{ 1 / 2 }}", "output_format": "{{ format }}"}
     for name, inputs in (("object", given), ("text", '{"strength": "{{ 1 / 2 }}", "output_format": "webp"}')):
-        task = operator(output, model="wavespeed-ai/flux-dev", inputs=inputs, output_path=f"{output}/{name}")
+        task = operator(
+            output,
+            model="wavespeed-ai/flux-dev",
+            size="512*512",
+            inputs=inputs,
+            output_path=f"{output}/{name}",
+        )
         task.render_template_fields({"format": "webp"})
         task.execute(context(run_id=name))
 

@@ -28,6 +28,8 @@ from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.naming import Destination
 from tests.unit.support import OUTPUT, START, MemoryFolder, a_job, a_plan, a_receipt, a_writer
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
+
 DESTINATION = Destination(OUTPUT, "cover", named=True)
 DEEP = b'{"format": 1, "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 NOT_TEXT: dict[str, bytes] = {

@@ -11,6 +11,8 @@ from airflow_provider_bitdance.exceptions import InputError, OutputError, Output
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 from airflow_provider_bitdance.wavespeed.urls import LONGEST_URL, OutputRule, base_url, uses_proxy
 
+pytestmark = pytest.mark.usefixtures("no_garbage_collection")
+
 API = "https://api.wavespeed.ai"
 PUBLIC, PRIVATE = "93.184.215.14", "10.1.2.3"
 NAMES = {
