@@ -88,6 +88,10 @@ def _run_the_dag(browser: Browser, airflow: RealAirflow) -> None:
     browser.wait_for("document.body.innerText.match(/BitDanceTextToImageOperator/g).length == 3")
     browser.settle()
     _picture(browser, "dag-run", "document.documentElement")
+    browser.open(f"{airflow.url}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}/plugin/bitdance-dag-run")
+    browser.wait_for("document.querySelector('iframe') !== null")
+    browser.settle(3)
+    _picture(browser, "images-tab", "document.documentElement")
 
 
 def _button(within: str, text: str) -> str:

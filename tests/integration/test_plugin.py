@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from airflow import plugins_manager
 from airflow.api_fastapi.app import create_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.models.dag import DagModel
@@ -40,7 +39,6 @@ def app(airflow_db: None) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         # PyJWT warns of short ones.
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of a test " * 4)
-        patch.setattr(plugins_manager, "get_fastapi_plugins", lambda: (BitDancePlugin.fastapi_apps, []))
         yield from _app_with_a_run()
 
 
