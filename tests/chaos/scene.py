@@ -245,9 +245,10 @@ class Scene:
         """Return the Unix time at which a run's task ended."""
         return datetime.fromisoformat(self.task(run)["end_date"]).timestamp()
 
-    def files_read(self, run: Run) -> int:
-        """Return how many records a run's task has read in its last process."""
-        return int((self.folder / "killed" / run.run_id / "files read").read_text())
+    def files_read(self, run: Run) -> tuple[int, int]:
+        """Return how many records, and how many images, a run's task has read in its last process."""
+        records, images = (self.folder / "killed" / run.run_id / "files read").read_text().split()
+        return int(records), int(images)
 
     def log(self, run: Run) -> str:
         """Return what a run's task has logged, in all its tries."""

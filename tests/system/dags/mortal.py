@@ -201,7 +201,7 @@ class Mortal:
     """An operator whose connection, deferral and death are the Dag run's."""
 
     defer_timeout = 0.0
-    reads = 0
+    records_read = images_read = 0
 
     def execute(self, context: Context) -> Any:
         killer = self._prepare(context)
@@ -226,11 +226,12 @@ class Mortal:
     def _count_reads(self) -> None:
         """Count the files that this process reads, whoever asks for them."""
         original = LocalFolder.read
-        self.reads = 0
+        self.records_read = self.images_read = 0
 
         def read(folder: LocalFolder, name: str) -> bytes | None:
             data = original(folder, name)
-            self.reads += data is not None
+            self.records_read += data is not None and name.endswith(".json")
+            self.images_read += data is not None and not name.endswith(".json")
             return data
 
         LocalFolder.read = read  # type: ignore[method-assign]
@@ -238,7 +239,7 @@ class Mortal:
     def _write_reads(self, context: Context) -> None:
         markers = Path(context["params"]["markers"], context["run_id"])
         markers.mkdir(parents=True, exist_ok=True)
-        (markers / "files read").write_text(str(self.reads))
+        (markers / "files read").write_text(f"{self.records_read} {self.images_read}")
 
     def _prepare(self, context: Context) -> Killer:
         params = context["params"]
