@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_bitdance.wavespeed.models import PROMPT_OPTIMIZER
+
 from .http_json import AWAY, RestError, send
 from .processes import Component, ProcessDied, end, free_port, uninterrupted
 
@@ -19,14 +21,23 @@ _READY_TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What the service has charged."""
+    """What the service has charged.
+
+    :param prompts: What the Prompt Enhancer has made.
+    """
 
     images: int
     dollars: float
     in_flight: int
+    prompts: int = 0
 
     def __str__(self) -> str:
-        return f"{self.images} image{'' if self.images == 1 else 's'} bought, ${self.dollars:.2f}"
+        bought = f"{self.images} image{'' if self.images == 1 else 's'} bought"
+        if not self.prompts:
+            return f"{bought}, ${self.dollars:.2f}"
+        return (
+            f"{bought}, {self.prompts} prompt{'' if self.prompts == 1 else 's'} enhanced, ${self.dollars:.3f}"
+        )
 
 
 class RealService:
@@ -89,7 +100,10 @@ class LocalService:
     def bill(self) -> Bill:
         """What it has charged so far."""
         bill = send("GET", f"{self.url}/admin/bill")
-        return Bill(int(bill["billed"]), float(bill["cost_usd"]), int(bill["in_flight"]))
+        made = send("GET", f"{self.url}/admin/predictions")
+        prompts = sum(each["model"] == PROMPT_OPTIMIZER and each["status"] != "failed" for each in made)
+        images = int(bill["billed"]) - prompts
+        return Bill(images, float(bill["cost_usd"]), int(bill["in_flight"]), prompts)
 
 
 def connection(service: RealService | LocalService) -> str:
