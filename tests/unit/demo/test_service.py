@@ -7,7 +7,7 @@ from pathlib import Path
 from airflow_provider_bitdance.wavespeed.client import Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.protocol import enhance
 from demo.service import Bill, LocalService
-from tests.builders import a_request
+from tests.unit.support import a_request
 
 
 def test_enhanced_prompts_are_on_the_bill_and_are_no_images(tmp_path: Path) -> None:
