@@ -121,6 +121,7 @@ class BitDanceBaseOperator(BaseOperator):
     output_path: str
     _output_template: object = ""
     _is_killed: bool = False
+    _is_shown: bool = False
     _notify_engine: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(
@@ -240,7 +241,8 @@ class BitDanceBaseOperator(BaseOperator):
         try:
             return self._run_engine(context, resumed=resumed)
         except BitDanceError as error:
-            push_failure(context, error, self.previews, self.log)
+            if not self._is_shown:
+                push_failure(context, error, self.previews, self.log)
             # It says all that the user needs: Airflow would log each of its causes with all frames.
             self.log.debug("Where it failed", exc_info=True)
             raise self._for_airflow(error).with_traceback(self._users_frames(error)) from None
@@ -311,6 +313,7 @@ class BitDanceBaseOperator(BaseOperator):
         """
         from airflow_provider_bitdance.operators import runtime
 
+        self._is_shown = True
         push_preview(context, finished, job_context, self.log)
         result = self._result(finished, job_context)
         uri = result["uri"] if "uri" in result else result["manifest"]

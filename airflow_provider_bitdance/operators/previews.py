@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_bitdance.exceptions import BitDanceError, InputError, ItemsFailedError
+from airflow_provider_bitdance.exceptions import BitDanceError, InputError
 from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview, PreviewImage
 from airflow_provider_bitdance.preview.content import bounded, chosen
 from airflow_provider_bitdance.redaction import shorten
@@ -55,19 +55,17 @@ def push_preview(context: Context, finished: Finished, job: JobContext, log: Any
 
 
 def push_failure(context: Context, error: BitDanceError, previews: int | None, log: Any) -> None:
-    """Show why the image of a task that makes one is not there. A batch has shown its own.
+    """Show why a task ended before it had anything to show.
 
     :param previews: The task's option.
     """
-    if isinstance(error, ItemsFailedError):
-        return
-    map_index = getattr(context["ti"], "map_index", -1)
-    if previews_of(previews, map_index=-1 if map_index is None else map_index):
-        image = PreviewImage(key="image", status="failed", error=shorten(error.what, 300))
-        try:
+    try:
+        ti = context["ti"]
+        if previews_of(previews, map_index=-1 if ti.map_index is None else ti.map_index):
+            image = PreviewImage(key=ti.task_id, status="failed", error=shorten(error.what, 300))
             _push(context, Preview(total=1, failed=1, images=(image,)))
-        except Exception:
-            log.debug("The reason could not be shown", exc_info=True)
+    except Exception:
+        log.debug("The reason could not be shown", exc_info=True)
 
 
 def _push(context: Context, preview: Preview) -> None:

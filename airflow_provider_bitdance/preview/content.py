@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from airflow_provider_bitdance.redaction import shorten
 
 PREVIEW_KEY = "bitdance_preview"
 """The XCom's key."""
@@ -106,8 +104,3 @@ def bounded(preview: Preview, limit: int) -> Preview:
             return made
         over = size / MAX_PREVIEW
         images = images[: max(int(len(images) / over) - 1, 0)]
-
-
-def texts(lines: Iterable[str | None]) -> list[str | None]:
-    """Shorten texts that go into a preview."""
-    return [shorten(line, 300) if line else None for line in lines]

@@ -161,3 +161,22 @@ def test_each_stored_image_that_is_shown_has_a_picture_whichever_was_stored_firs
     (preview,) = pushed
     assert [image.key for image in preview.images] == ["k0", "k1"]
     assert all(image.thumbnail for image in preview.images)
+
+
+def test_a_batch_that_is_stopped_shows_what_it_has_and_not_only_why(
+    local: LocalService, output: Path, pushed: list[Preview]
+) -> None:
+    local.add_fault(on="submit", kind="failed", match="fox 2")
+    with pytest.raises(Exception, match="ended as 'failed'"):
+        batch(output, on_item_failure="fail_fast", max_in_flight=1).execute(context())
+    (preview,) = pushed
+    assert (preview.total, preview.stored, preview.failed, preview.missing) == (4, 2, 1, 1)
+
+
+def test_a_setting_that_is_no_number_is_named_before_anything_is_bought(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__BITDANCE__PREVIEWS", "many")
+    with pytest.raises(Exception, match='"previews" key in "bitdance" section'):
+        single(output).execute(context())
+    assert local.bill().submitted == 0
