@@ -117,7 +117,9 @@ def _leads_inside(host: str, *, is_resolved: bool) -> bool:
         pass
     if is_resolved and plain in NAMES:
         return any(map(is_forbidden, NAMES[plain]))
-    as_number = all(part.isalnum() and part[:1].isdigit() for part in plain.split("."))
+    # As the C library and browsers read it: 0x7f.1 is one, 93.1file is a name.
+    last = plain.rpartition(".")[2]
+    as_number = last.isdecimal() or (last.startswith("0x") and set(last[2:]) <= set("0123456789abcdef"))
     return as_number or "." not in plain or plain.endswith((".internal", ".local", ".localhost"))
 
 
