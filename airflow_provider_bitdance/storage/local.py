@@ -135,15 +135,12 @@ class LocalFolder:
         :param flags: How the last folder is opened.
         """
         *steps, file = [*self._steps, *parts_of(name)]
-        handle = os.open(self._path, _HANDLE if steps else flags | os.O_DIRECTORY)
+        handle = self._root(_HANDLE if steps else flags, make=make)
         try:
             for number, step in enumerate(steps, 1):
-                if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(step, dir_fd=handle)
+                is_last = number == len(steps)
                 try:
-                    is_last = number == len(steps)
-                    deeper = _open(step, (flags if is_last else _HANDLE) | os.O_DIRECTORY, handle)
+                    deeper = _folder_in(handle, step, flags if is_last else _HANDLE, make=make)
                 except OSError:
                     if stat.S_ISLNK(os.stat(step, dir_fd=handle, follow_symlinks=False).st_mode):
                         raise unsafe(f"file://{self._path}", "/".join(steps[:number]), "a link") from None
@@ -154,16 +151,25 @@ class LocalFolder:
         finally:
             os.close(handle)
 
+    def _root(self, flags: int, *, make: bool) -> int:
+        """Open the folder itself."""
+        try:
+            return os.open(self._path, flags | os.O_DIRECTORY)
+        except FileNotFoundError:
+            if not make:
+                raise
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # not what create() means by it
+            raise NotADirectoryError(*error.args, error.filename) from None
+        return os.open(self._path, flags | os.O_DIRECTORY)
+
     @contextmanager
     def _written(self, name: str, data: bytes) -> Iterator[tuple[int, str, str]]:
         """Write ``data`` beside its target, on the disk for good, and take away what is left over.
 
         Yields the folder's handle, the temporary file's name and the target's.
         """
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:  # not what create() means by it
-            raise NotADirectoryError(*error.args, error.filename) from None
         temporary = f".{secrets.token_hex(8)}.tmp"
         with self._opened(name, make=True) as (folder, file):
             try:
@@ -177,6 +183,18 @@ class LocalFolder:
 
 def _open(name: str, flags: int, folder: int) -> int:
     return os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+
+
+def _folder_in(folder: int, name: str, flags: int, *, make: bool) -> int:
+    """Open a folder in a folder. It is there almost always, so only one that is not is made."""
+    try:
+        return _open(name, flags | os.O_DIRECTORY, folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    return _open(name, flags | os.O_DIRECTORY, folder)
 
 
 def _write_new(name: str, data: bytes, folder: int) -> None:

@@ -457,3 +457,20 @@ def test_an_object_without_bytes_is_read_where_the_store_refuses_its_range() -> 
     folder = in_memory(Ranged())
     folder.replace("x", b"")
     assert folder.read("x") == b""
+
+
+def test_a_folder_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    mkdir = os.mkdir
+
+    def counted(path: str, *arguments: Any, **named: Any) -> None:
+        made.append(path)
+        mkdir(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "mkdir", counted)
+    folder = LocalFolder(tmp_path, step="records")
+    folder.create("a/b/1", b"1")
+    assert made == ["records", "a", "b"]
+    folder.create("a/b/2", b"2")
+    folder.replace("a/b/1", b"3")
+    assert made == ["records", "a", "b"]
