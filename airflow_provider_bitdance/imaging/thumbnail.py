@@ -18,8 +18,19 @@ _QUALITIES = (80, 50, 20)
 
 
 def thumbnail(image: Image) -> bytes:
-    """Return a small WebP of a decoded image; nothing where even a coarse one is too large. Takes 7 ms of a
-    megapixel."""
+    """Return a small WebP of a decoded image; nothing where none can be made, or even a coarse one is too
+    large. Takes 7 ms of a megapixel.
+
+    Pillow refuses to convert some pictures that it decodes, and may be built without WebP: that is no reason
+    to lose an image that is paid for.
+    """
+    try:
+        return _thumbnail(image)
+    except Exception:
+        return b""
+
+
+def _thumbnail(image: Image) -> bytes:
     from PIL.Image import Resampling
 
     ratio = min(SIDE / max(image.size), 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from io import BytesIO
 
 import pytest
@@ -47,3 +49,29 @@ def test_transparency_is_kept() -> None:
     with Image.open(BytesIO(made)) as small:
         assert small.mode == "RGBA"
         assert small.getpixel((5, 5))[3] == 0  # type: ignore[index]  # of an image with four bands
+
+
+def a_palette_with_more_transparent_colours_than_it_has() -> bytes:
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 3, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\1" * 64) * 64)
+    parts = ((b"IHDR", header), (b"PLTE", bytes(9)), (b"tRNS", bytes(300)), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+
+
+def test_a_picture_of_which_none_can_be_made_is_kept() -> None:
+    """Pillow decodes it, and does not convert it. It is paid for."""
+    data = a_palette_with_more_transparent_colours_than_it_has()
+    valid = validate_image(data, with_thumbnail=True)
+    assert (valid.data, valid.width, valid.thumbnail) == (data, 64, b"")
+    assert thumbnail_of_file(data) == b""
+
+
+def test_a_pillow_without_webp_keeps_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = a_file("PNG", "RGB", (64, 64))
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, "WEBP")
+    valid = validate_image(data, with_thumbnail=True)
+    assert (valid.data, valid.thumbnail) == (data, b"")
