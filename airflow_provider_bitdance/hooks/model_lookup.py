@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KEPT: Final = 24 * 3600.0
 """Seconds for which the description of a model is used: the list of all models has megabytes."""
+_LONGEST, _MOST_COMPARED = 100, 2000
+"""Characters and number of the paths among which an unknown one is searched for its like: 10,000 of 200
+characters, which a catalogue may have, took a minute. WaveSpeed has about 1,000."""
 _found: dict[tuple[str, str], tuple[float, Model]] = {}
 """By host and path, what this process has asked for, with the Unix time."""
 
@@ -66,7 +69,8 @@ def _ask(records: Folder | None, hook: BitDanceHook, model: str, now: float) -> 
         items = client.send(protocol.list_models()).items
     item = next((item for item in items if item.model_id == model), None)
     if item is None:
-        near = get_close_matches(model, [item.model_id for item in items if is_path(item.model_id)], n=3)
+        paths = [item.model_id for item in items if is_path(item.model_id) and len(item.model_id) <= _LONGEST]
+        near = get_close_matches(model[:_LONGEST], paths[:_MOST_COMPARED], n=3)
         allowed = shorten(", ".join(near), 300) if near else "a path from wavespeed.ai/models"
         raise InputError(f"WaveSpeed has no model {shorten(model)}", allowed=f"model: {allowed}")
     known, host = read_model(model, item.request_schema, item.kind), hook.settings.host

@@ -23,12 +23,16 @@ from airflow_provider_bitdance.wavespeed.inputs import (
     URL_ALLOWED,
     Finding,
     Refused,
+    is_one,
     refuse_url,
     refuse_what_no_model_gets,
 )
 
 _MAX_WORDS = 1000
 """Words of an enum; a longer one restricts nothing."""
+_MAX_CHOICES, _CHOICE_LEVELS = 8, 3
+"""Alternatives of an input, and how many levels each counts as; what has more of them restricts nothing. Each
+is tried for each value: 14,000 of them fit into a schema, and took half a second an image."""
 _LARGEST = 1e300
 """Bounds beyond it restrict nothing. It also excludes NaN and infinity."""
 
@@ -89,15 +93,15 @@ class Input:
 
         :param name: By it ``image`` and ``mask_url`` are known to be URLs.
         """
-        if not isinstance(schema, Mapping) or depth == 0:
+        if not isinstance(schema, Mapping) or depth <= 0:
             return cls()
-        for alternatives in (schema.get("anyOf"), schema.get("oneOf")):
-            if isinstance(alternatives, list) and alternatives:
-                return cls(choices=tuple(cls.of(each, name=name, depth=depth - 1) for each in alternatives))
-        kinds = _types(schema)
-        if len(kinds) > 1:
-            each_alone = ({**schema, "type": kind} for kind in kinds)
-            return cls(choices=tuple(cls.of(each, name=name, depth=depth - 1) for each in each_alone))
+        alternatives, kinds = _alternatives(schema), _types(schema)
+        if not alternatives and len(kinds) > 1:
+            alternatives = [{**schema, "type": kind} for kind in kinds]
+        if alternatives:
+            few = alternatives if len(alternatives) <= _MAX_CHOICES else []
+            choices = tuple(cls.of(each, name=name, depth=depth - _CHOICE_LEVELS) for each in few)
+            return cls(choices=choices, default=schema.get("default"))
         (kind,), words = kinds, _words(schema)
         least, most = _bounds(schema, kind)
         names_a_file = schema.get("format") in ("uri", "url") or _NAMES_A_FILE.search(name)
@@ -110,6 +114,14 @@ class Input:
             is_url=bool(names_a_file) and not words,
             default=schema.get("default"),
         )
+
+    @property
+    def unless_sent(self) -> object:
+        """What the API takes at least where it is not sent, as far as that is known; else nothing."""
+        least = self.least if self.least is not None and self.least > 1 else None
+        words = None if any(map(is_one, self.words)) else next(iter(self.words), None)
+        found = (self.default, least, words, *(choice.unless_sent for choice in self.choices))
+        return next((each for each in found if each is not None), None)
 
     @property
     def allowed(self) -> str:
@@ -181,6 +193,12 @@ class Input:
             raise Refused(f"is not {_IN_WORDS[self.type]}", self.allowed)
         # The same number has one form: what is requested is compared as it is written.
         return float(value) if self.type == "number" else value
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+    """Return what an input may be one of, where its schema says that."""
+    found = (schema.get("anyOf"), schema.get("oneOf"))
+    return next((each for each in found if isinstance(each, list) and each), [])
 
 
 def _types(schema: Mapping[str, Any]) -> list[str]:
@@ -264,9 +282,9 @@ class InputSchema:
             allowed = self.properties.get(name, Input()).allowed
             findings.append((f"inputs.{shorten(name)}", "is missing", None, allowed))
         for name in SEVERAL:
-            default = self.properties[name].default if name in self.properties else None
-            if name not in inputs and default not in (None, 1):
-                findings.append((f"inputs.{name}", "makes several images if it is omitted", default, "1"))
+            taken = self.properties.get(name, Input()).unless_sent
+            if name not in inputs and taken is not None and not is_one(taken):
+                findings.append((f"inputs.{name}", "makes several images if it is omitted", taken, "1"))
         return sent, findings
 
     def _checked(self, name: str, value: Any, options: Mapping[str, str]) -> Any:

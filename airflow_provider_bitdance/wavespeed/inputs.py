@@ -17,7 +17,17 @@ MAX_INPUTS: Final = 32 * 2**10
 """Characters of all inputs as JSON: they are in each record and response."""
 MAX_DEPTH: Final = 8
 """Levels of lists and objects in the inputs."""
-SEVERAL: Final = ("num_images", "num_outputs", "n", "max_images", "batch_size")
+SEVERAL: Final = (
+    "num_images",
+    "num_outputs",
+    "num_samples",
+    "num_images_per_prompt",
+    "number_of_images",
+    "image_count",
+    "n",
+    "max_images",
+    "batch_size",
+)
 """How models call the number of images that one request makes."""
 
 _SECRET = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|\?[^\s'\"]{4,}", re.IGNORECASE)
@@ -89,7 +99,7 @@ def refuse_what_no_model_gets(name: str, value: object) -> None:
     """
     if name in SET_BY_US:
         raise Refused("is set by the provider", SET_BY_US[name])
-    if name in SEVERAL and str(value).strip() not in ("1", "1.0"):
+    if name in SEVERAL and not is_one(value):
         raise Refused(
             "makes several images, and one request buys one image",
             "1; variants=n of a batch makes n images, each with its own seed and receipt",
@@ -97,6 +107,11 @@ def refuse_what_no_model_gets(name: str, value: object) -> None:
     for text in texts_in(value):
         if _URL.match(text):
             refuse_url(text.strip())
+
+
+def is_one(value: object) -> bool:
+    """Say whether a number of images is one, also as text."""
+    return str(value).strip() in ("1", "1.0")
 
 
 def refuse_url(url: str) -> None:

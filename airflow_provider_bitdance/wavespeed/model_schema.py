@@ -56,7 +56,7 @@ def read_model(path: str, schema: Mapping[str, Any], kind: str = "") -> Model:
         sizes=_sizes_of(size),
         seeds=_seeds_of(seed),
         longest_prompt=min(max(_whole(prompt.get("maxLength"), MAX_PROMPT), 1), MAX_PROMPT),
-        needs_size=isinstance(names, list) and "size" in names,
+        needs_size=(isinstance(names, list) and "size" in names) or _is_too_large(size.get("default")),
     )
     return replace(known, inputs=InputSchema.of(properties, required=names, without=known.options))
 
@@ -94,6 +94,12 @@ def _seeds_of(part: Mapping[str, Any]) -> tuple[int, int] | None:
     return (least, most) if least <= most else (0, MAX_SEED)
 
 
+def _is_too_large(size: object) -> bool:
+    """Say whether an image of a size has more pixels than can be stored."""
+    match = SIZE.fullmatch(size) if isinstance(size, str) else None
+    return match is not None and int(match[1]) * int(match[2]) > MAX_PIXELS
+
+
 def _sizes_of(part: Mapping[str, Any]) -> Sizes | None:
     """Read ``size``. WaveSpeed's schemas bound the sides by ``minimum`` and ``maximum`` of the text.
 
@@ -103,9 +109,8 @@ def _sizes_of(part: Mapping[str, Any]) -> Sizes | None:
         return None
     if isinstance(found := part.get("enum"), list):
         words = [word for word in found if isinstance(word, str) and re.fullmatch(SIZE_PATTERN, word)]
-        sides = {
-            f"{int(match[1])}*{int(match[2])}": word for word in words if (match := SIZE.fullmatch(word))
-        }
-        return Sizes({**sides, **{word: word for word in words}}) if words else None
+        known = [(word, SIZE.fullmatch(word)) for word in words if not _is_too_large(word)]
+        sides = {f"{int(match[1])}*{int(match[2])}": word for word, match in known if match}
+        return Sizes({**sides, **{word: word for word, _ in known}}) if words else None
     least, most = max(_whole(part.get("minimum"), 1), 1), _whole(part.get("maximum"), MAX_SIDE)
     return Sizes(sides=(least, most) if least <= most else (1, MAX_SIDE), pixels=(1, MAX_PIXELS))

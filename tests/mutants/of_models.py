@@ -26,9 +26,19 @@ SCHEMA = mutations_of(
     ("or (kind and not _MAKES_IMAGES.fullmatch(kind))", "", "a video is bought"),
     ("pixels=(1, MAX_PIXELS)", "pixels=None", "an image is bought that is too large to be stored"),
     (
-        'needs_size=isinstance(names, list) and "size" in names',
+        'needs_size=(isinstance(names, list) and "size" in names)',
         "needs_size=False",
         "a request without the size that the model requires is sent",
+    ),
+    (
+        ' or _is_too_large(size.get("default"))',
+        "",
+        "an image is bought that is too large to be stored, for nobody said another size",
+    ),
+    (
+        "for word in words if not _is_too_large(word)]",
+        "for word in words]",
+        "an image is bought of a size that the schema lists and that is too large to be stored",
     ),
 )
 
@@ -36,9 +46,19 @@ INPUT_SCHEMA = mutations_of(
     "wavespeed/input_schema.py",
     "unit/wavespeed/test_input_schema.py",
     (
-        "if name not in inputs and default not in (None, 1):",
+        "if name not in inputs and taken is not None and not is_one(taken):",
         "if False:",
         "a model that makes four images by default makes four",
+    ),
+    (
+        'return cls(choices=choices, default=schema.get("default"))',
+        "return cls(choices=choices)",
+        "a model that makes four images, or none, by default makes four",
+    ),
+    (
+        "few = alternatives if len(alternatives) <= _MAX_CHOICES else []",
+        "few = alternatives",
+        "a hostile schema takes half a second an image",
     ),
     ("isinstance(word, bool) == isinstance(value, bool)", "True", "True is sent as 1"),
     (
@@ -59,7 +79,7 @@ INPUTS = mutations_of(
     "wavespeed/inputs.py",
     "unit/wavespeed/test_input_schema.py unit/wavespeed/test_image_request.py",
     (
-        'if name in SEVERAL and str(value).strip() not in ("1", "1.0"):',
+        "if name in SEVERAL and not is_one(value):",
         "if False:",
         "one request buys four images and stores one",
     ),

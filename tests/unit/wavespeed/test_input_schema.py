@@ -521,3 +521,72 @@ def test_a_seed_is_drawn_within_the_models_bounds(bounds: dict[str, Any], seeds:
     model = a_model({"seed": {"type": "integer", **bounds}})
     assert model.seeds == seeds
     assert all(seeds[0] <= model.seed_of(drawn) <= seeds[1] for drawn in (0, 1, 6, MAX_SEED))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": 4},
+        {"oneOf": [{"type": "integer"}, {"type": "null"}], "default": 4},
+        {"anyOf": [{"type": "integer", "default": 4}, {"type": "null"}]},
+        {"type": ["integer", "null"], "default": 4},
+        {"anyOf": [{"type": "integer"}] * 9, "default": 4},
+        {"type": "integer", "minimum": 2},
+        {"enum": [2, 4]},
+        {"type": "string", "default": "4"},
+    ],
+)
+def test_however_a_schema_says_it_a_model_makes_no_several_images(schema: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"inputs\.num_images makes several images if it is omitted"):
+        ask(model=a_model({"num_images": schema}))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"default": "1"},
+        {"default": 1.0},
+        {"default": None},
+        {"minimum": 0},
+        {"enum": [4, 1]},
+        {"anyOf": []},
+    ],
+)
+def test_a_model_that_makes_one_image_needs_not_be_told(schema: dict[str, Any]) -> None:
+    assert ask(model=a_model({"num_images": schema})).inputs == {}
+
+
+@pytest.mark.parametrize("name", ["num_samples", "num_images_per_prompt", "number_of_images", "image_count"])
+def test_several_images_have_other_names(name: str) -> None:
+    model = a_model({name: {"type": "integer", "default": 1}})
+    with pytest.raises(InputError, match="makes several images"):
+        ask(model=model, inputs={name: 2})
+
+
+def test_a_size_of_a_list_that_is_too_large_to_be_stored_is_not_bought() -> None:
+    model = a_model({"size": {"type": "string", "enum": ["1024*1024", "8192x8192", "2K"]}})
+    assert [ask(model=model, size=size).size for size in ("1024*1024", "2K")] == ["1024*1024", "2K"]
+    for size in ("8192x8192", "8192*8192"):
+        with pytest.raises(InputError, match="is none of the sizes"):
+            ask(model=model, size=size)
+
+
+def test_a_default_that_is_too_large_to_be_stored_is_not_bought() -> None:
+    model = a_model({"size": {"type": "string", "default": "8192*8192"}})
+    with pytest.raises(InputError, match="size is missing"):
+        ask(model=model)
+    assert ask(model=model, size="512*512").size == "512*512"
+
+
+def nested(levels: int, number: int) -> dict[str, Any]:
+    return {"anyOf": [nested(levels - 1, number)] * number} if levels else {"type": "null"}
+
+
+@pytest.mark.parametrize("schema", [nested(1, 14_000), nested(5, 6)], ids=["wide", "deep"])
+def test_alternatives_of_any_number_are_tried_in_no_time(schema: dict[str, Any]) -> None:
+    model = a_model({"style": schema})
+    began = time.process_time()
+    for _ in range(10):
+        model.inputs.check({"style": "oil"}, options={})
+    assert time.process_time() - began < 1.0
