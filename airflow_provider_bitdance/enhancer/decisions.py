@@ -79,8 +79,12 @@ def decide(facts: TextFacts) -> Buy | Poll | WaitUntil | GiveUp:
     return Buy(facts.attempts[-1].number + 1 if facts.attempts else 1)
 
 
-def spent_by(job: Job, attempts: Sequence[PromptAttempt], *, text_of: str) -> tuple[float, int, float]:
+def spent_by(
+    job: Job, attempts: Sequence[PromptAttempt], *, text_of: str, price_usd: float
+) -> tuple[float, int, float]:
     """Return what a job has spent on a text.
+
+    Each purchase counts today's price at least: an intent is a record, and is not believed to be cheaper.
 
     :param text_of: The prediction that gave the text; empty while there is none.
     :return: What the text cost, US dollars; how many other purchases were or may have been charged; and what
@@ -89,8 +93,8 @@ def spent_by(job: Job, attempts: Sequence[PromptAttempt], *, text_of: str) -> tu
     ours = [attempt for attempt in attempts if attempt.is_of(job) and attempt.is_charged]
     used = [attempt for attempt in ours if attempt.prediction_id and text_of in ("", attempt.prediction_id)]
     others = [attempt for attempt in ours if attempt not in used]
-    return _usd(used), len(others), _usd(others)
+    return _usd(used, price_usd), len(others), _usd(others, price_usd)
 
 
-def _usd(attempts: Sequence[PromptAttempt]) -> float:
-    return round(sum(attempt.intent.estimated_cost_usd for attempt in attempts), 6)
+def _usd(attempts: Sequence[PromptAttempt], price_usd: float) -> float:
+    return round(sum(max(attempt.intent.estimated_cost_usd, price_usd) for attempt in attempts), 6)

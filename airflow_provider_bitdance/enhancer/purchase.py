@@ -56,7 +56,7 @@ from airflow_provider_bitdance.records.enhanced_prompts import (
 )
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
-from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_enhanced, enhanced_in
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_echo, check_enhanced, enhanced_in
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
 
@@ -267,6 +267,7 @@ class Enhancer:
         try:
             prediction = await context.client.send(protocol.enhance(key.text, key.style))
             take(context, prediction)
+            check_echo(prediction, requested=key.text, style=key.style)
         except RateLimitError as error:
             now = context.clock.time()
             limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())
@@ -321,6 +322,7 @@ class Enhancer:
         """Wait for the text of a prediction and write it down; say whether there is one.
 
         :raises PredictionError: There is none, and this try does not buy it again.
+        :raises GarbledResponseError: The response shows another text's prediction; a retry polls it again.
         """
         context, ours = self._context, self._context.journal.owner
         self._limiter.in_flight += 1
@@ -330,6 +332,7 @@ class Enhancer:
             self._limiter.in_flight -= 1
         if not prediction.is_completed:
             return self._raise_unless_bought_again(key, attempt, prediction)
+        check_echo(prediction, requested=key.text, style=key.style)
         text = check_enhanced(enhanced_in(prediction.outputs), requested=key.text, longest=MAX_PROMPT)
         await asyncio.to_thread(
             self.records.write,

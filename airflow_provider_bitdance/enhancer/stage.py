@@ -218,7 +218,8 @@ class _Stage:
         if found and owner.try_number == 1 and not self._enhancer.has_bought(key):
             return _Spent()
         used = found.prediction_id if found else ""
-        return _Spent(*spent_by(owner.job, self._enhancer.records.attempts(key), text_of=used))
+        attempts = self._enhancer.records.attempts(key)
+        return _Spent(*spent_by(owner.job, attempts, text_of=used, price_usd=self._price))
 
     def _log(self, bought: int) -> None:
         log, cost = self._context.log, usd(bought * self._price)

@@ -37,6 +37,11 @@ DECISIONS = mutations_of(
     ("attempt.is_of(job) and attempt.is_charged", "attempt.is_charged", "another task's purchase is counted"),
     ("attempt.is_of(job) and attempt.is_charged", "attempt.is_of(job)", "a refused submission is counted"),
     (
+        "max(attempt.intent.estimated_cost_usd, price_usd)",
+        "attempt.intent.estimated_cost_usd",
+        "a forged intent raises the budget",
+    ),
+    (
         "attempt.prediction_id and text_of in",
         "text_of in",
         "a lost response is taken for certainly paid",
@@ -65,6 +70,16 @@ PURCHASE = mutations_of(
     ("self.budget_left -= self._price", "pass", "prompts that are bought again take the images' money"),
     ("            tried.bought += 1\n", "", "a text is bought for ever while responses are lost"),
     ("            take(context, prediction)\n", "", "two texts share one prediction"),
+    (
+        "            check_echo(prediction, requested=key.text, style=key.style)\n        except",
+        "        except",
+        "a purchase that is another text's is recorded as this one's",
+    ),
+    (
+        "        check_echo(prediction, requested=key.text, style=key.style)\n        text =",
+        "        text =",
+        "another text's prompt is recorded as this one's, and sent",
+    ),
     (
         "context.coordination.submitted.append(context.clock.time())",
         "pass",

@@ -157,4 +157,9 @@ def test_whatever_lies_there_nothing_that_is_bought_is_left_and_no_wait_is_long(
     ],
 )
 def test_what_a_job_has_spent_on_a_text(there: list[PromptAttempt], text_of: str, spent: object) -> None:
-    assert spent_by(OURS, there, text_of=text_of) == spent
+    assert spent_by(OURS, there, text_of=text_of, price_usd=0.0) == spent
+
+
+def test_a_purchase_that_its_record_says_was_cheap_counts_at_todays_price() -> None:
+    bought, lost = attempt(1, "pred-1"), attempt(2)
+    assert spent_by(OURS, [bought, lost], text_of="pred-1", price_usd=0.5) == (0.5, 1, 0.5)

@@ -19,6 +19,7 @@ from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     BudgetError,
     EnhancedPromptError,
+    GarbledResponseError,
     InputError,
     InsufficientCreditError,
     ItemsFailedError,
@@ -606,16 +607,65 @@ def test_a_text_of_another_prompt_stops_the_task(world: World) -> None:
     assert world.api.billed == 2
 
 
-def test_a_forged_purchase_of_something_else_gives_no_prompt(world: World) -> None:
-    image = world.api.create({"prompt": "somebody's", "size": "512*512", "seed": 1})
+def forge_purchase(world: World, prediction_id: str) -> None:
     begin_elsewhere(world)
     records = EnhancedPrompts(MemoryFolder(world.disk, RECORDS))
     (intent,) = [attempt.intent for attempt in records.attempts(KEY)]
-    outcome = {"format": 2, "time": intent.time.isoformat(), "prediction_id": image.id}
+    outcome = {"format": 2, "time": intent.time.isoformat(), "prediction_id": prediction_id}
     world.disk[f"{RECORDS}/{KEY.folder}/1.outcome.json"] = json.dumps(outcome).encode()
+
+
+def test_a_forged_purchase_of_something_else_gives_no_prompt(world: World) -> None:
+    image = world.api.create({"prompt": "somebody's", "size": "512*512", "seed": 1})
+    forge_purchase(world, image.id)
     error = failed(world.context())
     assert isinstance(error, EnhancedPromptError)
     assert image.outputs[0] not in str(error)
+
+
+def echoes(world: World, body: dict[str, Any]) -> str:
+    """Return a purchase of the enhancer whose text the API echoes."""
+    made = world.api.create(body)
+    data = {"id": made.id, "status": "completed", "outputs": made.outputs, "input": body}
+    world.api.on_poll = [httpx.Response(200, json={"code": 200, "data": data})] * 2
+    return made.id
+
+
+def test_a_forged_purchase_of_another_text_gives_no_prompt(world: World) -> None:
+    forge_purchase(world, echoes(world, {"text": "somebody's secret", "style": STYLE}))
+    error = failed(world.context())
+    assert isinstance(error, GarbledResponseError)
+    assert error.retry_helps
+    assert "secret" not in str(error)
+    assert not [path for path in world.disk if path.endswith("/text.json")]
+
+
+def test_an_echo_of_this_text_is_no_reason_to_refuse_it(world: World) -> None:
+    forge_purchase(world, echoes(world, {"text": f" {PROMPT}", "style": STYLE, "mode": "image"}))
+    finished(world.context())
+    assert world.api.billed_texts == 1
+
+
+def test_a_response_that_shows_another_text_is_a_lost_one(world: World) -> None:
+    """A cache before the API repeats a response of another process; its id is in no record of this one."""
+    shown = {"text": "somebody's", "style": STYLE}
+    other = world.api.create(shown)
+    data = {"id": other.id, "status": "created", "input": shown}
+    world.api.on_enhance = [httpx.Response(200, json={"code": 200, "data": data})]
+    (result,) = finished(world.context())
+    assert [body["prompt"] for body in world.api.posts] == [ENHANCED]
+    assert result["prompts_possibly_paid"] == 1
+
+
+def test_intents_that_say_they_cost_nothing_do_not_raise_the_budget(world: World) -> None:
+    world.api.on_enhance = [lost] * 8
+    limit = IMAGE_USD + 3 * TEXT_USD
+    failed(world.context(max_cost_usd=limit))
+    for path in [path for path in world.disk if path.endswith(".intent.json")]:
+        world.disk[path] = json.dumps(json.loads(world.disk[path]) | {"estimated_cost_usd": 0}).encode()
+    error = failed(world.context(try_number=2, max_cost_usd=limit))
+    assert isinstance(error, BudgetError | LostResponseError)
+    assert len(world.api.enhanced) <= 3
 
 
 def test_two_texts_of_a_replaced_process_and_its_successor_are_one(world: World) -> None:

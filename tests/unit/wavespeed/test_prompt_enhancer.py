@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
-from airflow_provider_bitdance.exceptions import EnhancedPromptError, InputError
+from airflow_provider_bitdance.exceptions import EnhancedPromptError, GarbledResponseError, InputError
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import (
     ENHANCER_STYLES,
+    check_echo,
     check_enhanced,
     enhanced_in,
     style_of,
 )
+from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "None"])
@@ -61,3 +66,41 @@ def test_the_call_may_be_paid_for_and_hides_its_text() -> None:
     assert (call.method, call.path) == ("POST", "/api/v3/wavespeed-ai/prompt-optimizer")
     assert call.paid.value == "possibly"
     assert "private" not in repr(call)
+
+
+@pytest.mark.parametrize("text", ["x" * 32_768, "data:" * 6_553, "a." * 16_384, ":/" * 16_384])
+def test_a_text_without_a_space_is_searched_in_no_time(text: str) -> None:
+    """The search for a URL's scheme took the square of the length: 16 s on an event loop."""
+    began = time.process_time()
+    check_enhanced(text, requested="a fox", longest=32_768)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        None,
+        {},
+        {"text": "a  Fox\nat dawn"},
+        {"text": "a fox at dawn, highly detailed", "style": "anime"},
+        {"text": "a fox…"},
+        {"text": None, "style": ""},
+        {"text": ["a"], "mode": "image"},
+        {"style": "another that nobody knows"},
+    ],
+)
+def test_an_echo_may_be_trimmed_cut_extended_or_left_out(echoed: dict[str, Any] | None) -> None:
+    prediction = Prediction.model_validate({"id": "p", "input": echoed})
+    check_echo(prediction, requested="a fox at dawn", style="anime")
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [{"text": "somebody's secret"}, {"prompt": "an image"}, {"text": "a fox at dawn", "style": "realistic"}],
+)
+def test_an_echo_of_another_text_or_style_is_another_prediction(echoed: dict[str, Any]) -> None:
+    prediction = Prediction.model_validate({"id": "p", "inputs": echoed})
+    with pytest.raises(GarbledResponseError, match="prediction p shows another text or style") as caught:
+        check_echo(prediction, requested="a fox at dawn", style="anime")
+    assert caught.value.retry_helps
+    assert "secret" not in str(caught.value)
