@@ -6,6 +6,7 @@ a request whose Dag cannot be checked is refused. It only reads, calls nobody, a
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -39,7 +40,9 @@ _ELSEWHERE = "This preview is not in Airflow's database: an XCom backend keeps i
 _TOO_LARGE = "This preview is larger than any that the provider makes, so it is not shown."
 
 _check_dag = requires_access_dag("GET", DagAccessEntity.XCOM)
-Id = Annotated[str, Path(min_length=1, max_length=250)]
+# A database refuses NUL, and whole numbers that are longer than its own.
+Id = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[^\x00]+$")]
+_INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def allowed(request: Request, user: GetUserDep) -> None:
@@ -48,7 +51,7 @@ def allowed(request: Request, user: GetUserDep) -> None:
     :raises HTTPException: 401, 403; 404 where the path has no Dag that could be checked.
     """
     dag_id = request.path_params.get("dag_id")
-    if not dag_id or dag_id == "~":
+    if not dag_id or dag_id == "~" or "\0" in dag_id:
         raise HTTPException(404, "There is no such page")
     _check_dag(request, user)
 
@@ -78,40 +81,45 @@ def make_app() -> FastAPI:
 def of_task(dag_id: Id, run_id: Id, task_id: Id, map_index: str, session: SessionDep) -> str:
     """Show the images of a task instance: of its last try, for XComs have no others."""
     # Where a task is not mapped, the UI leaves the placeholder as it is.
-    index = int(map_index) if map_index.isascii() and map_index.isdigit() else -1
-    rows = _rows(session, dag_id, run_id, (XComModel.task_id == task_id, XComModel.map_index == index))
-    sections = [_section(session, row, title="") for row in rows[:1]]
+    index = int(map_index) if _INDEX.fullmatch(map_index) else -1
+    where = _previews(dag_id, run_id, XComModel.task_id == task_id, XComModel.map_index == index)
+    sections = [_section(session, row, title="") for row in _rows(session, where)]
     return render(sections, nothing=_NOTHING)
 
 
 def of_run(dag_id: Id, run_id: Id, session: SessionDep) -> str:
     """Show the images of all tasks of a Dag run."""
-    rows = _rows(session, dag_id, run_id, ())
-    sections = [_section(session, row, title=_title(row)) for row in rows[:MOST_SECTIONS]]
-    return render(sections, nothing=_NOTHING, more=max(len(rows) - MOST_SECTIONS, 0))
+    where = _previews(dag_id, run_id)
+    sections = [_section(session, row, title=_title(row)) for row in _rows(session, where)]
+    found = session.scalar(select(func.count()).select_from(XComModel).where(*where)) or 0
+    return render(sections, nothing=_NOTHING, more=max(found - MOST_SECTIONS, 0))
 
 
-def _rows(session: Session, dag_id: str, run_id: str, where: tuple[Any, ...]) -> list[Any]:
-    """Return where there are previews, and how large they are: their values are read one by one."""
+def _previews(dag_id: str, run_id: str, *where: Any) -> tuple[Any, ...]:
+    return XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == PREVIEW_KEY, *where
+
+
+def _rows(session: Session, where: tuple[Any, ...]) -> list[Any]:
+    """Return where the first previews are, and how large they are: their values are read one by one."""
     size = func.length(cast(XComModel.value, Text)).label("size")
-    query = select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, size).where(
-        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == PREVIEW_KEY, *where
-    )
-    return list(session.execute(query.order_by(XComModel.task_id, XComModel.map_index)))
+    query = select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, size).where(*where)
+    first = query.order_by(XComModel.task_id, XComModel.map_index).limit(MOST_SECTIONS)
+    return list(session.execute(first))
 
 
 def _section(session: Session, row: Any, *, title: str) -> Section:
     if row.size is None or row.size > 2 * MAX_PREVIEW:
         return Section(title, message=_TOO_LARGE)
-    value = session.scalar(
-        select(XComModel.value).where(
-            XComModel.dag_run_id == row.dag_run_id,
-            XComModel.task_id == row.task_id,
-            XComModel.map_index == row.map_index,
-            XComModel.key == PREVIEW_KEY,
-        )
+    value = select(XComModel.value).where(
+        XComModel.dag_run_id == row.dag_run_id,
+        XComModel.task_id == row.task_id,
+        XComModel.map_index == row.map_index,
+        XComModel.key == PREVIEW_KEY,
     )
-    preview = read_preview(value)
+    try:
+        preview = read_preview(session.scalar(value))
+    except (ValueError, RecursionError):  # JSON that is nested too deep, or has a number without end
+        preview = None
     return Section(title, preview) if preview else Section(title, message=_ELSEWHERE)
 
 

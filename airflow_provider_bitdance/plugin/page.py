@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.preview.content import Preview, PreviewImage
+from airflow_provider_bitdance.redaction import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -50,12 +51,17 @@ def render(sections: list[Section], *, nothing: str, more: int = 0) -> str:
     return _template().render(sections=sections, nothing=nothing, more=more, style=Markup(STYLE))
 
 
+def _readable(value: object) -> object:
+    """Write out what would turn or hide the text after it: an address must be the one that is read."""
+    return printable(value) if type(value) is str else value
+
+
 @cache
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_readable
     )
     environment.filters["usd"] = lambda amount: f"${amount or 0:.3f}".removesuffix("0")
     return environment.from_string(_FILES.joinpath("page.html.jinja").read_text())

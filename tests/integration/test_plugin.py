@@ -19,7 +19,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
-from sqlalchemy import delete
+from sqlalchemy import delete, event, text
 
 from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
 from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, Preview, PreviewImage
@@ -96,8 +96,6 @@ def xcom(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def _foreign_keys_off() -> Any:
-    from sqlalchemy import text
-
     return text("PRAGMA foreign_keys = OFF")
 
 
@@ -130,8 +128,8 @@ def test_a_viewer_sees_what_a_task_stored(as_role: Any, page: str, role: str, xc
     shown = as_role(role).get(page)
     assert shown.status_code == 200
     picture = f"image/webp;base64,{WEBP}"
-    for text in ("p-17", "1024 &times; 768", "seed 42", "$0.01", "s3://b/p-17.png", picture):
-        assert text in shown.text, text
+    for part in ("p-17", "1024 &times; 768", "seed 42", "$0.01", "s3://b/p-17.png", picture):
+        assert part in shown.text, part
 
 
 @pytest.mark.parametrize("dag_id", ["~", "", "%20", "no_such_dag"])
@@ -238,11 +236,96 @@ def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xc
 def test_a_run_of_hundreds_of_tasks_shows_some_and_says_so(as_role: Any, xcom: Any) -> None:
     for index in range(30):
         xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom(), map_index=index)
-    text = as_role("viewer").get(OF_RUN).text
-    assert text.count("p-17</dt>") == 24
-    assert "6 more tasks of this run have images" in text
+    page = as_role("viewer").get(OF_RUN).text
+    assert page.count("p-17</dt>") == 24
+    assert "6 more tasks of this run have images" in page
 
 
 def test_the_tab_is_relative_so_a_path_before_airflow_is_kept() -> None:
     for view in BitDancePlugin.external_views:
         assert view["href"].startswith(f"{PREFIX[1:]}/images/{{DAG_ID}}/{{RUN_ID}}")
+
+
+@pytest.mark.parametrize("index", ["9" * 10, "9" * 20, "9" * 5_000, "-5", "0x1", "٣", "1e3", "\0"])
+def test_an_index_that_no_task_has_shows_nothing(as_role: Any, index: str) -> None:
+    answer = as_role("viewer").get(of_task(map_index=index))
+    assert (answer.status_code, "no images to show" in answer.text) == (200, True)
+
+
+@pytest.mark.parametrize(("dag_id", "status"), [("a\0b", 404), (DAG_ID, 422)])
+def test_a_nul_in_a_path_does_not_reach_the_database(as_role: Any, dag_id: str, status: int) -> None:
+    assert as_role("viewer").get(of_task(task_id="t\0", dag_id=dag_id)).status_code == status
+
+
+TWISTED = [
+    *("/images/{}", "/images/{}/", "/images/~/{}", "/images/%7E/{}", "/images/../images/~/{}"),
+    *("//images/{}/r", "/images/{}/r/t", "/images/{}/r/t/0/more"),
+]
+
+
+@pytest.mark.parametrize("path", TWISTED)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
+def test_no_other_path_or_method_shows_anything(as_role: Any, path: str, method: str, xcom: Any) -> None:
+    xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    answer = as_role("admin").request(method, PREFIX + path.format(DAG_ID))
+    assert answer.status_code in (404, 405)
+    assert "p-17" not in answer.text
+
+
+@pytest.mark.parametrize("page", [f"{OF_RUN}?dag_id=another", f"{of_task()}?dag_id=~"])
+def test_the_dag_of_the_path_is_the_one_that_is_checked(as_role: Any, page: str, xcom: Any) -> None:
+    xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    assert as_role(None).get(page).status_code == 403
+
+
+def as_stored(value: str) -> None:
+    """Put text in the place of an XCom's JSON."""
+    with create_session() as session:
+        session.execute(text("UPDATE xcom SET value = :it WHERE dag_id = :dag"), {"it": value, "dag": DAG_ID})
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000 + "]" * 100_000, '{"a":' * 30_000 + "1" + "}" * 30_000, "9" * 5_000, "{no"]
+)
+def test_json_that_cannot_be_parsed_leaves_the_other_tasks_of_the_page(
+    as_role: Any, value: str, xcom: Any
+) -> None:
+    xcom({"format": 1, "total": 1})
+    as_stored(value)
+    xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom(), task_id="z")
+    viewer = as_role("viewer")
+    assert "not in Airflow" in viewer.get(of_task()).text
+    assert "p-17" in viewer.get(OF_RUN).text
+
+
+def test_what_turns_the_text_after_it_is_written_out(as_role: Any, xcom: Any) -> None:
+    image = STORED.model_copy(
+        update={"uri": "s3://b/\u202egpj.exe", "error": "\x1b[31m\0", "prompt": "क्\u200dष"}
+    )
+    xcom(Preview(total=1, images=(image,)).as_xcom())
+    for page in PAGES:
+        shown = as_role("viewer").get(page).text
+        assert "s3://b/\\u202egpj.exe" in shown
+        assert not set(shown) & {"\u202e", "\x1b", "\0"}
+        assert "क्\u200dष" in shown
+
+
+def test_of_thousands_of_previews_the_database_reads_only_those_that_are_shown(
+    as_role: Any, xcom: Any
+) -> None:
+    for index in range(40):
+        xcom({"format": 1, "total": 1}, map_index=index)
+    sized: list[str] = []
+    with create_session() as session:
+        engine = session.get_bind()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sized.extend([statement] if "length(" in statement else [])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        assert "16 more tasks of this run" in as_role("viewer").get(OF_RUN).text
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert sized
+    assert all("LIMIT" in statement for statement in sized)
