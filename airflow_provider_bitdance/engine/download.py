@@ -49,9 +49,7 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         if receipt is None:
             model, wants = image.plan.request.model, context.thumbnails.wants_more()
             valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
-            valid = await asyncio.to_thread(labelled, context, valid, model)
-            made = _new_receipt(context, image, prediction, valid)
-            receipt = await asyncio.to_thread(keep, context, image, made, valid.data)
+            receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
             if not receipt.nsfw:
                 context.thumbnails.take(image.plan.key, valid.thumbnail)
         context.check_allowed(receipt)
@@ -105,6 +103,12 @@ def _receipt_of_this(context: JobContext, image: ImageState) -> Receipt | None:
     if receipt is None or receipt.prediction_id != image.prediction_id:
         return None
     return receipt if is_intact(context.images, receipt) else None
+
+
+def _store(context: JobContext, image: ImageState, prediction: Prediction, valid: ValidImage) -> Receipt:
+    """Label and keep an image, in one go: each hop between threads has its price. Blocks."""
+    valid = labelled(context, valid, image.plan.request.model)
+    return keep(context, image, _new_receipt(context, image, prediction, valid), valid.data)
 
 
 def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> Receipt:

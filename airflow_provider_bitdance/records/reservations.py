@@ -44,9 +44,11 @@ class Reservations:
         :param known: Number of a reservation that is known to be there: the search begins at it.
         :param after: Number of a reservation that was read already: only later ones are searched for.
         """
-        last = None
-        number = known if known and self._folder.size(self._name(destination, known)) is not None else 1
-        number = after + 1 if after else number
+        last, number = None, 1
+        if after:
+            number = after + 1
+        elif known and self._folder.size(self._name(destination, known)) is not None:
+            number = known
         while found := self._read(destination, number):
             last, number = found, number + 1
         return last

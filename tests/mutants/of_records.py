@@ -257,8 +257,8 @@ RESERVATIONS = mutations_of(
         "a task refuses its own reservation, written twice by the store's client",
     ),
     (
-        "known if known and self._folder.size(self._name(destination, known)) is not None else 1",
-        "known or 1",
+        "elif known and self._folder.size(self._name(destination, known)) is not None:",
+        "elif known:",
         "a reservation that is gone frees a destination that is held",
     ),
     (
