@@ -32,7 +32,12 @@ from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_PROMPT
-from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_enhanced, enhanced_in, style_of
+from airflow_provider_bitdance.wavespeed.prompt_enhancer import (
+    check_echo,
+    check_enhanced,
+    enhanced_in,
+    style_of,
+)
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
@@ -249,13 +254,14 @@ class BitDanceHook(BaseHook):
         """
         policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
         timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
-        prompt = ImageRequest.of(prompt=text).prompt
+        prompt, wanted_style = ImageRequest.of(prompt=text).prompt, style_of(style) or "default"
         try:
             with self.get_conn() as client:
-                prediction = client.send(protocol.enhance(prompt, style_of(style) or "default"))
+                prediction = client.send(protocol.enhance(prompt, wanted_style))
                 prediction = _poll_until_ended(client, prediction, policy, timeout)
             if not prediction.is_completed:
                 raise failure_of(prediction, prompt=prompt)
+            check_echo(prediction, requested=prompt, style=wanted_style)
             return check_enhanced(enhanced_in(prediction.outputs), requested=prompt, longest=MAX_PROMPT)
         except BitDanceError as error:
             words = _NOT_WAITED_FOR_A_PROMPT if isinstance(error, _NotWaitedForError) else None

@@ -182,8 +182,16 @@ class EnhancedPrompts:
         return found
 
     def begin(self, number: int, intent: PromptIntent) -> bool:
-        """Write an intent; say whether it is ours, and not of a process that was quicker."""
-        return self._create(_name(intent.key.folder, number, "intent"), intent)
+        """Write an intent; say whether it is ours, and not of a process that was quicker.
+
+        :raises RecordUnreadableError: What is there is none, as a folder, which no listing shows: it would be
+            waited for without an end.
+        """
+        name = _name(intent.key.folder, number, "intent")
+        if self._create(name, intent):
+            return True
+        read_record(PromptIntent, self._folder, name)
+        return False
 
     def end(self, key: PromptKey, number: int, outcome: PromptOutcome) -> None:
         """Write what came of an intent of ours."""

@@ -130,6 +130,11 @@ RECORDS = mutations_of(
         "unit/enhancer/test_decisions.py",
     ),
     ("if found is not None and found.key != key:", "if False:", "the text of another prompt is sent"),
+    (
+        "        read_record(PromptIntent, self._folder, name)\n",
+        "",
+        "a folder in the place of an intent keeps a task for ever",
+    ),
     ("if number > MOST_ATTEMPTS:", "if False:", "a forged number makes a worker spin"),
     ("if intent.key.folder != folder:", "if False:", "an intent of another text counts"),
 )

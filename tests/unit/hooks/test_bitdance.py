@@ -21,11 +21,13 @@ from airflow_provider_bitdance.get_provider_info import (
     UI_FIELD_BEHAVIOUR,
     get_provider_info,
 )
+from airflow_provider_bitdance.hooks import bitdance
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
 from airflow_provider_bitdance.wavespeed.client import Client
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, PROMPT_OPTIMIZER
+from airflow_provider_bitdance.wavespeed.responses import Prediction
 from tests.unit.hooks.support import KEY, PROMPT, Clock, Connect
 
 
@@ -94,6 +96,15 @@ def test_enhance_prompt_speaks_of_the_prompt_and_not_of_an_image(
     )
     service.add_fault(on="submit", kind="failed", code=1200, error="sensitive")
     with pytest.raises(exceptions.ModerationError, match=r"The prompt may have been charged\.$"):
+        hook.enhance_prompt(PROMPT)
+
+
+def test_enhance_prompt_returns_no_text_of_another_prediction(
+    hook: BitDanceHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = {"id": "p", "status": "completed", "outputs": ["x"], "input": {"text": "somebody's"}}
+    monkeypatch.setattr(bitdance, "_poll_until_ended", lambda *_: Prediction.model_validate(another))
+    with pytest.raises(exceptions.GarbledResponseError, match=r"another text .* The prompt may"):
         hook.enhance_prompt(PROMPT)
 
 

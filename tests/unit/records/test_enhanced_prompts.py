@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from airflow_provider_bitdance.records.enhanced_prompts import (
     PromptOutcome,
     folder_of,
 )
+from airflow_provider_bitdance.storage.local import LocalFolder
 from tests.unit.support import RECORDS, START, MemoryFolder, a_writer
 
 KEY = PromptKey("a fox", "anime", "api")
@@ -40,6 +44,17 @@ def an_intent(key: PromptKey = KEY, **changes: Any) -> PromptIntent:
 
 def test_of_two_processes_one_begins(records: EnhancedPrompts) -> None:
     assert [records.begin(1, an_intent()), records.begin(1, an_intent())] == [True, False]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/nowhere")])
+def test_what_is_no_file_in_the_place_of_an_intent_is_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """A folder is in no listing, and nothing can be written there: the number was tried for ever."""
+    (tmp_path / KEY.folder).mkdir(parents=True)
+    make(tmp_path / KEY.folder / "1.intent.json")
+    with pytest.raises(RecordUnreadableError, match="is damaged: it is a"):
+        EnhancedPrompts(LocalFolder(tmp_path)).begin(1, an_intent())
 
 
 def test_an_attempt_is_lost_until_its_outcome_is_written(records: EnhancedPrompts) -> None:
