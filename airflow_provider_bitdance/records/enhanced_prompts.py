@@ -172,8 +172,7 @@ class EnhancedPrompts:
         found = []
         for number in sorted(int(match[2]) for name in names if (match := _INTENT.fullmatch(name))):
             name = _name(folder, number, "intent")
-            if number > MOST_ATTEMPTS:
-                raise damaged(self._folder, name, f"has a number above {MOST_ATTEMPTS}")
+            self._check_number(name, number)
             if (intent := read_record(PromptIntent, self._folder, name)) is not None:
                 if intent.key.folder != folder:
                     raise damaged(self._folder, name, "is of another text")
@@ -185,9 +184,10 @@ class EnhancedPrompts:
         """Write an intent; say whether it is ours, and not of a process that was quicker.
 
         :raises RecordUnreadableError: What is there is none, as a folder, which no listing shows: it would be
-            waited for without an end.
+            waited for without an end. Or nobody would read an intent of this number again.
         """
         name = _name(intent.key.folder, number, "intent")
+        self._check_number(name, number)
         if self._create(name, intent):
             return True
         read_record(PromptIntent, self._folder, name)
@@ -209,6 +209,10 @@ class EnhancedPrompts:
             prediction_id=prediction_id,
         )
         self._create(f"{key.folder}/text.json", made)
+
+    def _check_number(self, name: str, number: int) -> None:
+        if number > MOST_ATTEMPTS:
+            raise damaged(self._folder, name, f"has a number above {MOST_ATTEMPTS}")
 
     def _create(self, name: str, record: Strict) -> bool:
         try:

@@ -30,8 +30,12 @@ SEVERAL: Final = (
 )
 """How models call the number of images that one request makes."""
 
-_SECRET = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|\?[^\s'\"]{4,}", re.IGNORECASE)
-"""A URL, or the query of one."""
+_SECRET = re.compile(
+    r"[a-z][a-z0-9+.-]{0,20}://[^\s'\"]*|[?&][^\s'\"]{4,}"
+    r"|(?:sig|signature|token|key|secret|credential|password)=[^\s'\"]+",
+    re.IGNORECASE,
+)
+"""A URL, the query of one, or what is left of one."""
 SET_BY_US: Final[Mapping[str, str]] = {
     "enable_sync_mode": "omit it: a response that takes as long as the image is lost too easily",
     "enable_base64_output": "omit it: the image is fetched from its URL",

@@ -12,6 +12,7 @@ from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 ENHANCER_STYLES = ("default", "artistic", "photographic", "technical", "anime", "realistic")
 """https://wavespeed.ai/models/wavespeed-ai/prompt-optimizer"""
+_WORD = re.compile(r"\w+")
 _URL = re.compile(r"://|data:[a-z]{1,32}/|www\.", re.IGNORECASE)
 """A scheme is not searched for its first letter: in a text of letters alone that takes the square of their
 number, 16 s for 32,768 of them."""
@@ -40,8 +41,8 @@ def enhanced_in(outputs: Sequence[str]) -> str:
 def check_echo(prediction: Prediction, *, requested: str, style: str) -> None:
     """Make sure that what the API echoes of a prediction, where it does, is not another text.
 
-    It may trim, cut or extend a text, so only one that begins otherwise is another. An image's prediction has
-    a prompt in the place of the text.
+    It may trim, quote, cut or extend a text, so only one whose words begin otherwise is another. An image's
+    prediction has a prompt in the place of the text.
 
     :param requested: The text that was sent, in this style.
     :raises GarbledResponseError: It is: a cache before the API repeats a response, or a record was forged.
@@ -49,7 +50,7 @@ def check_echo(prediction: Prediction, *, requested: str, style: str) -> None:
     echoed = prediction.input or {}
     text, shown_style = echoed.get("text", echoed.get("prompt")), echoed.get("style")
     shown = text if isinstance(text, str) else ""
-    one, other = (" ".join(each.split()).casefold().rstrip("….") for each in (shown, requested))
+    one, other = (" ".join(_WORD.findall(each.casefold())) for each in (shown, requested))
     is_another_style = shown_style in ENHANCER_STYLES and shown_style != style
     if is_another_style or not (one.startswith(other) or other.startswith(one)):
         raise GarbledResponseError(

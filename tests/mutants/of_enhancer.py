@@ -135,6 +135,11 @@ RECORDS = mutations_of(
         "",
         "a folder in the place of an intent keeps a task for ever",
     ),
+    (
+        '        name = _name(intent.key.folder, number, "intent")\n        self._check_number(name, number)\n',
+        '        name = _name(intent.key.folder, number, "intent")\n',
+        "a text is bought under a number that nobody reads",
+    ),
     ("if number > MOST_ATTEMPTS:", "if False:", "a forged number makes a worker spin"),
     ("if intent.key.folder != folder:", "if False:", "an intent of another text counts"),
 )

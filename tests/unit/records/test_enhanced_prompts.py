@@ -57,6 +57,15 @@ def test_what_is_no_file_in_the_place_of_an_intent_is_not_waited_for(
         EnhancedPrompts(LocalFolder(tmp_path)).begin(1, an_intent())
 
 
+def test_nothing_is_begun_under_a_number_that_nobody_reads(
+    records: EnhancedPrompts, disk: dict[str, bytes]
+) -> None:
+    """A forged intent with the last number had a text bought whose records were damaged from then on."""
+    with pytest.raises(RecordUnreadableError, match="a number above 1000"):
+        records.begin(MOST_ATTEMPTS + 1, an_intent())
+    assert disk == {}
+
+
 def test_an_attempt_is_lost_until_its_outcome_is_written(records: EnhancedPrompts) -> None:
     records.begin(1, an_intent())
     (lost,) = records.attempts(KEY)
@@ -129,7 +138,7 @@ def test_a_forged_prediction_is_damaged(
 def test_a_number_that_no_honest_process_reaches_is_damaged(
     records: EnhancedPrompts, disk: dict[str, bytes]
 ) -> None:
-    records.begin(MOST_ATTEMPTS + 1, an_intent())
+    disk[f"{RECORDS}/{KEY.folder}/{MOST_ATTEMPTS + 1}.intent.json"] = an_intent().model_dump_json().encode()
     with pytest.raises(BitDanceError, match=f"a number above {MOST_ATTEMPTS}"):
         records.attempts(KEY)
 

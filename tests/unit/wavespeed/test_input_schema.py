@@ -434,7 +434,16 @@ def test_what_is_no_object_of_inputs_is_refused(value: Any, wrong: str) -> None:
     assert (caught.value.allowed or "").startswith("inputs: an object with names of the model's inputs; ")
 
 
-@pytest.mark.parametrize("value", [f'{{"image": "{SIGNED}"', [SIGNED], {"image": {1: SIGNED, 2: b""}}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f'{{"image": "{SIGNED}"',
+        [SIGNED],
+        {"image": {1: SIGNED, 2: b""}},
+        "{" + SIGNED.partition("?")[2],
+        "bucket/a.png&" + SIGNED.partition("?")[2],
+    ],
+)
 def test_inputs_that_cannot_be_read_do_not_show_a_signed_url(value: Any) -> None:
     with pytest.raises(InputError) as caught:
         ask(inputs=value)

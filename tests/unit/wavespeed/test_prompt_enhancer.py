@@ -84,6 +84,7 @@ def test_a_text_without_a_space_is_searched_in_no_time(text: str) -> None:
         {"text": "a  Fox\nat dawn"},
         {"text": "a fox at dawn, highly detailed", "style": "anime"},
         {"text": "a fox…"},
+        {"text": '"\u200bA fox, at dawn."'},
         {"text": None, "style": ""},
         {"text": ["a"], "mode": "image"},
         {"style": "another that nobody knows"},
