@@ -135,6 +135,9 @@ def _webp(data: bytes, structure: Structure, packet: bytes) -> bytes:
     if _check_free(xmp, has_c2pa=any(name == b"C2PA" for name, _, _ in chunks)):
         return data
     first, start, end = chunks[0]
+    if first != b"VP8X" and len(chunks) > 1:
+        # Without VP8X a decoder ignores what follows; with it, an animation or a second picture would count.
+        raise NotLabelledError("it has parts that a mark would give a meaning")
     head = data[start:end] if first == b"VP8X" else _extended(first, data, start)
     flags = head[8] | _XMP_FLAG
     body = head[:8] + bytes((flags,)) + head[9:] + data[end if first == b"VP8X" else start : structure.end]

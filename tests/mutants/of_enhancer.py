@@ -136,8 +136,8 @@ RECORDS = mutations_of(
         "a folder in the place of an intent keeps a task for ever",
     ),
     (
-        '        name = _name(intent.key.folder, number, "intent")\n        self._check_number(name, number)\n',
-        '        name = _name(intent.key.folder, number, "intent")\n',
+        "        self._check_number(name, number)\n        if self._create(name, intent):",
+        "        if self._create(name, intent):",
         "a text is bought under a number that nobody reads",
     ),
     ("if number > MOST_ATTEMPTS:", "if False:", "a forged number makes a worker spin"),

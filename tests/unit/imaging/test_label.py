@@ -154,6 +154,20 @@ def test_a_damaged_file_is_refused_or_marked_with_the_same_pixels(kind: str) -> 
         assert pixels(marked) == before
 
 
+@pytest.mark.parametrize("name", [b"VP8X", b"ALPH", b"ANIM", b"VP8 ", b"ABCD"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_simple_webp_with_more_than_its_picture_is_not_changed(name: bytes, lossless: bool) -> None:
+    """Decoders ignore what follows the picture, until a header says that it is there: then the file is broken."""
+    simple = BytesIO()
+    Image.effect_noise((48, 40), 60).convert("RGB").save(simple, "WEBP", lossless=lossless)
+    body = simple.getvalue()[12:] + name + struct.pack("<I", 10) + bytes(10)
+    data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    assert validate_image(data).width == 48
+    with pytest.raises(NotLabelledError, match="parts that a mark would give a meaning"):
+        label(data, model=MODEL)
+    assert validate_image(label(simple.getvalue(), model=MODEL)).width == 48
+
+
 def test_a_models_path_cannot_break_out_of_the_packet() -> None:
     marked = label(a_picture("PNG", 1), model='a"/><evil b="<&')
     assert "<evil" not in xmp_by_pillow(marked)
