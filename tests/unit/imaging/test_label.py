@@ -157,7 +157,7 @@ def test_a_damaged_file_is_refused_or_marked_with_the_same_pixels(kind: str) -> 
 @pytest.mark.parametrize("name", [b"VP8X", b"ALPH", b"ANIM", b"VP8 ", b"ABCD"])
 @pytest.mark.parametrize("lossless", [False, True])
 def test_a_simple_webp_with_more_than_its_picture_is_not_changed(name: bytes, lossless: bool) -> None:
-    """Decoders ignore what follows the picture, until a header says that it is there: then the file is broken."""
+    """Decoders ignore what follows the picture until a header says that it is there: then the file breaks."""
     simple = BytesIO()
     Image.effect_noise((48, 40), 60).convert("RGB").save(simple, "WEBP", lossless=lossless)
     body = simple.getvalue()[12:] + name + struct.pack("<I", 10) + bytes(10)
