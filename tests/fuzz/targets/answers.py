@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
@@ -26,6 +25,7 @@ from tests.fuzz.cases import Case
 from tests.fuzz.mutation import mutated_json, packed
 from tests.fuzz.sandbox import Sandbox
 from tests.fuzz.target import LONG_PROMPT, SECRET, Target, expect, expect_fit_for_people
+from tests.wire import httpx
 
 REQUEST = ImageRequest.of(prompt=LONG_PROMPT, seed=7)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

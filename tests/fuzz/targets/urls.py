@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -25,6 +24,7 @@ from tests.fuzz.mutation import TEXTS, mutated_text
 from tests.fuzz.sandbox import Sandbox
 from tests.fuzz.target import SECRET, Target, expect, expect_fit_for_people
 from tests.unit.support import Body
+from tests.wire import httpx
 
 PUBLIC, LOOPBACK = "https://api.wavespeed.ai", "http://127.0.0.1:9"
 _PROXY = "http://proxy.example:3128"

@@ -10,7 +10,6 @@ import re
 import threading
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_bitdance.engine import Finished, JobContext, Wanted
@@ -63,6 +62,7 @@ from tests.unit.support import (
     refusal,
     run,
 )
+from tests.wire import httpx
 
 MANY = [f"prompt {number}" for number in range(100)]
 
