@@ -17,6 +17,8 @@ class Coordination:
     :ivar resolving: Held while the account's history is searched, so that no two intents take one prediction.
     :ivar reserved: By key, the number of the last reservation that this process has seen at an image's
         destination, and that is of the same request.
+    :ivar vacant: Keys of images at whose destinations only this process may have stored anything: the plan
+        found no receipt there, and nobody had reserved them. A receipt is not looked for again.
     :ivar intact: By URI, the sha256 of files whose content this process has compared with their receipts.
     :ivar taken: Ids of predictions that this process has taken for an image or a prompt; the journal is
         behind.
@@ -27,6 +29,7 @@ class Coordination:
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     starting: set[str] = field(default_factory=set)
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    vacant: set[str] = field(default_factory=set)
     intact: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     submitted: list[float] = field(default_factory=list)

@@ -113,6 +113,8 @@ class DestinationLock:
 
     async def _take_own(self, image: ImageState) -> bool:
         """Take a destination whose name belongs to this task alone."""
+        if image.plan.key in self._context.coordination.vacant:
+            return True
         receipt = await asyncio.to_thread(self._intact_receipt, image)
         command = decide_destination(self._facts(image, receipt=receipt))
         if isinstance(command, Reuse):
@@ -210,12 +212,17 @@ class DestinationLock:
     def _read_or_take(self, image: ImageState) -> tuple[Reservation | None, Receipt | None]:
         """Return the last reservation of a destination, and the receipt there, if its file is intact.
 
-        A destination that nobody has reserved is taken at once. The reservation is not read if the receipt
-        alone decides: that is half the reads of a batch.
+        A destination that nobody has reserved is taken at once; where the plan found nothing, without a look
+        at it. The reservation is not read if the receipt alone decides: that is half the reads of a batch.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
+        vacant, key = context.coordination.vacant, image.plan.key
+        if key in vacant:
+            if context.reservations.take(destination, mine := self._reservation(image, 1)):
+                return mine, None
+            vacant.discard(key)
         receipt = self._intact_receipt(image)
-        found = self._found.get(image.plan.key)
+        found = self._found.get(key)
         known = found.reservation if found is not None else 0
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
             return None, receipt

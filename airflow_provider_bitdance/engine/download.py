@@ -45,7 +45,8 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
     try:
         _check_is_ours(image, prediction)
         _check_ended_well(context, image, prediction)
-        receipt = await asyncio.to_thread(_receipt_of_this, context, image)
+        is_vacant = image.plan.key in context.coordination.vacant
+        receipt = None if is_vacant else await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
             model, wants = image.plan.request.model, context.thumbnails.wants_more()
             valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
@@ -121,7 +122,8 @@ def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> 
     :param made: The receipt to be; its time and its reservation are filled in.
     """
     destination = context.destination_of(image.plan)
-    replaced = context.receipts.find(destination)
+    is_vacant = image.plan.key in context.coordination.vacant
+    replaced = None if is_vacant else context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != made.prediction_id:
@@ -133,6 +135,7 @@ def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> 
     context.journal.check_unchanged()
     check_destination_is_ours(context, image, known=number)
     context.receipts.write(destination, receipt)
+    context.coordination.vacant.discard(image.plan.key)
     if replaced is not None and replaced.file != made.file:
         context.images.remove(replaced.file)
     return receipt

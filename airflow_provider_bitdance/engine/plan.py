@@ -89,6 +89,9 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log_lost(context, decided)
     _log(context, decided)
+    if context.policy.if_exists == "reuse":  # else no receipt was looked for
+        nothing = (found for found in decided if found.event is None and not (found.standing or found.lost))
+        context.coordination.vacant.update(found.image.key for found in nothing)
     to_buy = [decision.image for decision in decided if decision.event is None]
     enhanced = (item.enhancement for item in wanted if item.enhancement is not None)
     await check_plan(context, to_buy, prompts_usd=sum(made.spent_usd for made in enhanced))

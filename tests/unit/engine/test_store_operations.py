@@ -1,0 +1,81 @@
+"""What an image costs in operations of the store: each is a request of an object store, and each has a price."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_bitdance.engine import Finished, Wanted, run_job
+from tests.unit.support import MemoryFolder, World, a_wanted, run
+
+OPERATIONS = ("create", "replace", "read", "size", "remove", "names")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what is done in memory folders, by operation and kind of file."""
+    counts: Counter[str] = Counter()
+    for operation in OPERATIONS:
+
+        def count(
+            self: MemoryFolder,
+            name: str,
+            *rest: Any,
+            operation: str = operation,
+            then: Callable[..., Any] = getattr(MemoryFolder, operation),
+        ) -> Any:
+            kind = name.partition("/")[0] if self.uri.endswith(".bitdance") else "images"
+            counts[f"{operation} {kind}"] += 1
+            return then(self, name, *rest)
+
+        monkeypatch.setattr(MemoryFolder, operation, count)
+    return counts
+
+
+def bought(wanted: list[Wanted]) -> None:
+    outcome = run(run_job(World().context(), wanted))
+    assert isinstance(outcome, Finished)
+    assert len(outcome.stored) == len(wanted)
+
+
+def test_a_batch_of_new_images_with_names(counted: Counter[str]) -> None:
+    """The journal is written in groups; it is read before each purchase, file and receipt."""
+    images = 200
+    bought([a_wanted(f"prompt {n}", key=f"k{n}", name=f"k{n}", named=True) for n in range(images)])
+    assert counted.pop("create jobs") <= images
+    assert counted.pop("read jobs") <= 3 * images + 5
+    assert counted == {
+        "names receipts": 1,
+        "create addresses": images,
+        "read addresses": 2 * images,
+        "replace images": images,
+        "replace receipts": images,
+    }
+
+
+def test_one_new_image_with_a_name(counted: Counter[str]) -> None:
+    bought([a_wanted(named=True)])
+    assert counted == ONE_IMAGE + Counter({"create jobs": 1, "create addresses": 1, "read addresses": 2})
+
+
+def test_one_new_image_without_a_name(counted: Counter[str]) -> None:
+
+    bought([a_wanted()])
+    assert counted == ONE_IMAGE
+
+
+ONE_IMAGE = Counter(
+    {
+        "read jobs": 4,
+        "create jobs": 3,
+        "read receipts": 1,
+        "size images": 1,
+        "read images": 1,
+        "replace images": 1,
+        "replace receipts": 1,
+    }
+)
+"""Its file is read once more for the hash of what is there, before it is the task's result."""
