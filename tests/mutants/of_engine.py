@@ -9,6 +9,16 @@ DESTINATION_LOCK = mutations_of(
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     (
+        "                return mine, None\n            vacant.discard(key)",
+        "                return mine, None",
+        "a receipt that came after the plan is not looked for when the image is stored",
+    ),
+    (
+        "if context.reservations.take(destination, mine",
+        "if bool(mine",
+        "two tasks buy what neither had found",
+    ),
+    (
         "self._reservation(image, held.number + 1)",
         "self._reservation(image, 1)",
         "a destination is never taken over",
@@ -156,6 +166,16 @@ TAKEOVER = mutations_of(
     ),
 )
 
+PLAN = mutations_of(
+    "engine/plan.py",
+    "unit/engine/test_run.py unit/engine/test_plan.py",
+    (
+        'if context.policy.if_exists == "reuse":  # else',
+        "if True:  # else",
+        "an old receipt stands beside a new file",
+    ),
+)
+
 POLICY = mutations_of(
     "engine/policy.py",
     "unit/engine/test_run.py unit/engine/test_dispatcher.py unit/engine/test_download.py",
@@ -243,8 +263,8 @@ DOWNLOAD = mutations_of(
     ),
     ("        _check_ended_well(context, image, prediction)\n", "", "a failed prediction is never recorded"),
     (
-        "receipt = await asyncio.to_thread(_receipt_of_this, context, image)",
-        "receipt = None",
+        "None if is_vacant else await asyncio.to_thread(_receipt_of_this, context, image)",
+        "None",
         "an image that is stored is lost when its output expires before the journal says so",
     ),
     (

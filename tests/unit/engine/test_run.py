@@ -98,6 +98,13 @@ def test_regenerate_buys_once_a_generation_and_not_again_in_a_retry(world: World
     assert world.images == {"cover.png": world.api.made["pred-2"].picture}
 
 
+def test_regenerate_withdraws_the_old_receipt_before_its_file_is_replaced(world: World) -> None:
+    go(world)
+    steps: list[str] = []
+    go(world, job=a_job(generation=1), if_exists="regenerate", step=steps.append)
+    assert steps.index("after remove receipt") < steps.index("before replace cover.png")
+
+
 def test_fail_refuses_before_anything_is_written_or_bought(world: World) -> None:
     world.context().images.replace("cover.jpg", b"somebody's")
     with pytest.raises(InputError):

@@ -1,4 +1,4 @@
-"""What an image costs in operations of the store: each is a request of an object store, and each has a price."""
+"""What an image costs in operations of the store: each is a request to an object store, which has a price."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ OPERATIONS = ("create", "replace", "read", "size", "remove", "names")
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what is done in memory folders, by operation and kind of file."""
     counts: Counter[str] = Counter()
-    for operation in OPERATIONS:
 
-        def count(
-            self: MemoryFolder,
-            name: str,
-            *rest: Any,
-            operation: str = operation,
-            then: Callable[..., Any] = getattr(MemoryFolder, operation),
-        ) -> Any:
+    def counting(operation: str) -> Callable[..., Any]:
+        then = getattr(MemoryFolder, operation)
+
+        def count(self: MemoryFolder, name: str, *rest: Any) -> Any:
             kind = name.partition("/")[0] if self.uri.endswith(".bitdance") else "images"
             counts[f"{operation} {kind}"] += 1
             return then(self, name, *rest)
 
-        monkeypatch.setattr(MemoryFolder, operation, count)
+        return count
+
+    for operation in OPERATIONS:
+        monkeypatch.setattr(MemoryFolder, operation, counting(operation))
     return counts
 
 
@@ -62,7 +61,6 @@ def test_one_new_image_with_a_name(counted: Counter[str]) -> None:
 
 
 def test_one_new_image_without_a_name(counted: Counter[str]) -> None:
-
     bought([a_wanted()])
     assert counted == ONE_IMAGE
 
