@@ -1041,3 +1041,20 @@ def test_what_another_task_claims_to_have_bought_is_not_adopted_where_it_is_anot
 
     assert run(take()) == [True]
     assert world.context(job=SECOND).journal.state.images["b"].status is Status.PLANNED
+
+
+def test_what_another_run_has_stored_since_the_plan_gives_way_before_its_file_is_replaced() -> None:
+    """Its receipt would speak of a picture that is not there if the process died between."""
+    world = World()
+    steps: list[str] = []
+
+    def step(name: str) -> None:
+        steps.append(name)
+        if name == "before create 000001" and not world.images:
+            run(run_job(world.context(job=a_job(run_id="run-2")), [a_wanted("another prompt", named=True)]))
+            assert world.api.billed == 1
+
+    outcome = run(run_job(world.context(step=step), [a_wanted(named=True)]))
+    assert isinstance(outcome, Finished)
+    assert world.api.billed == 2
+    assert steps.index("after remove receipt") < steps.index("before replace cover.png")
