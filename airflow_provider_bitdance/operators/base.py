@@ -34,7 +34,7 @@ from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_links, show_stored, with_targets
 from airflow_provider_bitdance.operators.deferral import hand_over
 from airflow_provider_bitdance.operators.options import check_options
-from airflow_provider_bitdance.operators.previews import label_of, previews_of, push_failure, push_preview
+from airflow_provider_bitdance.operators.previews import previews_of, push_failure, push_preview
 from airflow_provider_bitdance.operators.validation import reason_of, rendered_path, text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.preview.collector import Thumbnails
@@ -217,7 +217,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _destination(self, job: Job) -> Destination:
         """Return where the image of a task that makes one goes, as the fields say now."""
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.hooks import runtime
 
         path = rendered_path("output_path", self.output_path)
         return parse_destination(path, default_stem=runtime.default_stem(job))
@@ -269,8 +269,8 @@ class BitDanceBaseOperator(BaseOperator):
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections are not available elsewhere."""
         from airflow_provider_bitdance.engine import JobContext, Waiting
+        from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.operators import runtime
 
         started_at = Clock().time()
         hook = BitDanceHook(self.bitdance_conn_id)
@@ -311,7 +311,7 @@ class BitDanceBaseOperator(BaseOperator):
 
         :return: What goes to XCom.
         """
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.hooks import runtime
 
         self._is_shown = True
         push_preview(context, finished, job_context, self.log)
@@ -369,6 +369,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _policy(self, extra: ConnectionExtra) -> Policy:
         from airflow_provider_bitdance.engine import Policy
+        from airflow_provider_bitdance.hooks.runtime import label_of
 
         return Policy(
             timeout=self.timeout,

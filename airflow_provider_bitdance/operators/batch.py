@@ -177,8 +177,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
         """Write the manifest, then fail where failures are not tolerated."""
+        from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
-        from airflow_provider_bitdance.operators import runtime
 
         images = job_context.images
         rows = [_row(image, finished) for image in finished.images]

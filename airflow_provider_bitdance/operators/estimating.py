@@ -13,9 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.hooks import object_storage
+from airflow_provider_bitdance.hooks import object_storage, runtime
 from airflow_provider_bitdance.hooks.model_lookup import find_model
-from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 
 if TYPE_CHECKING:

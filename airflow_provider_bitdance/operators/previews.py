@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_bitdance.exceptions import BitDanceError, InputError
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview, PreviewImage
 from airflow_provider_bitdance.preview.content import bounded, chosen
 from airflow_provider_bitdance.redaction import shorten
@@ -29,20 +29,6 @@ def previews_of(option: int | None, *, map_index: int) -> int:
     limit = conf.getint("bitdance", "previews", fallback=DEFAULT_PREVIEWS) if option is None else option
     limit = max(0, min(limit, MOST_PREVIEWS))
     return limit if map_index < limit else 0
-
-
-def label_of(option: str | None) -> Literal["iptc"] | None:
-    """Return the mark that is written into files.
-
-    :param option: What the task says; ``None``: ``[bitdance] label`` of Airflow's settings.
-    :raises InputError: The settings name another one.
-    """
-    given = conf.get("bitdance", "label", fallback="").strip() if option is None else option
-    if given in ("", "none"):
-        return None
-    if given != "iptc":
-        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or nothing")
-    return "iptc"
 
 
 def push_preview(context: Context, finished: Finished, job: JobContext, log: Any) -> None:

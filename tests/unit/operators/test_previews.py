@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.imaging.label import SOURCE_TYPE
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators import previews
@@ -141,16 +140,6 @@ def test_the_mark_is_in_the_file_and_both_hashes_in_the_receipt(local: LocalServ
     assert receipt["sha256"] == marked["sha256"] != plain["sha256"]
     assert "sha256_received" not in json.loads(Path(plain["receipt"].removeprefix("file://")).read_text())
     assert with_mark.execute(context(run_id="third"))["reused"]
-
-
-def test_the_mark_may_be_set_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert previews.label_of(None) is None
-    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "iptc")
-    assert previews.label_of(None) == "iptc"
-    assert previews.label_of("none") is None
-    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "IPTC!")
-    with pytest.raises(InputError, match=r"\[bitdance\] label"):
-        previews.label_of(None)
 
 
 def test_each_stored_image_that_is_shown_has_a_picture_whichever_was_stored_first(

@@ -7,8 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
+
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_bitdance.exceptions import InputError, Paid, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.records import Job, Journal, Owner
@@ -61,6 +63,20 @@ def run_start(context: Context) -> float:
     """Return the Unix time at which the Dag run began; a finished one that is cleared begins again."""
     start = getattr(context.get("dag_run"), "start_date", None)
     return start.timestamp() if start is not None else math.inf
+
+
+def label_of(option: str | None) -> Literal["iptc"] | None:
+    """Return the mark that is written into files.
+
+    :param option: What the task says; ``None``: ``[bitdance] label`` of Airflow's settings.
+    :raises InputError: The settings name another one.
+    """
+    given = conf.get("bitdance", "label", fallback="").strip() if option is None else option
+    if given in ("", "none"):
+        return None
+    if given != "iptc":
+        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or nothing")
+    return "iptc"
 
 
 def default_stem(job: Job) -> str:
