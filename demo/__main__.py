@@ -74,7 +74,6 @@ def _run(example: Example, service: RealService | LocalService, web: str, *, kee
         "AIRFLOW_CONN_BITDANCE_DEFAULT": connection(service),
         "AIRFLOW__BITDANCE__RECORDS_PATH": f"file://{HOME / 'records'}",
         "BITDANCE_OUTPUT_PATH": f"file://{HOME / 'images'}/",
-        "BITDANCE_WEB_ADDRESS": web,
         "BITDANCE_DATABASE": str(HOME / "shop.db"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }

@@ -34,7 +34,12 @@ from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_links, show_stored, with_targets
 from airflow_provider_bitdance.operators.deferral import hand_over
 from airflow_provider_bitdance.operators.options import check_options
-from airflow_provider_bitdance.operators.previews import previews_of, push_failure, push_preview
+from airflow_provider_bitdance.operators.previews import (
+    previews_of,
+    push_failure,
+    push_preview,
+    push_sheets,
+)
 from airflow_provider_bitdance.operators.validation import reason_of, rendered_path, text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.preview.collector import Thumbnails
@@ -315,7 +320,10 @@ class BitDanceBaseOperator(BaseOperator):
 
         self._is_shown = True
         push_preview(context, finished, job_context, self.log)
-        result = self._result(finished, job_context)
+        try:
+            result = self._result(finished, job_context)
+        finally:
+            push_sheets(context, job_context, self.log)
         uri = result["uri"] if "uri" in result else result["manifest"]
         show_stored(self, uri, job_context.images)
         runtime.emit_lineage(hook, uri, self.log)

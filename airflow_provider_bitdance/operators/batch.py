@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid, UnsafeFileError
+from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.links.bitdance import show_stored
@@ -21,7 +19,7 @@ from airflow_provider_bitdance.operators.validation import (
     text_of_path,
 )
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
@@ -179,13 +177,14 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         """Write the manifest, then fail where failures are not tolerated."""
         from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
+        from airflow_provider_bitdance.operators.contact_sheets import write_contact_sheets
 
         images = job_context.images
         rows = [_row(image, finished) for image in finished.images]
         name = f"{runtime.default_stem(job_context.journal.job)}.manifest.{self.manifest_format}"
         write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
         images.replace(name, write(rows))
-        _write_contact_sheets(finished, images)
+        write_contact_sheets(finished, job_context)
         bought = sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)
         enhanced = [made for image in finished.images if (made := image.plan.enhancement) is not None]
         summary = {
@@ -249,35 +248,3 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
     if failure is None:
         return manifest_row(item, status="missing", result=known)
     return manifest_row(item, status="failed", error=shorten(failure.what, 300), result=known)
-
-
-def _write_contact_sheets(finished: Finished, images: Folder) -> None:
-    """Show all variants of a row in one image, for a person to choose from, unless it is there already."""
-    from airflow_provider_bitdance.batch import CONTACT_SHEET
-    from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
-
-    plans = (image.plan for image in finished.images if image.plan.variant_of is not None)
-    for row, variants in groupby(plans, key=lambda plan: plan.variant_of):
-        stored = (finished.stored[plan.key] for plan in variants if plan.key in finished.stored)
-        found = {result["uri"].rpartition("/")[2]: result for result in stored}
-        shown = "\n".join(f"{file} {result['sha256']}" for file, result in found.items())
-        comment = hashlib.sha256(shown.encode()).hexdigest()
-        name = f"{row}{CONTACT_SHEET}.jpg"
-        if not found or comment_of(_content(images, name)) == comment:
-            continue
-        variant_files = ((_label(file, result), _content(images, file)) for file, result in found.items())
-        images.replace(name, contact_sheet(variant_files, comment=comment))
-
-
-def _label(file: str, result: dict[str, Any]) -> str:
-    """Return what a contact sheet says of an image; not every model has a seed."""
-    return file if result["seed"] is None else f"{file}\nseed {result['seed']}"
-
-
-def _content(images: Folder, name: str) -> bytes:
-    """Return the content of a file; none where there is no file, or something else in its place: a contact
-    sheet is a help, and its batch is paid for."""
-    try:
-        return images.read(name) or b""
-    except UnsafeFileError:
-        return b""

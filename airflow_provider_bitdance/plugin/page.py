@@ -19,6 +19,8 @@ _FILES = files(__package__)
 STYLE = _FILES.joinpath("page.css").read_text()
 STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 """By which the page's policy knows its own stylesheet."""
+NO_SHEET = _FILES.joinpath("no_sheet.svg").read_bytes()
+"""What is shown in place of a contact sheet that is not there, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

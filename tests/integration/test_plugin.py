@@ -19,10 +19,13 @@ from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
+from jinja2 import Environment
 from sqlalchemy import delete
 
 from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
+from airflow_provider_bitdance.plugin.page import NO_SHEET
 from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, Preview, PreviewImage
+from airflow_provider_bitdance.preview.sheet import as_xcom, sheet_key, sheet_markdown
 
 DAG_ID, TASK_ID = "shows_images", "group.cover"
 RUN_ID = "manual__2026-11-29T10:00:00+00:00"
@@ -79,14 +82,14 @@ def as_role(app: Any) -> Any:
 def xcom(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Write an XCom as a task instance does; the instance itself is of no interest here."""
 
-    def write(value: Any, *, task_id: str = TASK_ID, map_index: int = -1) -> None:
+    def write(value: Any, *, task_id: str = TASK_ID, map_index: int = -1, key: str = PREVIEW_KEY) -> None:
         with create_session() as session:
             session.execute(_foreign_keys_off())
             run = session.query(DagRun).filter_by(dag_id=DAG_ID, run_id=RUN_ID).one()
             session.add(
                 XComModel(
                     dag_run_id=run.id, dag_id=DAG_ID, run_id=RUN_ID, task_id=task_id, map_index=map_index,
-                    key=PREVIEW_KEY, value=value,
+                    key=key, value=value,
                 )
             )  # fmt: skip
 
@@ -110,17 +113,31 @@ OF_RUN = f"{PREFIX}/images/{DAG_ID}/{quote(RUN_ID, safe='')}"
 PAGES = [of_task(), OF_RUN]
 
 
-@pytest.mark.parametrize("page", PAGES)
+def of_sheet(key: str = "jazz", map_index: int = -1) -> str:
+    """Return the address that a question shows, resolved as Airflow's UI does."""
+    template = re.fullmatch(r"!\[Contact sheet\]\((.+)\)", sheet_markdown(TASK_ID, key, map_index=map_index))
+    assert template
+    return "/" + Environment().from_string(template[1]).render(dag={"dag_id": DAG_ID}, run_id=RUN_ID)
+
+
+SHEET = b"RIFF\x0c\0\0\0WEBPVP8 \0\0\0\0"
+SHEET_XCOM = as_xcom(b64encode(SHEET).decode())
+ALL = [*PAGES, of_sheet()]
+
+
+@pytest.mark.parametrize("page", ALL)
 def test_who_is_not_logged_in_sees_nothing(app: Any, page: str) -> None:
     assert TestClient(app).get(page).status_code == 401
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL)
 def test_who_may_not_read_the_dags_xcoms_is_refused(as_role: Any, page: str, xcom: Any) -> None:
     xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    xcom(SHEET_XCOM, key=sheet_key("jazz"))
     refused = as_role(None).get(page)
     assert refused.status_code == 403
     assert "p-17" not in refused.text
+    assert SHEET not in refused.content
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -140,15 +157,17 @@ def test_a_dag_that_cannot_be_checked_is_refused_or_empty(as_role: Any, dag_id: 
     answer = as_role("admin").get(f"{PREFIX}/images/{dag_id}/{quote(RUN_ID, safe='')}")
     assert "p-17" not in answer.text
     assert answer.status_code == (404 if dag_id in ("~", "") else 200)
+    xcom(SHEET_XCOM, key=sheet_key("jazz"))
+    assert as_role("admin").get(of_sheet().replace(DAG_ID, dag_id)).status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL)
 def test_nothing_can_be_changed(as_role: Any, method: str, page: str) -> None:
     assert as_role("admin").request(method, page).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/images", "/"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/images", "/sheets", "/"])
 def test_there_is_no_other_page(app: Any, as_role: Any, path: str) -> None:
     for client in (TestClient(app), as_role("admin")):
         assert client.get(f"{PREFIX}{path}").status_code == 404
@@ -221,6 +240,7 @@ def test_no_page_makes_a_request(as_role: Any, xcom: Any, monkeypatch: pytest.Mo
         monkeypatch.setattr(socket.socket, name, refused)
     for page in PAGES:
         assert "evil" in viewer.get(page).text
+    assert viewer.get(of_sheet()).status_code == 404
 
 
 def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xcom: Any) -> None:
@@ -241,6 +261,56 @@ def test_a_run_of_hundreds_of_tasks_shows_some_and_says_so(as_role: Any, xcom: A
     text = as_role("viewer").get(OF_RUN).text
     assert text.count("p-17</dt>") == 24
     assert "6 more tasks of this run have images" in text
+
+
+@pytest.mark.parametrize("role", ["viewer", "user", "op", "admin"])
+@pytest.mark.parametrize("map_index", [-1, 3])
+def test_a_viewer_sees_the_contact_sheet_of_a_question(
+    as_role: Any, role: str, map_index: int, xcom: Any
+) -> None:
+    xcom(SHEET_XCOM, key=sheet_key("jazz"), map_index=map_index)
+    answer = as_role(role).get(of_sheet(map_index=map_index))
+    assert (answer.status_code, answer.content) == (200, SHEET)
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "private, no-cache"
+
+
+EVIL_SHEETS: list[Any] = [
+    EVIL,
+    as_xcom(EVIL),
+    as_xcom(b64encode(EVIL.encode()).decode()),
+    as_xcom(b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()),
+    as_xcom(b64encode(SHEET + EVIL.encode()).decode()),
+    as_xcom("A" * 10 * 2**20),
+    SHEET_XCOM | {"media_type": "text/html", "format": "html"},
+    {"__classname__": "airflow.sdk.ObjectStoragePath", "__data__": "s3://bucket/x", "__version__": 1},
+    None,
+]
+
+
+@pytest.mark.parametrize("value", EVIL_SHEETS, ids=lambda value: str(value)[:40])
+def test_what_is_no_contact_sheet_is_never_sent(as_role: Any, value: Any, xcom: Any) -> None:
+    xcom(value, key=sheet_key("jazz"))
+    answer = as_role("viewer").get(of_sheet())
+    assert (answer.status_code, answer.content) == (404, NO_SHEET)
+
+
+def test_where_there_is_no_contact_sheet_a_picture_says_what_to_do(as_role: Any) -> None:
+    answer = as_role("viewer").get(of_sheet("no-such-key"))
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert "previews = 0" in answer.text
+    assert "Open the file" in answer.text
+
+
+@pytest.mark.parametrize("map_index", ["9" * 20, "9" * 5_000, "-2", "1e3", "%00"])
+def test_a_map_index_that_no_task_has_is_no_error_of_the_server(as_role: Any, map_index: str) -> None:
+    viewer = as_role("viewer")
+    assert "no images to show" in viewer.get(of_task(map_index=map_index)).text
+    assert viewer.get(of_sheet().replace("/-1/", f"/{map_index}/")).status_code in (404, 422)
 
 
 def test_the_tab_is_relative_so_a_path_before_airflow_is_kept() -> None:

@@ -13,10 +13,12 @@ from PIL import Image
 
 from airflow_provider_bitdance.imaging.label import SOURCE_TYPE
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.operators import previews
+from airflow_provider_bitdance.operators import contact_sheets, previews
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
-from airflow_provider_bitdance.preview import Preview
+from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview
+from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.preview.content import read_preview
+from airflow_provider_bitdance.preview.sheet import MAX_SHEET, MAX_SHEETS, read_sheet, sheet_key
 from tests.builders import context
 
 
@@ -29,10 +31,24 @@ def output(tmp_path: Path) -> Path:
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Preview]:
     found: list[Preview] = []
 
-    def push(_: object, preview: Preview) -> None:
-        read = read_preview(json.loads(json.dumps(preview.as_xcom())))
-        assert read is not None
-        found.append(read)
+    def push(_: object, key: str, value: object) -> None:
+        if key == PREVIEW_KEY:
+            read = read_preview(json.loads(json.dumps(value)))
+            assert read is not None
+            found.append(read)
+
+    monkeypatch.setattr(previews, "_push", push)
+    return found
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Return the contact sheets that are pushed, by the keys of their XComs."""
+    found: dict[str, bytes] = {}
+
+    def push(_: object, key: str, value: object) -> None:
+        if key != PREVIEW_KEY:
+            found[key] = read_sheet(json.loads(json.dumps(value))) or b""
 
     monkeypatch.setattr(previews, "_push", push)
     return found
@@ -169,3 +185,56 @@ def test_a_setting_that_is_no_number_is_named_before_anything_is_bought(
     with pytest.raises(Exception, match='"previews" key in "bitdance" section'):
         single(output).execute(context())
     assert local.bill().submitted == 0
+
+
+def test_a_question_gets_a_small_contact_sheet_of_each_row_and_a_row_that_is_reused_its_own(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    batch(output, variants=2).execute(context())
+    made = dict(sheets)
+    assert sorted(made) == [sheet_key(f"k{number}") for number in range(4)]
+    small_file = BytesIO(made[sheet_key("k0")])
+    with Image.open(output / "k0-contact-sheet.jpg") as whole, Image.open(small_file) as small:
+        assert small.format == "WEBP"
+        assert small.size == tuple(side * 384 // 512 for side in whole.size)
+    sheets.clear()
+    batch(output, variants=2).execute(context(run_id="another"))
+    assert sheets == made
+
+
+@pytest.mark.parametrize("options", [{"variants": 1}, {"variants": 2, "previews": 0}])
+def test_without_variants_or_previews_there_is_no_sheet_to_show(
+    local: LocalService, output: Path, sheets: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, options: Any
+) -> None:
+    monkeypatch.setattr(contact_sheets, "small_sheet", lambda *_, **__: pytest.fail("it costs time"))
+    batch(output, **options).execute(context())
+    assert sheets == {}
+
+
+def test_a_row_with_a_flagged_variant_shows_no_sheet(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    local.add_fault(on="submit", kind="nsfw", match="fox 2")
+    batch(output, variants=2, nsfw="allow").execute(context())
+    assert sorted(sheets) == [sheet_key(f"k{number}") for number in (0, 1, 3)]
+    assert (output / "k2-contact-sheet.jpg").exists()
+
+
+def test_a_batch_that_fails_shows_the_sheets_of_what_it_stored(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    local.add_fault(on="submit", kind="failed", match="fox 2")
+    with pytest.raises(Exception, match="of 8 images failed"):
+        batch(output, variants=2).execute(context())
+    assert {sheet_key("k0"), sheet_key("k3")} <= sheets.keys()
+
+
+def test_the_sheets_of_a_task_have_a_bound_and_the_first_that_is_too_much_ends_them() -> None:
+    thumbnails = Thumbnails(limit=1)
+    for number in range(10):
+        if thumbnails.wants_sheet():
+            thumbnails.take_sheet(f"k{number}", bytes(MAX_SHEET - 1))
+    assert list(thumbnails.sheets) == [f"k{number}" for number in range(MAX_SHEETS // MAX_SHEET)]
+    thumbnails.take_sheet("small", bytes(9))
+    assert not thumbnails.wants_sheet()
+    assert "small" not in thumbnails.sheets
