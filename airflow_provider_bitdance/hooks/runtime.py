@@ -102,6 +102,20 @@ def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str
             context["outlet_events"][outlet].extra = extra
 
 
+def push_result(context: Context, result: dict[str, Any], log: Log) -> None:
+    """Leave the result of a task that is about to fail where the result of one that succeeds is.
+
+    A task after it that runs all the same reads it like any result. Airflow deletes it when the next try
+    begins, so it is always that of the last try.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    try:
+        context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=result)
+    except Exception as error:  # why the task fails is what has to be known
+        log.warning("The result of the failed task could not be pushed to XCom: %s", redact(error))
+
+
 def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
     """Report to Airflow's hook lineage, and so to OpenLineage, what the task has made: one output a task.
 

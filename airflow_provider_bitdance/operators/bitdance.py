@@ -46,6 +46,8 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that
     may have been charged), ``prompts_possibly_paid`` (likewise, of its enhanced prompt).
 
+    With ``url_base`` it has ``url``, too, after ``uri``.
+
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,
         and the name is made from Dag, task, run and map index; without one it names the file. The stored
