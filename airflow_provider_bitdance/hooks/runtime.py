@@ -147,11 +147,11 @@ def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     )
 
 
-def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
+def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int | None, log: Log) -> Journal:
     """Read the journal of this process's job. Blocks.
 
     :param resumed: The task comes back from a deferral, so there must be a plan.
-    :param retries: Of the task, as its Dag file has it now.
+    :param retries: Of the task, as its Dag file has it now; ``None``: an earlier try may have stopped before.
     :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
     :raises StorageError: The store failed.
     """
@@ -174,8 +174,7 @@ def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, 
             ),
             fix="The prediction named earlier in this log stays collectable for 7 days",
         )
-    first_try = owner.job.generation - retries + 1
-    if owner.try_number > first_try:
+    if retries is not None and owner.try_number > owner.job.generation - retries + 1:
         log.warning("An earlier try left no journal at %s", journal.uri)
     warn_if_not_exclusive(records, log)
     return journal
