@@ -41,6 +41,7 @@ from airflow_provider_bitdance.operators.previews import (
     push_preview,
     push_sheets,
 )
+from airflow_provider_bitdance.operators.progress_row import ProgressRow
 from airflow_provider_bitdance.operators.publishing import rendered_url_base, text_of_url_base, with_urls
 from airflow_provider_bitdance.operators.validation import reason_of, rendered_path, text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
@@ -289,8 +290,7 @@ class BitDanceBaseOperator(BaseOperator):
         from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
-        started_at = Clock().time()
-        hook = BitDanceHook(self.bitdance_conn_id)
+        started_at, hook = Clock().time(), BitDanceHook(self.bitdance_conn_id)
         owner = runtime.this_owner(context)
         previews = previews_of(self.previews, map_index=owner.job.map_index)
         show_links(self, hook.settings.base_url, context, with_images=previews > 0)
@@ -317,6 +317,7 @@ class BitDanceBaseOperator(BaseOperator):
             models=frozenset(item.request.model for item in wanted) or None,
             count=runtime.counter(owner.job),
             thumbnails=Thumbnails(previews),
+            show_progress=ProgressRow(context.get("task_state_store"), self.log).show,
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
