@@ -7,7 +7,8 @@
 3. ``posters`` makes four variants of one poster, with different seeds, for about $0.04, and a contact sheet:
    one image that shows all four.
 4. ``choose`` shows the contact sheet and waits for a person's choice, as long as it takes: the posters are
-   stored and do not run away. Then ``publish`` copies the chosen one.
+   stored and do not run away. Then ``publish`` copies the chosen one. The file says that it is AI-made
+   (``label="iptc"``), as shops and search engines require.
 
 Waiting for a person takes no worker. Decide in Airflow's UI, under "Required Actions". Trigger the Dag again
 with the same name and prompt: the four posters are there, nothing is to buy.
@@ -56,6 +57,7 @@ def example_bitdance_approval() -> None:
         variants=len(VARIANTS),
         output_path=f"{folder}/",
         max_cost_usd=0.10,
+        label="iptc",
         deferrable=True,
     )
 
