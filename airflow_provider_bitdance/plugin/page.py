@@ -36,9 +36,15 @@ class Section:
 
     @property
     def groups(self) -> list[list[PreviewImage]]:
-        """The images, variants of one key beside each other."""
+        """The images, variants of one key beside each other; what has failed comes first, to be seen."""
         images = self.preview.images if self.preview else ()
-        return [list(group) for _, group in groupby(images, key=lambda image: image.variant_of or image.key)]
+        groups = (list(group) for _, group in groupby(images, key=lambda one: one.variant_of or one.key))
+        return sorted(groups, key=lambda group: all(image.status != "failed" for image in group))
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it is one of several tasks with an image each, which are beside each other."""
+        return bool(self.title) and self.preview is not None and self.preview.total == 1
 
 
 def render(sections: list[Section], *, nothing: str, more: int = 0) -> str:

@@ -50,7 +50,9 @@ def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
     """
     path = "/".join(("{{ dag.dag_id }}", "{{ run_id }}", task_id, str(map_index), key))
     # A run's id may have signs that mean something in an address or in Markdown.
-    return f"![Contact sheet]({_ADDRESS}/{{% filter urlencode %}}{path}{{% endfilter %}})"
+    address = f"{_ADDRESS}/{{% filter urlencode %}}{path}{{% endfilter %}}"
+    # Airflow's UI shows it 300 pixels wide; the link leads to all of it.
+    return f"[![Contact sheet]({address})]({address})"
 
 
 def read_sheet(value: object) -> bytes | None:

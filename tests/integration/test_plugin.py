@@ -6,16 +6,12 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from airflow.api_fastapi.app import create_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.models.dag import DagModel
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
@@ -24,11 +20,10 @@ from sqlalchemy import delete
 
 from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
 from airflow_provider_bitdance.plugin.page import NO_SHEET
-from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, Preview, PreviewImage
+from airflow_provider_bitdance.preview.content import MAX_PREVIEW, Preview, PreviewImage
 from airflow_provider_bitdance.preview.sheet import as_xcom, sheet_key, sheet_markdown
+from tests.integration.plugin_rows import DAG_ID, RUN_ID, TASK_ID, a_run, write_xcom
 
-DAG_ID, TASK_ID = "shows_images", "group.cover"
-RUN_ID = "manual__2026-11-29T10:00:00+00:00"
 WEBP = b64encode(b"RIFF....WEBP").decode()
 STORED = PreviewImage(
     key="p-17", status="stored", width=1024, height=768, seed=42, cost_usd=0.01, uri="s3://b/p-17.png",
@@ -42,30 +37,8 @@ def app(airflow_db: None) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         # PyJWT warns of short ones.
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of a test " * 4)
-        yield from _app_with_a_run()
-
-
-def _app_with_a_run() -> Iterator[Any]:
-    made = create_app(apps="core")
-    with create_session() as session:
-        session.merge(DagBundleModel(name="tests"))
-        session.flush()
-        session.merge(DagModel(dag_id=DAG_ID, bundle_name="tests", fileloc="f.py"))
-        session.flush()
-        session.add(
-            DagRun(
-                dag_id=DAG_ID,
-                run_id=RUN_ID,
-                run_type="manual",
-                logical_date=datetime(2026, 11, 29, 10, tzinfo=UTC),
-                run_after=datetime(2026, 11, 29, 10, tzinfo=UTC),
-                state="success",
-            )
-        )
-    yield made
-    with create_session() as session:
-        for model in (XComModel, DagRun, DagModel):
-            session.execute(delete(model).where(model.dag_id == DAG_ID))
+        with a_run():
+            yield create_app(apps="core")
 
 
 @pytest.fixture
@@ -79,29 +52,11 @@ def as_role(app: Any) -> Any:
 
 
 @pytest.fixture
-def xcom(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Write an XCom as a task instance does; the instance itself is of no interest here."""
-
-    def write(value: Any, *, task_id: str = TASK_ID, map_index: int = -1, key: str = PREVIEW_KEY) -> None:
-        with create_session() as session:
-            session.execute(_foreign_keys_off())
-            run = session.query(DagRun).filter_by(dag_id=DAG_ID, run_id=RUN_ID).one()
-            session.add(
-                XComModel(
-                    dag_run_id=run.id, dag_id=DAG_ID, run_id=RUN_ID, task_id=task_id, map_index=map_index,
-                    key=key, value=value,
-                )
-            )  # fmt: skip
-
-    yield write
+def xcom(app: Any) -> Iterator[Any]:
+    """Write an XCom of the run."""
+    yield write_xcom
     with create_session() as session:
         session.execute(delete(XComModel).where(XComModel.dag_id == DAG_ID))
-
-
-def _foreign_keys_off() -> Any:
-    from sqlalchemy import text
-
-    return text("PRAGMA foreign_keys = OFF")
 
 
 def of_task(task_id: str = TASK_ID, map_index: str = "{MAP_INDEX}", dag_id: str = DAG_ID) -> str:
@@ -115,7 +70,8 @@ PAGES = [of_task(), OF_RUN]
 
 def of_sheet(key: str = "jazz", map_index: int = -1) -> str:
     """Return the address that a question shows, resolved as Airflow's UI does."""
-    template = re.fullmatch(r"!\[Contact sheet\]\((.+)\)", sheet_markdown(TASK_ID, key, map_index=map_index))
+    line = sheet_markdown(TASK_ID, key, map_index=map_index)
+    template = re.fullmatch(r"\[!\[Contact sheet\]\((.+)\)\]\(\1\)", line)
     assert template
     return "/" + Environment().from_string(template[1]).render(dag={"dag_id": DAG_ID}, run_id=RUN_ID)
 
@@ -253,6 +209,16 @@ def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xc
     whole = viewer.get(OF_RUN).text
     assert whole.index("group.cover [0]") < whole.index("of-0") < whole.index("group.cover [1]")
     assert "no images to show" in viewer.get(of_task()).text
+
+
+def test_what_has_failed_comes_first(as_role: Any, xcom: Any) -> None:
+    variants = [
+        PreviewImage(key=f"b-v{n}", status="failed" if n == 2 else "stored", variant_of="b") for n in (1, 2)
+    ]
+    shown = (STORED, *variants, PreviewImage(key="c", status="failed"))
+    xcom(Preview(total=4, stored=2, failed=2, images=shown).as_xcom())
+    keys = re.findall("<dt>(.+)</dt>", as_role("viewer").get(of_task()).text)
+    assert keys == ["b-v1", "b-v2", "c", "p-17"]
 
 
 def test_a_run_of_hundreds_of_tasks_shows_some_and_says_so(as_role: Any, xcom: Any) -> None:

@@ -30,10 +30,11 @@ def test_the_line_names_the_picture_of_a_row_whatever_signs_a_runs_id_has(enviro
         "params": {"name": "jazz-night"},
         "ti": SimpleNamespace(map_index=3),
     }
-    assert environment.from_string(line).render(known) == (
-        "![Contact sheet](bitdance/sheets/shop/manual__2026-11-29T10%3A00%3A00%2B00%3A00%2050%25%29"
-        "/group.posters/3/jazz-night)"
+    address = (
+        "bitdance/sheets/shop/manual__2026-11-29T10%3A00%3A00%2B00%3A00%2050%25%29/group.posters/3/jazz-night"
     )
+    rendered = environment.from_string(line).render(known)
+    assert rendered == f"[![Contact sheet]({address})]({address})"
 
 
 def test_a_key_that_is_markup_stays_within_the_address() -> None:
@@ -42,7 +43,8 @@ def test_a_key_that_is_markup_stays_within_the_address() -> None:
         .from_string(sheet_markdown("posters", "{{ key }}"))
         .render(dag=SimpleNamespace(dag_id="shop"), run_id="run", key=") ![x](https://evil.example/x.png")
     )
-    assert line.endswith("/-1/%29%20%21%5Bx%5D%28https%3A//evil.example/x.png)")
+    address = "bitdance/sheets/shop/run/posters/-1/%29%20%21%5Bx%5D%28https%3A//evil.example/x.png"
+    assert line == f"[![Contact sheet]({address})]({address})"
 
 
 @pytest.mark.parametrize("size", [16, 100, MAX_SHEET])
