@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import b64decode
 from io import BytesIO
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_bitdance.imaging.label import SOURCE_TYPE
+from airflow_provider_bitdance.imaging.thumbnail import MAX_THUMBNAIL
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators import contact_sheets, previews
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
@@ -238,3 +240,59 @@ def test_the_sheets_of_a_task_have_a_bound_and_the_first_that_is_too_much_ends_t
     thumbnails.take_sheet("small", bytes(9))
     assert not thumbnails.wants_sheet()
     assert "small" not in thumbnails.sheets
+
+
+class XComs:
+    """The bytes of what a task instance pushes, by key: as JSON, as Airflow's database has them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: dict[str, int] = {}
+        monkeypatch.setattr(previews, "_push", lambda _, key, value: self.push(key, value))
+
+    def push(self, key: str, value: object) -> None:
+        self.sizes[key] = len(json.dumps(value).encode())
+
+    def of(self, operator: Any, map_index: int) -> dict[str, int]:
+        """Run one of mapped tasks, and return the sizes of its XComs."""
+        self.sizes = {}
+        page = f"https://airflow.example/dags/{'d' * 60}/runs/{'r' * 60}/tasks/image/mapped/{map_index}"
+        there = context(map_index=map_index)
+        there["ti"].log_url, there["ti"].xcom_push = page, self.push
+        with contextlib.suppress(Exception):
+            self.push("return_value", operator.execute(there))
+        return self.sizes
+
+
+def test_a_thousand_mapped_tasks_add_less_than_a_megabyte(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xcoms = XComs(monkeypatch)
+    first, last = (xcoms.of(single(output), index) for index in (0, 999))
+    assert {"bitdance_preview", "_link_ImagesLink"} <= first.keys()
+    assert last.keys() == {"return_value"}
+    added = sum(size for key, size in first.items() if key != "return_value")
+    # As if its picture were as large as any may be: as base64, four characters for three bytes.
+    worst = added + 4 * MAX_THUMBNAIL / 3
+    assert 24 * worst < 500_000
+
+
+def test_a_mapped_task_beyond_the_first_adds_nothing_when_it_fails(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xcoms = XComs(monkeypatch)
+    local.add_fault(on="submit", kind="failed")
+    assert xcoms.of(single(output), 999) == {}
+    assert "bitdance_preview" in xcoms.of(single(output), 23)
+
+
+def test_where_nothing_is_shown_no_picture_is_made(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("airflow_provider_bitdance.imaging.validation.thumbnail", made.append)
+    monkeypatch.setattr("airflow_provider_bitdance.imaging.thumbnail.thumbnail", made.append)
+    path = f"{output}/fox.png"
+    for run_id in ("first", "reuses"):
+        single(output, output_path=path, previews=0).execute(context(run_id=run_id))
+    batch(output, previews=0).execute(context(run_id="batch"))
+    assert made == []
