@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,22 @@ def generate(hook: BitDanceHook, path: object, prompt: str = "A fox", **options:
     return hook.generate(prompt=prompt, size=SIZE, output_path=str(path), **options)
 
 
+class Death(BaseException):
+    """Of the process that makes an image."""
+
+
+def dies(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> None:
+    """Have the process die right after its purchase."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Death
+
+    with monkeypatch.context() as patch:
+        patch.setattr("airflow_provider_bitdance.polling.poller.Poller.add", die)
+        with pytest.raises(Death):
+            call()
+
+
 def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
@@ -82,16 +98,8 @@ def test_a_task_that_is_retried_finds_the_image_it_has_stored(
 def test_a_task_that_died_after_its_purchase_collects_it_in_its_next_try(
     hook: BitDanceHook, local: LocalService, output: Path, in_task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Death(BaseException):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Death
-
-    with in_task(), monkeypatch.context() as patch:
-        patch.setattr("airflow_provider_bitdance.polling.poller.Poller.add", die)
-        with pytest.raises(Death):
-            generate(hook, output / "fox")
+    with in_task():
+        dies(monkeypatch, lambda: generate(hook, output / "fox"))
     with in_task(try_number=2):
         result = generate(hook, output / "fox")
     (task,) = local.predictions()
@@ -334,3 +342,25 @@ def test_a_deleted_prediction_cannot_be_saved(hook: BitDanceHook, local: LocalSe
     with pytest.raises(PredictionGoneError):
         hook.save(prediction, output / "fox")
     assert posts(local) == 1
+
+
+def test_a_plan_of_what_is_saved_has_no_seed_of_ours(hook: BitDanceHook, output: Path, in_task: Any) -> None:
+    prediction = hook.submit(prompt="A fox", size=SIZE)
+    with in_task():
+        hook.save(prediction, output / "fox")
+    (record,) = read_records(LocalFolder(output, step=".bitdance")).jobs
+    entry = json.loads(next(output.rglob("000001.json")).read_text())
+    (planned,) = (event for event in entry["events"] if event["event"] == "planned")
+    assert planned["images"][0]["request"]["seed"] == -1
+    assert record.job.call is not None
+    assert record.job.call.endswith(prediction.id)
+
+
+def test_what_another_task_is_making_is_not_replaced_by_what_is_saved(
+    hook: BitDanceHook, output: Path, in_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = hook.submit(prompt="A fox", size=SIZE)
+    with in_task():
+        dies(monkeypatch, lambda: generate(hook, output / "fox", "An owl"))
+    with in_task(run_id="next"), pytest.raises(InputError, match="making a different image"):
+        hook.save(prediction, output / "fox")
