@@ -39,7 +39,7 @@ HOME = ROOT / ".demo"
 MARKER = "made-by-make-demo"
 
 ABOUT = """\
-Runs a real Airflow in .demo/, lets an example Dag buy and store its images, and prints files and bill.
+Runs a real Airflow in .demo/, lets an example Dag buy and store its images, and prints files, URLs and bill.
 The images come from a local service and cost nothing. With WAVESPEED_API_KEY set they come from the real
 API and cost about $0.01 each. In a terminal Airflow's UI stays up until Ctrl-C."""
 
