@@ -244,6 +244,16 @@ def test_a_viewer_sees_the_contact_sheet_of_a_question(
     assert answer.headers["cache-control"] == "private, no-cache"
 
 
+def test_each_row_of_each_task_instance_has_a_contact_sheet_of_its_own(as_role: Any, xcom: Any) -> None:
+    kinds = {("jazz", -1): b"VP8 ", ("jazz", 3): b"VP8L", ("jazz-2", -1): b"VP8X"}
+    sheets = {where: SHEET.replace(b"VP8 ", kind) for where, kind in kinds.items()}
+    for (key, map_index), sheet in sheets.items():
+        xcom(as_xcom(b64encode(sheet).decode()), key=sheet_key(key), map_index=map_index)
+    viewer = as_role("viewer")
+    assert {where: viewer.get(of_sheet(*where)).content for where in sheets} == sheets
+    assert viewer.get(of_sheet("jazz-2", 3)).status_code == 404
+
+
 EVIL_SHEETS: list[Any] = [
     EVIL,
     as_xcom(EVIL),
