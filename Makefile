@@ -11,11 +11,14 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
+# Beside Airflow and this package; FAB is no dependency of it. All that tests/conftest.py imports.
+FAB := apache-airflow-providers-fab hypothesis pytest
+
 # Some containers set it. The tests start hundreds of processes, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench matrix load test quick mutants fuzz lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench fab matrix load test quick mutants fuzz lint build clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +37,11 @@ batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed,
 
 bench: $(STAMP) ## Measure it against what you would take instead, 40 minutes; ARGS="2 4" plays two rows
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fab: $(STAMP) ## Ask the tab Images as users of FAB's auth manager, in .fab/, 3 minutes
+	@[ -x .fab/bin/python ] || $(BIN)/python -m venv .fab
+	@.fab/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . $(FAB)
+	.fab/bin/python -m pytest tests/integration/test_plugin_server.py
 
 matrix: $(STAMP) ## Run the tests on each Airflow and Python that is here, an hour; ARGS="3.1.8-3.11" plays one cell
 	@$(BIN)/python -m tests.matrix $(ARGS)
@@ -63,7 +71,7 @@ build: $(STAMP) ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build $(if $(UV),--installer uv)
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .demo .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .fab .demo .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \

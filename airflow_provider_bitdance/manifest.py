@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airflow_provider_bitdance.batch import Item, Scalar
+from airflow_provider_bitdance.batch.columns import URL_COLUMN
 from airflow_provider_bitdance.batch.limits import MAX_COLUMNS, MAX_ITEMS, MAX_ROW
 from airflow_provider_bitdance.batch.parquet import read_parquet
 from airflow_provider_bitdance.exceptions import InputError
@@ -57,7 +58,8 @@ class ManifestRow(BaseModel):
     :param error: Why it failed, in short.
     :param variant_of: The key of the item's row, where the row has several variants.
     :param uri: Where the image is. This field and the rest are those of a single operator's result, empty
-        where the image is not stored. One that failed for its size alone is stored, and has them.
+        where the image is not stored. One that failed for its size alone is stored, and has them. With
+        ``url_base`` a stored image has :attr:`url`, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -90,9 +92,18 @@ class ManifestRow(BaseModel):
     prompt_sent: str | None = None
 
     @property
+    def url(self) -> str | None:
+        """Where a browser finds the image, if the task has a ``url_base``."""
+        # No field: without a url_base an item may have a column of this name, as in every older manifest.
+        url = (self.__pydantic_extra__ or {}).get(URL_COLUMN)
+        is_ours = isinstance(url, str) and self.sha256 and url.endswith(f"?v={self.sha256[:8]}")
+        return str(url) if is_ours else None
+
+    @property
     def columns(self) -> dict[str, Scalar]:
         """The item's free columns."""
-        return dict(self.__pydantic_extra__ or {})
+        ours = {URL_COLUMN} if self.url else set()
+        return {name: value for name, value in (self.__pydantic_extra__ or {}).items() if name not in ours}
 
     def as_dict(self) -> dict[str, Scalar]:
         """Return the row as the file has it: our columns, then the free ones."""
@@ -113,8 +124,10 @@ def manifest_row(
     :param result: The result of a stored image, or what is known of one that is not stored.
     """
     ours = {"key": item.key, "variant_of": item.variant_of, "status": status, "error": error}
-    free = {name: value for name, value in item.columns.items() if name not in ManifestRow.model_fields}
-    return ManifestRow.model_validate({**(result or {}), **free, **ours})
+    known = {**(result or {}), **ours}
+    taken = {*ManifestRow.model_fields, *known}
+    free = {name: value for name, value in item.columns.items() if name not in taken}
+    return ManifestRow.model_validate({**known, **free})
 
 
 def manifest_bytes(rows: Iterable[ManifestRow]) -> bytes:
@@ -205,7 +218,7 @@ def read_manifest_frame(uri: str) -> pandas.DataFrame:
 def _from_parquet(data: bytes, uri: str) -> list[ManifestRow]:
     _pyarrow()
     try:
-        _, found = read_parquet(data, columns=len(ManifestRow.model_fields) + MAX_COLUMNS)
+        _, found = read_parquet(data, columns=len(ManifestRow.model_fields) + 1 + MAX_COLUMNS)
     except ValueError as error:
         raise _no_manifest(uri, str(error)) from None
     return [ManifestRow.model_validate(row) for row in found]

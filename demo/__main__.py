@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 from .airflow_rest import Json
 from .examples import ASKS_A_PERSON, EXAMPLES, STARTED_BY_AN_ASSET, Example
@@ -25,17 +26,20 @@ from .progress import Progress
 from .real_airflow import RealAirflow
 from .results import DemoFailed, Stored, TaskRun, images_of, result_of, tasks_of
 from .service import Bill, LocalService, RealService, connection
-from .web import web_address
+from .web import Web, web_server
 
 # Longer than the operator's defer_after of 15 s, so that this one is waited for in the triggerer.
 SLOW_PROMPT, SLOW_SECONDS = "lighthouse", 30
+
+IMAGES_TAB = "bitdance-dag-run"
+"""How the provider's plugin calls the tab of a run in its URL."""
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 MARKER = "made-by-make-demo"
 
 ABOUT = """\
-Runs a real Airflow in .demo/, lets an example Dag buy and store its images, and prints files and bill.
+Runs a real Airflow in .demo/, lets an example Dag buy and store its images, and prints files, URLs and bill.
 The images come from a local service and cost nothing. With WAVESPEED_API_KEY set they come from the real
 API and cost about $0.01 each. In a terminal Airflow's UI stays up until Ctrl-C."""
 
@@ -55,7 +59,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with _fresh_home(HOME), _service(example) as service, web_address(HOME / "images") as web:
+        with _fresh_home(HOME), _service(example) as service, web_server(HOME / "images") as web:
             _run(example, service, web, keep=keep)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
@@ -66,7 +70,7 @@ def main() -> int:
     return 0
 
 
-def _run(example: Example, service: RealService | LocalService, web: str, *, keep: bool) -> None:
+def _run(example: Example, service: RealService | LocalService, web: Web, *, keep: bool) -> None:
     folder = HOME / "dags"
     folder.mkdir()
     example.copy_to(folder)
@@ -74,7 +78,7 @@ def _run(example: Example, service: RealService | LocalService, web: str, *, kee
         "AIRFLOW_CONN_BITDANCE_DEFAULT": connection(service),
         "AIRFLOW__BITDANCE__RECORDS_PATH": f"file://{HOME / 'records'}",
         "BITDANCE_OUTPUT_PATH": f"file://{HOME / 'images'}/",
-        "BITDANCE_WEB_ADDRESS": web,
+        "BITDANCE_WEB_ADDRESS": web.url,
         "BITDANCE_DATABASE": str(HOME / "shop.db"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
@@ -88,10 +92,10 @@ def _run(example: Example, service: RealService | LocalService, web: str, *, kee
             if _unfinished(tasks):
                 break
         images = [image for task in tasks for image in images_of(airflow, task)]
-        _report(airflow, tasks, images, service.bill())
+        _report(airflow, web, tasks, images, service.bill())
         _check(airflow, example, tasks, images, service.bill())
         if keep:
-            _keep_up(airflow, tasks[0])
+            _keep_up(airflow, tasks, images)
         print("Stopping Airflow …", flush=True)
     print("Done. Nothing is left running.", flush=True)
 
@@ -133,12 +137,15 @@ def _asks(task: TaskRun) -> bool:
     return task.operator in ASKS_A_PERSON and task.state in ("awaiting_input", "deferred")
 
 
-def _report(airflow: RealAirflow, tasks: list[TaskRun], images: list[Stored], bill: Bill | None) -> None:
+def _report(
+    airflow: RealAirflow, web: Web, tasks: list[TaskRun], images: list[Stored], bill: Bill | None
+) -> None:
     if images:
-        print("\nStored:")
+        print("\nStored (URLs work while the demo runs):")
     for image in images:
         waited = "deferred, then stored" if image.deferred else "not deferred"
-        print(f"  {image.path}\n      {image.size}, {image.bytes:,} bytes · task {image.task}: {waited}")
+        print(f"  {image.path}\n      {web.url_of(image.path)}")
+        print(f"      {image.size}, {image.bytes:,} bytes · task {image.task.name}: {waited}")
     for task in tasks:
         if isinstance(result := result_of(airflow, task), str):
             print(f"Result of task {task.name}: {result}")
@@ -176,14 +183,20 @@ def _why(airflow: RealAirflow, task: TaskRun) -> str:
     return f"Task {task.name} is {task.state}.{cause}\n    Log file: {files[-1]}"
 
 
-def _keep_up(airflow: RealAirflow, task: TaskRun) -> None:
-    print(f"Airflow stays up: {airflow.url}/dags/{task.dag_id}/runs/{task.run_id}")
+def _keep_up(airflow: RealAirflow, tasks: list[TaskRun], images: list[Stored]) -> None:
+    print(f"Airflow stays up: {_run_page(airflow, tasks[0])}")
+    for page in dict.fromkeys(_run_page(airflow, image.task) for image in images):
+        print(f"The tab Images: {page}/plugin/{IMAGES_TAB}")
     print("No login is needed, everyone on this machine is admin. Ctrl-C stops everything.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             airflow.check()
             time.sleep(1)
     print()
+
+
+def _run_page(airflow: RealAirflow, task: TaskRun) -> str:
+    return f"{airflow.url}/dags/{task.dag_id}/runs/{quote(task.run_id)}"
 
 
 @contextlib.contextmanager

@@ -13,12 +13,17 @@ import subprocess
 import tempfile
 import time
 from fcntl import F_DUPFD, fcntl
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from PIL import Image
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _LOOK_SECONDS = 0.2
+COLOURS = 256
+"""Of a picture."""
 
 
 class BrowserError(RuntimeError):
@@ -88,6 +93,11 @@ class Browser:
         size = {"width": width, "height": height}
         self._call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
 
+    def prefer(self, colours: str) -> None:
+        """Let the person at the browser prefer "light" or "dark"."""
+        features = [{"name": "prefers-color-scheme", "value": colours}]
+        self._call("Emulation.setEmulatedMedia", features=features)
+
     def open(self, url: str) -> None:
         """Go to a page; `wait_for` says when it is there."""
         self._call("Page.navigate", url=url)
@@ -105,7 +115,9 @@ class Browser:
         # What is not there yet has no properties.
         while not self.run(f"(() => {{ try {{ return Boolean({script}) }} catch {{ return false }} }})()"):
             if time.monotonic() > deadline:
-                raise BrowserError(f"Waited {timeout:.0f} s for {script}; the page says: {self.text()[:500]}")
+                raise BrowserError(
+                    f"Waited {timeout:.0f} s for {script}; the page says: {self.text()[-1000:]}"
+                )
             time.sleep(_LOOK_SECONDS)
 
     def click(self, element: str) -> None:
@@ -139,7 +151,9 @@ class Browser:
             "data"
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(data))
+        with Image.open(BytesIO(base64.b64decode(data))) as image:
+            # A page has few colours: as a palette it is a third as large, and looks the same.
+            image.convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
     def _call(self, method: str, **params: object) -> dict[str, Any]:
         self._number += 1

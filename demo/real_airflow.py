@@ -59,6 +59,7 @@ class RealAirflow(AirflowRest):
     :param dags_folder: where the Dag files are.
     :param env: added to the environment of all processes, so of the tasks; may override Airflow settings.
     :param python: the interpreter of the environment in which Airflow is installed.
+    :param path: below which path of the host Airflow is, such as "/airflow".
     :param parallelism: how many tasks run at once.
     :param ready_timeout: seconds until every component must be healthy.
     """
@@ -70,11 +71,12 @@ class RealAirflow(AirflowRest):
         dags_folder: Path,
         env: Mapping[str, str] | None = None,
         python: Path | str = sys.executable,
+        path: str = "",
         parallelism: int = 6,
         ready_timeout: float = 240,
     ) -> None:
         self._port = free_port()
-        super().__init__(f"http://127.0.0.1:{self._port}")
+        super().__init__(f"http://127.0.0.1:{self._port}{path}")
         self.home = home.resolve()
         self.home.mkdir(parents=True, exist_ok=True)
         self.log_folder = self.home / "logs-processes"

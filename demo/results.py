@@ -45,7 +45,7 @@ class TaskRun:
 class Stored:
     """One image as its task reported it and as Pillow found it."""
 
-    task: str
+    task: TaskRun
     path: Path
     size: str
     bytes: int
@@ -103,7 +103,7 @@ def _opened(task: TaskRun, made: Json, deferred: bool) -> Stored:
     except (OSError, SyntaxError) as error:
         raise DemoFailed(f"Task {task.name} reports {path}, which does not open: {error}") from error
     dollars = 0.0 if made["reused"] else float(made["estimated_cost_usd"] or 0)
-    return Stored(task.name, path, size, path.stat().st_size, dollars, deferred)
+    return Stored(task, path, size, path.stat().st_size, dollars, deferred)
 
 
 def _path(uri: object) -> Path:

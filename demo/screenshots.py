@@ -1,7 +1,8 @@
-"""`python -m demo.screenshots`: the pictures of the README and the docs, of a real Airflow. Needs Chromium.
+"""Takes the pictures of the docs, of a real Airflow below a path of its host. Needs Chromium.
 
-It fills in the connection's form as a person does, runs the smallest example Dag with what it saved, and
-writes docs/images/*.png.
+It fills in the connection's form as a person does, runs the smallest example Dag with what it saved, looks at
+the tab Images of many tasks, decides in the approval example, and writes docs/images/*.png. It fails where a
+step does, or where a page lacks its pictures.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_bitdance.links.bitdance import IMAGES_TAB
+
+from . import decision
 from .browser import Browser
+from .decision import decide
 from .real_airflow import RealAirflow
 from .service import LocalService
 
@@ -21,7 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 DAG_ID = "example_bitdance_basic"
 RUN_ID = "first-run"
+PICTURES = Path(__file__).parent / "dags" / "pictures.py"
 
+FAILS = "in the dark"
+"""Words of the prompts in dags/pictures.py that are to fail."""
 FORM = "document.querySelector('[role=dialog]')"
 TYPE_BOX = f"{FORM}.querySelector('[role=combobox]')"
 
@@ -31,7 +40,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="screenshots-") as folder:
         home = Path(folder)
         (home / "dags").mkdir()
-        shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", home / "dags")
+        for dag_id in (DAG_ID, decision.DAG_ID):
+            shutil.copy(ROOT / "example_dags" / f"{dag_id}.py", home / "dags")
+        shutil.copy(PICTURES, home / "dags")
         service = LocalService(home)
         env = {
             "BITDANCE_OUTPUT_PATH": f"file://{home / 'images'}/",
@@ -39,10 +50,16 @@ def main() -> int:
         }
         try:
             service.start()
-            with Browser() as browser, RealAirflow(home, dags_folder=home / "dags", env=env) as airflow:
+            service.fail(FAILS)
+            airflow = RealAirflow(home, dags_folder=home / "dags", env=env, path="/airflow")
+            with Browser() as browser, airflow:
                 _log_in(browser, airflow)
                 _fill_in_the_form(browser, airflow, service)
                 _run_the_dag(browser, airflow)
+                _look_at_the_images(browser, airflow)
+                browser.resize(1280, 1180)
+                look = partial(_picture, browser, "images-question", "document.documentElement")
+                print(f"Published {decide(browser, airflow, home / 'images', look).name}", flush=True)
         finally:
             service.stop()
     return 0
@@ -88,10 +105,35 @@ def _run_the_dag(browser: Browser, airflow: RealAirflow) -> None:
     browser.wait_for("document.body.innerText.match(/BitDanceTextToImageOperator/g).length == 3")
     browser.settle()
     _picture(browser, "dag-run", "document.documentElement")
-    browser.open(f"{airflow.url}/dags/{DAG_ID}/runs/{quote(run_id, safe='')}/plugin/bitdance-dag-run")
-    browser.wait_for("document.querySelector('iframe') !== null")
-    browser.settle(3)
-    _picture(browser, "images-tab", "document.documentElement")
+
+
+def _look_at_the_images(browser: Browser, airflow: RealAirflow) -> None:
+    run_id = airflow.trigger("pictures", run_id="manual__2026-11-29T10:00:00+00:00")
+    if (state := airflow.wait_for_run("pictures", run_id)) != "success":
+        raise RuntimeError(f"The Dag run is {state}")
+    of_run, tab = f"{airflow.url}/dags/pictures/runs/{quote(run_id, safe='')}", f"plugin/{IMAGES_TAB}"
+    for name, page, shown, height in (
+        ("images-batch", f"tasks/products/{tab}", 22, 1000),
+        ("images-mapped", f"tasks/cover/mapped/1/{tab}", 1, 640),
+        ("images-variants", f"tasks/posters/{tab}", 4, 700),
+        ("images-run", "plugin/bitdance-dag-run", 28, 1000),
+    ):
+        browser.resize(1280, height)
+        _show_tab(browser, f"{of_run}/{page}", shown)
+        _picture(browser, name, "document.documentElement")
+    browser.prefer("dark")
+    _show_tab(browser, f"{of_run}/tasks/products/{tab}", 22)
+    _picture(browser, "images-dark", "document.documentElement")
+    browser.prefer("light")
+
+
+def _show_tab(browser: Browser, page: str, shown: int) -> None:
+    """Open a tab and wait for its pictures."""
+    browser.open(page)
+    images = "[...document.querySelector('iframe').contentDocument.images]"
+    browser.wait_for(f"{images}.filter(each => each.naturalWidth > 0).length == {shown}")
+    browser.wait_for("document.body.innerText.includes('Audit Log')")
+    browser.settle()
 
 
 def _button(within: str, text: str) -> str:

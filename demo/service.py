@@ -97,6 +97,11 @@ class LocalService:
         rule = {"on": "submit", "kind": "latency", "match": prompt_part, "seconds": seconds}
         send("POST", f"{self.url}/admin/faults", rule)
 
+    def fail(self, prompt_part: str) -> None:
+        """Let images whose prompt contains `prompt_part` fail."""
+        rule = {"on": "submit", "kind": "failed", "match": prompt_part, "times": None}
+        send("POST", f"{self.url}/admin/faults", rule)
+
     def bill(self) -> Bill:
         """What it has charged so far."""
         bill = send("GET", f"{self.url}/admin/bill")

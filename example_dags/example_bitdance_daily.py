@@ -8,7 +8,11 @@ task. WaveSpeed's Prompt Enhancer makes each prompt that of a photograph first. 
 
 That task updates an asset. The second Dag is scheduled on the asset and not on the clock, so it runs when
 there are new images, however long they took. The asset's event says where their manifest is, and the page
-is made from that. No Dag knows more of the other than the asset's name.
+is made from that. No Dag knows more of the other than the asset's name. A task that fails sends no event, so
+yesterday's page stays if today's images are not all there.
+
+The page is for people: each image has its size and, for those who cannot see it, a text that says what it
+shows. It says that the images are AI-made, and so do the files (``label="iptc"``).
 
 Images and page go to ``BITDANCE_OUTPUT_PATH``, an environment variable, or to /tmp/bitdance-images. A day's
 images are named by the day. Clear a day or backfill a month twice: what is there already, with the same
@@ -29,7 +33,20 @@ from airflow.sdk import Asset, ObjectStoragePath, Param, dag, task
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
 
 OUTPUT = os.environ.get("BITDANCE_OUTPUT_PATH", "/tmp/bitdance-images").rstrip("/")
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Today</title>
+<style>img {{ max-width: 100%; height: auto }}</style>
+<h1>Today</h1>
+<p>The images on this page were made by AI.</p>
+{images}
+</html>
+"""
 PICTURES = Asset("example_bitdance_daily_pictures")
+SUBJECT = "{{ params.subject }}"
 
 
 @dag(
@@ -47,12 +64,13 @@ def example_bitdance_daily() -> None:
         task_id="pictures",
         prompt="example_bitdance_daily.prompt",
         items=[
-            {"key": "{{ ds }}-wide", "size": "16:9", "framing": "Seen from far away"},
-            {"key": "{{ ds }}-square", "size": "1:1", "framing": "One street"},
-            {"key": "{{ ds }}-tall", "size": "9:16", "framing": "One house"},
+            {"key": "{{ ds }}-wide", "size": "16:9", "subject": SUBJECT, "framing": "Seen from far away"},
+            {"key": "{{ ds }}-square", "size": "1:1", "subject": SUBJECT, "framing": "One street"},
+            {"key": "{{ ds }}-tall", "size": "9:16", "subject": SUBJECT, "framing": "One house"},
         ],
         enhance_prompt="photographic",
         output_path=f"{OUTPUT}/daily/",
+        label="iptc",
         deferrable=True,
         outlets=[PICTURES],
     )
@@ -69,16 +87,25 @@ def example_bitdance_daily_page() -> None:
 
     @task(inlets=[PICTURES])
     def page(inlet_events: Any = None) -> str:
+        from html import escape
+        from urllib.parse import quote
+
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+
         from airflow_provider_bitdance.manifest import read_manifest
 
         newest = inlet_events[PICTURES][-1]
-        pictures = [
-            f'<img src="{str(row.uri).rpartition("/")[2]}" alt="{row.key}" height="400">'
-            for row in read_manifest(newest.extra["manifest"])
-        ]
-        file = ObjectStoragePath(f"{OUTPUT}/daily/index.html")
-        file.write_text("\n".join(["<!doctype html>", "<title>Today</title>", *pictures, ""]))
-        return str(file)
+        images = []
+        for row in read_manifest(newest.extra["manifest"]):
+            if row.status == "stored":
+                file = quote(str(row.uri).rpartition("/")[2])
+                shows = escape("{subject}. {framing}.".format_map(row.columns))
+                images.append(f'<img src="{file}" alt="{shows}" width="{row.width}" height="{row.height}">')
+        if not images:
+            raise AirflowSkipException("No image is stored, so the page stays as it is")
+        page = ObjectStoragePath(f"{OUTPUT}/daily/index.html")
+        page.write_text(PAGE.format(images="\n".join(images)))
+        return str(page)
 
     page()
 

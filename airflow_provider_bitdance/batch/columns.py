@@ -25,6 +25,9 @@ RESULT_COLUMNS = frozenset(
 )
 """The manifest's own columns, which no free column may be called."""
 
+URL_COLUMN = "url"
+"""The manifest's own, too, where images have URLs. Elsewhere it is one of the user's, as tables have it."""
+
 _MISSING = ("NaTType", "NAType")
 """The types of pandas' missing values. NaT passes for a time, and its text is "NaT"."""
 
@@ -32,9 +35,10 @@ Scalar = str | int | float | bool | None
 """What a column holds: the values of JSON without lists and objects."""
 
 
-def column_name(name: object) -> str:
+def column_name(name: object, *, is_published: bool = False) -> str:
     """Return the name of a free column.
 
+    :param is_published: The manifest has the images' URLs.
     :raises ValueError: Names the column and says what is wrong with its name.
     """
     if not isinstance(name, str) or not name.strip() or has_surrogate(name):
@@ -46,7 +50,7 @@ def column_name(name: object) -> str:
         raise _fault(name, f"is not read; if it is meant as {alike!r}, write the name exactly so")
     if alike in ("width", "height"):
         raise _fault(name, 'is not read; write a size, such as "1280*720"')
-    if alike in RESULT_COLUMNS:
+    if alike in RESULT_COLUMNS or (is_published and alike == URL_COLUMN):
         raise _fault(name, f"has the name of the manifest's own column {alike!r}; rename it")
     return name
 

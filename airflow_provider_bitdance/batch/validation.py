@@ -57,6 +57,7 @@ def checked_items(
     style: str | None = None,
     variants: int = 1,
     is_rendered: bool = True,
+    is_published: bool = False,
 ) -> list[Item]:
     """Return what to make, in the order of the rows, variants of a row next to one another.
 
@@ -69,23 +70,29 @@ def checked_items(
     :param model: Of all rows: a path that the provider knows, or what is known of the model.
     :param inputs: The model's other inputs, of all rows; a row's own go before them. Texts may be templates.
     :param is_rendered: Airflow was to render the rows: Jinja that is left in them is a fault.
+    :param is_published: The manifest has the images' URLs, in a column ``url`` of its own.
     :param style: In which prompts are enhanced before they are sent.
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
     variants = _checked_variants(variants)
     template = PromptTemplate(prompt) if isinstance(prompt, str) else None
-    sample: object = _ANY_PROMPT if prompt is None else prompt
-    if template is not None:
-        sample = template.fill({name: name for name in template.columns})
     model = model if isinstance(model, Model) else known_model(model)
     own = InputTemplates(inputs)
     needing_none = replace(model, inputs=replace(model.inputs, required=frozenset()))  # rows may give them
+    sample = _sample(prompt, template)
     defaults = ImageRequest.of(prompt=sample, size=size, seed=seed, model=needing_none, inputs=own.fixed)
-    batch = _Batch(template, own, model, defaults, style, variants, is_rendered)
+    batch = _Batch(template, own, model, defaults, style, variants, is_rendered, is_published)
     checked = list(_bounded(_check(row, batch) for row in _numbered(rows, variants)))
     _refuse_bad_rows(checked)
     return [item for row in checked for item in row.items]
+
+
+def _sample(prompt: object, template: PromptTemplate | None) -> object:
+    """Return a prompt as the rows may have it."""
+    if template is None:
+        return _ANY_PROMPT if prompt is None else prompt
+    return template.fill({name: name for name in template.columns})
 
 
 def _checked_variants(variants: object) -> int:
@@ -139,6 +146,7 @@ class _Batch:
     style: str | None
     variants: int
     is_rendered: bool
+    is_published: bool
 
 
 def _bounded(checked: Iterable[_Checked]) -> Iterator[_Checked]:
@@ -164,7 +172,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     if oversized := _oversized(value):
         return _Checked(row.number, {oversized: ""})
     checked = _Checked(row.number)
-    columns = _columns(value, checked.faults)
+    columns = _columns(value, batch, checked.faults)
     if (key := value.get("key")) is not None:
         checked.key = str(key)
         try:
@@ -193,13 +201,13 @@ def _oversized(row: Mapping[object, object]) -> str:
     return ""
 
 
-def _columns(row: Mapping[object, object], faults: dict[str, str]) -> dict[str, Scalar]:
+def _columns(row: Mapping[object, object], batch: _Batch, faults: dict[str, str]) -> dict[str, Scalar]:
     """Return the row's free columns, or add to its faults."""
     columns: dict[str, Scalar] = {}
     for name, cell in row.items():
         if name not in REQUESTED:
             try:
-                known = column_name(name)
+                known = column_name(name, is_published=batch.is_published)
                 columns[known] = scalar(name, cell)
             except ValueError as error:
                 faults[str(error)] = ""

@@ -7,6 +7,7 @@ behind, without being the last. The history has the past 7 days.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Page, Prediction
+from airflow_provider_bitdance.wavespeed.responses import BillingRecord, HistoryPage, Page, Prediction
 
 P = TypeVar("P", bound=Page)
 CLOCK_MARGIN = 5.0
@@ -74,6 +75,7 @@ class _Place:
     size: int = field(default_factory=lambda: protocol.PAGE_SIZE)
     pages: int = 0
     read_bytes: int = 0
+    shows_inputs: bool = True
 
     def may_go_on(self, allowance: Allowance) -> bool:
         """Say whether a further page may be read."""
@@ -112,11 +114,13 @@ class History:
 
     :param skew: Seconds by which the API's clock is ahead of ours.
     :param is_whole: Every row could be read, up to the last page, and the API's clock is known.
+    :param is_end: The last page was read.
     """
 
     items: tuple[Prediction, ...]
     skew: float = 0.0
     is_whole: bool = True
+    is_end: bool = True
 
     def made_at(self, item: Prediction) -> float | None:
         """Return the Unix time by our clock at which one was made, if it says so."""
@@ -128,29 +132,32 @@ class History:
         return [item for when, item in made if when is None or when >= moment - CLOCK_MARGIN]
 
 
-async def read_history(client: AsyncClient, allowance: Allowance, *, model: str, since: float) -> History:
+async def read_history(
+    client: AsyncClient,
+    allowance: Allowance,
+    *,
+    model: str,
+    since: float,
+    most: float = math.inf,
+    kept: Callable[[Prediction], Prediction] | None = None,
+) -> History:
     """Read the predictions of a model since a moment by our clock, page after page until one has nothing new.
 
     Not until one is short: the API may return fewer than requested, and what is made meanwhile moves
     items to the next page.
 
+    :param model: Empty: of all models.
+    :param most: Read no further page once there are so many.
+    :param kept: Returns what is kept of each. Default: only what proves whose it is.
+
     :raises BitDanceError: The history cannot be read.
     """
     skew: float | None = None
     found: dict[str, Prediction] = {}
-    place, unreadable, include_inputs, is_end = _Place(), 0, True, False
-    while not is_end and place.may_go_on(allowance):
+    place, unreadable, is_end = _Place(), 0, False
+    while not is_end and len(found) < most and place.may_go_on(allowance):
         after = datetime.fromtimestamp(since + (skew or 0.0) - CLOCK_MARGIN, UTC)
-        build = partial(
-            protocol.list_predictions, model=model, created_after=after, include_inputs=include_inputs
-        )
-        try:
-            response = await place.read(client, build)
-        except RequestRefusedError:
-            if not include_inputs:
-                raise
-            include_inputs = False  # the docs do not have the flag
-            continue
+        response = await _history_page(client, place, model, after)
         if skew is None and response.api_time is not None:
             skew = response.api_time - allowance.clock.time()
             if abs(skew) > MAX_SKEW:
@@ -158,12 +165,25 @@ async def read_history(client: AsyncClient, allowance: Allowance, *, model: str,
             elif abs(skew) > CLOCK_MARGIN:
                 continue  # ask again, for the period by the API's own clock
         unreadable += response.unreadable
-        new = {item.id: _proving(item) for item in response.items if item.id not in found}
+        new = {item.id: (kept or _proving)(item) for item in response.items if item.id not in found}
         is_end = not new
         found |= new
         place.turn()
     is_whole = is_end and not unreadable and skew is not None
-    return History(tuple(found.values()), skew or 0.0, is_whole)
+    return History(tuple(found.values()), skew or 0.0, is_whole, is_end)
+
+
+async def _history_page(client: AsyncClient, place: _Place, model: str, after: datetime) -> HistoryPage:
+    while True:
+        build = partial(
+            protocol.list_predictions, model=model, created_after=after, include_inputs=place.shows_inputs
+        )
+        try:
+            return await place.read(client, build)
+        except RequestRefusedError:
+            if not place.shows_inputs:
+                raise
+            place.shows_inputs = False  # the docs do not have the flag
 
 
 def _proving(item: Prediction) -> Prediction:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from secrets import randbelow
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine.coordination import Coordination
@@ -27,6 +27,9 @@ from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_SEED, MODELS, Model
+
+if TYPE_CHECKING:
+    from airflow_provider_bitdance.engine.progress import JobProgress
 
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
@@ -89,6 +92,8 @@ class JobContext:
     :param models: The models that the task requests now, where that is known: no other is bought.
     :param count: Takes metrics: a counter's name, and what is added.
     :param thumbnails: Takes small pictures of what is stored.
+    :param show_progress: Takes how far a batch is, every 10 seconds at most and at the end. It is called on
+        the event loop, and must not block it.
     :param coordination: What the job's coroutines share.
     """
 
@@ -107,6 +112,7 @@ class JobContext:
     coordination: Coordination = field(default_factory=Coordination)
     count: Callable[[str, int], None] = lambda _name, _number: None
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
+    show_progress: Callable[[JobProgress], None] = lambda _progress: None
     notices: Notices = field(init=False, repr=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 

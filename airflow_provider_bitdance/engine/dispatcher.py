@@ -112,6 +112,7 @@ class Dispatcher:
                     )
                     if image.status is not Status.FAILED or self._context.may_buy_anew(image)
                 )
+                self._report()
                 await self._dispatch(group)
                 await self._finish()
         except BaseExceptionGroup as errors:

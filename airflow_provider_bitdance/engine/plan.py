@@ -119,7 +119,8 @@ async def _prepare_to_buy(context: JobContext) -> None:
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if not context.journal.uri.startswith(f"{context.images.uri}/"):
         await asyncio.to_thread(check_writable, context.images)
-    if not context.journal.owner.has_tries_left:
+    owner = context.journal.owner
+    if owner.job.is_task and not owner.has_tries_left:
         context.log.warning(
             "This is the task's last try: if its worker dies, what it buys stays "
             "uncollected until the task is cleared or reconcile runs. With retries=2, "
@@ -136,7 +137,7 @@ async def _decide(
 ) -> Decision:
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     bought = earlier.state.images.get(item.key) if earlier is not None else None
-    image = _planned(context, item, price[item.request.kind], bought)
+    image = planned_image(context, item, price[item.request.kind], bought)
     receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known)
     facts = WantedFacts(
         fingerprint=image.fingerprint,
@@ -176,8 +177,13 @@ def _refused(
     raise AssertionError("unreachable: what the policy does not allow is refused")
 
 
-def _planned(context: JobContext, item: Wanted, price_usd: float, earlier: ImageState | None) -> PlannedImage:
-    """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses."""
+def planned_image(
+    context: JobContext, item: Wanted, price_usd: float, earlier: ImageState | None = None
+) -> PlannedImage:
+    """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses.
+
+    :param earlier: The image in the task's last generation that had a plan.
+    """
     request = item.request
     if request.seed == -1:
         request = request.model_copy(update={"seed": item.model.seed_of(context.draw_seed())})

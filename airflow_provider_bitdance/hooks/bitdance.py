@@ -1,35 +1,23 @@
 """The hook: reads an Airflow connection, and talks to the API for those who write their own ``@task``.
 
-It keeps no records: an image that :meth:`BitDanceHook.submit` buys is bought again when the task is run
-again. The operator is what remembers.
+What it stores at an ``output_path`` is bought once and recorded, as an operator's image (``image_job.py``).
+All else keeps no records: what :meth:`BitDanceHook.submit` buys is bought again when the task runs again.
 """
 
 from __future__ import annotations
 
-import time
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from os import PathLike
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
-from airflow.providers.common.compat.sdk import BaseHook
-
-from airflow_provider_bitdance.exceptions import (
-    APIError,
-    AuthenticationError,
-    BitDanceError,
-    GarbledResponseError,
-    InputError,
-    Paid,
-    PredictionTimeoutError,
-    RateLimitError,
-    TransportError,
-)
-from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
-from airflow_provider_bitdance.hooks.connection import ConnectionExtra, read_connection, unknown_fields
+from airflow_provider_bitdance.exceptions import BitDanceError, InputError, Paid
+from airflow_provider_bitdance.hooks.base import BitDanceBaseHook
+from airflow_provider_bitdance.hooks.connection import ConnectionExtra
 from airflow_provider_bitdance.hooks.model_lookup import find_model
-from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, MINUTE, PollPolicy, is_refusal
-from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.hooks.waiting import NotWaitedForError, Wait
+from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL
 from airflow_provider_bitdance.wavespeed import protocol
-from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, MAX_PROMPT
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import (
@@ -40,20 +28,8 @@ from airflow_provider_bitdance.wavespeed.prompt_enhancer import (
 )
 from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from airflow_provider_bitdance.wavespeed.urls import DEFAULT_BASE_URL
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
 
 __all__ = ["BitDanceHook", "ConnectionExtra"]
-
-
-class _NotWaitedForError(PredictionTimeoutError):
-    """The hook keeps no records, so here a retry does not find the prediction again."""
-
-    retry_helps = False
-    retry_in_words = "get_prediction polls it again for free; generate buys another image."
-
 
 _NOT_WAITED_FOR_A_PROMPT = "get_prediction polls it again for free; enhance_prompt buys another one."
 _PROMPT_PAID = {
@@ -63,100 +39,36 @@ _PROMPT_PAID = {
 }
 
 
-class BitDanceHook(BaseHook):
+class ImageFields(TypedDict, total=False):
+    """What is requested of a model, as :meth:`BitDanceHook.submit` has it."""
+
+    prompt: Required[str]
+    size: str | None
+    width: int | str | None
+    height: int | str | None
+    seed: int | str
+    model: str
+    inputs: dict[str, Any] | None
+
+
+class BitDanceHook(BitDanceBaseHook):
     """Talks to the WaveSpeedAI API with the key of an Airflow connection.
 
-    For use in a plain ``@task``. Not for images that must be bought once: use
-    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`, which keeps records.
+    For use in a plain ``@task``. An image that must be bought once needs an ``output_path``, as here; without
+    one, each call of :meth:`generate` buys. For a task that only makes an image,
+    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator` is shorter, can wait
+    without a worker, and shows the image in Airflow's UI.
 
     .. code-block:: python
 
-        @task
-        def balance() -> float:
-            return BitDanceHook().get_balance()
+        @task(retries=2)
+        def cover(headline: str, ds: str) -> dict:
+            return BitDanceHook().generate(prompt=headline, output_path=f"/data/covers/{ds}")
 
     :param bitdance_conn_id: The connection: its password is the API key, its host the API's URL
         (default https://api.wavespeed.ai), its extra as :class:`ConnectionExtra` says.
     :param transport: An ``httpx.AsyncBaseTransport`` instead of the network; for tests.
     """
-
-    conn_name_attr = "bitdance_conn_id"
-    default_conn_name = "bitdance_default"
-    conn_type = "bitdance"
-    hook_name = INTEGRATION
-
-    def __init__(self, bitdance_conn_id: str = default_conn_name, *, transport: Any = None) -> None:
-        super().__init__()
-        self.bitdance_conn_id = bitdance_conn_id
-        self._transport = transport
-        self._read: tuple[ClientSettings, ConnectionExtra] | None = None
-        self._unknown = ""
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's labels for Airflow 3.1; later ones read the provider's metadata."""
-        return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's extra fields for Airflow 3.1; later ones read the provider's metadata.
-
-        It takes text, whole numbers and yes or no, and puts stand-ins where wtforms is not installed.
-        """
-        wtforms = import_module("wtforms")
-        kinds = {"integer": wtforms.IntegerField, "boolean": wtforms.BooleanField}
-        widgets = {}
-        for name, field in CONNECTION_FIELDS.items():
-            kind, default = field["schema"]["type"][0], field["schema"].get("default")
-            text = {"label": field["label"], "description": field["description"]}
-            if kind in kinds:
-                widgets[name] = kinds[kind](**text, default=default)
-            else:
-                widgets[name] = wtforms.StringField(**text, default=str(default or ""))
-        return widgets
-
-    @property
-    def settings(self) -> ClientSettings:
-        """Key and URL, read from the connection once. Blocks on first use.
-
-        :raises InputError: A field of the connection cannot be used.
-        """
-        return self._from_connection()[0]
-
-    @property
-    def extra(self) -> ConnectionExtra:
-        """The connection's extra fields, read once. Blocks on first use."""
-        return self._from_connection()[1]
-
-    def get_conn(self) -> Client:
-        """Return a sync client. Close it, or use it in a ``with`` statement."""
-        return Client(self.settings, transport=self._transport)
-
-    def new_async_client(self, *, is_reader: bool = False) -> AsyncClient:
-        """Return an async client. Read ``settings`` before there is an event loop: reading them blocks.
-
-        :param is_reader: It only polls predictions.
-        """
-        return AsyncClient(self.settings, transport=self._transport, is_reader=is_reader)
-
-    async def get_async_conn(self) -> AsyncClient:
-        """Return an async client, without blocking the event loop: for triggers."""
-        await self.read_connection()
-        return self.new_async_client()
-
-    async def read_connection(self) -> None:
-        """Read the connection without blocking the event loop, so that ``settings`` and ``extra`` are there.
-
-        :raises InputError: A field of the connection cannot be used.
-        """
-        if self._read is None:
-            from airflow.providers.common.compat.connection import (
-                get_async_connection,
-                get_async_extra_dejson,
-            )
-
-            connection = await get_async_connection(self.bitdance_conn_id)
-            self._read = self._checked(connection, await get_async_extra_dejson(connection))
 
     def submit(
         self,
@@ -182,17 +94,11 @@ class BitDanceHook(BaseHook):
         :raises InputError: Before anything is sent.
         :raises BitDanceError: See its ``paid``: the image may be bought all the same.
         """
-        request = ImageRequest.of(
-            prompt=prompt,
-            size=size,
-            width=width,
-            height=height,
-            seed=seed,
-            model=find_model(model, self),
-            inputs=inputs,
+        request = self._request(
+            prompt=prompt, size=size, width=width, height=height, seed=seed, model=model, inputs=inputs
         )
         with self.get_conn() as client:
-            return client.submit(request)
+            return _with_input(client.submit(request), request)
 
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Poll a prediction once. Free.
@@ -202,37 +108,130 @@ class BitDanceHook(BaseHook):
         with self.get_conn() as client:
             return client.get_prediction(prediction_id)
 
+    @overload
     def generate(
         self,
         *,
-        prompt: str,
-        size: str | None = None,
-        width: int | str | None = None,
-        height: int | str | None = None,
-        seed: int | str = -1,
-        model: str = BITDANCE_14B,
-        inputs: dict[str, Any] | None = None,
+        output_path: None = None,
         timeout: float = 600.0,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
-    ) -> Prediction:
-        """Buy one image, about $0.01 at each call, and wait for it. Its output URL expires after 7 days.
+        **fields: Unpack[ImageFields],
+    ) -> Prediction: ...
 
+    @overload
+    def generate(
+        self,
+        *,
+        output_path: str | PathLike[str],
+        timeout: float = 600.0,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        if_exists: Literal["reuse", "regenerate", "fail"] = "reuse",
+        nsfw: Literal["fail", "allow"] = "fail",
+        **fields: Unpack[ImageFields],
+    ) -> dict[str, Any]: ...
+
+    def generate(
+        self,
+        *,
+        output_path: str | PathLike[str] | None = None,
+        timeout: float = 600.0,
+        poll_interval: float = DEFAULT_POLL_INTERVAL,
+        if_exists: str = "reuse",
+        nsfw: str = "fail",
+        **fields: Unpack[ImageFields],
+    ) -> Prediction | dict[str, Any]:
+        """Buy one image, about $0.01, and wait for it; with an ``output_path``, store it and buy it once.
+
+        Without ``output_path`` nothing is recorded: **each call buys**, a retry's too, and the output URL of
+        what it returns expires after 7 days. With it, a retry of the task finds what was bought or stored,
+        and the same request at the same path is the result for all runs, free.
+
+        :param fields: Prompt, size, width, height, seed, model and inputs, as for :meth:`submit`.
+        :param output_path: Absolute path or URI of a file that every worker sees, one for each image. In a
+            task it may be a folder, with a slash at its end, for one image: its name is made from the task.
         :param timeout: Seconds to wait.
         :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
+        :param if_exists: As for the operators; ``"regenerate"`` buys once per run.
+        :param nsfw: ``"fail"`` or ``"allow"``: what to do with an image that is flagged; it is paid for.
+        :return: The prediction; with an ``output_path`` the plain dict that the operator returns.
         :raises PredictionError: It ended without an image.
         :raises PredictionTimeoutError: It is not done yet, or polling failed; the error names its id.
         """
-        # Read before the image is bought: a bad number costs nothing.
-        policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
-        timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
-        prediction = self.submit(
-            prompt=prompt, size=size, width=width, height=height, seed=seed, model=model, inputs=inputs
-        )
+        wait = Wait.of(timeout, poll_interval)  # read first: a bad number costs nothing
+        if output_path is not None:
+            return self._generate_file(wait, output_path, if_exists, nsfw, self._request(**fields))
+        if (if_exists, nsfw) != ("reuse", "fail"):
+            raise InputError("if_exists and nsfw are of no use without output_path", fix="Set it, too")
+        prediction = self.submit(**fields)
         with self.get_conn() as client:
-            prediction = _poll_until_ended(client, prediction, policy, timeout)
-        if not prediction.is_completed:
-            raise failure_of(prediction, prompt=prompt)
-        return prediction
+            ended = wait.until_ended(client, prediction)
+        if not ended.is_completed:
+            raise failure_of(ended, prompt=fields["prompt"])
+        return ended.model_copy(update={"input": ended.input or prediction.input})
+
+    def save(
+        self,
+        prediction: Prediction,
+        output_path: str | PathLike[str],
+        *,
+        request: Mapping[str, Any] | None = None,
+        timeout: float = 600.0,
+        nsfw: Literal["fail", "allow"] = "fail",
+    ) -> dict[str, Any]:
+        """Store the image of a prediction with its receipt, as the operator does. Free; waits if need be.
+
+        For what was bought without an ``output_path``, in the 7 days for which WaveSpeed keeps it. Another
+        image at that path is replaced. Called again for the same prediction, it finds the image stored.
+
+        :param prediction: As :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or :meth:`history`
+            returned it.
+        :param output_path: As for :meth:`generate`.
+        :param request: What was requested, as for :meth:`submit`; needed where the API does not say it, which
+            it need not after :meth:`get_prediction` and :meth:`history`.
+        :param timeout: Seconds to wait.
+        :param nsfw: As for :meth:`generate`.
+        :return: The plain dict that the operator returns.
+        :raises InputError: Nobody knows what was requested, or another task makes an image there.
+        :raises PredictionError: It ended without an image.
+        """
+        from airflow_provider_bitdance.hooks.image_job import save_image
+
+        wait = Wait.of(timeout, DEFAULT_POLL_INTERVAL)
+        model = find_model((request or {}).get("model") or prediction.model or BITDANCE_14B, self)
+        policy = wait.policy(nsfw=nsfw)
+        return save_image(
+            self, prediction, request=request, model=model, output_path=output_path, policy=policy
+        )
+
+    def history(
+        self, *, model: str = "", since: datetime | None = None, limit: int = 1000
+    ) -> list[Prediction]:
+        """Return predictions of the account, newest first: those of the past 7 days. Free.
+
+        One that was just made may not be there yet, so what is missing proves nothing. Inputs are there where
+        the API shows them.
+
+        :param model: Of this model only, by its path; default: of all.
+        :param since: Made since then only; a time without a zone is in UTC. Default: 7 days ago.
+        :param limit: The most that are returned, 1 to 10,000. The API gives 100 at a request.
+        """
+        from airflow_provider_bitdance.hooks.account import read_predictions
+
+        return read_predictions(self, model=model, since=since, limit=limit)
+
+    def delete(self, prediction_ids: Iterable[str]) -> int:
+        """Delete predictions for good, and return how many there were. Free, and refunds nothing.
+
+        **What is not stored yet is lost, though it is paid for**: a task that waits for it fails, and a
+        stored file that is lost can no longer be fetched again. Stored files and receipts stay. To call it
+        again is harmless: unknown ids are ignored, and so are those that an earlier call has deleted.
+
+        :param prediction_ids: Their ids. Of predictions that run still, WaveSpeed advises against it.
+        :raises InputError: There is none, or one is no id of a prediction.
+        """
+        from airflow_provider_bitdance.hooks.account import delete_predictions
+
+        return delete_predictions(self, prediction_ids)
 
     def enhance_prompt(
         self,
@@ -252,117 +251,33 @@ class BitDanceHook(BaseHook):
         :raises PredictionError: It ended without a text, or with one that is no prompt.
         :raises PredictionTimeoutError: It is not done yet; the error names its id.
         """
-        policy = PollPolicy(interval=_seconds("poll_interval", poll_interval, at_most=3600))
-        timeout = _seconds("timeout", timeout, at_most=7 * 24 * 3600)
+        wait = Wait.of(timeout, poll_interval)
         prompt, wanted_style = ImageRequest.of(prompt=text).prompt, style_of(style) or "default"
         try:
             with self.get_conn() as client:
                 prediction = client.send(protocol.enhance(prompt, wanted_style))
-                prediction = _poll_until_ended(client, prediction, policy, timeout)
+                prediction = wait.until_ended(client, prediction)
             if not prediction.is_completed:
                 raise failure_of(prediction, prompt=prompt)
             check_echo(prediction, requested=prompt, style=wanted_style)
             return check_enhanced(enhanced_in(prediction.outputs), requested=prompt, longest=MAX_PROMPT)
         except BitDanceError as error:
-            words = _NOT_WAITED_FOR_A_PROMPT if isinstance(error, _NotWaitedForError) else None
+            words = _NOT_WAITED_FOR_A_PROMPT if isinstance(error, NotWaitedForError) else None
             paid = _PROMPT_PAID[error.paid]
             raise error.with_verdict(paid_in_words=paid, retry_in_words=words) from error.__cause__
 
-    def get_balance(self) -> float:
-        """Return the account's balance in US dollars. Free."""
-        with self.get_conn() as client:
-            return client.get_balance().balance
+    def _request(self, *, model: str = BITDANCE_14B, **fields: Any) -> ImageRequest:
+        return ImageRequest.of(model=find_model(model, self), **fields)
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Ask for the balance, which is free, and say in words what came back. For Airflow's test button."""
-        try:
-            balance = self.get_balance()
-        except BitDanceError as error:
-            return False, self._explained(error)
-        said = f"The key works. The balance is ${balance:.2f}."
-        if balance <= 0:
-            said = (
-                f"The key works, but there is no credit: the balance is ${balance:.2f}. Top up the account."
-            )
-        if self._unknown:
-            said += f" {self._unknown}"
-        return balance > 0, said
+    def _generate_file(
+        self, wait: Wait, output_path: str | PathLike[str], if_exists: str, nsfw: str, request: ImageRequest
+    ) -> dict[str, Any]:
+        from airflow_provider_bitdance.hooks.image_job import generate_image
 
-    def _explained(self, error: BitDanceError) -> str:
-        """Say what an error of a test means for the connection's fields."""
-        status = error.status if isinstance(error, APIError) else 0
-        if isinstance(error, AuthenticationError):
-            why = f" ({error.what})" if status != 401 else ""
-            return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
-        if isinstance(error, GarbledResponseError) or 300 <= status < 400 or status in (404, 405):
-            return (
-                f"{self.settings.base_url} is not the URL of a WaveSpeed API. Check the "
-                f"host; if it is empty, {DEFAULT_BASE_URL} is used. ({error.what})"
-            )
-        if isinstance(error, TransportError):
-            return (
-                f"{self.settings.base_url} could not be reached. Check the host, and the "
-                f"network and proxy of the machine that runs the test. ({error.what})"
-            )
-        allowed = f"Allowed: {error.allowed}" if error.allowed else ""
-        return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)
-
-    def _from_connection(self) -> tuple[ClientSettings, ConnectionExtra]:
-        if self._read is None:
-            connection = self.get_connection(self.bitdance_conn_id)
-            self._read = self._checked(connection, connection.extra_dejson)
-        return self._read
-
-    def _checked(
-        self, connection: Connection, extra_fields: dict[str, Any]
-    ) -> tuple[ClientSettings, ConnectionExtra]:
-        read = read_connection(connection, extra_fields)
-        self._unknown = unknown_fields(extra_fields)
-        if self._unknown:
-            self.log.warning("Connection %r: %s", connection.conn_id, self._unknown)
-        return read
+        model, policy = find_model(request.model, self), wait.policy(if_exists=if_exists, nsfw=nsfw)
+        return generate_image(self, request, model=model, output_path=output_path, policy=policy)
 
 
-def _seconds(name: str, value: float | str, *, at_most: int) -> float:
-    """Check a number of seconds: what is not finite would be waited for without an end."""
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds <= at_most:
-        raise InputError(f"{name} is {shorten(repr(value))}", allowed=f"seconds, 0 to {at_most}")
-    return seconds
-
-
-def _poll_until_ended(
-    client: Client, prediction: Prediction, policy: PollPolicy, timeout: float
-) -> Prediction:
-    """Return the prediction when it has ended.
-
-    Not tenacity: it counts all attempts, and here only polls that fail one after another count.
-
-    :raises PredictionTimeoutError: It has not ended in time, or polling failed.
-    """
-    start = time.monotonic()
-    failures = 0
-    failure: BitDanceError | None = None
-    refused_since: float | None = None
-    while not prediction.is_terminal:
-        age = time.monotonic() - start
-        if age >= timeout:
-            outage = f"; the last poll failed: {failure.what}" if failure else ""
-            raise _NotWaitedForError(f"Not done within {timeout:.0f} s: prediction {prediction.id}{outage}")
-        requested = failure.retry_after if isinstance(failure, RateLimitError) else None
-        pause = policy.pause(age=age, draw=0.5, failures=failures, requested=requested)
-        time.sleep(min(pause, timeout - age))
-        try:
-            prediction = client.get_prediction(prediction.id)
-            failures, refused_since, failure = 0, None, None
-        except BitDanceError as error:
-            failures, failure, now = failures + 1, error, time.monotonic()
-            refused_since = (now if refused_since is None else refused_since) if is_refusal(error) else None
-            # That the API does not know yet what it has just created passes within a minute, too.
-            if refused_since is not None and now - refused_since >= MINUTE:
-                what = f"Polling prediction {prediction.id} failed: {error.what}"
-                raise _NotWaitedForError(what) from error
-    return prediction
+def _with_input(prediction: Prediction, request: ImageRequest) -> Prediction:
+    """Return a prediction that says what was requested, also where the API does not."""
+    return prediction if prediction.input else prediction.model_copy(update={"input": request.body()})

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.exceptions import (
+    APIError,
+    AuthenticationError,
+    BitDanceError,
+    GarbledResponseError,
+    InputError,
+    TransportError,
+)
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.address import normalize
@@ -150,3 +158,26 @@ def _address(connection: Connection) -> str:
     if connection.port and not re.search(r":\d+$", name):
         name = f"{name}:{connection.port}"
     return f"{scheme}://{name}{slash}{path}"
+
+
+def explained(error: BitDanceError, base_url: Callable[[], str]) -> str:
+    """Say what an error of a test of the connection means for its fields.
+
+    :param base_url: Returns the API's URL; called only where the connection could be read.
+    """
+    status = error.status if isinstance(error, APIError) else 0
+    if isinstance(error, AuthenticationError):
+        why = f" ({error.what})" if status != 401 else ""
+        return f"The API key was refused. Check it; a key works only after the first top-up.{why}"
+    if isinstance(error, GarbledResponseError) or 300 <= status < 400 or status in (404, 405):
+        return (
+            f"{base_url()} is not the URL of a WaveSpeed API. Check the "
+            f"host; if it is empty, {DEFAULT_BASE_URL} is used. ({error.what})"
+        )
+    if isinstance(error, TransportError):
+        return (
+            f"{base_url()} could not be reached. Check the host, and the "
+            f"network and proxy of the machine that runs the test. ({error.what})"
+        )
+    allowed = f"Allowed: {error.allowed}" if error.allowed else ""
+    return " ".join(f"{part.rstrip('.')}." for part in (error.what, allowed, error.fix) if part)

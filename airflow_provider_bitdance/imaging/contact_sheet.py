@@ -30,6 +30,10 @@ _FONT_SIZE = 20
 _LINE = 28
 _BACKGROUND, _MISSING, _INK, _PALE = "#f4f4f2", "#dcdcd8", "#1d1d1b", "#6b6b66"
 _QUALITY = 90
+SMALL_SIDE = 384
+"""The longest side of a thumbnail on a small sheet, pixels."""
+_SMALLER = ((SMALL_SIDE, 80), (SMALL_SIDE, 50), (SMALL_SIDE, 25), (256, 25), (128, 25))
+"""Sides and qualities of a small sheet, until it is small enough: four photographs take the first."""
 
 
 def comment_of(sheet: bytes) -> str:
@@ -77,6 +81,28 @@ def contact_sheet(images: Iterable[tuple[str, bytes]], *, comment: str = "") -> 
     file = BytesIO()
     sheet.save(file, "JPEG", quality=_QUALITY, comment=comment.encode("ascii"))
     return file.getvalue()
+
+
+def small_sheet(sheet: bytes, *, limit: int) -> bytes:
+    """Return a contact sheet as a smaller WebP, to be shown in a page. Blocks while it decodes.
+
+    :param limit: Bytes.
+    :return: Nothing where the sheet is no image that is safe to decode.
+    """
+    from PIL import Image
+
+    try:
+        with decodable(sheet) as (_, image):
+            whole = image.convert("RGB")  # a stored sheet may be any image
+            for side, quality in _SMALLER:
+                sides = (max(1, whole.width * side // SIDE), max(1, whole.height * side // SIDE))
+                file = BytesIO()
+                whole.resize(sides, Image.Resampling.BICUBIC).save(file, "WEBP", quality=quality, method=2)
+                if file.tell() <= limit:
+                    return file.getvalue()
+    except OutputError:
+        pass
+    return b""
 
 
 def _thumbnail(data: bytes) -> Image.Image | None:

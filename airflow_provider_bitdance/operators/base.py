@@ -27,6 +27,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
+    InputError,
     NsfwError,
 )
 from airflow_provider_bitdance.hooks import object_storage
@@ -34,7 +35,14 @@ from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import LINKS, show_links, show_stored, with_targets
 from airflow_provider_bitdance.operators.deferral import hand_over
 from airflow_provider_bitdance.operators.options import check_options
-from airflow_provider_bitdance.operators.previews import label_of, previews_of, push_failure, push_preview
+from airflow_provider_bitdance.operators.previews import (
+    previews_of,
+    push_failure,
+    push_preview,
+    push_sheets,
+)
+from airflow_provider_bitdance.operators.progress_row import ProgressRow
+from airflow_provider_bitdance.operators.publishing import rendered_url_base, text_of_url_base, with_urls
 from airflow_provider_bitdance.operators.validation import reason_of, rendered_path, text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
 from airflow_provider_bitdance.preview.collector import Thumbnails
@@ -102,6 +110,9 @@ class BitDanceBaseOperator(BaseOperator):
     :param label: ``"iptc"``: write the IPTC's mark of AI-made media into the files that are stored from now
         on, about 580 bytes of XMP; no pixel changes, and no prompt goes into a file. ``"none"``: files stay
         as the model gave them. Default: ``[bitdance] label``, which is none.
+    :param url_base: The http or https URL under which the output folder is published. Results, and the rows
+        of a manifest, then have ``url``: this, the file's name, and ``?v=`` with the first 8 digits of the
+        file's SHA-256, so that a replaced image is fetched anew. Default: none. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -113,6 +124,7 @@ class BitDanceBaseOperator(BaseOperator):
         "inputs",
         "enhance_prompt",
         "records_path",
+        "url_base",
     )
     template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
@@ -147,6 +159,7 @@ class BitDanceBaseOperator(BaseOperator):
         records_path: str | None = None,
         previews: int | None = None,
         label: Literal["iptc", "none"] | None = None,
+        url_base: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -157,11 +170,10 @@ class BitDanceBaseOperator(BaseOperator):
         self.deferrable, self.defer_after = deferrable, defer_after
         self.timeout, self.poll_interval = timeout, poll_interval
         self.if_exists, self.nsfw, self.on_size_mismatch = if_exists, nsfw, on_size_mismatch
-        self.on_lost_response = on_lost_response
-        self.max_cost_usd = max_cost_usd
-        self.check_balance = check_balance
-        self.retry_failed = retry_failed
+        self.on_lost_response, self.retry_failed = on_lost_response, retry_failed
+        self.max_cost_usd, self.check_balance = max_cost_usd, check_balance
         self.records_path = text_of_path("records_path", records_path, kind="folder")
+        self.url_base = text_of_url_base(url_base)
         self.link_targets: dict[str, str] = {}
         check_options(self)
 
@@ -217,7 +229,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _destination(self, job: Job) -> Destination:
         """Return where the image of a task that makes one goes, as the fields say now."""
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.hooks import runtime
 
         path = rendered_path("output_path", self.output_path)
         return parse_destination(path, default_stem=runtime.default_stem(job))
@@ -236,6 +248,12 @@ class BitDanceBaseOperator(BaseOperator):
     def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
         """Return what goes to XCom, and into the event of an asset: small, and without prompts."""
         return finished.results[0]
+
+    def _failure(
+        self, finished: Finished, job_context: JobContext, result: dict[str, Any]
+    ) -> BitDanceError | None:
+        """Return why the task fails although it has a result: of one image there is one or the other."""
+        return None
 
     def _run(self, context: Context, *, resumed: bool) -> dict[str, Any]:
         try:
@@ -269,17 +287,18 @@ class BitDanceBaseOperator(BaseOperator):
         """Resolve connections and folders here, on the main thread and before there is an event loop:
         Airflow's filesystems and, on 3.1, its connections are not available elsewhere."""
         from airflow_provider_bitdance.engine import JobContext, Waiting
+        from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
-        from airflow_provider_bitdance.operators import runtime
 
-        started_at = Clock().time()
-        hook = BitDanceHook(self.bitdance_conn_id)
+        started_at, hook = Clock().time(), BitDanceHook(self.bitdance_conn_id)
         owner = runtime.this_owner(context)
         previews = previews_of(self.previews, map_index=owner.job.map_index)
         show_links(self, hook.settings.base_url, context, with_images=previews > 0)
         records = self._open_records(owner.job, hook)
         retries = self.retries or 0
         journal = runtime.open_journal(records, owner, resumed=resumed, retries=retries, log=self.log)
+        if not journal.state.images:  # where there is a plan, its images are stored first
+            self._checked_url_base(journal)
         look_up = partial(find_model, self.model, hook, records)
         wanted = self._wanted_or_planned(context, journal, look_up, resumed=resumed)
         output = runtime.planned_output(
@@ -298,6 +317,7 @@ class BitDanceBaseOperator(BaseOperator):
             models=frozenset(item.request.model for item in wanted) or None,
             count=runtime.counter(owner.job),
             thumbnails=Thumbnails(previews),
+            show_progress=ProgressRow(context.get("task_state_store"), self.log).show,
         )
         outcome = asyncio.run(self._run_job(job_context, wanted))
         if isinstance(outcome, Waiting):
@@ -310,17 +330,36 @@ class BitDanceBaseOperator(BaseOperator):
         """Tell Airflow what was made and where it is: preview, link, lineage, the events of assets.
 
         :return: What goes to XCom.
+        :raises BitDanceError: The task fails although something was made. Its result is in XCom all the same.
         """
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.hooks import runtime
 
         self._is_shown = True
         push_preview(context, finished, job_context, self.log)
+        finished = with_urls(finished, self._checked_url_base(job_context.journal))
         result = self._result(finished, job_context)
+        push_sheets(context, job_context, self.log)
         uri = result["uri"] if "uri" in result else result["manifest"]
         show_stored(self, uri, job_context.images)
+        if error := self._failure(finished, job_context, result):
+            if self.do_xcom_push:
+                runtime.push_result(context, result, self.log)
+            raise error
         runtime.emit_lineage(hook, uri, self.log)
         runtime.set_asset_extra(context, self.outlets, result)
         return result
+
+    def _checked_url_base(self, journal: Journal) -> str:
+        """Return the base of the images' URLs.
+
+        :raises InputError: It cannot be used.
+        """
+        from airflow_provider_bitdance.engine import with_charges
+
+        try:
+            return rendered_url_base(self.url_base)
+        except InputError as error:
+            raise with_charges(error, journal.state) from None
 
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""
@@ -369,6 +408,7 @@ class BitDanceBaseOperator(BaseOperator):
 
     def _policy(self, extra: ConnectionExtra) -> Policy:
         from airflow_provider_bitdance.engine import Policy
+        from airflow_provider_bitdance.hooks.runtime import label_of
 
         return Policy(
             timeout=self.timeout,

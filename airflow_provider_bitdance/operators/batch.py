@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_provider_bitdance.exceptions import InputError, ItemsFailedError, Paid, UnsafeFileError
+from airflow_provider_bitdance.exceptions import BitDanceError, InputError, ItemsFailedError, Paid
 from airflow_provider_bitdance.get_provider_info import MAX_IN_FLIGHT, MAX_REQUESTS_PER_MINUTE
 from airflow_provider_bitdance.hooks import object_storage
-from airflow_provider_bitdance.links.bitdance import show_stored
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.validation import (
     check_choice,
@@ -21,7 +18,7 @@ from airflow_provider_bitdance.operators.validation import (
     text_of_path,
 )
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
@@ -57,7 +54,8 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     The result is a small plain dict: ``manifest`` (its URI; read it with
     :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
-    ``size_differs``, ``possibly_paid``, ``estimated_cost_usd``.
+    ``size_differs``, ``possibly_paid``, ``estimated_cost_usd``. A batch that fails after it has written its
+    manifest leaves this result in XCom, too, for tasks with ``trigger_rule="all_done"``.
 
     :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and columns of
         your own; or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows, where ``inputs`` is
@@ -151,6 +149,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             style=style,
             variants=self.variants,
             is_rendered=self.are_items_rendered,
+            is_published=self.url_base is not None,
         )
         return [
             Wanted(
@@ -176,16 +175,17 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         )
 
     def _result(self, finished: Finished, job_context: JobContext) -> dict[str, Any]:
-        """Write the manifest, then fail where failures are not tolerated."""
+        """Write the manifest and the contact sheets, and return where the manifest is, and counts."""
+        from airflow_provider_bitdance.hooks import runtime
         from airflow_provider_bitdance.manifest import manifest_bytes, parquet_bytes
-        from airflow_provider_bitdance.operators import runtime
+        from airflow_provider_bitdance.operators.contact_sheets import write_contact_sheets
 
         images = job_context.images
         rows = [_row(image, finished) for image in finished.images]
         name = f"{runtime.default_stem(job_context.journal.job)}.manifest.{self.manifest_format}"
         write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
         images.replace(name, write(rows))
-        _write_contact_sheets(finished, images)
+        write_contact_sheets(finished, job_context)
         bought = sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)
         enhanced = [made for image in finished.images if (made := image.plan.enhancement) is not None]
         summary = {
@@ -199,17 +199,21 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "prompts_possibly_paid": sum(made.possibly_paid for made in enhanced),
             "estimated_cost_usd": round(bought + sum(made.estimated_cost_usd for made in enhanced), 6),
         }
-        show_stored(self, summary["manifest"], images)
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if summary["size_differs"] > 1:
             self.log.warning("%(size_differs)d of them have another size than was requested", summary)
-        if finished.stopped is not None:
-            raise finished.stopped
-        _raise_if_not_tolerated(finished, job_context, summary["manifest"])
         return summary
 
+    def _failure(
+        self, finished: Finished, job_context: JobContext, result: dict[str, Any]
+    ) -> BitDanceError | None:
+        return finished.stopped or _not_tolerated(finished, job_context, result)
 
-def _raise_if_not_tolerated(finished: Finished, job_context: JobContext, manifest: str) -> None:
+
+def _not_tolerated(
+    finished: Finished, job_context: JobContext, result: dict[str, Any]
+) -> BitDanceError | None:
+    """Return the error that says which images failed, if the policy is not to tolerate that."""
     from airflow_provider_bitdance.engine import with_charges
 
     policy = job_context.policy
@@ -218,17 +222,17 @@ def _raise_if_not_tolerated(finished: Finished, job_context: JobContext, manifes
     # What is paid for and not stored yet is not given up while there are tries left.
     collectable = any(error.retry_helps and error.paid is not Paid.NO for error in failures.values())
     if not failures or (tolerated and not (collectable and job_context.journal.owner.has_tries_left)):
-        return
+        return None
     shown = "; ".join(f"{key}: {error.what}" for key, error in list(failures.items())[:FAILURES_SHOWN])
     more = f"; and {len(failures) - FAILURES_SHOWN} more" if len(failures) > FAILURES_SHOWN else ""
     others = "The others are stored; see" if finished.stored else "See"
     failed = ItemsFailedError(
         f"{len(failures)} of {len(finished.images)} images failed: {shorten(shown, 1000)}{more}",
-        fix=f"{others} {manifest} for each image",
+        fix=f"{others} {result['manifest']} for each image",
     )
     if not any(error.retry_helps for error in failures.values()):
         failed = failed.with_verdict(retry=False)
-    raise with_charges(failed, job_context.journal.state)
+    return with_charges(failed, job_context.journal.state)
 
 
 def _row(image: ImageState, finished: Finished) -> ManifestRow:
@@ -249,35 +253,3 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
     if failure is None:
         return manifest_row(item, status="missing", result=known)
     return manifest_row(item, status="failed", error=shorten(failure.what, 300), result=known)
-
-
-def _write_contact_sheets(finished: Finished, images: Folder) -> None:
-    """Show all variants of a row in one image, for a person to choose from, unless it is there already."""
-    from airflow_provider_bitdance.batch import CONTACT_SHEET
-    from airflow_provider_bitdance.imaging.contact_sheet import comment_of, contact_sheet
-
-    plans = (image.plan for image in finished.images if image.plan.variant_of is not None)
-    for row, variants in groupby(plans, key=lambda plan: plan.variant_of):
-        stored = (finished.stored[plan.key] for plan in variants if plan.key in finished.stored)
-        found = {result["uri"].rpartition("/")[2]: result for result in stored}
-        shown = "\n".join(f"{file} {result['sha256']}" for file, result in found.items())
-        comment = hashlib.sha256(shown.encode()).hexdigest()
-        name = f"{row}{CONTACT_SHEET}.jpg"
-        if not found or comment_of(_content(images, name)) == comment:
-            continue
-        variant_files = ((_label(file, result), _content(images, file)) for file, result in found.items())
-        images.replace(name, contact_sheet(variant_files, comment=comment))
-
-
-def _label(file: str, result: dict[str, Any]) -> str:
-    """Return what a contact sheet says of an image; not every model has a seed."""
-    return file if result["seed"] is None else f"{file}\nseed {result['seed']}"
-
-
-def _content(images: Folder, name: str) -> bytes:
-    """Return the content of a file; none where there is no file, or something else in its place: a contact
-    sheet is a help, and its batch is paid for."""
-    try:
-        return images.read(name) or b""
-    except UnsafeFileError:
-        return b""

@@ -10,6 +10,7 @@ from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 from airflow_provider_bitdance.operators.estimating import estimate
 from airflow_provider_bitdance.operators.validation import rendered, text_of_path
+from airflow_provider_bitdance.preview.sheet import sheet_markdown
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.records import Job
     from airflow_provider_bitdance.wavespeed.models import Model
 
-__all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator", "estimate"]
+__all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator", "estimate", "sheet_markdown"]
 
 
 class BitDanceTextToImageOperator(BitDanceBaseOperator):
@@ -44,6 +45,8 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
     ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that
     may have been charged), ``prompts_possibly_paid`` (likewise, of its enhanced prompt).
+
+    With ``url_base`` it has ``url``, too, after ``uri``.
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,

@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.hooks import object_storage
+from airflow_provider_bitdance.hooks import object_storage, runtime
 from airflow_provider_bitdance.hooks.model_lookup import find_model
-from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
+from airflow_provider_bitdance.operators.publishing import rendered_url_base
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -81,6 +81,7 @@ def _estimate_rendered(task: BitDanceBaseOperator, context: Context, map_index: 
     from airflow_provider_bitdance.enhancer import missing_prompts, price_of
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
+    rendered_url_base(task.url_base)  # what the task would refuse nobody should approve
     hook = BitDanceHook(task.bitdance_conn_id)
     job = runtime.job_of(context).model_copy(update={"task_id": task.task_id, "map_index": map_index})
     records = task._open_records(job, hook)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_bitdance.exceptions import BitDanceError, InputError
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview, PreviewImage
 from airflow_provider_bitdance.preview.content import bounded, chosen
+from airflow_provider_bitdance.preview.sheet import as_xcom, sheet_key
 from airflow_provider_bitdance.redaction import shorten
 
 if TYPE_CHECKING:
@@ -31,25 +32,11 @@ def previews_of(option: int | None, *, map_index: int) -> int:
     return limit if map_index < limit else 0
 
 
-def label_of(option: str | None) -> Literal["iptc"] | None:
-    """Return the mark that is written into files.
-
-    :param option: What the task says; ``None``: ``[bitdance] label`` of Airflow's settings.
-    :raises InputError: The settings name another one.
-    """
-    given = conf.get("bitdance", "label", fallback="").strip() if option is None else option
-    if given in ("", "none"):
-        return None
-    if given != "iptc":
-        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or nothing")
-    return "iptc"
-
-
 def push_preview(context: Context, finished: Finished, job: JobContext, log: Any) -> None:
     """Show what a task has made, failures too."""
     if job.thumbnails.limit:
         try:
-            _push(context, _preview(finished, job))
+            _push(context, PREVIEW_KEY, _preview(finished, job).as_xcom())
         except Exception:
             log.debug("The preview of the images could not be made", exc_info=True)
 
@@ -63,21 +50,30 @@ def push_failure(context: Context, error: BitDanceError, previews: int | None, l
         ti = context["ti"]
         if previews_of(previews, map_index=-1 if ti.map_index is None else ti.map_index):
             image = PreviewImage(key=ti.task_id, status="failed", error=shorten(error.what, 300))
-            _push(context, Preview(total=1, failed=1, images=(image,)))
+            _push(context, PREVIEW_KEY, Preview(total=1, failed=1, images=(image,)).as_xcom())
     except Exception:
         log.debug("The reason could not be shown", exc_info=True)
 
 
-def _push(context: Context, preview: Preview) -> None:
-    """Write the XCom into Airflow's database, past a backend that keeps values elsewhere: as links are."""
+def push_sheets(context: Context, job: JobContext, log: Any) -> None:
+    """Have the contact sheets at hand for questions to a person, each in an XCom of its own."""
+    try:
+        for key, encoded in job.thumbnails.sheets.items():
+            _push(context, sheet_key(key), as_xcom(encoded))
+    except Exception:
+        log.debug("The contact sheets could not be shown", exc_info=True)
+
+
+def _push(context: Context, key: str, value: dict[str, Any]) -> None:
+    """Write an XCom into Airflow's database, past a backend that keeps values elsewhere: as links are."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    ti, value = context["ti"], preview.as_xcom()
+    ti = context["ti"]
     if past_backend := getattr(XCom, "_set_xcom_in_db", None):
         at = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
-        past_backend(key=PREVIEW_KEY, value=value, **at)
+        past_backend(key=key, value=value, **at)
     else:
-        ti.xcom_push(key=PREVIEW_KEY, value=value)
+        ti.xcom_push(key=key, value=value)
 
 
 def _preview(finished: Finished, job: JobContext) -> Preview:

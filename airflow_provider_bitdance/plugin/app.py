@@ -18,8 +18,9 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_bitdance.plugin.page import STYLE_HASH, Section, render
+from airflow_provider_bitdance.plugin.page import NO_SHEET, STYLE_HASH, Section, render
 from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, read_preview
+from airflow_provider_bitdance.preview.sheet import MAX_SHEET_XCOM, read_sheet, sheet_key
 
 MOST_SECTIONS = 24
 """Task instances of a run whose images are on one page."""
@@ -30,6 +31,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
 }
 _NOTHING = (
@@ -42,7 +44,10 @@ _TOO_LARGE = "This preview is larger than any that the provider makes, so it is 
 _check_dag = requires_access_dag("GET", DagAccessEntity.XCOM)
 # A database refuses NUL, and whole numbers that are longer than its own.
 Id = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[^\x00]+$")]
+MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 _INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SIZE = func.length(cast(XComModel.value, Text))
+"""Of an XCom, in characters of JSON: what is too large is never read."""
 
 
 def allowed(request: Request, user: GetUserDep) -> None:
@@ -68,6 +73,8 @@ def make_app() -> FastAPI:
     app.add_api_route("/images/{dag_id}/{run_id}", of_run, methods=["GET"], response_class=HTMLResponse)
     of_one = "/images/{dag_id}/{run_id}/{task_id}/{map_index}"
     app.add_api_route(of_one, of_task, methods=["GET"], response_class=HTMLResponse)
+    sheet = "/sheets/{dag_id}/{run_id}/{task_id}/{map_index}/{key}"
+    app.add_api_route(sheet, sheet_of_row, methods=["GET"], response_class=Response)
 
     @app.middleware("http")
     async def with_headers(request: Request, call_next: Any) -> Response:
@@ -95,13 +102,32 @@ def of_run(dag_id: Id, run_id: Id, session: SessionDep) -> str:
     return render(sections, nothing=_NOTHING, more=max(found - MOST_SECTIONS, 0))
 
 
+def sheet_of_row(
+    dag_id: Id, run_id: Id, task_id: Id, map_index: MapIndex, key: Id, session: SessionDep
+) -> Response:
+    """Send the picture of all variants of a row. Where there is none, send one that says so: an ``img`` can
+    show nothing else, and shows it whatever the status is."""
+    where = _xcoms(
+        dag_id, run_id, sheet_key(key), XComModel.task_id == task_id, XComModel.map_index == map_index
+    )
+    size = session.scalar(select(_SIZE).where(*where)) or 0
+    value = session.scalar(select(XComModel.value).where(*where)) if size <= 2 * MAX_SHEET_XCOM else None
+    if picture := read_sheet(value):
+        return Response(picture, media_type="image/webp")
+    return Response(NO_SHEET, status_code=404, media_type="image/svg+xml")
+
+
 def _previews(dag_id: str, run_id: str, *where: Any) -> tuple[Any, ...]:
-    return XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == PREVIEW_KEY, *where
+    return _xcoms(dag_id, run_id, PREVIEW_KEY, *where)
+
+
+def _xcoms(dag_id: str, run_id: str, key: str, *where: Any) -> tuple[Any, ...]:
+    return XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == key, *where
 
 
 def _rows(session: Session, where: tuple[Any, ...]) -> list[Any]:
     """Return where the first previews are, and how large they are: their values are read one by one."""
-    size = func.length(cast(XComModel.value, Text)).label("size")
+    size = _SIZE.label("size")
     query = select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, size).where(*where)
     first = query.order_by(XComModel.task_id, XComModel.map_index).limit(MOST_SECTIONS)
     return list(session.execute(first))

@@ -20,6 +20,8 @@ _FILES = files(__package__)
 STYLE = _FILES.joinpath("page.css").read_text()
 STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 """By which the page's policy knows its own stylesheet."""
+NO_SHEET = _FILES.joinpath("no_sheet.svg").read_bytes()
+"""What is shown in place of a contact sheet that is not there, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,15 @@ class Section:
 
     @property
     def groups(self) -> list[list[PreviewImage]]:
-        """The images, variants of one key beside each other."""
+        """The images, variants of one key beside each other; what has failed comes first, to be seen."""
         images = self.preview.images if self.preview else ()
-        return [list(group) for _, group in groupby(images, key=lambda image: image.variant_of or image.key)]
+        groups = (list(group) for _, group in groupby(images, key=lambda one: one.variant_of or one.key))
+        return sorted(groups, key=lambda group: all(image.status != "failed" for image in group))
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it is one of several tasks with an image each, which are beside each other."""
+        return bool(self.title) and self.preview is not None and self.preview.total == 1
 
 
 def render(sections: list[Section], *, nothing: str, more: int = 0) -> str:

@@ -50,10 +50,16 @@ def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key != name or value is not None}
 
 
+OUTSIDE = "(outside of Airflow)"
+"""In the place of Dag and task, where no task stores the image. No id of Airflow has a space."""
+
+
 class Job(Strict):
     """What one journal belongs to.
 
     :param generation: Changes when a user clears the task and not when Airflow retries it.
+    :param call: Of an image that a plain task stores through the hook, the name of its destination's records:
+        such a task may have several images, each a job of its own. ``None``: of an operator.
     """
 
     dag_id: Name
@@ -61,6 +67,16 @@ class Job(Strict):
     task_id: Name
     map_index: Integer
     generation: Integer
+    call: Name | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(whole(self), "call")
+
+    @property
+    def is_task(self) -> bool:
+        """Whether a task makes it, which Airflow may run again."""
+        return self.dag_id != OUTSIDE
 
     @property
     def folder(self) -> str:
@@ -71,7 +87,8 @@ class Job(Strict):
     def task_folder(self) -> str:
         """The folder of the journals of all generations, below the records path."""
         parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
-        return "/".join(["jobs", *parts, f"map={self.map_index}"])
+        call = [] if self.call is None else [f"call={safe_name(self.call)}"]
+        return "/".join(["jobs", *parts, *call, f"map={self.map_index}"])
 
     def same_task(self, other: Job) -> bool:
         """Say whether the other is this task instance, in this generation or another."""

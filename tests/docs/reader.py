@@ -36,7 +36,10 @@ def furnish(folder: Path) -> None:
         (folder / name).mkdir()
     (folder / "s3" / "products.csv").write_text("key,product\np-17,teapot\np-18,kettle\n")
     with closing(sqlite3.connect(folder / "data" / "shop.db")) as shop, shop:
-        shop.execute("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, image TEXT)")
+        shop.execute(
+            "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, image TEXT, "
+            "failures INTEGER DEFAULT 0, error TEXT)"
+        )
         shop.execute("INSERT INTO products (name) VALUES ('teapot'), ('kettle')")
 
 

@@ -7,10 +7,12 @@ import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
+from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from tests.builders import connection_to
@@ -20,6 +22,11 @@ from tests.integration.test_dag_test import run_of
 TREE, STEPS = (block.text for block in BLOCKS if block.page == "docs/records.md" and block.language == "text")
 
 
+@task
+def plain(output_path: str) -> dict[str, Any]:
+    return BitDanceHook().generate(prompt="An owl", output_path=output_path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("page") / "images"
@@ -27,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Return the records of a run with two tasks, of which one names its file.
+    """Return the records of a run: of a task that names its file, one that does not, and a plain one.
 
     All runs have one folder: another one makes another version of the Dag, where the last was written more
     than 30 seconds ago, and with several versions SQLAlchemy warns.
@@ -40,6 +47,7 @@ def records(local: LocalService, airflow_db: None, monkeypatch: pytest.MonkeyPat
             task_id="made", prompt="A fox", output_path=f"{folder}/", enhance_prompt="anime"
         )
         BitDanceTextToImageOperator(task_id="named", prompt="A fox", output_path=f"{folder}/fox")
+        plain(f"{folder}/owl")
     assert run_of(dag, logical_date=datetime(2026, 11, 22, tzinfo=UTC)).state == "success"
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator
+from airflow_provider_bitdance.operators.progress_row import PROGRESS_KEY
+from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION
 from tests.integration.test_dag_test import results, run_of
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
@@ -127,3 +130,20 @@ def test_a_file_of_bad_rows_is_refused_at_once_with_every_row_and_no_request(
     assert f"{len(bad)} of {len(bad) + 2} rows cannot be used" in said
     assert [number for number in bad if f"row {number}: " not in said] == []
     assert "row 2: " not in said
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="Airflow has a task state store from 3.3 on")
+def test_airflow_keeps_how_far_a_batch_is(local: LocalService, output: Path) -> None:
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.utils.session import create_session
+
+    with DAG("progress", schedule=None) as dag:
+        BitDanceBatchOperator(
+            task_id="batch", items=["A fox", "An owl"], output_path=f"{output}/", size="256*256"
+        )
+    assert run_of(dag).state == "success"
+    with create_session() as session:
+        (row,) = session.query(TaskStateStoreModel).filter_by(dag_id="progress", task_id="batch")
+        value = json.loads(row.value)
+    assert row.key == PROGRESS_KEY
+    assert (value["stored"], value["of"], value["estimated_cost_usd"]) == (2, 2, 0.02)

@@ -6,6 +6,7 @@ here, and runs on a real Airflow in ``tests/system/test_examples.py``.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sqlite3
@@ -13,11 +14,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from PIL import Image
 
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
@@ -28,6 +31,8 @@ from tests.integration.test_dag_test import DAG_FILES, assert_right_picture, loc
 from tests.unit.support import FakeClock
 
 EXAMPLES = sorted(DAG_FILES.glob("example_*.py"))
+PHOTOGRAPH = STYLE_WORDS["photographic"]
+"""How the prompt of an image ends that is made from an enhanced one."""
 PRODUCTS = ("teapot", "paper lantern", "wooden chair")
 
 Example = Callable[[str], DAG]
@@ -69,8 +74,8 @@ class Shop:
             return connection.execute(statement).fetchall()
 
     def shown(self) -> dict[str, str]:
-        """Return the products, each with the prompt that its image shows."""
-        rows = self.execute("SELECT name, image FROM products ORDER BY id")
+        """Return the products that have an image, each with the prompt that it shows."""
+        rows = self.execute("SELECT name, image FROM products WHERE image IS NOT NULL ORDER BY id")
         return {name: labels(local_path(image).read_bytes()).prompt for name, image in rows}
 
 
@@ -124,12 +129,11 @@ def test_a_day_is_bought_in_three_shapes_from_the_prompt_file_and_only_once(
 
     bottom = "Early morning, soft light, no text."
     top = "A harbour town on 2026-11-21, in the weather of the season."
-    photograph = STYLE_WORDS["photographic"]
     bought = [made for made in local.predictions() if made["model"] == BITDANCE_14B]
     assert {(made["prompt"], made["size"]) for made in bought} == {
-        (f"{top}\n{bottom} Seen from far away., {photograph}", "1280*720"),
-        (f"{top}\n{bottom} One street., {photograph}", "1024*1024"),
-        (f"{top}\n{bottom} One house., {photograph}", "720*1280"),
+        (f"{top}\n{bottom} Seen from far away., {PHOTOGRAPH}", "1280*720"),
+        (f"{top}\n{bottom} One street., {PHOTOGRAPH}", "1024*1024"),
+        (f"{top}\n{bottom} One house., {PHOTOGRAPH}", "720*1280"),
     }
     assert {path.name for path in output.glob("daily/*.png")} == {
         f"2026-11-21-{shape}.png" for shape in ("wide", "square", "tall")
@@ -151,17 +155,91 @@ def test_the_page_shows_the_pictures_of_the_newest_day(
 
     (page,) = results(run_of(example("example_bitdance_daily_page")))
 
-    file = Path(page)
-    assert file == output / "daily" / "index.html"
-    shown = re.findall('<img src="([^"]+)"', file.read_text())
-    assert shown == ["2026-11-22-wide.png", "2026-11-22-square.png", "2026-11-22-tall.png"]
-    assert all((file.parent / name).exists() for name in shown)
+    assert Path(page) == output / "daily" / "index.html"
+    assert images_on(Path(page)) == [
+        ("2026-11-22-wide.png", "A harbour town. Seen from far away.", 1280, 720),
+        ("2026-11-22-square.png", "A harbour town. One street.", 1024, 1024),
+        ("2026-11-22-tall.png", "A harbour town. One house.", 720, 1280),
+    ]
+    for name, _, *size in images_on(Path(page)):
+        with Image.open(output / "daily" / name) as image:
+            assert [*image.size] == size
+        assert is_labelled(output / "daily" / name)
+    assert "The images on this page were made by AI." in Path(page).read_text()
+
+
+def test_yesterdays_page_stays_if_not_all_of_todays_images_are_there(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    results(a_day(example("example_bitdance_daily"), 21))
+    results(run_of(example("example_bitdance_daily_page")))
+    local.add_fault(on="submit", kind="failed", code=1200, match=f"One house., {PHOTOGRAPH}")
+
+    assert a_day(example("example_bitdance_daily"), 22).state == "failed"
+    (page,) = results(run_of(example("example_bitdance_daily_page")))
+
+    assert [name[:10] for name, *_ in images_on(Path(page))] == ["2026-11-21"] * 3
+
+
+def test_the_page_shows_what_was_asked_as_text_and_only_what_is_stored(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200, match=f"One street., {PHOTOGRAPH}")
+    daily = example("example_bitdance_daily")
+    daily.get_task("pictures").on_item_failure = "tolerate"
+    subject = """<script>alert("1")</script> & 'a town'"""
+    results(a_day(daily, 21, run_conf={"subject": subject}))
+
+    (page,) = results(run_of(example("example_bitdance_daily_page")))
+
+    assert [shows for _, shows, *_ in images_on(Path(page))] == [
+        f"{subject}. Seen from far away.",
+        f"{subject}. One house.",
+    ]
+    assert "<script" not in Path(page).read_text()
+
+
+def test_the_page_stays_as_it_is_if_no_image_is_stored(
+    local: LocalService, output: Path, example: Example
+) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200, match=PHOTOGRAPH)
+    daily = example("example_bitdance_daily")
+    daily.get_task("pictures").on_item_failure = "tolerate"
+    results(a_day(daily, 21))
+    page = output / "daily" / "index.html"
+    page.write_text("yesterday's")
+
+    assert states(run_of(example("example_bitdance_daily_page"))) == {"page": "skipped"}
+    assert page.read_text() == "yesterday's"
+
+
+class ImagesOn(HTMLParser):
+    """Collects the images of a page: file, what it shows, and its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, int, int]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            given = {name: str(value) for name, value in attrs}
+            self.found.append((given["src"], given["alt"], int(given["width"]), int(given["height"])))
+
+
+def images_on(page: Path) -> list[tuple[str, str, int, int]]:
+    parser = ImagesOn()
+    parser.feed(page.read_text())
+    return parser.found
+
+
+def is_labelled(file: Path) -> bool:
+    return b"trainedAlgorithmicMedia" in file.read_bytes()
 
 
 # Batch
 
 
-def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
+def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_that_have_a_name(
     local: LocalService, shop: Shop, example: Example
 ) -> None:
     batch = example("example_bitdance_batch")
@@ -170,7 +248,7 @@ def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
     assert shop.shown() == photos(*PRODUCTS)
     assert local.bill().billed == 3
 
-    shop.execute("INSERT INTO products (name) VALUES ('brass bell')")
+    shop.execute("INSERT INTO products (name) VALUES (NULL), (' '), ('brass bell')")
     assert run_of(batch).state == "success"
     assert shop.shown() == photos(*PRODUCTS, "brass bell")
     assert local.bill().billed == 4
@@ -179,6 +257,7 @@ def test_a_tables_rows_become_images_and_a_second_run_buys_for_new_rows_only(
         "products_without_image": "success",
         "images": "skipped",
         "write_back": "skipped",
+        "all_made": "skipped",
     }
 
     shop.execute("UPDATE products SET image = NULL")  # as if it had not been written back
@@ -199,6 +278,66 @@ def test_a_product_whose_image_fails_is_left_to_the_next_run(
     assert shop.shown() == photos(*PRODUCTS)
     bill = local.bill()
     assert (bill.submitted, bill.refunded, bill.billed) == (4, 1, 3)
+
+
+def test_the_table_has_the_urls_of_the_published_images(
+    local: LocalService, output: Path, shop: Shop, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITDANCE_WEB_ADDRESS", "https://cdn.example.com/images/")
+
+    assert run_of(example("example_bitdance_batch")).state == "success"
+
+    for number, url in shop.execute("SELECT id, url FROM products"):
+        file = output / "products" / f"product-{number}.png"
+        version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        assert url == f"https://cdn.example.com/images/products/{file.name}?v={version}"
+        assert is_labelled(file)
+
+
+def test_a_batch_that_fails_is_written_back_and_its_run_fails(
+    local: LocalService, shop: Shop, example: Example
+) -> None:
+    local.add_fault(on="submit", kind="status", status=401, match="chair")
+
+    run = run_of(example("example_bitdance_batch"))
+
+    assert states(run) == {
+        "products_without_image": "success",
+        "images": "failed",
+        "write_back": "success",
+        "all_made": "upstream_failed",
+    }
+    assert run.state == "failed"
+    stored = shop.execute("SELECT count(*) FROM products WHERE image IS NOT NULL")
+    assert stored == [(local.bill().billed,)] != [(0,)]
+
+
+def test_a_batch_that_does_not_begin_leaves_the_table_as_it_is(
+    local: LocalService, shop: Shop, example: Example
+) -> None:
+    batch = example("example_bitdance_batch")
+    batch.get_task("images").max_cost_usd = 0.01
+
+    run = run_of(batch)
+
+    assert (run.state, states(run)["write_back"]) == ("failed", "success")
+    assert shop.execute("SELECT DISTINCT image, failures, error FROM products") == [(None, 0, None)]
+
+
+def test_a_refused_product_keeps_the_reason_and_is_left_to_a_person_after_three_runs(
+    local: LocalService, shop: Shop, example: Example
+) -> None:
+    local.add_fault(on="submit", kind="failed", code=1200, match="lantern")
+    batch = example("example_bitdance_batch")
+
+    assert run_of(batch).state == "success"
+    refused = shop.execute("SELECT name, failures FROM products WHERE error LIKE '%1200%'")
+    assert refused == [("paper lantern", 1)]
+
+    shop.execute("UPDATE products SET failures = failures + 1")  # as another run does
+    assert run_of(batch).state == "success"
+    assert local.bill().submitted == 4
+    assert states(run_of(batch))["images"] == "skipped"
 
 
 def test_chunks_are_written_back_one_by_one_and_a_chunk_that_fails_holds_up_no_other(

@@ -6,26 +6,24 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from airflow.api_fastapi.app import create_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.models.dag import DagModel
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
+from jinja2 import Environment
 from sqlalchemy import delete, event, text
 
 from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
-from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, Preview, PreviewImage
+from airflow_provider_bitdance.plugin.page import NO_SHEET
+from airflow_provider_bitdance.preview.content import MAX_PREVIEW, Preview, PreviewImage
+from airflow_provider_bitdance.preview.sheet import as_xcom, sheet_key, sheet_markdown
+from tests.integration.plugin_rows import DAG_ID, RUN_ID, TASK_ID, a_run, write_xcom
 
-DAG_ID, TASK_ID = "shows_images", "group.cover"
-RUN_ID = "manual__2026-11-29T10:00:00+00:00"
 WEBP = b64encode(b"RIFF....WEBP").decode()
 STORED = PreviewImage(
     key="p-17", status="stored", width=1024, height=768, seed=42, cost_usd=0.01, uri="s3://b/p-17.png",
@@ -39,30 +37,8 @@ def app(airflow_db: None) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         # PyJWT warns of short ones.
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of a test " * 4)
-        yield from _app_with_a_run()
-
-
-def _app_with_a_run() -> Iterator[Any]:
-    made = create_app(apps="core")
-    with create_session() as session:
-        session.merge(DagBundleModel(name="tests"))
-        session.flush()
-        session.merge(DagModel(dag_id=DAG_ID, bundle_name="tests", fileloc="f.py"))
-        session.flush()
-        session.add(
-            DagRun(
-                dag_id=DAG_ID,
-                run_id=RUN_ID,
-                run_type="manual",
-                logical_date=datetime(2026, 11, 29, 10, tzinfo=UTC),
-                run_after=datetime(2026, 11, 29, 10, tzinfo=UTC),
-                state="success",
-            )
-        )
-    yield made
-    with create_session() as session:
-        for model in (XComModel, DagRun, DagModel):
-            session.execute(delete(model).where(model.dag_id == DAG_ID))
+        with a_run():
+            yield create_app(apps="core")
 
 
 @pytest.fixture
@@ -76,27 +52,11 @@ def as_role(app: Any) -> Any:
 
 
 @pytest.fixture
-def xcom(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Write an XCom as a task instance does; the instance itself is of no interest here."""
-
-    def write(value: Any, *, task_id: str = TASK_ID, map_index: int = -1) -> None:
-        with create_session() as session:
-            session.execute(_foreign_keys_off())
-            run = session.query(DagRun).filter_by(dag_id=DAG_ID, run_id=RUN_ID).one()
-            session.add(
-                XComModel(
-                    dag_run_id=run.id, dag_id=DAG_ID, run_id=RUN_ID, task_id=task_id, map_index=map_index,
-                    key=PREVIEW_KEY, value=value,
-                )
-            )  # fmt: skip
-
-    yield write
+def xcom(app: Any) -> Iterator[Any]:
+    """Write an XCom of the run."""
+    yield write_xcom
     with create_session() as session:
         session.execute(delete(XComModel).where(XComModel.dag_id == DAG_ID))
-
-
-def _foreign_keys_off() -> Any:
-    return text("PRAGMA foreign_keys = OFF")
 
 
 def of_task(task_id: str = TASK_ID, map_index: str = "{MAP_INDEX}", dag_id: str = DAG_ID) -> str:
@@ -108,17 +68,32 @@ OF_RUN = f"{PREFIX}/images/{DAG_ID}/{quote(RUN_ID, safe='')}"
 PAGES = [of_task(), OF_RUN]
 
 
-@pytest.mark.parametrize("page", PAGES)
+def of_sheet(key: str = "jazz", map_index: int = -1) -> str:
+    """Return the address that a question shows, resolved as Airflow's UI does."""
+    line = sheet_markdown(TASK_ID, key, map_index=map_index)
+    template = re.fullmatch(r"\[!\[Contact sheet\]\((.+)\)\]\(\1\)", line)
+    assert template
+    return "/" + Environment().from_string(template[1]).render(dag={"dag_id": DAG_ID}, run_id=RUN_ID)
+
+
+SHEET = b"RIFF\x0c\0\0\0WEBPVP8 \0\0\0\0"
+SHEET_XCOM = as_xcom(b64encode(SHEET).decode())
+ALL = [*PAGES, of_sheet()]
+
+
+@pytest.mark.parametrize("page", ALL)
 def test_who_is_not_logged_in_sees_nothing(app: Any, page: str) -> None:
     assert TestClient(app).get(page).status_code == 401
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL)
 def test_who_may_not_read_the_dags_xcoms_is_refused(as_role: Any, page: str, xcom: Any) -> None:
     xcom(Preview(total=1, images=(STORED,)).as_xcom())
+    xcom(SHEET_XCOM, key=sheet_key("jazz"))
     refused = as_role(None).get(page)
     assert refused.status_code == 403
     assert "p-17" not in refused.text
+    assert SHEET not in refused.content
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -138,15 +113,17 @@ def test_a_dag_that_cannot_be_checked_is_refused_or_empty(as_role: Any, dag_id: 
     answer = as_role("admin").get(f"{PREFIX}/images/{dag_id}/{quote(RUN_ID, safe='')}")
     assert "p-17" not in answer.text
     assert answer.status_code == (404 if dag_id in ("~", "") else 200)
+    xcom(SHEET_XCOM, key=sheet_key("jazz"))
+    assert as_role("admin").get(of_sheet().replace(DAG_ID, dag_id)).status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL)
 def test_nothing_can_be_changed(as_role: Any, method: str, page: str) -> None:
     assert as_role("admin").request(method, page).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/images", "/"])
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/images", "/sheets", "/"])
 def test_there_is_no_other_page(app: Any, as_role: Any, path: str) -> None:
     for client in (TestClient(app), as_role("admin")):
         assert client.get(f"{PREFIX}{path}").status_code == 404
@@ -219,6 +196,7 @@ def test_no_page_makes_a_request(as_role: Any, xcom: Any, monkeypatch: pytest.Mo
         monkeypatch.setattr(socket.socket, name, refused)
     for page in PAGES:
         assert "evil" in viewer.get(page).text
+    assert viewer.get(of_sheet()).status_code == 404
 
 
 def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xcom: Any) -> None:
@@ -233,12 +211,82 @@ def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xc
     assert "no images to show" in viewer.get(of_task()).text
 
 
+def test_what_has_failed_comes_first(as_role: Any, xcom: Any) -> None:
+    variants = [
+        PreviewImage(key=f"b-v{n}", status="failed" if n == 2 else "stored", variant_of="b") for n in (1, 2)
+    ]
+    shown = (STORED, *variants, PreviewImage(key="c", status="failed"))
+    xcom(Preview(total=4, stored=2, failed=2, images=shown).as_xcom())
+    keys = re.findall("<dt>(.+)</dt>", as_role("viewer").get(of_task()).text)
+    assert keys == ["b-v1", "b-v2", "c", "p-17"]
+
+
 def test_a_run_of_hundreds_of_tasks_shows_some_and_says_so(as_role: Any, xcom: Any) -> None:
     for index in range(30):
         xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom(), map_index=index)
     page = as_role("viewer").get(OF_RUN).text
     assert page.count("p-17</dt>") == 24
     assert "6 more tasks of this run have images" in page
+
+
+@pytest.mark.parametrize("role", ["viewer", "user", "op", "admin"])
+@pytest.mark.parametrize("map_index", [-1, 3])
+def test_a_viewer_sees_the_contact_sheet_of_a_question(
+    as_role: Any, role: str, map_index: int, xcom: Any
+) -> None:
+    xcom(SHEET_XCOM, key=sheet_key("jazz"), map_index=map_index)
+    answer = as_role(role).get(of_sheet(map_index=map_index))
+    assert (answer.status_code, answer.content) == (200, SHEET)
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "private, no-cache"
+
+
+def test_each_row_of_each_task_instance_has_a_contact_sheet_of_its_own(as_role: Any, xcom: Any) -> None:
+    kinds = {("jazz", -1): b"VP8 ", ("jazz", 3): b"VP8L", ("jazz-2", -1): b"VP8X"}
+    sheets = {where: SHEET.replace(b"VP8 ", kind) for where, kind in kinds.items()}
+    for (key, map_index), sheet in sheets.items():
+        xcom(as_xcom(b64encode(sheet).decode()), key=sheet_key(key), map_index=map_index)
+    viewer = as_role("viewer")
+    assert {where: viewer.get(of_sheet(*where)).content for where in sheets} == sheets
+    assert viewer.get(of_sheet("jazz-2", 3)).status_code == 404
+
+
+EVIL_SHEETS: list[Any] = [
+    EVIL,
+    as_xcom(EVIL),
+    as_xcom(b64encode(EVIL.encode()).decode()),
+    as_xcom(b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()),
+    as_xcom(b64encode(SHEET + EVIL.encode()).decode()),
+    as_xcom("A" * 10 * 2**20),
+    SHEET_XCOM | {"media_type": "text/html", "format": "html"},
+    {"__classname__": "airflow.sdk.ObjectStoragePath", "__data__": "s3://bucket/x", "__version__": 1},
+    None,
+]
+
+
+@pytest.mark.parametrize("value", EVIL_SHEETS, ids=lambda value: str(value)[:40])
+def test_what_is_no_contact_sheet_is_never_sent(as_role: Any, value: Any, xcom: Any) -> None:
+    xcom(value, key=sheet_key("jazz"))
+    answer = as_role("viewer").get(of_sheet())
+    assert (answer.status_code, answer.content) == (404, NO_SHEET)
+
+
+def test_where_there_is_no_contact_sheet_a_picture_says_what_to_do(as_role: Any) -> None:
+    answer = as_role("viewer").get(of_sheet("no-such-key"))
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert "previews = 0" in answer.text
+    assert "Open the file" in answer.text
+
+
+@pytest.mark.parametrize("map_index", ["9" * 20, "9" * 5_000, "-2", "1e3", "%00"])
+def test_a_map_index_that_no_task_has_is_no_error_of_the_server(as_role: Any, map_index: str) -> None:
+    viewer = as_role("viewer")
+    assert "no images to show" in viewer.get(of_task(map_index=map_index)).text
+    assert viewer.get(of_sheet().replace("/-1/", f"/{map_index}/")).status_code in (404, 422)
 
 
 def test_the_tab_is_relative_so_a_path_before_airflow_is_kept() -> None:

@@ -17,9 +17,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_bitdance.exceptions import RecordError, StorageError
-from airflow_provider_bitdance.hooks import object_storage
+from airflow_provider_bitdance.hooks import object_storage, runtime
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.operators import runtime
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder, LocalFolder, ObjectFolder

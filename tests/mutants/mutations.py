@@ -73,12 +73,14 @@ def all_mutations() -> list[Mutation]:
         of_enhancer,
         of_maintenance,
         of_models,
+        of_operators,
+        of_pages,
         of_purchases,
         of_records,
     )
 
     lists = (
         *(of_decisions, of_records, of_models, of_purchases, of_engine, of_enhancer),
-        *(of_maintenance, of_check),
+        *(of_operators, of_pages, of_maintenance, of_check),
     )
     return [mutation for module in lists for mutation in module.MUTATIONS]

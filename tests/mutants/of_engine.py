@@ -427,6 +427,48 @@ BATCH = mutations_of(
     ),
 )
 
+PLAIN_TASKS = "integration/test_plain_tasks.py"
+
+SAVING = mutations_of(
+    "engine/saving.py",
+    PLAIN_TASKS,
+    (
+        "await DestinationLock(context).take(image)",
+        "pass",
+        "what is saved replaces what another task makes",
+    ),
+    (
+        '.model_copy(update={"request": wanted.request})',
+        "",
+        "a plan says a seed that was drawn for what was bought long ago",
+    ),
+)
+
+IMAGE_JOB = mutations_of(
+    "hooks/image_job.py",
+    PLAIN_TASKS,
+    (
+        'job.model_copy(update={"call": call})',
+        "job",
+        "several images of one plain task share a journal",
+    ),
+    (
+        "    _check_is_first(journal, wanted, hook.settings.host)\n",
+        "",
+        "a second, different image at one path is answered with the first",
+    ),
+    ('"retry_failed": False', '"retry_failed": True', "to save what has failed buys it again"),
+    ('"if_exists": "regenerate"', '"if_exists": "reuse"', "what is saved is another image of that request"),
+    ("    _check_no_event_loop()\n    started_at", "    started_at", "an event loop is blocked for minutes"),
+)
+
+PROGRESS = mutations_of(
+    "engine/progress.py",
+    "unit/engine/test_progress.py",
+    ("(last or now >= self._shown_at + SHOW_PAUSE)", "True", "each image is a request to Airflow"),
+    ("self._context.policy.is_batch and (last", "(last", "each of a thousand mapped tasks has a row"),
+)
+
 MUTATIONS = (
     *DESTINATION_LOCK,
     *TAKEOVER,
@@ -439,4 +481,7 @@ MUTATIONS = (
     *DOWNLOAD,
     *RESULT,
     *BATCH,
+    *SAVING,
+    *IMAGE_JOB,
+    *PROGRESS,
 )

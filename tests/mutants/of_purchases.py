@@ -344,7 +344,11 @@ ACCOUNT_HISTORY = mutations_of(
     ),
     ("elif abs(skew) > CLOCK_MARGIN:", "elif False:", "the first page is that of the wrong period"),
     ("is_end = not new", "is_end = len(new) < 100", "a short page is taken for the last"),
-    ("            include_inputs = False", "            raise", "a flag that is refused hides the history"),
+    (
+        "            place.shows_inputs = False",
+        "            raise",
+        "a flag that is refused hides the history",
+    ),
     (
         "is_whole = is_end and not unreadable",
         "is_whole = is_end",

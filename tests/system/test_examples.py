@@ -6,14 +6,18 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
+from PIL import Image
 
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import ManifestRow
 from airflow_provider_bitdance.wavespeed.models import PROMPT_OPTIMIZER
+from demo.http_json import send
 from demo.real_airflow import RealAirflow
 from tests.system.conftest import System, read_from_disk
 
@@ -50,6 +54,17 @@ def answer(system: System, run: str, task_id: str, choice: str) -> None:
     asked = datetime.fromisoformat(system.airflow.question(APPROVAL, run, task_id)["created_at"])
     time.sleep(max(0.0, SECONDS_TO_READ - (datetime.now(UTC) - asked).total_seconds()))
     system.airflow.answer(APPROVAL, run, task_id, choice)
+
+
+def picture_in(system: System, question: str) -> bytes:
+    """Return the picture that a question shows, from where Airflow's UI loads it."""
+    (address,) = re.findall(r"!\[Contact sheet\]\((.+?)\)", question)
+    token = send("GET", f"{system.airflow.url}/auth/token")["access_token"]
+    answer = httpx.get(
+        f"{system.airflow.url}/{address}", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
+    return answer.content
 
 
 def ended(system: System, run: str) -> dict[str, str]:
@@ -89,6 +104,8 @@ def test_what_a_person_approves_is_bought_and_what_they_choose_is_published(
     assert bought(system, "The approved poster") == 4
     assert str(folder / "approved-contact-sheet.jpg") in question["body"]
     assert (folder / "approved-contact-sheet.jpg").exists()
+    with Image.open(BytesIO(picture_in(system, question["body"]))) as picture:
+        assert (picture.format, picture.width) == ("WEBP", 840 * 384 // 512)
     assert not (folder / "published").exists()
 
     answer(system, runs["approved"], "choose", "v3")

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import re
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from airflow_provider_bitdance.engine import run_job
-from airflow_provider_bitdance.engine.progress import Progress, Rate
+from airflow_provider_bitdance.engine.progress import JobProgress, Progress, Rate
 from airflow_provider_bitdance.records import Planned
 from tests.unit.support import OUTPUT, START, World, a_job, a_plan, a_wanted, refusal, run
 
@@ -114,7 +115,9 @@ def test_what_another_task_stores_counts_as_stored_and_is_said_to_be_reused(
     assert not any("another task" in record.getMessage() for record in caplog.records)
 
 
-def test_images_that_another_task_makes_are_awaited_and_give_no_estimate() -> None:
+def test_images_that_another_task_makes_are_awaited_and_give_no_estimate(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world = World()
     context = world.context(job=a_job(task_id="two"))
     context.journal.claim(
@@ -124,6 +127,39 @@ def test_images_that_another_task_makes_are_awaited_and_give_no_estimate() -> No
     for _ in range(20):
         world.clock.now += 6
         progress.rate.stored(world.clock.now)
-    text = progress._text(world.clock.now, failed=0, in_flight=0, awaited=9)
-    assert text == "0/40 stored, 9 awaited from other tasks, $0.00"
-    assert progress._text(world.clock.now, 0, 0, 0).endswith(", 10/min, about 4 min left")
+    with caplog.at_level(logging.INFO):
+        progress.report(failed=0, in_flight=0, awaited=9)
+        progress.report(failed=0, in_flight=0, awaited=0, last=True)
+    awaiting, buying = (line for _, line in progress_lines(caplog))
+    assert awaiting == "0/40 stored, 9 awaited from other tasks, $0.00"
+    assert buying.endswith(", 10/min, about 4 min left")
+
+
+def shown_by(world: World, images: int, **policy: object) -> list[JobProgress]:
+    """Run a job, and return what it shows of how far it is."""
+    shown: list[JobProgress] = []
+    wanted = [a_wanted(f"prompt {n}", key=f"k{n}", name=f"k{n}") for n in range(images)]
+    run(run_job(replace(world.context(**policy), show_progress=shown.append), wanted))
+    return shown
+
+
+def test_a_batch_is_shown_every_ten_seconds_at_most_and_at_its_end() -> None:
+    shown = shown_by(World(latency=5), 40, is_batch=True, max_in_flight=2)
+    assert [first.at + 10 <= second.at for first, second in pairwise(shown[:-1])] == [True] * (len(shown) - 2)
+    assert len(shown) > 5
+    assert (shown[0].stored, shown[0].of) == (0, 40)
+    assert (shown[-1].stored, shown[-1].in_flight, shown[-1].spent_usd) == (40, 0, 0.4)
+
+
+def test_a_batch_shows_when_it_may_end_once_that_is_known() -> None:
+    shown = shown_by(World(latency=5), 60, is_batch=True, max_in_flight=2)
+    assert shown[0].expected_end is None
+    ends = [each.expected_end for each in shown if each.expected_end is not None]
+    assert ends
+    assert all(abs(end - shown[-1].at) < 60 for end in ends)
+    assert shown[-1].expected_end is None
+
+
+def test_a_batch_of_one_is_shown_and_a_single_image_is_not() -> None:
+    assert [each.stored for each in shown_by(World(), 1, is_batch=True)] == [0, 1]
+    assert shown_by(World(), 1) == []

@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     # The hook's own name for the module: the service's event loop needs the real one.
     own_time = SimpleNamespace(sleep=clock.sleep, monotonic=clock)
-    monkeypatch.setattr("airflow_provider_bitdance.hooks.bitdance.time", own_time)
+    monkeypatch.setattr("airflow_provider_bitdance.hooks.waiting.time", own_time)
     return clock
 
 

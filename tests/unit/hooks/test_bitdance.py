@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from airflow_provider_bitdance.get_provider_info import (
     UI_FIELD_BEHAVIOUR,
     get_provider_info,
 )
-from airflow_provider_bitdance.hooks import bitdance
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.hooks.waiting import Wait
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.catalogue import STYLE_WORDS
 from airflow_provider_bitdance.wavespeed.client import Client
@@ -103,7 +104,7 @@ def test_enhance_prompt_returns_no_text_of_another_prediction(
     hook: BitDanceHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     another = {"id": "p", "status": "completed", "outputs": ["x"], "input": {"text": "somebody's"}}
-    monkeypatch.setattr(bitdance, "_poll_until_ended", lambda *_: Prediction.model_validate(another))
+    monkeypatch.setattr(Wait, "until_ended", lambda *_: Prediction.model_validate(another))
     with pytest.raises(exceptions.GarbledResponseError, match=r"another text .* The prompt may"):
         hook.enhance_prompt(PROMPT)
 
@@ -307,3 +308,70 @@ def test_a_time_that_would_never_end_is_refused_before_anything_is_bought(
     with pytest.raises(InputError, match=f"{name} is "):
         hook.generate(prompt=PROMPT, **{name: seconds})
     assert service.requests() == []
+
+
+# The account's predictions.
+
+
+def test_the_history_is_read_page_after_page_up_to_a_limit(
+    hook: BitDanceHook, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_bitdance.wavespeed.protocol.PAGE_SIZE", 2)
+    ids = [hook.submit(prompt=f"{PROMPT} {number}").id for number in range(5)]
+    assert [found.id for found in hook.history()] == ids[::-1]
+    before = len(service.requests())
+    assert [found.id for found in hook.history(limit=3)] == ids[:1:-1]
+    assert len(service.requests()) == before + 2
+
+
+def test_the_history_is_typed_and_has_outputs(
+    hook: BitDanceHook, service: LocalService, clock: Clock
+) -> None:
+    hook.generate(prompt=PROMPT, size="256*256")
+    (found,) = hook.history(model=BITDANCE_14B)
+    assert (found.status, found.model, len(found.outputs)) == ("completed", BITDANCE_14B, 1)
+    assert hook.history(model="another/model") == []
+    assert hook.history(since=datetime.fromtimestamp(clock.now + 60, UTC)) == []
+
+
+@pytest.mark.parametrize("bad", [{"limit": 0}, {"limit": 10_001}, {"limit": True}, {"model": "x y"}], ids=str)
+def test_a_history_that_has_no_bounds_is_refused(
+    bad: dict[str, Any], hook: BitDanceHook, service: LocalService
+) -> None:
+    with pytest.raises(InputError):
+        hook.history(**bad)
+    assert service.requests() == []
+
+
+def test_a_history_that_fails_says_so(hook: BitDanceHook, service: LocalService) -> None:
+    service.add_fault(on="history", kind="status", status=503)
+    with pytest.raises(exceptions.ServerError) as caught:
+        hook.history()
+    assert caught.value.paid is Paid.NO
+
+
+def test_predictions_are_deleted_once_however_often_that_is_requested(
+    hook: BitDanceHook, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_bitdance.hooks.account.DELETED_AT_ONCE", 2)
+    ids = [hook.submit(prompt=PROMPT).id for _ in range(3)]
+    assert hook.delete([*ids, ids[0]]) == 3
+    assert hook.delete(ids) == 0
+    assert hook.history() == []
+    with pytest.raises(exceptions.NotFoundError):
+        hook.get_prediction(ids[0])
+    assert service.bill().billed == 3
+
+
+@pytest.mark.parametrize("bad", [[], [""], ["../balance"], [7], ""], ids=repr)
+def test_what_is_no_id_is_not_sent_to_be_deleted(bad: Any, hook: BitDanceHook, service: LocalService) -> None:
+    with pytest.raises(InputError):
+        hook.delete(bad)
+    assert service.requests() == []
+
+
+def test_a_prediction_says_what_was_requested_though_the_api_does_not(hook: BitDanceHook) -> None:
+    found = hook.generate(prompt=PROMPT, size="256*256", seed=7)
+    assert found.input is not None
+    assert (found.input["prompt"], found.input["size"], found.input["seed"]) == (PROMPT, "256*256", 7)
+    assert PROMPT not in repr(found)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageChops, ImageFont, ImageStat
 
 from airflow_provider_bitdance.imaging import contact_sheet as module
-from airflow_provider_bitdance.imaging.contact_sheet import SIDE, contact_sheet
+from airflow_provider_bitdance.imaging.contact_sheet import SIDE, contact_sheet, small_sheet
 
 COLOURS = ("red", "lime", "blue", "magenta", "cyan")
 
@@ -143,3 +143,29 @@ def test_a_generators_files_are_held_one_at_a_time() -> None:
 def test_no_pictures_make_no_sheet() -> None:
     with pytest.raises(ValueError, match="needs an image"):
         contact_sheet([])
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_a_small_sheet_is_within_its_bound_even_of_noise(count: int) -> None:
+    file = BytesIO()
+    Image.effect_noise((512, 512), 90).convert("RGB").save(file, "JPEG")
+    made = small_sheet(contact_sheet([("v\nseed 1", file.getvalue())] * count), limit=150_000)
+    assert 0 < len(made) <= 150_000
+    with Image.open(BytesIO(made)) as image:
+        assert image.format == "WEBP"
+
+
+def test_a_sheet_that_would_not_be_small_is_none() -> None:
+    assert small_sheet(contact_sheet([("v", a_picture())]), limit=100) == b""
+
+
+def test_a_small_sheet_shows_the_same_in_pictures_of_384_pixels() -> None:
+    whole = contact_sheet([(f"v{n}\nseed {n}", a_picture(colour)) for n, colour in enumerate(COLOURS)])
+    with Image.open(BytesIO(small_sheet(whole, limit=150_000))) as small, Image.open(BytesIO(whole)) as image:
+        assert small.size == tuple(side * 384 // 512 for side in image.size)
+        assert sorted(colours_in(small.convert("RGB"))) == sorted(COLOURS)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"no picture", a_picture()[:200], a_picture(size=(4097, 4097))])
+def test_of_what_is_no_picture_there_is_no_small_sheet(damaged: bytes) -> None:
+    assert small_sheet(damaged, limit=150_000) == b""

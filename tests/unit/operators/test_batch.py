@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_bitdance import exceptions
+from airflow_provider_bitdance.decorators.bitdance import bitdance_task
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.manifest import read_manifest
@@ -363,6 +364,145 @@ def test_a_batch_that_stops_early_leaves_a_manifest_with_what_is_missing(
 
     rows = read_manifest(f"{output}/dag.image.run.manifest.jsonl")
     assert [row.status for row in rows] == ["stored", "stored", "missing"]
+
+
+# What a batch that fails leaves
+
+
+class Pushed(dict[str, Any]):
+    """A context whose task instance keeps the XComs of one try, as Airflow does: a new try begins without."""
+
+    def __init__(self, **ti: Any) -> None:
+        super().__init__(context(**ti))
+        self.xcoms: dict[str, Any] = {}
+        self["ti"].xcom_push = self._push
+
+    def _push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    @property
+    def result(self) -> Any:
+        return self.xcoms.get("return_value")
+
+
+def counts_of(result: dict[str, Any]) -> tuple[int, int, int]:
+    return result["items"], result["stored"], result["failed"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "counts"),
+    [
+        ({"kind": "failed"}, {}, (3, 2, 1)),
+        ({"kind": "failed", "code": 1200}, {}, (3, 2, 1)),
+        ({"kind": "failed", "code": 1200}, {"on_item_failure": "fail_fast"}, (3, 2, 1)),
+        ({"kind": "failed", "code": 1200}, {"on_item_failure": "tolerate", "max_failures": 0}, (3, 2, 1)),
+        ({"kind": "failed", "code": 1200}, {"retry_failed": False, "max_cost_usd": 0.03}, (3, 2, 1)),
+        ({"kind": "status", "status": 401}, {}, (3, 2, 0)),
+        ({"kind": "status", "status": 400, "message": "Insufficient credits"}, {}, (3, 2, 0)),
+    ],
+)
+def test_a_batch_that_fails_leaves_its_result_for_tasks_that_run_all_the_same(
+    local: LocalService, output: Path, fault: dict[str, Any], options: dict[str, Any], counts: Any
+) -> None:
+    local.add_fault(on="submit", match="mug", **fault)
+    pushed = Pushed()
+
+    with pytest.raises((AirflowFailException, exceptions.BitDanceError)):
+        batch(output, max_in_flight=1, **options).execute(pushed)
+
+    assert pushed.result["manifest"] == f"file://{output}/dag.image.run.manifest.jsonl"
+    assert counts_of(pushed.result) == counts
+    rows = read_manifest(pushed.result["manifest"])
+    assert [row.key for row in rows if row.status == "stored"] == ["p-0", "p-1"]
+
+
+def test_each_try_that_fails_leaves_its_own_result_and_one_that_succeeds_returns_it(
+    local: LocalService, output: Path
+) -> None:
+    local.add_fault(on="submit", kind="failed", times=2)
+    tries = [Pushed(try_number=number) for number in (1, 2)]
+
+    with pytest.raises(exceptions.ItemsFailedError):
+        batch(output).execute(tries[0])
+    result = batch(output).execute(tries[1])
+
+    assert counts_of(tries[0].result) == (3, 1, 2)
+    assert (counts_of(result), tries[1].result) == ((3, 3, 0), None)
+    assert result["manifest"] == tries[0].result["manifest"]
+
+
+def test_a_batch_that_fails_after_a_deferral_leaves_its_result(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="latency", seconds=30, match="teapot|kettle")
+    local.add_fault(on="submit", kind="failed", match="mug")
+    options: dict[str, Any] = {"deferrable": True, "defer_after": 0}
+    first, resumed = Pushed(), Pushed()
+    with pytest.raises(TaskDeferred):
+        batch(output, **options).execute(first)
+
+    with pytest.raises(exceptions.ItemsFailedError):
+        batch(output).execute_complete(resumed, {"reason": "ready", "ended": 3, "pending": 0})
+
+    assert first.result is None
+    assert counts_of(resumed.result) == (3, 2, 1)
+
+
+def test_a_batch_that_a_budget_stops_before_it_buys_has_no_result_to_leave(
+    local: LocalService, output: Path
+) -> None:
+    pushed = Pushed()
+
+    with pytest.raises(AirflowFailException, match="max_cost_usd"):
+        batch(output, max_cost_usd=0.02).execute(pushed)
+
+    assert pushed.result is None
+    assert list(output.glob("*.manifest.jsonl")) == []
+
+
+def test_a_batch_that_a_budget_stops_on_its_way_leaves_its_result(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="reset", match="kettle", times=2)
+    pushed = Pushed()
+
+    with pytest.raises(AirflowFailException, match="max_cost_usd"):
+        batch(output, max_in_flight=1, max_cost_usd=0.03).execute(pushed)
+
+    assert counts_of(pushed.result)[0] == 3
+    assert read_manifest(pushed.result["manifest"])[0].status == "stored"
+
+
+def test_a_result_that_xcom_does_not_take_hides_no_error(
+    local: LocalService, output: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BitDanceBatchOperator, "log", logging.getLogger("bitdance.test"))
+    local.add_fault(on="submit", kind="failed", match="mug")
+
+    with pytest.raises(exceptions.ItemsFailedError, match="1 of 3 images failed"):
+        batch(output).execute(context())  # its task instance takes none
+
+    assert "The result of the failed task could not be pushed to XCom" in caplog.text
+
+
+def test_a_task_without_a_result_in_xcom_leaves_none_when_it_fails(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", match="mug")
+    pushed = Pushed()
+
+    with pytest.raises(exceptions.ItemsFailedError):
+        batch(output, do_xcom_push=False).execute(pushed)
+
+    assert pushed.result is None
+
+
+def test_a_list_of_a_function_leaves_its_result_when_it_fails(local: LocalService, output: Path) -> None:
+    @bitdance_task(task_id="image", output_path=f"{output}/", size="256*256")
+    def made() -> list[str]:
+        return ["A teapot", "A mug"]
+
+    local.add_fault(on="submit", kind="failed", match="mug")
+    pushed = Pushed()
+
+    with pytest.raises(exceptions.ItemsFailedError):
+        made().operator.execute(pushed)
+
+    assert counts_of(pushed.result) == (2, 1, 1)
 
 
 def test_flagged_pictures_may_be_left_out(local: LocalService, output: Path) -> None:

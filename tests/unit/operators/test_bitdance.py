@@ -250,6 +250,7 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         inputs={"strength": "{{ seed }}", "words": ["on {{ ds }}"]},
         enhance_prompt="{{ style }}",
         records_path="{{ records }}",
+        url_base="https://cdn.example.com/{{ ds }}/",
     )
 
     task.render_template_fields(
@@ -274,6 +275,7 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         "inputs": {"strength": "7", "words": ["on 2026-11-22"]},
         "enhance_prompt": "anime",
         "records_path": "/records",
+        "url_base": "https://cdn.example.com/2026-11-22/",
     }
 
 

@@ -13,10 +13,10 @@ from upath import UPath
 
 from airflow_provider_bitdance.decorators.bitdance import bitdance_task
 from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.hooks.runtime import job_of
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.manifest import read_manifest
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
-from airflow_provider_bitdance.operators.runtime import job_of
 from tests.builders import context
 
 KINDS = [Path, lambda path: ObjectStoragePath(f"file://{path}"), UPath]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import b64decode
 from io import BytesIO
@@ -11,13 +12,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.imaging.label import SOURCE_TYPE
+from airflow_provider_bitdance.imaging.thumbnail import MAX_THUMBNAIL
 from airflow_provider_bitdance.local import LocalService
-from airflow_provider_bitdance.operators import previews
+from airflow_provider_bitdance.operators import contact_sheets, previews
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
-from airflow_provider_bitdance.preview import Preview
+from airflow_provider_bitdance.preview import PREVIEW_KEY, Preview
+from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.preview.content import read_preview
+from airflow_provider_bitdance.preview.sheet import MAX_SHEET, MAX_SHEETS, read_sheet, sheet_key
 from tests.builders import context
 
 
@@ -30,10 +33,24 @@ def output(tmp_path: Path) -> Path:
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Preview]:
     found: list[Preview] = []
 
-    def push(_: object, preview: Preview) -> None:
-        read = read_preview(json.loads(json.dumps(preview.as_xcom())))
-        assert read is not None
-        found.append(read)
+    def push(_: object, key: str, value: object) -> None:
+        if key == PREVIEW_KEY:
+            read = read_preview(json.loads(json.dumps(value)))
+            assert read is not None
+            found.append(read)
+
+    monkeypatch.setattr(previews, "_push", push)
+    return found
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Return the contact sheets that are pushed, by the keys of their XComs."""
+    found: dict[str, bytes] = {}
+
+    def push(_: object, key: str, value: object) -> None:
+        if key != PREVIEW_KEY:
+            found[key] = read_sheet(json.loads(json.dumps(value))) or b""
 
     monkeypatch.setattr(previews, "_push", push)
     return found
@@ -143,16 +160,6 @@ def test_the_mark_is_in_the_file_and_both_hashes_in_the_receipt(local: LocalServ
     assert with_mark.execute(context(run_id="third"))["reused"]
 
 
-def test_the_mark_may_be_set_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert previews.label_of(None) is None
-    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "iptc")
-    assert previews.label_of(None) == "iptc"
-    assert previews.label_of("none") is None
-    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "IPTC!")
-    with pytest.raises(InputError, match=r"\[bitdance\] label"):
-        previews.label_of(None)
-
-
 def test_each_stored_image_that_is_shown_has_a_picture_whichever_was_stored_first(
     local: LocalService, output: Path, pushed: list[Preview]
 ) -> None:
@@ -180,3 +187,112 @@ def test_a_setting_that_is_no_number_is_named_before_anything_is_bought(
     with pytest.raises(Exception, match='"previews" key in "bitdance" section'):
         single(output).execute(context())
     assert local.bill().submitted == 0
+
+
+def test_a_question_gets_a_small_contact_sheet_of_each_row_and_a_row_that_is_reused_its_own(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    batch(output, variants=2).execute(context())
+    made = dict(sheets)
+    assert sorted(made) == [sheet_key(f"k{number}") for number in range(4)]
+    small_file = BytesIO(made[sheet_key("k0")])
+    with Image.open(output / "k0-contact-sheet.jpg") as whole, Image.open(small_file) as small:
+        assert small.format == "WEBP"
+        assert small.size == tuple(side * 384 // 512 for side in whole.size)
+    sheets.clear()
+    batch(output, variants=2).execute(context(run_id="another"))
+    assert sheets == made
+
+
+@pytest.mark.parametrize("options", [{"variants": 1}, {"variants": 2, "previews": 0}])
+def test_without_variants_or_previews_there_is_no_sheet_to_show(
+    local: LocalService, output: Path, sheets: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, options: Any
+) -> None:
+    monkeypatch.setattr(contact_sheets, "small_sheet", lambda *_, **__: pytest.fail("it costs time"))
+    batch(output, **options).execute(context())
+    assert sheets == {}
+
+
+def test_a_row_with_a_flagged_variant_shows_no_sheet(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    local.add_fault(on="submit", kind="nsfw", match="fox 2")
+    batch(output, variants=2, nsfw="allow").execute(context())
+    assert sorted(sheets) == [sheet_key(f"k{number}") for number in (0, 1, 3)]
+    assert (output / "k2-contact-sheet.jpg").exists()
+
+
+def test_a_batch_that_fails_shows_the_sheets_of_what_it_stored(
+    local: LocalService, output: Path, sheets: dict[str, bytes]
+) -> None:
+    local.add_fault(on="submit", kind="failed", match="fox 2")
+    with pytest.raises(Exception, match="of 8 images failed"):
+        batch(output, variants=2).execute(context())
+    assert {sheet_key("k0"), sheet_key("k3")} <= sheets.keys()
+
+
+def test_the_sheets_of_a_task_have_a_bound_and_the_first_that_is_too_much_ends_them() -> None:
+    thumbnails = Thumbnails(limit=1)
+    for number in range(10):
+        if thumbnails.wants_sheet():
+            thumbnails.take_sheet(f"k{number}", bytes(MAX_SHEET - 1))
+    assert list(thumbnails.sheets) == [f"k{number}" for number in range(MAX_SHEETS // MAX_SHEET)]
+    thumbnails.take_sheet("small", bytes(9))
+    assert not thumbnails.wants_sheet()
+    assert "small" not in thumbnails.sheets
+
+
+class XComs:
+    """The bytes of what a task instance pushes, by key: as JSON, as Airflow's database has them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: dict[str, int] = {}
+        monkeypatch.setattr(previews, "_push", lambda _, key, value: self.push(key, value))
+
+    def push(self, key: str, value: object) -> None:
+        self.sizes[key] = len(json.dumps(value).encode())
+
+    def of(self, operator: Any, map_index: int) -> dict[str, int]:
+        """Run one of mapped tasks, and return the sizes of its XComs."""
+        self.sizes = {}
+        page = f"https://airflow.example/dags/{'d' * 60}/runs/{'r' * 60}/tasks/image/mapped/{map_index}"
+        there = context(map_index=map_index)
+        there["ti"].log_url, there["ti"].xcom_push = page, self.push
+        with contextlib.suppress(Exception):
+            self.push("return_value", operator.execute(there))
+        return self.sizes
+
+
+def test_a_thousand_mapped_tasks_add_less_than_a_megabyte(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xcoms = XComs(monkeypatch)
+    first, last = (xcoms.of(single(output), index) for index in (0, 999))
+    assert {"bitdance_preview", "_link_ImagesLink"} <= first.keys()
+    assert last.keys() == {"return_value"}
+    added = sum(size for key, size in first.items() if key != "return_value")
+    # As if its picture were as large as any may be: as base64, four characters for three bytes.
+    worst = added + 4 * MAX_THUMBNAIL / 3
+    assert 24 * worst < 500_000
+
+
+def test_a_mapped_task_beyond_the_first_adds_nothing_when_it_fails(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xcoms = XComs(monkeypatch)
+    local.add_fault(on="submit", kind="failed")
+    assert xcoms.of(single(output), 999) == {}
+    assert "bitdance_preview" in xcoms.of(single(output), 23)
+
+
+def test_where_nothing_is_shown_no_picture_is_made(
+    local: LocalService, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("airflow_provider_bitdance.imaging.validation.thumbnail", made.append)
+    monkeypatch.setattr("airflow_provider_bitdance.imaging.thumbnail.thumbnail", made.append)
+    path = f"{output}/fox.png"
+    for run_id in ("first", "reuses"):
+        single(output, output_path=path, previews=0).execute(context(run_id=run_id))
+    batch(output, previews=0).execute(context(run_id="batch"))
+    assert made == []

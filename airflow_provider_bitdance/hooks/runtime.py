@@ -7,8 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
+
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_bitdance.exceptions import InputError, Paid, RecordUnreadableError, StorageError
 from airflow_provider_bitdance.records import Job, Journal, Owner
@@ -63,6 +65,20 @@ def run_start(context: Context) -> float:
     return start.timestamp() if start is not None else math.inf
 
 
+def label_of(option: str | None) -> Literal["iptc"] | None:
+    """Return the mark that is written into files.
+
+    :param option: What the task says; ``None``: ``[bitdance] label`` of Airflow's settings.
+    :raises InputError: The settings name another one.
+    """
+    given = conf.get("bitdance", "label", fallback="").strip() if option is None else option
+    if given in ("", "none"):
+        return None
+    if given != "iptc":
+        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or nothing")
+    return "iptc"
+
+
 def default_stem(job: Job) -> str:
     """Return the name of an image in a folder. The Dag's id is in it, for two Dags may share the folder, and
     a scheduled run has the same id in both."""
@@ -84,6 +100,20 @@ def set_asset_extra(context: Context, outlets: Sequence[object], extra: dict[str
     for outlet in outlets:
         if isinstance(outlet, Asset):
             context["outlet_events"][outlet].extra = extra
+
+
+def push_result(context: Context, result: dict[str, Any], log: Log) -> None:
+    """Leave the result of a task that is about to fail where the result of one that succeeds is.
+
+    A task after it that runs all the same reads it like any result. Airflow deletes it when the next try
+    begins, so it is always that of the last try.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    try:
+        context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=result)
+    except Exception as error:  # why the task fails is what has to be known
+        log.warning("The result of the failed task could not be pushed to XCom: %s", redact(error))
 
 
 def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
@@ -117,11 +147,11 @@ def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     )
 
 
-def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, log: Log) -> Journal:
+def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int | None, log: Log) -> Journal:
     """Read the journal of this process's job. Blocks.
 
     :param resumed: The task comes back from a deferral, so there must be a plan.
-    :param retries: Of the task, as its Dag file has it now.
+    :param retries: Of the task, as its Dag file has it now; ``None``: an earlier try may have stopped before.
     :raises RecordUnreadableError: It is damaged, newer than this package, or not there and should be.
     :raises StorageError: The store failed.
     """
@@ -144,8 +174,7 @@ def open_journal(records: Folder, owner: Owner, *, resumed: bool, retries: int, 
             ),
             fix="The prediction named earlier in this log stays collectable for 7 days",
         )
-    first_try = owner.job.generation - retries + 1
-    if owner.try_number > first_try:
+    if retries is not None and owner.try_number > owner.job.generation - retries + 1:
         log.warning("An earlier try left no journal at %s", journal.uri)
     warn_if_not_exclusive(records, log)
     return journal

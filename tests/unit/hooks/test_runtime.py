@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_bitdance.exceptions import RecordUnreadableError
-from airflow_provider_bitdance.operators.runtime import planned_output, warn_if_not_exclusive
+from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError
+from airflow_provider_bitdance.hooks.runtime import label_of, planned_output, warn_if_not_exclusive
 from airflow_provider_bitdance.records import Journal, Planned
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
 from tests.unit.support import RECORDS, START, MemoryFolder, a_plan, a_writer
@@ -79,3 +79,13 @@ def test_a_plan_stores_where_its_task_may(
 def test_without_a_plan_there_is_no_folder_of_it_and_the_path_is_not_read() -> None:
     journal = Journal(MemoryFolder({}, RECORDS), a_writer())
     assert planned_output(journal, template="{{ x }}", rendered=lambda: pytest.fail("was read")) == ""
+
+
+def test_the_mark_may_be_set_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert label_of(None) is None
+    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "iptc")
+    assert label_of(None) == "iptc"
+    assert label_of("none") is None
+    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "IPTC!")
+    with pytest.raises(InputError, match=r"\[bitdance\] label"):
+        label_of(None)

@@ -1,0 +1,77 @@
+"""The account's predictions, for those who use the hook: listed, and deleted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_bitdance.clock import Clock
+from airflow_provider_bitdance.engine.account_history import Allowance, History, read_history
+from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.loop_thread import LoopThread
+from airflow_provider_bitdance.wavespeed.models import PATH_ALLOWED, is_path
+from airflow_provider_bitdance.wavespeed.responses import ID_PATTERN, Prediction
+
+if TYPE_CHECKING:
+    from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+
+MOST_PREDICTIONS = 10_000
+BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
+"""Before all predictions: the API lists those of 7 days."""
+DELETED_AT_ONCE = 100
+"""WaveSpeed publishes no limit; its pages have as many."""
+
+
+def read_predictions(
+    hook: BitDanceHook, *, model: str, since: datetime | None, limit: int
+) -> list[Prediction]:
+    """Return predictions of the account, newest first. Blocks.
+
+    :raises InputError: An argument cannot be used.
+    :raises BitDanceError: The history cannot be read.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PREDICTIONS:
+        raise InputError(f"limit is {shorten(repr(limit))}", allowed=f"1 to {MOST_PREDICTIONS:,}")
+    if model and not is_path(model):
+        raise InputError(f"model is {shorten(repr(model))}", allowed=PATH_ALLOWED)
+    start = BEGINNING if since is None else since if since.tzinfo else since.replace(tzinfo=UTC)
+    client = hook.new_async_client()
+    thread = LoopThread(client.aclose)
+
+    async def read() -> History:
+        allowance = Allowance.of(Clock())
+        return await read_history(
+            client, allowance, model=model, since=start.timestamp(), most=limit, kept=lambda item: item
+        )
+
+    try:
+        found = thread.run(read())
+    finally:
+        thread.close()
+    if not found.is_end and len(found.items) < limit:
+        hook.log.warning(
+            "The account's history goes on after the %d predictions that were read", len(found.items)
+        )
+    return list(found.items[:limit])
+
+
+def delete_predictions(hook: BitDanceHook, prediction_ids: Iterable[str]) -> int:
+    """Delete predictions, and return how many there were. Blocks.
+
+    :raises InputError: There is none, or one is no id of a prediction.
+    """
+    given = [prediction_ids] if isinstance(prediction_ids, str) else list(prediction_ids)
+    ids = list(dict.fromkeys(given))
+    wrong = [id_ for id_ in ids if not (isinstance(id_, str) and re.fullmatch(ID_PATTERN, id_))]
+    if wrong or not ids:
+        what = (
+            f"{shorten(repr(wrong[0]))} is no id of a prediction" if wrong else "There are no prediction_ids"
+        )
+        raise InputError(what, allowed="ids as submit and history return them")
+    with hook.get_conn() as client:
+        parts = (ids[start : start + DELETED_AT_ONCE] for start in range(0, len(ids), DELETED_AT_ONCE))
+        return sum(client.send(protocol.delete_predictions(part)).deleted_count for part in parts)
