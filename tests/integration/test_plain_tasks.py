@@ -364,3 +364,18 @@ def test_what_another_task_is_making_is_not_replaced_by_what_is_saved(
         dies(monkeypatch, lambda: generate(hook, output / "fox", "An owl"))
     with in_task(run_id="next"), pytest.raises(InputError, match="making a different image"):
         hook.save(prediction, output / "fox")
+
+
+def test_what_is_saved_replaces_the_image_of_an_older_run(
+    hook: BitDanceHook, output: Path, in_task: Any
+) -> None:
+    with in_task():
+        generate(hook, output / "fox", "An owl")
+    prediction = hook.submit(prompt="A fox", size=SIZE)
+    with in_task(run_id="next"):
+        assert hook.save(prediction, output / "fox")["prediction_id"] == prediction.id
+    reservations = sorted((output / ".bitdance" / "addresses").rglob("*.json"))
+    assert [json.loads(file.read_text())["writer"]["job"]["run_id"] for file in reservations] == [
+        "run",
+        "next",
+    ]

@@ -435,7 +435,7 @@ SAVING = mutations_of(
     (
         "await DestinationLock(context).take(image)",
         "pass",
-        "what is saved replaces what another task makes",
+        "what is saved cannot replace an older image",
     ),
     (
         '.model_copy(update={"request": wanted.request})',
