@@ -67,6 +67,10 @@ class _Known:
     listed: set[str] | None
     by_size: bool
 
+    def may_have(self, item: Wanted) -> bool:
+        """Say whether there may be a receipt of an image."""
+        return self.listed is None or item.destination.record_name in self.listed
+
 
 async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
     """Return the events of a first entry: the plan, what needs no purchase, and the intent of one image.
@@ -138,7 +142,9 @@ async def _decide(
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
     bought = earlier.state.images.get(item.key) if earlier is not None else None
     image = planned_image(context, item, price[item.request.kind], bought)
-    receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known)
+    receipt = lost = None
+    if context.policy.if_exists == "reuse" and known.may_have(item):
+        receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known.by_size)
     facts = WantedFacts(
         fingerprint=image.fingerprint,
         policy=context.policy,
@@ -205,14 +211,11 @@ def planned_image(
 
 
 def _standing_receipt(
-    context: JobContext, item: Wanted, known: _Known
+    context: JobContext, item: Wanted, by_size: bool
 ) -> tuple[Receipt | None, Receipt | None]:
     """Return the receipt at an image's destination: first if its file is as it was stored, second if not."""
-    is_listed = known.listed is None or item.destination.record_name in known.listed
-    if context.policy.if_exists != "reuse" or not is_listed:
-        return None, None
     receipt = context.receipts.find(item.destination)
-    if receipt is not None and not context.is_intact(receipt, by_size=known.by_size):
+    if receipt is not None and not context.is_intact(receipt, by_size=by_size):
         return None, receipt
     return receipt, None
 

@@ -281,9 +281,9 @@ class InputSchema:
         for name in sorted(self.required - inputs.keys()):
             allowed = self.properties.get(name, Input()).allowed
             findings.append((f"inputs.{shorten(name)}", "is missing", None, allowed))
-        for name in SEVERAL:
-            taken = self.properties.get(name, Input()).unless_sent
-            if name not in inputs and taken is not None and not is_one(taken):
+        for name in (name for name in SEVERAL if name in self.properties and name not in inputs):
+            taken = self.properties[name].unless_sent
+            if taken is not None and not is_one(taken):
                 findings.append((f"inputs.{name}", "makes several images if it is omitted", taken, "1"))
         return sent, findings
 
