@@ -144,7 +144,7 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "hooks": _modules("hooks.bitdance"),
+        "hooks": _modules("hooks.base", "hooks.bitdance"),
         "operators": _modules("operators.batch", "operators.bitdance"),
         "triggers": _modules("triggers.bitdance"),
         "extra-links": [

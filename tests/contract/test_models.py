@@ -19,6 +19,7 @@ from pydantic import Field
 
 from airflow_provider_bitdance.hooks import model_lookup
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
+from airflow_provider_bitdance.imaging.contact_sheet import contact_sheet
 from airflow_provider_bitdance.local import LocalService, Options, catalogue, running_service
 from airflow_provider_bitdance.local.inputs import ImageInputs
 from airflow_provider_bitdance.local.pictures import labels
@@ -215,10 +216,11 @@ def test_variants_of_a_model_without_a_seed_have_none_in_plan_receipt_and_manife
     shown: list[str] = []
 
     def sheet(images: Iterator[tuple[str, bytes]], *, comment: str) -> bytes:
-        shown.extend(label for label, _ in images)
-        return b"a sheet"
+        variants = list(images)
+        shown.extend(label for label, _ in variants)
+        return contact_sheet(iter(variants), comment=comment)
 
-    monkeypatch.setattr("airflow_provider_bitdance.imaging.contact_sheet.contact_sheet", sheet)
+    monkeypatch.setattr("airflow_provider_bitdance.operators.contact_sheets.contact_sheet", sheet)
     result = BitDanceBatchOperator(
         task_id="image",
         items=[{"key": "mug", "prompt": "A mug"}],

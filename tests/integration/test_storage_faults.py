@@ -34,9 +34,7 @@ READS = [
     "read 1",  # is there a journal?
     "read receipt",  # is there an image?
     "read 2",  # has another process taken over, before the purchase?
-    "read receipt",  # has an earlier process stored it?
-    "read receipt",  # what is about to be replaced?
-    "read 3",  # has another process taken over, before the old receipt goes and the image is written?
+    "read 3",  # has another process taken over, before the image is written?
     "read 3",
 ]
 """What one image does to its store, in order."""
