@@ -141,7 +141,7 @@ def _jpegs(draw: DrawFn) -> bytes:
             )
             segments = [_sized(segment, sides) for segment in segments]
             if change == "scans":
-                scans = [segment for segment in segments if segment[1] == 0xDA]
+                scans = [segment for segment in segments if segment[1:2] == b"\xda"]
                 segments[-1:-1] = scans[-1:] * draw(st.sampled_from((10, 100, 1000)))
         else:
             segments[at] = draw(mutated_bytes((segments[at],)))
