@@ -122,6 +122,7 @@ SLOW = {
     "percent signs": ("%" + "25" * 50_000, ""),
     "entities": ("&#" + "0" * 100_000, ""),
     "host": ("//" + "a." * 50_000, ""),
+    "most of a key": ("The key a-secret-of-some-lengt… is not valid", ""),
     "slashes": ("/" * 100_000, ""),
     "a prompt that repeats": (("ab" * 40 + "c") * 60, "ab" * 16_384),
     "a prompt that nearly repeats": (("a" * 80 + "c") * 61, ("a" * 81 + "b") * 399),
