@@ -105,7 +105,7 @@ class DestinationLock:
                 raise _refusal(context, image, held.writer.job, command)
             is_adopted = await self._adopts(held.writer.job, image, command)
             mine = self._reservation(image, held.number + 1)
-            if await asyncio.to_thread(context.reservations.take, destination, mine):
+            if await asyncio.to_thread(context.reservations.take, destination, mine) == mine:
                 context.coordination.reserved[image.plan.key] = mine.number
                 return not is_adopted and not await self._was_bought_meanwhile(image, held)
             if is_adopted:
@@ -216,18 +216,20 @@ class DestinationLock:
         at it. The reservation is not read if the receipt alone decides: that is half the reads of a batch.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
-        vacant, key = context.coordination.vacant, image.plan.key
-        if key in vacant:
-            if context.reservations.take(destination, mine := self._reservation(image, 1)):
+        key, mine, first = image.plan.key, self._reservation(image, 1), None
+        if key in context.coordination.vacant:
+            first = context.reservations.take(destination, mine)
+            if first == mine:
                 return mine, None
-            vacant.discard(key)
+            context.coordination.vacant.discard(key)
         receipt = self._intact_receipt(image)
         found = self._found.get(key)
         known = found.reservation if found is not None else 0
         if isinstance(decide_destination(self._facts(image, receipt=receipt)), Reuse):
             return None, receipt
-        held = context.reservations.last(destination, known=known)
-        if held is None and context.reservations.take(destination, mine := self._reservation(image, 1)):
+        after = first.number if first is not None else 0
+        held = context.reservations.last(destination, known=known, after=after) or first
+        if held is None and context.reservations.take(destination, mine) == mine:
             return mine, receipt
         return held or context.reservations.last(destination), receipt
 

@@ -60,15 +60,18 @@ class Reservations:
             raise damaged(self._folder, name, f"says that it is number {found.number}")
         return found
 
-    def take(self, destination: Destination, reservation: Reservation) -> bool:
-        """Take a destination, and say whether it worked: another may have been quicker."""
+    def take(self, destination: Destination, reservation: Reservation) -> Reservation | None:
+        """Take a destination, and return the reservation of this number: another may have been quicker.
+
+        :return: An equal one where it worked; nothing where the store does not show yet which was quicker.
+        """
         data = reservation.model_dump_json(indent=1).encode()
         try:
             self._folder.create(self._name(destination, reservation.number), data)
         except FileExistsError:
             # A store's client may repeat a write whose response it lost: then this one is ours.
-            return self._folder.read(self._name(destination, reservation.number)) == data
-        return True
+            return self._read(destination, reservation.number)
+        return reservation
 
     def _name(self, destination: Destination, number: int) -> str:
         return f"addresses/{destination.record_name}/{number:06}.json"

@@ -9,13 +9,13 @@ DESTINATION_LOCK = mutations_of(
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     (
-        "                return mine, None\n            vacant.discard(key)",
-        "                return mine, None",
+        "            context.coordination.vacant.discard(key)\n",
+        "",
         "a receipt that came after the plan is not looked for when the image is stored",
     ),
     (
-        "if context.reservations.take(destination, mine",
-        "if bool(mine",
+        "            if first == mine:\n",
+        "            if mine:\n",
         "two tasks buy what neither had found",
     ),
     (
@@ -30,8 +30,8 @@ DESTINATION_LOCK = mutations_of(
     ),
     ("return not is_adopted and not await", "return not await", "what was adopted is bought, too"),
     (
+        "if await asyncio.to_thread(context.reservations.take, destination, mine) == mine:",
         "if await asyncio.to_thread(context.reservations.take, destination, mine):",
-        "if await asyncio.to_thread(context.reservations.take, destination, mine) or True:",
         "the slower of two tasks buys, too",
     ),
     (

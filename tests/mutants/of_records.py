@@ -247,13 +247,13 @@ RESERVATIONS = mutations_of(
     "records/reservations.py",
     "unit/records/test_reservations.py",
     (
-        "return self._folder.read(self._name(destination, reservation.number)) == data",
-        "return True",
+        "            return self._read(destination, reservation.number)\n",
+        "            return reservation\n",
         "two tasks hold one destination",
     ),
     (
-        "return self._folder.read(self._name(destination, reservation.number)) == data",
-        "return False",
+        "            return self._read(destination, reservation.number)\n",
+        "            return None\n",
         "a task refuses its own reservation, written twice by the store's client",
     ),
     (

@@ -119,7 +119,7 @@ def a_stored_cover(disk: Disk) -> None:
     reservation = Reservation(
         number=1, time=moment(0), writer=ours.owner, key="image", fingerprint=image.fingerprint
     )
-    assert Reservations(MemoryFolder(disk, RECORDS)).take(COVER, reservation)
+    assert Reservations(MemoryFolder(disk, RECORDS)).take(COVER, reservation) == reservation
     ours.claim(DEADLINE, START, plan(image), Intended(keys=("image",)))
     ours.append(START + 1.25, Submitted(key="image", prediction_id="pred-cover"))
     MemoryFolder(disk, IMAGES).replace("cover.png", PICTURE)

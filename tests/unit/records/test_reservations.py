@@ -34,14 +34,14 @@ def test_nobody_holds_a_destination_at_first(reservations: Reservations) -> None
 
 def test_of_two_tasks_one_takes_a_destination(reservations: Reservations) -> None:
     theirs = a_reservation(task_id="theirs")
-    assert reservations.take(COVER, theirs)
-    assert not reservations.take(COVER, a_reservation())
+    assert reservations.take(COVER, theirs) == theirs
+    assert reservations.take(COVER, a_reservation()) == theirs
     assert reservations.last(COVER) == theirs
 
 
 def test_a_reservation_that_the_stores_client_wrote_twice_is_ours(reservations: Reservations) -> None:
-    assert reservations.take(COVER, a_reservation())
-    assert reservations.take(COVER, a_reservation())
+    assert reservations.take(COVER, a_reservation()) == a_reservation()
+    assert reservations.take(COVER, a_reservation()) == a_reservation()
 
 
 @pytest.mark.parametrize("known", [0, 1, 2, 3, 4])
