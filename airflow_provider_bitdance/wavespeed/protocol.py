@@ -190,10 +190,10 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) ->
     :raises APIError: The HTTP status or the envelope's ``code`` is an error; both are checked.
     :raises GarbledResponseError: The status is good, but this is not what the API documents.
     """
-    envelope = _json_object(body) or (_remains(body) if call.paid is not Paid.NO else {})
+    is_accepted = 200 <= status < 300
+    envelope = _envelope(call, body, is_accepted=is_accepted)
     is_bare = "data" not in envelope and {"id", "status"} <= envelope.keys()
     data, code = (envelope, None) if is_bare else (envelope.get("data"), as_code(envelope.get("code")))
-    is_accepted = 200 <= status < 300
     if is_accepted and code and not 200 <= code < 300:
         status = code
     if not 200 <= status < 300 and not _counts_all_the_same(call, data, is_accepted=is_accepted):
@@ -219,13 +219,22 @@ def _validated(call: Call[T], data: dict[str, Any]) -> T:
     return found
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
-    """Return the object that a body holds; empty where it holds none."""
+def _envelope(call: Call[Any], body: bytes, *, is_accepted: bool) -> dict[str, Any]:
+    """Return the envelope of a response, or what remains of it; empty where there is none."""
+    envelope, is_whole = _json_object(body)
+    if is_accepted and not is_whole and not 200 <= (as_code(envelope.get("code")) or 200) < 300:
+        envelope = {}  # a refusal, and something else behind it: nobody knows which of them counts
+    return envelope or (_remains(body) if call.paid is not Paid.NO else {})
+
+
+def _json_object(body: bytes) -> tuple[dict[str, Any], bool]:
+    """Return the object that a body begins with, empty where it begins otherwise; and whether it is all."""
+    text = _text(body)
     try:
-        found, _ = _LENIENT.raw_decode(_text(body))
+        found, end = _LENIENT.raw_decode(text)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return {}, False
+    return (found, not text[end:].strip()) if isinstance(found, dict) else ({}, False)
 
 
 def _text(body: bytes) -> str:

@@ -83,7 +83,7 @@ def input_url_fault(url: str) -> str:
         has_user = "@" in parts.netloc
     except ValueError:
         host, has_user = "", False
-    if not host or parts.scheme != "https" or not url.isprintable() or " " in url:
+    if not host or parts.scheme != "https" or not url.isprintable() or " " in url or not parts.path.isascii():
         return "is no https URL"
     if has_user or parts.query or parts.fragment or "?" in url or "#" in url:
         return "is a URL with a user, a query or a fragment"

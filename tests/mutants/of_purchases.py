@@ -461,9 +461,14 @@ PROTOCOL = mutations_of(
         "a prediction that a 429 names is bought again",
     ),
     (
-        "_json_object(body) or (_remains(body) if call.paid is not Paid.NO else {})",
-        "_json_object(body)",
+        "return envelope or (_remains(body) if call.paid is not Paid.NO else {})",
+        "return envelope",
         "an id in a defaced response is thrown away",
+    ),
+    (
+        "if is_accepted and not is_whole and not",
+        "if False and not",
+        "two envelopes in one response are no purchase, whatever the second says",
     ),
     ("GAVE_UP = frozenset({408, 460, 499})", "GAVE_UP = frozenset({408})", "a 499 costs nothing, it says"),
     (

@@ -197,6 +197,8 @@ SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=0123456789abcdef
         "https://files.internal/a.png",
         "https://exa\tmple.com/a.png",
         "https://example.com/a b.png",
+        "https://example.com/a.png\ufffdSignature=secret",
+        "https://example.com/a.png\uff1fSignature=secret",
         "https:///a.png",
         "https://[bad/a.png",
         "s3://bucket/a.png?Signature=secret",

@@ -277,6 +277,16 @@ def test_an_id_in_an_accepted_response_to_a_submission_is_a_purchase_whatever_th
     assert refused(SUBMIT, 500, said).paid is Paid.POSSIBLY
 
 
+def test_a_refusal_with_something_behind_it_in_an_accepted_response_may_be_a_purchase() -> None:
+    no = body(400, "Insufficient credits")
+    assert refused(SUBMIT, 200, no + b"\n").paid is Paid.NO
+    for rest in (no, b"{}", b"<html>"):
+        assert refused(SUBMIT, 200, no + rest).paid is Paid.POSSIBLY
+    yes = json.dumps({"code": 200, "data": {"id": "p-1"}}).encode()
+    for said in (no + yes, yes + no):
+        assert protocol.read(SUBMIT, 200, {}, said).id == "p-1"
+
+
 @pytest.mark.parametrize("status", [302, 400, 402, 409, 429, 500, 504])
 def test_a_prediction_in_any_response_to_a_submission_is_a_purchase(status: int) -> None:
     """It would be sent again otherwise, or said to have cost nothing."""
