@@ -101,7 +101,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(Clock, "time", lambda _: clock.time())
     monkeypatch.setattr(Clock, "sleep", lambda _, seconds: clock.sleep(seconds))
-    monkeypatch.setattr("airflow_provider_bitdance.operators.base.ThreadPoolExecutor", Busy)
+    monkeypatch.setattr("airflow_provider_bitdance.operators.engine_operator.ThreadPoolExecutor", Busy)
     for name in ("send", "download"):
         call = clock.stands_still_during(getattr(AsyncClient, name))
         monkeypatch.setattr(AsyncClient, name, call)

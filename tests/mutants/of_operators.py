@@ -23,8 +23,8 @@ PUBLISHING = mutations_of(
     ("for key, result in finished.stored.items()", "for key, result in ()", "a URL is missing"),
 )
 
-BASE = mutations_of(
-    "operators/base.py",
+ENGINE_OPERATOR = mutations_of(
+    "operators/engine_operator.py",
     "unit/operators/test_publishing.py unit/operators/test_batch.py",
     (
         "if not journal.state.images:  # where there is a plan, its images are stored first",
@@ -63,4 +63,4 @@ MANIFEST = mutations_of(
     ),
 )
 
-MUTATIONS = (*PUBLISHING, *BASE, *BATCH, *MANIFEST)
+MUTATIONS = (*PUBLISHING, *ENGINE_OPERATOR, *BATCH, *MANIFEST)

@@ -87,7 +87,7 @@ class Scene:
             )
             patch.setattr(Clock, "time", lambda _: self.clock.time())
             patch.setattr(Clock, "sleep", lambda _, seconds: self.clock.sleep(seconds))
-            patch.setattr("airflow_provider_bitdance.operators.base.ThreadPoolExecutor", Busy)
+            patch.setattr("airflow_provider_bitdance.operators.engine_operator.ThreadPoolExecutor", Busy)
             patch.setattr(BitDanceHook, "new_async_client", lambda *_, **__: self.api.client(step))
             yield
 
