@@ -18,7 +18,7 @@ FAB := apache-airflow-providers-fab hypothesis pytest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench fab matrix load test quick mutants fuzz lint build clean
+.PHONY: help demo screenshots chaos batch-proof bench fab matrix load test quick mutants fuzz lint build release clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -70,8 +70,11 @@ build: $(STAMP) ## Build the wheel and the source distribution into dist/
 	rm -rf dist
 	$(BIN)/python -m build $(if $(UV),--installer uv)
 
+release: $(STAMP) ## Check what would be published, and make a first image of it in empty environments, 25 minutes
+	@$(BIN)/python -m tests.release
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .fab .demo .matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .fab .demo .matrix .release build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \

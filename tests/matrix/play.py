@@ -86,10 +86,12 @@ class Player:
 
     :param folder: Where those folders are; what was there of a cell is replaced.
     :param dist: The folder with the wheel and the source distribution.
+    :param parts: What is played in each.
     """
 
-    def __init__(self, folder: Path, dist: Path) -> None:
+    def __init__(self, folder: Path, dist: Path, parts: Mapping[str, list[str]] = PARTS) -> None:
         self._folder = folder
+        self._parts = parts
         (self._wheel,) = dist.glob("*.whl")
         (self._sources,) = dist.glob("*.tar.gz")
         self._running: set[Component] = set()
@@ -107,7 +109,7 @@ class Player:
                 pins = constraints(cell.airflow)
                 tree = self._unpack(home, pins)
                 self._install(home, python, pins)
-                for part, arguments in PARTS.items():
+                for part, arguments in self._parts.items():
                     result.counts[part] = self._test(home, tree, part, arguments)
                     print(f"{cell.name}: {part}: {result.counts[part]}", flush=True)
             except ProcessDied as error:
@@ -129,19 +131,8 @@ class Player:
         return tree
 
     def _install(self, home: Path, python: str, pins: str) -> None:
-        env, file = home / "env", home / "constraints.txt"
-        file.write_text(pins)
-        # Airflow by name, beside the wheel that needs it: a pre-release counts only where it is asked for.
-        airflow = [pin for pin in pins.split() if re.match(r"apache-airflow(-core|-task-sdk)?==", pin)]
-        needs = ["-c", str(file), f"{self._wheel}[dev]", *airflow]
-        if uv := shutil.which("uv"):
-            make = [uv, "venv", "--quiet", "--no-python-downloads", "--python", python, str(env)]
-            install = [uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *needs]
-        else:
-            make = [python, "-m", "venv", str(env)]
-            install = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", *needs]
-        self._run("venv", make, home, home)
-        self._run("install", install, home, home)
+        for name, argv in install_commands(home, python, pins, f"{self._wheel}[dev]").items():
+            self._run(name, argv, home, home)
 
     def _test(self, home: Path, tree: Path, part: str, arguments: list[str]) -> Count:
         name = re.sub(r"\W+", "-", part).strip("-")
@@ -171,6 +162,26 @@ class Player:
             program.run(PATIENCE)
         finally:
             self._running.discard(program)
+
+
+def install_commands(home: Path, python: str, pins: str, wheel: str) -> dict[str, list[str]]:
+    """Return the commands, by name, that make ``env`` in ``home`` and install a wheel; by uv if present.
+
+    :param pins: The text of a constraints file, which is written to ``home``.
+    :param wheel: The wheel's path, with extras or without.
+    """
+    env, file = home / "env", home / "constraints.txt"
+    file.write_text(pins)
+    # Airflow by name, beside the wheel that needs it: a pre-release counts only where it is asked for.
+    airflow = [pin for pin in pins.split() if re.match(r"apache-airflow(-core|-task-sdk)?==", pin)]
+    needs = ["-c", str(file), wheel, *airflow]
+    if uv := shutil.which("uv"):
+        make = [uv, "venv", "--quiet", "--no-python-downloads", "--python", python, str(env)]
+        install = [uv, "pip", "install", "--quiet", "--python", str(env / "bin" / "python"), *needs]
+    else:
+        make = [python, "-m", "venv", str(env)]
+        install = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", *needs]
+    return {"venv": make, "install": install}
 
 
 def count(report: Path) -> Count:
