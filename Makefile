@@ -18,7 +18,7 @@ FAB := apache-airflow-providers-fab hypothesis pytest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench fab matrix load test quick mutants fuzz lint build release clean
+.PHONY: help demo screenshots chaos batch-proof bench fab matrix load docs test quick mutants fuzz lint build release clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,10 @@ mutants: $(STAMP) ## Change one line at a time and see whether the tests notice;
 
 fuzz: $(STAMP) ## Mutate records, answers, items, URLs, pictures, 10 minutes; ARGS="--minutes 60 pictures"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+docs: $(STAMP) ## Build the documentation's site into build/docs, half a minute; warnings are errors
+	rm -rf build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/docs
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .

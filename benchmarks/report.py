@@ -1,4 +1,4 @@
-"""The table of what came of the rows, for the terminal and for docs/benchmarks.md, and the figures behind it.
+"""The table of what came of the rows, for terminal and internals/benchmarks.md, and the figures behind it.
 
 A row that is played again replaces what is known of it, and of it alone.
 """
@@ -22,7 +22,7 @@ from benchmarks.checks import Check, Result
 from benchmarks.measure import Figures
 from benchmarks.rows import COMPARISON, Row
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "internals"
 DOCUMENT, FIGURES, PLOT = DOCS / "benchmarks.md", DOCS / "benchmarks.json", DOCS / "benchmarks.svg"
 BEGIN, END = "<!-- made by make bench: {} begin -->", "<!-- made by make bench: {} end -->"
 HEAD = "| # | case | must reach | measured | ok |\n| --- | --- | --- | --- | --- |"

@@ -94,7 +94,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
         "key",
         "The API accepts the key of the connection.",
         "Check the connection's password and host; a key works only after the first top-up. "
-        "docs/connection.md explains the messages of the test button",
+        "docs/reference/connection.md explains the messages of the test button",
         _key,
     ),
     Assumption("credit", "The account has credit.", "Top up the WaveSpeed account", _credit),

@@ -60,7 +60,7 @@ OF_MACHINE: tuple[Assumption, ...] = (
     Assumption(
         "versions",
         "The versions of Airflow and Python are supported.",
-        "See docs/versions.md, and install one of those",
+        "See docs/internals/versions.md, and install one of those",
         _versions,
     ),
     Assumption(

@@ -133,7 +133,7 @@ def emit_lineage(hook: BitDanceHook, uri: str, log: Log) -> None:
 def warn_if_not_exclusive(records: Folder, log: Log) -> None:
     """Say so where the store cannot keep two workers from writing one record: once, when a job begins.
 
-    Tests the store itself, with one small write before any money moves; see ``docs/storage.md``.
+    Tests the store itself, with one small write before any money moves; see ``docs/operations/storage.md``.
 
     :raises StorageError: The records cannot be written.
     """

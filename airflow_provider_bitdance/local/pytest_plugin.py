@@ -1,4 +1,4 @@
-"""Fixtures for the tests of your Dags, which pytest finds by itself: see docs/testing.md.
+"""Fixtures for the tests of your Dags, which pytest finds by itself: see docs/how-to/testing.md.
 
 Every pytest run where this package is installed imports this module, so it imports nothing that costs time:
 the service, FastAPI and uvicorn are loaded when a test asks for a fixture.

@@ -35,7 +35,7 @@ class BitDanceBaseOperator(EngineOperator):
     :param seed: 0 to 2147483647, or -1 for any: then one is drawn and recorded. In a batch of the rows that
         give none. (templated)
     :param model: The model's path on WaveSpeed. Of four the provider knows sizes, seed, inputs and price by
-        itself (docs/models); any other is checked by the schema that the API has of it. (templated)
+        itself (docs/reference/models.md); others are checked by the schema that the API has. (templated)
     :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``; checked before
         anything is bought. (templated)
     :param enhance_prompt: Have WaveSpeed's Prompt Enhancer rewrite each prompt first, $0.001 a text:

@@ -9,7 +9,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError, UnknownPathError
 DEFAULT_POLL_INTERVAL = 1.0
 """Seconds. WaveSpeed's own clients poll each second; its page docs/get-result asks for 2 or more."""
 FIRST_POLL = 2.0
-"""Seconds to the first poll where nothing is known yet: BitDance takes 5 to 15 (docs/benchmarks.md)."""
+"""Seconds to the first poll where nothing is known yet: BitDance takes 5 to 15 (internals/benchmarks.md)."""
 MINUTE = 60.0
 """WaveSpeed's limits "reset every minute". So long a ``Retry-After`` holds up all polls at most, may a new
 prediction be unknown to the API, and is one warning of an outage enough."""

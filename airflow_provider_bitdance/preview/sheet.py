@@ -42,7 +42,7 @@ def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
 
     The picture comes from Airflow's own database, and whoever may read the XComs of the Dag sees it. The
     address is relative to Airflow's UI: elsewhere, in an e-mail for instance, it leads nowhere. Where there
-    is no picture (docs/images), one that says why is shown instead. Costs nothing.
+    is no picture (docs/how-to/images.md), one that says why is shown instead. Costs nothing.
 
     :param task_id: Of the batch with ``variants``, with its task groups.
     :param key: Of the row, as it is or as a template such as ``"{{ params.name }}"``.

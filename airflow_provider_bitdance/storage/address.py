@@ -3,7 +3,7 @@
 Two spellings of one folder would be two destinations for one file: each task would miss the other's receipt
 and overwrite its image. So what means the same gets one form, and what a store would read differently from
 how it is written is refused. Links, and whether case or Unicode forms distinguish names, only the store knows
-(docs/storage.md).
+(docs/operations/storage.md).
 """
 
 from __future__ import annotations

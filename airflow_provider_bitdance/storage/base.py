@@ -57,7 +57,7 @@ class Folder(Protocol):
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order.
 
-        It may be behind: then an image may be bought again, and none is lost. See docs/storage.md.
+        It may be behind: then an image may be bought again, and none is lost. See docs/operations/storage.md.
 
         :param below: That folder's name; none of that name has no files.
         """

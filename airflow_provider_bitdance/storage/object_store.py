@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ATOMIC = {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"}
 """The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
 ``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others check first and then
-write, as fsspec's own ``pipe_file`` does. See docs/storage.md."""
+write, as fsspec's own ``pipe_file`` does. See docs/operations/storage.md."""
 PROOF = "checks/exclusive-creation.txt"
 PROOF_TEXT = (
     b"Written once by airflow-provider-bitdance. The store refuses to create this file again, which shows\n"

@@ -2,7 +2,7 @@
 
 A POST is sent again by itself only if :attr:`SubmissionOutcome.NOT_CREATED` says that no prediction can
 exist. The wire cases behind each error are in ``protocol.py`` (responses) and ``http.py`` (no response);
-docs/costs.md names the source of each row.
+docs/operations/costs.md names the source of each row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of what came of the rows, for the terminal and for docs/guarantees.md."""
+"""The table of what came of the rows, for the terminal and for docs/internals/guarantees.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.chaos.rows import ROWS
 from tests.chaos.scene import Outcome
 from tests.document import marks, write_between
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "guarantees.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "guarantees.md"
 COMMAND = "make chaos"
 BEGIN, END = marks(COMMAND)
 HEAD = ("fault", "asked", "stored", "billed", "possibly paid", "wrong picture", "tries", "seconds")

@@ -1,4 +1,4 @@
-"""docs/guarantees.md speaks of tests and rows that there are, and its numbers keep the rules."""
+"""docs/internals/guarantees.md speaks of tests and rows that there are, and its numbers keep the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/models.md: its tables are what MODELS has, and each line of WaveSpeed's page names a test."""
+"""reference/models.md: its tables are what MODELS has, and each line of WaveSpeed's page names a test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_bitdance.wavespeed.inputs import MAX_DEPTH, MAX_INPUTS, SE
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT, MAX_SEED, MODELS, RATIO_MARGIN, SIZE, Model
 from tests.docs.pages import ROOT
 
-PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
 PRESETS = ("1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 

@@ -1,4 +1,4 @@
-"""docs/operators.md names every option of the operators, with its default and whether it is templated."""
+"""reference/operators.md names every option of the operators, with default and whether it is templated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from tests.builders import context
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "operators.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| (yes|) ?\| ", re.MULTILINE)
 SECTIONS = dict(re.findall(r"^## (.+)\n([^#]*)", PAGE, re.MULTILINE))
 FROM_SETTINGS = "`[operators] default_deferrable`"

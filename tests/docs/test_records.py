@@ -1,4 +1,4 @@
-"""The drawings of docs/records.md, the tree of files and an image's entries, held against those of a run."""
+"""The drawings of internals/records.md, the tree of files and an image's entries, held against a run's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from airflow.sdk import DAG, task
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOperator
+from airflow_provider_bitdance.records.state import NEXT
 from tests.builders import connection_to
-from tests.docs.pages import BLOCKS
+from tests.docs.pages import BLOCKS, ROOT
 from tests.integration.test_dag_test import run_of
 
-TREE, STEPS = (block.text for block in BLOCKS if block.page == "docs/records.md" and block.language == "text")
+PAGE = (ROOT / "docs/internals/records.md").read_text()
+TREE, STEPS = (
+    block.text for block in BLOCKS if block.page == "docs/internals/records.md" and block.language == "text"
+)
 
 
 @task
@@ -56,6 +60,17 @@ def files_of(tree: str) -> list[str]:
     """Return the drawn files as patterns; a number that stands alone is another one beside the file above."""
     drawn = (line.split("  ")[0] for line in map(str.strip, tree.splitlines()[1:]))
     return [re.sub(r"<[^<>]*>|000001", r"[^/]+", re.escape(file)) for file in drawn if "/" in file]
+
+
+def test_the_table_of_states_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| (\w+) \| (`\w+`[^|]* → [^|]*) \|$", PAGE, re.MULTILINE)
+    drawn = {
+        (state, event, after)
+        for state, cell in rows
+        for event, after in re.findall(r"`(\w+)`[^→]*→ (\w+)", cell)
+    }
+
+    assert drawn == {(str(before), event, str(after)) for (before, event), after in NEXT.items()}
 
 
 def test_the_tree_shows_each_kind_of_file_and_no_other(records: Path) -> None:

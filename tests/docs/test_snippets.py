@@ -8,7 +8,7 @@ A block that no rule knows fails.
 | console | Each command is told by its first words: :data:`COMMANDS`. What it is said to print must be texts of the package. |
 | json, ini | The hook, or what reads the settings, reads it. |
 | text | A log or a result: each line must be a text of the package. Or a drawing: :data:`DRAWINGS`. With a name above, it is a file for the page's Dags. |
-| mermaid | It is the journal's table of states. |
+| {eval-rst} | Sphinx reads it, `make docs`: warnings are errors. |
 
 What is followed to the letter by another test is in :data:`FOLLOWED`.
 """  # noqa: E501
@@ -40,7 +40,6 @@ from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.connection import read_connection
 from airflow_provider_bitdance.local import LocalService
 from airflow_provider_bitdance.local import __main__ as local_command_line
-from airflow_provider_bitdance.records.state import NEXT
 from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to, load_dags
 from tests.docs import messages, reader
@@ -48,7 +47,7 @@ from tests.docs.pages import BLOCKS, EXAMPLES, PAGES, ROOT, Block
 from tests.integration.test_dag_test import run_of
 
 FOLLOWED = {
-    ("docs/testing.md", ""): "tests/packaging/test_user_dag_test.py",
+    ("docs/how-to/testing.md", ""): "tests/packaging/test_user_dag_test.py",
     ("README.md", "Your first image"): "tests/docs/test_first_image.py",
     ("ARCHITECTURE.md", "The rooms"): "tests/docs/test_architecture.py",
 }
@@ -237,22 +236,11 @@ def test_text_is_what_the_package_says(block: Block) -> None:
         assert [line for line in block.text.splitlines() if line and not messages.is_said(line)] == []
 
 
-@of("mermaid")
-def test_a_diagram_shows_what_becomes_of_an_image(block: Block) -> None:
-    """In words, some of it; with the names of the events, all of it."""
-    table = {(str(before), str(after), event) for (before, event), after in NEXT.items()}
-    drawn = set(re.findall(r"(\w+) --> (\w+): (\w+)", block.text))
-
-    assert drawn
-    assert {edge[:2] for edge in drawn} <= {edge[:2] for edge in table}
-    assert drawn == table or not {event for _, _, event in drawn} & {event for _, _, event in table}
-
-
 # That nothing is left out
 
 
 def test_every_block_has_a_rule() -> None:
-    known = {"python", "console", "json", "ini", "text", "mermaid"}
+    known = {"python", "console", "json", "ini", "text", "{eval-rst}"}
 
     assert [str(block) for block in OURS if block.language not in known] == []
 

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the code says, as the code says it, and leaves no error out."""
+"""operations/troubleshooting.md quotes what the code says, as the code says it, and leaves no error out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_bitdance.operators.bitdance import BitDanceTextToImageOper
 from tests.docs.messages import ERRORS, is_quoted, texts, texts_by_error, warnings
 from tests.docs.pages import ROOT
 
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+PAGE = (ROOT / "docs" / "operations" / "troubleshooting.md").read_text()
 PAID = {Paid.NO: "no", Paid.POSSIBLY: "possibly", Paid.YES: "yes"}
 
 

@@ -18,7 +18,7 @@ from tests.integration.test_dag_test import assert_right_picture, local_path, re
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
-PAGE = Path(__file__).parents[2] / "docs" / "decorator.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "decorator.md"
 DEFERS: dict[str, Any] = {"deferrable": True, "defer_after": 0}
 
 

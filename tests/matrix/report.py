@@ -1,4 +1,4 @@
-"""The table of docs/versions.md: a line a cell. A cell that is played again replaces its own line only."""
+"""The table of internals/versions.md: a line a cell. A cell played again replaces its own line only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.matrix.cells import CELLS, ROOT
 from tests.matrix.play import PARTS, Result
 
 COMMAND = "make matrix"
-DOCUMENT = ROOT / "docs" / "versions.md"
+DOCUMENT = ROOT / "docs" / "internals" / "versions.md"
 HEAD = ("Airflow", "Python", *PARTS, "minutes", "played on")
 RULE = "| --- | --- |" + " --- |" * len(PARTS) + " ---: | --- |"
 

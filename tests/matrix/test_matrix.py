@@ -1,4 +1,4 @@
-"""What docs/versions.md says was played, and the parts of `make matrix` that need no environment."""
+"""What internals/versions.md says was played, and the parts of `make matrix` that need no environment."""
 
 from __future__ import annotations
 

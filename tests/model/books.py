@@ -98,7 +98,7 @@ class Books:
 
     :param disk: Of all processes.
     :ivar overwritten: Record names of addresses where a process wrote that had been replaced: it slept
-        within the call, which docs/records.md does not promise to mend.
+        within the call, which docs/internals/records.md does not promise to mend.
     """
 
     def __init__(self, disk: dict[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The connection's form as the UI's own API gives it, the test button, and docs/connection.md's five ways."""
+"""The connection's form as the UI's API gives it, the test button, and the five ways on its page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_bitdance.version_compat import AIRFLOW_VERSION
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
 
-PAGE = (Path(__file__).parents[2] / "docs" / "connection.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "connection.md").read_text()
 CONSOLE = re.findall(r"^```console\n(.*?)^```$", PAGE, re.M | re.S)
 EXPORTS = [block for block in CONSOLE if block.startswith("export ")]
 (ADD,) = (block for block in CONSOLE if "connections add" in block)

@@ -1,4 +1,4 @@
-"""docs/testing.md, followed to the letter, in an environment that holds the wheel and no checkout."""
+"""docs/how-to/testing.md, followed to the letter, in an environment that holds the wheel and no checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.packaging.environments import make_environment
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "testing.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "testing.md").read_text()
 BLOCK = re.compile(r"^(?:`(?P<file>[\w./]+)`\n\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 INSTALL = "pip install 'airflow-provider-bitdance[local]' pytest\n"
 

@@ -1,6 +1,6 @@
 """Seven rows of the chaos table, the most telling ones, at the same time on the Airflow of all system tests.
 
-`make chaos` plays them all, with a triggerer, a scheduler and an API server that die: docs/guarantees.md.
+`make chaos` plays them all, also with dying triggerer, scheduler, API server: internals/guarantees.md.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
     if not found:
         found.append(result(go(world, CLEARED, try_number=2, named=named, if_exists=if_exists)))
     assert len(world.api.posts) <= (1 if if_exists == "reuse" else 2) + world.unconfirmed
-    # A sleep within the write itself cannot be excluded: see docs/records.md.
+    # A sleep within the write itself cannot be excluded: see docs/internals/records.md.
     if at > len(steps) or not steps[at - 1].startswith("before replace"):
         assert shown(world) == found[0]["prediction_id"]
         receipt = world.context().receipts.find(a_wanted(named=named).destination)

@@ -256,8 +256,8 @@ def test_a_task_that_lost_its_xcom_and_its_file_does_not_report_it_as_stored(how
 def test_of_many_a_file_of_the_same_size_passes_for_the_one_that_was_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Thousands are not read again: docs/batch.md says so."""
-    assert "more than 1,000 images" in (ROOT / "docs/batch.md").read_text()
+    """Thousands are not read again: docs/how-to/batches.md says so."""
+    assert "more than 1,000 images" in (ROOT / "docs/how-to/batches.md").read_text()
     assert compares_by_size(1001)
     assert not compares_by_size(1000)
     monkeypatch.setattr(context_module, "MOST_READ", MANY + 1)
