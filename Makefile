@@ -8,7 +8,7 @@ UV := $(shell command -v uv 2>/dev/null)
 
 # The first candidate that runs and is new enough; a name on PATH alone proves nothing.
 OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
-CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 FIND_PYTHON = for p in $(CANDIDATES); do "$$p" -c '$(OLDEST)' 2>/dev/null && { echo "$$p"; exit; }; done
 
 # Beside Airflow and this package; FAB is no dependency of it. All that tests/conftest.py imports.

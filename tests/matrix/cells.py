@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PINS = Path(__file__).with_name("pins")
 AIRFLOWS = ("3.1.8", "3.2.2", "3.3.2", "3.4.0b2")
 """The oldest that is supported, the last of each minor version, and the newest pre-release on PyPI."""
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,13 @@ class Cell:
         return f"{self.airflow}-{self.python}"
 
 
-CELLS = tuple(Cell(airflow, python) for airflow in AIRFLOWS for python in PYTHONS)
+CELLS = tuple(
+    Cell(airflow, python)
+    for airflow in AIRFLOWS
+    for python in PYTHONS
+    # Airflow 3.1 does not install on Python 3.14.
+    if (airflow, python) != ("3.1.8", "3.14")
+)
 
 
 def named(names: Sequence[str]) -> list[Cell]:

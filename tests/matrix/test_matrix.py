@@ -64,6 +64,7 @@ def test_each_airflow_has_the_versions_of_its_packages(airflow: str) -> None:
         ([], list(CELLS)),
         (["3.3.2-3.12"], [CELL]),
         (["3.12"], [Cell(airflow, "3.12") for airflow in AIRFLOWS]),
+        (["3.14"], [Cell(airflow, "3.14") for airflow in AIRFLOWS[1:]]),
         (["3.3.2", "3.3.2-3.12"], [Cell("3.3.2", python) for python in PYTHONS]),
     ],
 )
