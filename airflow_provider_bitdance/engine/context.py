@@ -37,6 +37,9 @@ KEEP_OTHER_SIZE = (
     'Request a size that the model makes, or set on_size_mismatch="warn" and clear the task: '
     "the stored image is then the result, and nothing is bought"
 )
+JUST_NOW = 0.5
+"""Seconds since an entry began to be written, in which the journal is not read before money is spent. A read
+takes as long where the store is far away. A process that was paused between the two reads it."""
 MANY = 20
 """Beyond this many images, receipts are found by one listing."""
 MOST_READ = 1000
@@ -210,6 +213,17 @@ class JobContext:
                 )
             await self.clock.wait_for(until or asyncio.Event(), pause)
         return await attempt()
+
+    async def check_unchanged(self) -> None:
+        """Make sure that no other process has gone on with the job: called before money is spent.
+
+        An entry is created only where no other process has written one, so one that was written just now
+        shows it, too; most purchases follow their intent at once.
+
+        :raises FencedError: One has.
+        """
+        if not 0 <= self.clock.time() - self.journal.written_at < JUST_NOW:
+            await asyncio.to_thread(self.journal.check_unchanged)
 
     async def claim(self, deadline: float, *events: Event) -> None:
         """Become the job's owner, with an entry that holds these events, too."""

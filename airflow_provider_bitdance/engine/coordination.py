@@ -19,6 +19,8 @@ class Coordination:
         destination, and that is of the same request.
     :ivar vacant: Keys of images at whose destinations only this process may have stored anything: the plan
         found no receipt there, and nobody had reserved them. A receipt is not looked for again.
+    :ivar creates: The store of the images refuses to create a file twice. Then an image is created where
+        nothing was, and nothing is read before.
     :ivar intact: By URI, the sha256 of files whose content this process has compared with their receipts.
     :ivar taken: Ids of predictions that this process has taken for an image or a prompt; the journal is
         behind.
@@ -30,6 +32,7 @@ class Coordination:
     starting: set[str] = field(default_factory=set)
     resolving: asyncio.Lock = field(default_factory=asyncio.Lock)
     vacant: set[str] = field(default_factory=set)
+    creates: bool = False
     intact: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     submitted: list[float] = field(default_factory=list)

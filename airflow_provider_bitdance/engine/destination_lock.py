@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import MANY, JobContext
 from airflow_provider_bitdance.engine.decisions import (
     Adopt,
@@ -358,6 +359,12 @@ class DestinationLock:
             key=image.plan.key,
             fingerprint=image.plan.fingerprint,
         )
+
+
+def is_within_lease(context: JobContext) -> bool:
+    """Say whether no other task may have taken a destination that this job has reserved."""
+    state, now = context.journal.state, context.clock.time()
+    return now + CLOCK_MARGIN < state.lease_end(now - CLOCK_MARGIN)
 
 
 def check_destination_is_ours(context: JobContext, image: ImageState, *, known: int = 0) -> int:

@@ -7,12 +7,13 @@ again by a later try; none of them costs money.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
 from airflow_provider_bitdance.engine.decisions import Proof
-from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours
+from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours, is_within_lease
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.output import fetch_output, labelled
 from airflow_provider_bitdance.engine.proof import proof_of
@@ -113,32 +114,54 @@ def _store(context: JobContext, image: ImageState, prediction: Prediction, valid
 
 
 def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> Receipt:
-    """Write the file, then its receipt. The receipt of an image that is replaced is withdrawn first. Blocks.
+    """Write the file, then its receipt. Blocks.
 
-    A process that slept through a clear must not put its old image, or receipt, over the new one, so it
-    checks its journal before each. A sleep within the write itself cannot be excluded; then the size and hash
-    of the receipt show that the file is not its own.
+    A process that slept through a clear must not put its old image, or receipt, over the new one. Where
+    nothing was, both are created, and the store refuses them if something is there by now: that needs no
+    read. Only then, and where something was, it is read first whose destination it is.
 
     :param made: The receipt to be; its time and its reservation are filled in.
     """
+    destination, vacant = context.destination_of(image.plan), context.coordination.vacant
+    if image.plan.key in vacant:
+        vacant.discard(image.plan.key)
+        if context.coordination.creates and is_within_lease(context):
+            number = context.coordination.reserved.get(image.plan.key, 0)
+            with contextlib.suppress(FileExistsError):
+                context.images.create(made.file, data)
+                receipt = _stored_now(context, made, reservation=number)
+                context.receipts.create(destination, receipt)
+                return receipt
+    return _replace(context, image, made, data)
+
+
+def _replace(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> Receipt:
+    """Write the file and its receipt where others may be. The receipt of an image that is replaced is
+    withdrawn first.
+
+    The journal and the reservation are read before each write. A sleep within the write itself cannot be
+    excluded; then the size and hash of the receipt show that the file is not its own.
+    """
     destination = context.destination_of(image.plan)
-    is_vacant = image.plan.key in context.coordination.vacant
-    replaced = None if is_vacant else context.receipts.find(destination)
+    replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
     number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != made.prediction_id:
         context.receipts.withdraw(destination)
     _warn_of_unknown_file(context, made, replaced)
     context.images.replace(made.file, data)
-    stored_at = datetime.fromtimestamp(context.clock.time(), UTC)
-    receipt = made.model_copy(update={"reservation": number, "stored_at": stored_at})
+    receipt = _stored_now(context, made, reservation=number)
     context.journal.check_unchanged()
     check_destination_is_ours(context, image, known=number)
     context.receipts.write(destination, receipt)
-    context.coordination.vacant.discard(image.plan.key)
     if replaced is not None and replaced.file != made.file:
         context.images.remove(replaced.file)
     return receipt
+
+
+def _stored_now(context: JobContext, made: Receipt, *, reservation: int) -> Receipt:
+    stored_at = datetime.fromtimestamp(context.clock.time(), UTC)
+    return made.model_copy(update={"reservation": reservation, "stored_at": stored_at})
 
 
 def _warn_of_unknown_file(context: JobContext, made: Receipt, replaced: Receipt | None) -> None:

@@ -122,7 +122,10 @@ async def _prepare_to_buy(context: JobContext) -> None:
     """See whether what is bought will have its place, and a next try to collect it."""
     # The journal's own entry proves its store; where images go elsewhere, that store has to prove itself.
     if not context.journal.uri.startswith(f"{context.images.uri}/"):
-        await asyncio.to_thread(check_writable, context.images)
+        exclusive = await asyncio.to_thread(check_writable, context.images)
+    else:
+        exclusive = await asyncio.to_thread(context.records.is_exclusive)
+    context.coordination.creates = exclusive
     owner = context.journal.owner
     if owner.job.is_task and not owner.has_tries_left:
         context.log.warning(

@@ -233,7 +233,7 @@ async def _wait_for_turn(
             break
     try:
         # A paused process may wake up after another has taken over: check before spending.
-        await asyncio.to_thread(context.journal.check_unchanged)
+        await context.check_unchanged()
     except RecordError as error:
         return Fail(), error
     if context.coordination.killed.is_set():

@@ -7,6 +7,7 @@ format, and overwrites nothing. If the store fails, it is a ``StorageError``: no
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -36,12 +37,15 @@ class Journal:
     :param folder: The records path.
     :param owner: This process.
     :param job: The job that the journal is of, where it is not the owner's own.
+    :ivar written_at: Unix time at which this process last began to write an entry that was then written: at
+        that moment it was the job's only process.
     """
 
     def __init__(self, folder: Folder, owner: Owner, *, job: Job | None = None) -> None:
         self.owner = owner
         self.job = job or owner.job
         self.state = JobState()
+        self.written_at = -math.inf
         self._folder = folder
         self._turn = threading.RLock()
 
@@ -99,7 +103,7 @@ class Journal:
                     raise self._fenced() from None
                 # Written although the store said that it failed, or that it took too long.
                 entry, after = found, fold(self.state, found)
-            self.state = after
+            self.state, self.written_at = after, now
             left = tuple(event for event in left if event not in entry.events)
         return self.state
 

@@ -186,7 +186,14 @@ class Receipts:
 
     def write(self, destination: Destination, receipt: Receipt) -> None:
         """Record a stored image; call it after its file is written."""
-        self._folder.replace(self._name(destination), receipt.model_dump_json(indent=1).encode())
+        self._folder.replace(self._name(destination), _encoded(receipt))
+
+    def create(self, destination: Destination, receipt: Receipt) -> None:
+        """Record a stored image where there is no receipt yet; call it after its file is written.
+
+        :raises FileExistsError: There is one; it is unchanged.
+        """
+        self._folder.create(self._name(destination), _encoded(receipt))
 
     def withdraw(self, destination: Destination) -> None:
         """Take a receipt away; call it before its image is replaced."""
@@ -194,3 +201,7 @@ class Receipts:
 
     def _name(self, destination: Destination) -> str:
         return f"receipts/{destination.record_name}.json"
+
+
+def _encoded(receipt: Receipt) -> bytes:
+    return receipt.model_dump_json(indent=1).encode()

@@ -68,11 +68,19 @@ def uri_of(folder: Folder, name: str) -> str:
     return f"{folder.uri}/{name}"
 
 
-def check_writable(folder: Folder) -> None:
-    """Write and delete a small file, which fails where the folder cannot be written."""
-    name = f".bitdance-check-{secrets.token_hex(4)}"
-    folder.replace(name, b"")
+def check_writable(folder: Folder) -> bool:
+    """Write and delete a small file, which fails where the folder cannot be written.
+
+    :return: Whether the store refused to create it a second time.
+    """
+    name, is_refused = f".bitdance-check-{secrets.token_hex(4)}", False
+    folder.create(name, b"")
+    try:
+        folder.create(name, b"")
+    except FileExistsError:
+        is_refused = True
     folder.remove(name)
+    return is_refused
 
 
 def parts_of(name: str) -> list[str]:

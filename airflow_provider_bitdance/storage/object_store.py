@@ -37,6 +37,7 @@ class ObjectFolder:
         self.uri = uri.rstrip("/")
         self._fs = filesystem
         self._path = path.rstrip("/")
+        self._refuses_a_second: bool | None = None
 
     @property
     def endpoint(self) -> str:
@@ -47,8 +48,14 @@ class ObjectFolder:
         """Return whether the store itself refuses to create a file twice; else two workers could both do it.
 
         The store is tested, and not its version number: old libraries and some S3-compatible servers ignore
-        the condition and overwrite. One small write; two if nobody has tested this folder before.
+        the condition and overwrite. One small write, once a process; two if nobody has tested this folder
+        before.
         """
+        if self._refuses_a_second is None:
+            self._refuses_a_second = self._is_refused_a_second()
+        return self._refuses_a_second
+
+    def _is_refused_a_second(self) -> bool:
         names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
         if names.isdisjoint(ATOMIC):
             return False

@@ -127,19 +127,19 @@ def the_plan_is_taken_from_the_fields(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_receipt_is_written_before_the_file(patch: pytest.MonkeyPatch) -> None:
-    write = Receipts.write
+    create = Receipts.create
 
     async def advance_with_late_files(context: JobContext, wanted: list[Wanted]) -> Any:
         images = context.images
         late = _LateFiles(images)
 
         def write_early(receipts: Receipts, address: Destination, receipt: Receipt) -> None:
-            write(receipts, address, receipt)
+            create(receipts, address, receipt)
             for name, data in late.kept.items():
                 images.replace(name, data)
             late.kept.clear()
 
-        patch.setattr(Receipts, "write", write_early)
+        patch.setattr(Receipts, "create", write_early)
         return await run_job(replace(context, images=late), wanted)
 
     patch.setattr(world, "run_job", advance_with_late_files)
@@ -153,7 +153,7 @@ class _LateFiles:
         self.kept: dict[str, bytes] = {}
         self._folder = folder
 
-    def replace(self, name: str, data: bytes) -> None:
+    def create(self, name: str, data: bytes) -> None:
         self.kept[name] = data
 
     def __getattr__(self, name: str) -> Any:

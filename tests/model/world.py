@@ -94,6 +94,9 @@ class _Disk(MemoryFolder):
         self._process = process
 
     def create(self, name: str, data: bytes) -> None:
+        if f"{self.uri}/{name}" in self.disk:  # refused: nothing is written
+            self._process.step()
+            raise FileExistsError(name)
         self._change(name, super().create, data)
 
     def replace(self, name: str, data: bytes) -> None:

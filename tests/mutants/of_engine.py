@@ -300,6 +300,36 @@ DOWNLOAD = mutations_of(
         "a file that is gone is said to be stored",
     ),
     (
+        "            context.images.create(made.file, data)",
+        "            context.images.replace(made.file, data)",
+        "a process that slept puts its old picture over that of another",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "            context.receipts.create(destination, receipt)",
+        "            context.receipts.write(destination, receipt)",
+        "a process that slept puts its old receipt over that of another",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "        if context.coordination.creates and is_within_lease(context):",
+        "        if context.coordination.creates:",
+        "a task whose lease has ended stores where another task makes its image",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "        if context.coordination.creates and is_within_lease(context):",
+        "        if is_within_lease(context):",
+        "a store that overwrites what it is to create loses another process's picture",
+        "unit/engine/test_download.py",
+    ),
+    (
+        "            number = context.coordination.reserved.get(image.plan.key, 0)",
+        "            number = 0",
+        "a receipt of a new image does not say under which reservation it was made",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
         "    context.journal.check_unchanged()\n    number =",
         "    number =",
         "a process that slept through a clear puts its old picture over the new one",

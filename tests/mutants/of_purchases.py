@@ -115,7 +115,7 @@ PURCHASE = mutations_of(
         "an image is bought after the deadline",
     ),
     (
-        "await asyncio.to_thread(context.journal.check_unchanged)",
+        "await context.check_unchanged()",
         "pass",
         "a process that slept through its replacement buys",
         "unit/engine/test_purchase.py unit/engine/test_run.py unit/engine/test_crashes.py",

@@ -151,6 +151,9 @@ class MemoryFolder:
         self.uri = uri
         self.disk = disk
 
+    def is_exclusive(self) -> bool:
+        return True
+
     def create(self, name: str, data: bytes) -> None:
         if self.disk.setdefault(f"{self.uri}/{name}", data) is not data:
             raise FileExistsError(name)
@@ -183,6 +186,9 @@ class SteppingFolder:
         self.uri = folder.uri
         self._folder = folder
         self._step = step
+
+    def is_exclusive(self) -> bool:
+        return self._folder.is_exclusive()
 
     def create(self, name: str, data: bytes) -> None:
         self._step(f"before create {_short(name)}")

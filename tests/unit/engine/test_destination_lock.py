@@ -812,6 +812,42 @@ def test_a_receipt_of_a_task_that_took_the_address_during_a_write_is_not_replace
     assert receipt.prediction_id == shown(world) == thirds[0]["prediction_id"] == "pred-2"
 
 
+@pytest.mark.parametrize("at", ["before download", "after create cover.png"])
+def test_a_task_that_slept_past_its_lease_stores_nothing_where_another_task_makes_its_image(at: str) -> None:
+    world = World()
+    slept = list[str]()
+
+    def sleep(step: str) -> None:
+        if step == at and not slept:
+            slept.append(step)
+            world.clock.now += 601
+            elsewhere(world, SECOND, named=True, prompt="a windmill")
+
+    with pytest.raises(FencedError):
+        go(world, FIRST, named=True, step=sleep)
+    assert slept
+    receipt = world.context().receipts.find(a_wanted(named=True).destination)
+    assert receipt is not None
+    assert receipt.prediction_id == shown(world) == "pred-2"
+
+
+def test_a_task_past_its_lease_reads_whose_destination_it_is_although_nothing_is_there() -> None:
+    world = World()
+    slept = list[str]()
+
+    def sleep(step: str) -> None:
+        if step == "before download" and not slept:
+            slept.append(step)
+            world.clock.now += 601
+            world.api.latency = 5000
+            aside(lambda: in_flight(world, SECOND, named=True, prompt="a windmill"))
+
+    with pytest.raises((InputError, FencedError)):
+        go(world, FIRST, named=True, step=sleep)
+    assert slept
+    assert world.images == {}
+
+
 def test_a_second_task_waits_no_longer_than_its_own_time() -> None:
     world = World()
     with pytest.raises(Crash):

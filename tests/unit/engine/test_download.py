@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import output
+from airflow_provider_bitdance.engine import output, run_job
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
@@ -30,6 +30,8 @@ from tests.unit.support import (
     API_KEY,
     API_URL,
     OUTPUT,
+    RECORDS,
+    MemoryFolder,
     World,
     a_picture,
     a_plan,
@@ -193,6 +195,21 @@ def test_an_old_file_of_another_extension_is_taken_away_after_the_new_ones_recei
     resolving(world, step=steps.append)
     assert list(world.images) == ["cover.png"]
     assert steps.index("after replace receipt") < steps.index("before remove cover.jpg")
+
+
+@pytest.mark.parametrize("records", [RECORDS, "mem://disk/records"])
+@pytest.mark.parametrize("is_exclusive", [True, False])
+def test_a_new_image_is_created_only_where_the_store_refuses_a_second(
+    monkeypatch: pytest.MonkeyPatch, records: str, is_exclusive: bool
+) -> None:
+    """Else a process that slept would overwrite with it: it reads whose destination it is before."""
+    if not is_exclusive:
+        monkeypatch.setattr(MemoryFolder, "create", MemoryFolder.replace)
+        monkeypatch.setattr(MemoryFolder, "is_exclusive", lambda _: False)
+    steps: list[str] = []
+    run(run_job(World().context(records=records, step=steps.append), [a_wanted()]))
+    assert ("before create cover.png" in steps) is is_exclusive
+    assert ("before replace cover.png" in steps) is not is_exclusive
 
 
 def test_a_file_without_a_receipt_and_with_another_extension_is_not_touched(world: World) -> None:

@@ -194,7 +194,7 @@ def test_a_process_that_dies_between_receipt_and_journal_leaves_a_retry_that_buy
     with pytest.raises(SizeMismatchError):
         go(counted, step=steps, **FAIL)
     with pytest.raises(Crash):
-        go(world, step=Fuse(at=steps.steps.index("after replace receipt") + 1), **FAIL)
+        go(world, step=Fuse(at=steps.steps.index("after create receipt") + 1), **FAIL)
     refused(world, try_number=2)
     assert (world.api.billed, len(world.api.downloads)) == (1, 1)
 

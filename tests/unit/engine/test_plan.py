@@ -181,7 +181,7 @@ def test_a_receipt_that_cannot_be_read_stops_the_plan(world: World) -> None:
 
 
 def refuses_images(name: str) -> None:
-    if name.startswith("before replace .bitdance-check"):
+    if name.startswith("before create .bitdance-check"):
         raise StorageError("read only")
 
 
@@ -195,8 +195,9 @@ def test_the_check_of_the_output_folder_leaves_nothing(world: World) -> None:
     steps: list[str] = []
     planning(world, records=ELSEWHERE, step=steps.append)
     assert [step.split(" .")[0] for step in steps] == [
-        "before replace",
-        "after replace",
+        "before create",
+        "after create",
+        "before create",
         "before remove",
         "after remove",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.engine.context import JUST_NOW
 from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES, SEARCH_PAUSES, SHORT_SEARCHES
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, buy
@@ -429,12 +430,24 @@ def test_the_reason_is_recorded_without_the_key_or_the_prompt(world: World) -> N
     assert len(reason) < 400
 
 
-def test_nothing_is_sent_once_another_process_has_gone_on_with_the_job(world: World) -> None:
+def test_a_process_that_slept_since_its_intent_sends_nothing_if_another_has_gone_on(world: World) -> None:
     context = buyer(world)
+    world.clock.now += JUST_NOW
     world.context().journal.claim(world.clock.now + 600, world.clock.now)
     with pytest.raises(FencedError):
         buying(context)
     assert world.api.posts == []
+
+
+def test_the_journal_is_read_before_a_purchase_only_where_it_was_not_written_just_now(world: World) -> None:
+    reads = list[float]()
+    context = buyer(world)
+    context.journal.check_unchanged = lambda: reads.append(world.clock.now)  # type: ignore[method-assign]
+    for seconds in (0.0, JUST_NOW / 2, JUST_NOW, -60.0):
+        world.clock.now += seconds
+        run(context.check_unchanged())
+    late, set_back = context.journal.written_at + 1.5 * JUST_NOW, world.clock.now
+    assert reads == [late, set_back]
 
 
 def test_nothing_is_sent_again_when_another_process_took_over_during_the_pause(world: World) -> None:
