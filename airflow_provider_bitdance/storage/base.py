@@ -74,9 +74,9 @@ def check_writable(folder: Folder) -> bool:
     :return: Whether the store refused to create it a second time.
     """
     name, is_refused = f".bitdance-check-{secrets.token_hex(4)}", False
-    folder.create(name, b"")
+    folder.create(name, b"1")
     try:
-        folder.create(name, b"")
+        folder.create(name, b"2")
     except FileExistsError:
         is_refused = True
     folder.remove(name)
