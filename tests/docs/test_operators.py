@@ -18,7 +18,7 @@ from tests.builders import context
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "operators.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| (yes|) ?\| ", re.MULTILINE)
-SECTIONS = dict(re.findall(r"^## (.+)\n([^#]*)", PAGE, re.MULTILINE))
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FROM_SETTINGS = "`[operators] default_deferrable`"
 DEFAULTS_OF_A_BATCH = {"check_balance": "of a batch `True`"}
 

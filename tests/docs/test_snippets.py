@@ -21,7 +21,7 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +44,7 @@ from demo.examples import ASKS_A_PERSON
 from tests.builders import connection_to, load_dags
 from tests.docs import messages, reader
 from tests.docs.pages import BLOCKS, EXAMPLES, PAGES, ROOT, Block
+from tests.docs.slack import running_slack
 from tests.integration.test_dag_test import run_of
 
 FOLLOWED = {
@@ -78,13 +79,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stage(local: LocalService, airflow_db: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the reader's folder, with a connection and with the variables that pages speak of."""
+def stage(
+    local: LocalService, airflow_db: None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Yield the reader's folder, with a connection and with the variables that pages speak of."""
     settings = connection_to(local, records_path=f"{folder}/records")
     monkeypatch.setenv("AIRFLOW_CONN_BITDANCE_DEFAULT", settings)
     for name in re.findall(r"var\.value\.(\w+)", "".join(page.read_text() for page in PAGES)):
         monkeypatch.setenv(f"AIRFLOW_VAR_{name.upper()}", f"{folder}/{name}")
-    return folder
+    with running_slack() as slack:
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", slack.connection)
+        yield folder
+    assert all(file.startswith(b"\x89PNG") for file in slack.files)
 
 
 def dags_of(page: str, folder: Path) -> list[Any]:
