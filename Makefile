@@ -18,7 +18,7 @@ FAB := apache-airflow-providers-fab hypothesis pytest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo screenshots chaos batch-proof bench fab matrix load docs test quick mutants fuzz lint build release clean
+.PHONY: help demo screenshots chaos cluster batch-proof bench fab matrix load docs test quick mutants fuzz lint build release clean
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ screenshots: $(STAMP) ## Take the pictures in docs/images/ of a real Airflow, 2 
 
 chaos: $(STAMP) ## Kill a real Airflow's processes at every bad moment, 10 minutes; ARGS="submitted" plays one row
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+cluster: $(STAMP) ## Kill the parts of an Airflow under Celery, 30 minutes; needs Postgres and Redis; ARGS="Redis" plays two rows
+	@$(BIN)/python -m tests.cluster $(ARGS)
 
 batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed, 15 minutes
 	BITDANCE_BATCH_PROOF=1 $(BIN)/python -m pytest -rA tests/system/test_batch.py tests/integration/test_batch_engine.py

@@ -167,5 +167,5 @@ class Lab:
     def _start_database(self) -> tuple[str, str]:
         if why_not := postgres.why_not():
             return "", f"SQLite ({why_not})"
-        uri = self._stack.enter_context(postgres.running_postgres(self.home / "postgres.log"))
-        return uri, "Postgres"
+        server = self._stack.enter_context(postgres.running_postgres(self.home / "postgres.log"))
+        return server.uri, "Postgres"

@@ -52,13 +52,16 @@ class Component:
         #: False from `kill` to the next `start`: then its death is what the caller wanted.
         self.expected = False
 
-    def start(self) -> None:
-        """Start it, leader of a new session; output is appended to the log file."""
+    def start(self, env: Mapping[str, str] | None = None) -> None:
+        """Start it, leader of a new session; output is appended to the log file.
+
+        :param env: Added to its environment, until its next start.
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
                 self._argv,
-                env=self._env,
+                env=self._env | dict(env or {}),
                 cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if self._quiet else log,

@@ -12,6 +12,7 @@ process behind.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from .airflow_rest import AirflowRest
 from .processes import Component, ProcessDied, end, family, free_port, title, uninterrupted
@@ -64,6 +65,9 @@ class RealAirflow(AirflowRest):
     :param ready_timeout: seconds until every component must be healthy.
     """
 
+    task_parents: ClassVar[tuple[str, ...]] = ("scheduler",)
+    """The components from which the tasks' processes come."""
+
     def __init__(
         self,
         home: Path,
@@ -85,7 +89,7 @@ class RealAirflow(AirflowRest):
         self._env = _clean_environment() | settings | dict(env or {})
         # -P: the working folder must not be importable.
         self._airflow = [str(python), "-P", "-m", "airflow"]
-        self._components = {name: self._component(name) for name in COMPONENTS}
+        self._components = self._make_components()
 
     @property
     def database(self) -> Path:
@@ -153,7 +157,16 @@ class RealAirflow(AirflowRest):
         """Send a signal to one component's process alone; from then on its death is no error."""
         self._components[component].kill(sig)
 
-    def restart(self, component: str, grace: float = 10) -> None:
+    def kill_tree(self, component: str) -> None:
+        """Kill a component and all that came from it at once, as a machine dies that loses its power."""
+        pids = self.processes_of(component)
+        for sig in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody sees another one die
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+        self.kill(component)
+
+    def restart(self, component: str, grace: float = 10, env: Mapping[str, str] | None = None) -> None:
         """Start a component again; one that still runs is ended first, with all that came from it.
 
         What a killed scheduler left behind (workers, tasks) lives on, as it would on any machine. Its old
@@ -161,7 +174,7 @@ class RealAirflow(AirflowRest):
         """
         if self._components[component].running:
             end([self._components[component]], grace=grace)
-        self._components[component].start()
+        self._components[component].start(env)
 
     def add_triggerer(self, name: str) -> None:
         """Start one more triggerer beside the first; the other methods know it by `name`."""
@@ -178,7 +191,7 @@ class RealAirflow(AirflowRest):
 
     def task_processes(self) -> list[TaskProcess]:
         """The processes that execute tasks now; Linux only (Airflow does not rename processes on macOS)."""
-        processes = family([self._components["scheduler"]])
+        processes = family([self._components[name] for name in self.task_parents])
         matches = ((process.pid, _TASK_TITLE.fullmatch(title(process))) for process in processes)
         return [TaskProcess(pid, match[1]) for pid, match in matches if match]
 
@@ -203,15 +216,19 @@ class RealAirflow(AirflowRest):
         files = self.task_log_files(dag_id, run_id, task_id, map_index)
         return any(".log.trigger." in file.name for file in files)
 
-    def _component(self, name: str, command: str = "") -> Component:
+    def _make_components(self) -> dict[str, Component]:
+        """Make the processes of this Airflow, by the names that the methods know them by."""
+        return {name: self._component(name) for name in COMPONENTS}
+
+    def _component(self, name: str, command: str = "", env: Mapping[str, str] | None = None) -> Component:
         command = command or name
         argv = [*self._airflow, *command.split()]
         if command == "api-server":
             argv += ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        if command in ("scheduler", "triggerer"):
+        if command.startswith(("scheduler", "triggerer", "celery worker")):
             # They would serve logs on fixed ports and all interfaces; here the API server reads the files.
             argv.append("--skip-serve-logs")
-        env = dict(self._env)
+        env = self._env | dict(env or {})
         if command == "api-server":
             env[_DATABASE] = env[_DATABASE].replace(_PATIENT, "")
         return Component(

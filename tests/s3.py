@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,32 @@ class S3Server:
 
     :ivar url: Its address.
     :ivar bucket: A bucket for everyone, each test in a folder of its own.
+    :ivar process: For those who kill it.
     """
 
     url: str
     bucket: str
+    process: Component = field(repr=False, compare=False)
+
+    def start(self) -> None:
+        """Start it, also again after it was killed, and wait until it takes a file."""
+        self.process.start()
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not self._takes_a_file():
+            self.process.check()
+            assert time.monotonic() < deadline, self.process.report()
+            time.sleep(0.1)
+
+    def _takes_a_file(self) -> bool:
+        """Say whether it works: its port answers before its parts know each other."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
+                pass
+            self.filesystem().makedirs(self.bucket, exist_ok=True)
+            self.folder(self.bucket).replace("ready", b"1")
+        except (OSError, StorageError):
+            return False
+        return True
 
     def filesystem(self, *, secret: str = SECRET_KEY, url: str | None = None) -> Any:
         """Return a handle of its own, as a process has it: fsspec would share one. It takes 0.2 s."""
@@ -94,16 +116,16 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     ports = _free_ports()
     # Nothing of the caller: weed reads AWS_* and ~/.seaweedfs.
     env = {"PATH": os.environ.get("PATH", ""), "HOME": str(home)}
-    server = Component(
+    process = Component(
         "seaweedfs", _command(data, config, ports), env=env, cwd=folder, log=folder / "seaweedfs.log"
     )
-    server.start()
+    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", "bitdance-tests", process)
     try:
-        url = f"http://127.0.0.1:{ports['s3.port']}"
-        yield _when_ready(server, S3Server(url, "bitdance-tests"))
+        server.start()
+        yield server
     finally:
         # Its own farewell takes 15 s, and nobody reads its data again.
-        end([server], grace=0)
+        end([process], grace=0)
 
 
 def _command(data: Path, config: Path, ports: dict[str, int]) -> list[str]:
@@ -147,20 +169,3 @@ def _free_ports() -> dict[str, int]:
                 probe.bind(("127.0.0.1", 0))
                 ports[option] = int(probe.getsockname()[1])
         return ports
-
-
-def _when_ready(server: Component, made: S3Server) -> S3Server:
-    """Wait until it takes a file: its port answers before its parts know each other."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    while True:
-        server.check()
-        try:
-            with urllib.request.urlopen(f"{made.url}/healthz", timeout=5):
-                pass
-            made.filesystem().makedirs(made.bucket, exist_ok=True)
-            made.folder(made.bucket).replace("ready", b"1")
-        except (OSError, StorageError):
-            assert time.monotonic() < deadline, server.report()
-            time.sleep(0.1)
-        else:
-            return made

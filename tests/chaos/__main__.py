@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -23,22 +22,12 @@ from demo.homes import temporary_home
 from tests.chaos import report
 from tests.chaos.rows import ROWS, Row
 from tests.chaos.scene import DAG_ID, Outcome
-from tests.chaos.stage import Stage
+from tests.chaos.stage import PERIODS, Stage
 
 ROOT = Path(__file__).parents[2]
 DAG_FILE = ROOT / "tests" / "system" / "dags" / "mortal.py"
 AT_ONCE = 5
 """Rows that play at the same time, of those that kill only what is their own."""
-PERIODS = {
-    # How long Airflow waits before it takes a process for dead, shortened from minutes to seconds.
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
-    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
-    "SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
-    "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
-}
 
 
 def main() -> int:
@@ -67,7 +56,7 @@ def _play_all(home: Path, rows: list[Row], *, sqlite: bool, whole: bool) -> int:
         shutil.copy(DAG_FILE, dags)
         print(f"Starting Airflow {version('apache-airflow-core')} on {database} …", flush=True)
         airflow = stack.enter_context(
-            Stage(home / "airflow", dags_folder=dags, env={**env, **_periods()}, parallelism=8)
+            Stage(home / "airflow", dags_folder=dags, env={**env, **PERIODS}, parallelism=8)
         )
         # Before the Airflow stops, so that no row waits for it.
         stack.callback(Stage.over.set)
@@ -119,14 +108,8 @@ def _database(stack: ExitStack, home: Path, *, sqlite: bool) -> tuple[Mapping[st
     why_not = "asked for" if sqlite else postgres.why_not()
     if why_not:
         return {}, f"SQLite ({why_not})"
-    uri = stack.enter_context(postgres.running_postgres(home / "postgres.log"))
-    programs = postgres.programs()
-    said = subprocess.run([f"{programs}/postgres", "--version"], capture_output=True, text=True, check=True)
-    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri}, f"Postgres {said.stdout.split()[2]}"
-
-
-def _periods() -> dict[str, str]:
-    return {f"AIRFLOW__{name}": value for name, value in PERIODS.items()}
+    server = stack.enter_context(postgres.running_postgres(home / "postgres.log"))
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": server.uri}, f"Postgres {postgres.version()}"
 
 
 def _setting(database: str, seconds: float) -> str:

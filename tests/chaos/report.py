@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.chaos.rows import ROWS
+from tests.chaos.rows import ROWS, Row
 from tests.chaos.scene import Outcome
 from tests.document import marks, write_between
 
@@ -36,18 +36,22 @@ def line(values: tuple[str, ...]) -> str:
     )
 
 
-def markdown(outcomes: Mapping[str, Outcome], setting: str) -> str:
+def markdown(outcomes: Mapping[str, Outcome], setting: str, rows: Iterable[Row] = ROWS) -> str:
     """Return the table for the document."""
     head = (*HEAD, "the images")
-    rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(HEAD) - 1) + " --- |"]
-    rows += [
-        "| " + " | ".join((*cells(row.name, outcomes[row.name]), row.asked)) + " |"
-        for row in ROWS
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(HEAD) - 1) + " --- |"]
+    lines += [
+        "| " + " | ".join((*cells(row.name, outcomes[row.name]), _words(row, outcomes[row.name]))) + " |"
+        for row in rows
         if row.name in outcomes
     ]
-    return "\n".join([setting, "", *rows])
+    return "\n".join([setting, "", *lines])
 
 
-def write(table: str, document: Path = DOCUMENT) -> None:
+def _words(row: Row, outcome: Outcome) -> str:
+    return f"{row.asked}; {outcome.note}" if outcome.note else row.asked
+
+
+def write(table: str, document: Path = DOCUMENT, command: str = COMMAND) -> None:
     """Put a table between the document's markers."""
-    write_between(COMMAND, table, document)
+    write_between(command, table, document)

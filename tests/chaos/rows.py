@@ -42,6 +42,7 @@ class Row:
     :ivar echo: Whether the account's history shows what was asked.
     :ivar lost: So many purchases may be lost here: no echo.
     :ivar alone: It kills what the other rows need.
+    :ivar limit: So many images at once the account makes; it refuses more.
     """
 
     name: str
@@ -52,16 +53,18 @@ class Row:
     lost: int = 0
     killable: bool = False
     alone: bool = False
+    limit: int | None = None
 
-    def play(self, airflow: RealAirflow, folder: Path) -> Outcome:
+    def play(self, airflow: RealAirflow, folder: Path, scene_type: type[Scene] = Scene) -> Outcome:
         """Play it, and count what came of it."""
-        scene = Scene.of(
+        scene = scene_type.of(
             airflow,
             self.name,
             folder,
             latency=self.latency,
             echo=self.echo,
             killable=self.killable,
+            max_in_flight=self.limit,
         )
         started = time.monotonic()
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psutil
@@ -25,27 +25,32 @@ from airflow_provider_bitdance.local.pictures import draw
 from airflow_provider_bitdance.maintenance.scan import Records, read_records
 from airflow_provider_bitdance.records.enhanced_prompts import EnhancedPrompts, PromptKey
 from airflow_provider_bitdance.records.receipts import Receipt
-from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage import Folder, LocalFolder
 from demo.http_json import RestError, send
 from demo.real_airflow import RealAirflow
 from tests.chaos.stage import API_KEY, PATIENCE, ServiceProcess, until
 
 DAG_ID, BATCH_DAG_ID, ONCE_DAG_ID, TASK_ID = "mortal", "mortal_batch", "mortal_batch_once", "image"
 """Of one image, of a batch, and of a batch that Airflow never retries."""
+MAPPED_DAG_ID = "mortal_mapped"
+"""Of one task an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A Dag run that asks for one image, or for a batch of them."""
+    """A Dag run that asks for one image, or for a batch of them, or for one image a mapped task."""
 
     run_id: str
     prompts: tuple[str, ...]
     is_tried_once: bool = False
+    is_mapped: bool = False
 
     @property
     def dag_id(self) -> str:
         if self.is_tried_once:
             return ONCE_DAG_ID
+        if self.is_mapped:
+            return MAPPED_DAG_ID
         return DAG_ID if len(self.prompts) == 1 else BATCH_DAG_ID
 
 
@@ -58,6 +63,7 @@ class Outcome:
     :ivar billed: Images on the account's bill.
     :ivar wrong: Stored pictures that are not what their receipt or their run says.
     :ivar tries: Of all tasks together.
+    :ivar note: What else is to be said of it.
     """
 
     asked: int
@@ -67,6 +73,7 @@ class Outcome:
     wrong: int
     tries: int
     seconds: float
+    note: str = ""
 
 
 @dataclass
@@ -80,6 +87,7 @@ class Scene:
     runs: list[Run] = field(default_factory=list)
     enhanced: set[tuple[str, str]] = field(default_factory=set)
     deleted_tries: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -91,7 +99,8 @@ class Scene:
         latency: float = 1.0,
         echo: bool = False,
         killable: bool = False,
-    ) -> Scene:
+        max_in_flight: int | None = None,
+    ) -> Self:
         """Open an account for a row, and tell Airflow of it."""
         folder = folder / re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
         folder.mkdir(parents=True)
@@ -100,7 +109,15 @@ class Scene:
             service = ServiceProcess(folder, latency, echo=echo)
         else:
             shown: Echo = "intact" if echo else "none"
-            service = LocalService(Options(api_key=API_KEY, latency=latency, history_echo=shown))
+            service = LocalService(
+                Options(
+                    api_key=API_KEY,
+                    latency=latency,
+                    balance_usd=1000.0,
+                    history_echo=shown,
+                    max_in_flight=max_in_flight,
+                )
+            )
         service.start()
         scene = cls(airflow, name, folder, service)
         connection = {
@@ -117,8 +134,17 @@ class Scene:
         return f"chaos-{self.folder.name}"
 
     @property
-    def records(self) -> LocalFolder:
+    def output(self) -> str:
+        """Where the images of all runs go; ends in a slash."""
+        return f"{self.folder}/images/"
+
+    @property
+    def records(self) -> Folder:
         return LocalFolder(self.folder / "images" / ".bitdance")
+
+    def read(self, uri: str) -> bytes:
+        """Return a stored file."""
+        return Path(urlsplit(uri).path).read_bytes()
 
     def ask(
         self,
@@ -130,10 +156,12 @@ class Scene:
         named: bool = False,
         defer_timeout: float = 0.0,
         style: str = "",
+        mapped: bool = False,
     ) -> list[Run]:
         """Start so many runs.
 
         :param images: That each asks for: one, or a batch.
+        :param mapped: Each image has a task of its own, in place of a batch.
         :param kill_at: Where the task's process is to be killed, once at each.
         :param named: The user names the file, so its address is reserved between claim and intent.
         :param style: In which the prompts are enhanced.
@@ -142,12 +170,13 @@ class Scene:
         for _ in range(number):
             name = f"{self.folder.name}-{len(self.runs) + 1}"
             first = sum(len(run.prompts) for run in self.runs) + 1
-            run = Run(name, tuple(f"picture {first + n} of: {self.name}" for n in range(images)))
+            prompts = tuple(f"picture {first + n} of: {self.name}" for n in range(images))
+            run = Run(name, prompts, is_mapped=mapped)
             self.runs.append(run)
             started.append(run)
             self.start(
                 run,
-                output_path=f"{self.folder}/images/{name if named else ''}",
+                output_path=f"{self.output}{name if named else ''}",
                 deferrable=deferrable,
                 kill_at=list(kill_at),
                 defer_timeout=defer_timeout,
@@ -175,7 +204,7 @@ class Scene:
         """Start a run, also one that was deleted."""
         common = {
             "prompts": list(run.prompts),
-            "output_path": f"{self.folder}/images/",
+            "output_path": self.output,
             "conn_id": self.conn_id,
             "markers": str(self.folder / "killed"),
         }
@@ -231,15 +260,28 @@ class Scene:
     def task(self, run: Run) -> dict[str, Any]:
         return self.airflow.task_instance(run.dag_id, run.run_id, TASK_ID)
 
-    def result(self, run: Run) -> dict[str, Any]:
-        result: dict[str, Any] = self.airflow.xcom(run.dag_id, run.run_id, TASK_ID)
+    def tasks(self, run: Run) -> list[dict[str, Any]]:
+        """Return the tasks of a run that buy, by map index; none of a run that was deleted."""
+        try:
+            found = self.airflow.task_instances(run.dag_id, run.run_id)
+        except RestError as error:
+            if error.status != 404:
+                raise
+            return []
+        return sorted(
+            (task for task in found if task["task_id"] == TASK_ID), key=lambda task: task["map_index"]
+        )
+
+    def result(self, run: Run, map_index: int = -1) -> dict[str, Any]:
+        result: dict[str, Any] = self.airflow.xcom(run.dag_id, run.run_id, TASK_ID, map_index)
         return result
 
-    def images(self, run: Run, result: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what a run's result says of each image, in the order of the prompts."""
-        if run.dag_id == DAG_ID:
-            return [result]
-        return [json.loads(line) for line in _path_of(result["manifest"]).read_text().splitlines()]
+    def images(self, run: Run, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what the results of a run's tasks say of each image, in the order of the prompts."""
+        if run.dag_id in (DAG_ID, MAPPED_DAG_ID):
+            return results
+        [result] = results
+        return [json.loads(line) for line in self.read(result["manifest"]).splitlines()]
 
     def ended_at(self, run: Run) -> float:
         """Return the Unix time at which a run's task ended."""
@@ -270,28 +312,47 @@ class Scene:
         records = read_records(self.records)
         assert not records.findings, records.findings
         receipts = list(records.receipts.values())
-        right = {prompt_of(receipt) for receipt in receipts if shows_its_request(receipt)}
-        tasks = {run: task for run in self.runs if (task := self._task_if_any(run)) is not None}
-        results = {run: self.result(run) for run, task in tasks.items() if task["state"] == "success"}
-        wrong = sum(not shows_its_request(receipt) for receipt in receipts)
+        right = [receipt for receipt in receipts if self._shows_its_request(receipt)]
+        shown = {prompt_of(receipt) for receipt in right}
+        tasks = {run: tasks for run in self.runs if (tasks := self.tasks(run))}
+        results = {
+            run: [self.result(run, task["map_index"]) for task in of_run]
+            for run, of_run in tasks.items()
+            if all(task["state"] == "success" for task in of_run)
+        }
+        wrong = len(receipts) - len(right)
         wrong += sum(
             not _is_of(prompt, image, receipts)
-            for run, result in results.items()
-            for prompt, image in zip(run.prompts, self.images(run, result), strict=True)
+            for run, of_run in results.items()
+            for prompt, image in zip(run.prompts, self.images(run, of_run), strict=True)
         )
         lost = ("possibly_paid", "prompts_possibly_paid")
-        reported = sum(int(result[name]) for result in results.values() for name in lost)
+        reported = sum(int(result[name]) for of_run in results.values() for result in of_run for name in lost)
         in_journals = _possibly_paid(records)
         assert reported == in_journals, f"results say {reported} possibly paid, journals {in_journals}"
         prompts = {prompt for run in self.runs for prompt in run.prompts}
         return Outcome(
             asked=len(prompts) + len(self.enhanced),
-            stored=len(prompts & right) + sum(self._is_enhanced(*text) for text in self.enhanced),
+            stored=len(prompts & shown) + sum(self._is_enhanced(*text) for text in self.enhanced),
             billed=int(self.bill()["billed"]),
             possibly_paid=in_journals,
             wrong=wrong,
-            tries=self.deleted_tries + sum(int(task["try_number"]) for task in tasks.values()),
+            tries=self.deleted_tries
+            + sum(int(task["try_number"]) for of_run in tasks.values() for task in of_run),
             seconds=seconds,
+            note="; ".join(self.notes),
+        )
+
+    def _shows_its_request(self, receipt: Receipt) -> bool:
+        """Say whether the stored file is byte for byte the picture that the service draws for the request."""
+        width, height = map(int, receipt.request.size.split("*"))
+        return self.read(receipt.uri) == draw(
+            model=receipt.request.model,
+            prompt=receipt.request.prompt,
+            width=width,
+            height=height,
+            seed=receipt.request.seed,
+            media_type=receipt.media_type,
         )
 
     def _is_enhanced(self, prompt: str, style: str) -> bool:
@@ -299,14 +360,6 @@ class Scene:
         key = PromptKey(prompt, style, urlsplit(self.service.url).netloc)
         found = EnhancedPrompts(self.records).find(key)
         return found is not None and found.enhanced == f"{prompt}, {STYLE_WORDS[style]}"
-
-    def _task_if_any(self, run: Run) -> dict[str, Any] | None:
-        try:
-            return self.task(run)
-        except RestError as error:
-            if error.status != 404:
-                raise
-            return None  # the run was deleted
 
     def _why(self, run: Run) -> str:
         """Return the last error in the task's log."""
@@ -323,26 +376,9 @@ def prompt_of(receipt: Receipt) -> str:
     return receipt.prompt_asked or receipt.request.prompt
 
 
-def shows_its_request(receipt: Receipt) -> bool:
-    """Say whether the stored file is byte for byte the picture that the service draws for the request."""
-    width, height = map(int, receipt.request.size.split("*"))
-    return _path_of(receipt.uri).read_bytes() == draw(
-        model=receipt.request.model,
-        prompt=receipt.request.prompt,
-        width=width,
-        height=height,
-        seed=receipt.request.seed,
-        media_type=receipt.media_type,
-    )
-
-
 def _is_of(prompt: str, image: dict[str, Any], receipts: list[Receipt]) -> bool:
     """Say whether an image of a run's result is the one that the run asked for."""
     return any(receipt.uri == image["uri"] and prompt_of(receipt) == prompt for receipt in receipts)
-
-
-def _path_of(uri: str) -> Path:
-    return Path(urlsplit(uri).path)
 
 
 def _possibly_paid(records: Records) -> int:

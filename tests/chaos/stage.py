@@ -16,6 +16,16 @@ from demo.real_airflow import RealAirflow
 
 API_KEY = "wsk_chaos_8d02f6b7c1"
 PATIENCE = 240.0
+PERIODS = {
+    # How long Airflow waits before it takes a process for dead, shortened from minutes to seconds.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+}
 
 
 class Stage(RealAirflow):
@@ -65,11 +75,11 @@ class ServiceProcess:
         return True
 
 
-def until(there: Callable[[], object], check: Callable[[], None], what: str) -> None:
+def until(there: Callable[[], object], check: Callable[[], None], what: str, *, pause: float = 0.2) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + PATIENCE
     while not there():
         check()
         if time.monotonic() > deadline:
             raise TimeoutError(f"Waited {PATIENCE:.0f} s for {what}")
-        time.sleep(0.2)
+        time.sleep(pause)

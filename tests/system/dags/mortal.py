@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.request import ProxyHandler, build_opener
 
-from airflow.sdk import DAG, Context, Param
+from airflow.sdk import DAG, Context, Param, task
 from airflow.sdk.execution_time import task_runner
 
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
@@ -263,8 +263,18 @@ class MortalBatch(Mortal, BitDanceBatchOperator):
     pass
 
 
+@task
+def prompts_of(params: dict[str, Any]) -> list[str]:
+    """Return the run's prompts, for the mapped tasks."""
+    prompts: list[str] = params["prompts"]
+    return prompts
+
+
+RETRY_DELAY = timedelta(seconds=float(os.environ.get("BITDANCE_CHAOS_RETRY_DELAY", "1")))
+
 for dag_id, operator, wanted, retries in (
     ("mortal", MortalImage, {"prompt": "{{ params.prompts[0] }}"}, 3),
+    ("mortal_mapped", MortalImage, {}, 3),
     ("mortal_batch", MortalBatch, {"items": "{{ params.prompts }}"}, 3),
     ("mortal_batch_once", MortalBatch, {"items": "{{ params.prompts }}"}, 0),
 ):
@@ -283,16 +293,19 @@ for dag_id, operator, wanted, retries in (
             "kill_at": Param([]),
             "markers": Param("/nowhere"),
         },
-        default_args={"retries": retries, "retry_delay": timedelta(seconds=1)},
+        default_args={"retries": retries, "retry_delay": RETRY_DELAY},
         render_template_as_native_obj=True,  # a list stays one
         max_active_runs=64,
         max_active_tasks=64,
     ):
-        operator(
-            task_id="image",
-            size="256*256",
-            enhance_prompt="{{ params.style }}",
-            output_path="{{ params.output_path }}",
-            records_path="{{ params.output_path.rpartition('/')[0] }}/.bitdance",
-            **wanted,
-        )
+        options = {
+            "task_id": "image",
+            "size": "256*256",
+            "enhance_prompt": "{{ params.style }}",
+            "output_path": "{{ params.output_path }}",
+            "records_path": "{{ params.output_path.rpartition('/')[0] }}/.bitdance",
+        }
+        if wanted:
+            operator(**options, **wanted)
+        else:
+            operator.partial(**options).expand(prompt=prompts_of())
