@@ -24,8 +24,8 @@ from airflow_provider_bitdance.redaction import printable
 FINE, FINDINGS, NOT_RUN = 0, 1, 2
 
 ABOUT = """\
-Checks a key and an installation, and inspects the records of the images that were bought: which there
-are, whether they are complete, and whether they agree with the account. Only check --spend buys."""
+Checks a key and an installation. Inspects the records of bought images: what each job bought, whether the
+stored files are complete, and whether the account agrees. Only check --spend buys."""
 EXIT_CODES = "exit codes: 0 all is well, 1 something needs attention, 2 the command could not run"
 
 
@@ -132,11 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     records = commands.add_parser("records", help="inspect the records", epilog=EXIT_CODES)
     actions = records.add_subparsers(required=True, metavar="COMMAND")
-    show = _command(actions, "show", _show, "what each job requested, bought and stored")
+    show = _command(actions, "show", _show, "show what each job requested, bought and stored")
     for name in ("dag", "run", "task"):
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
     verify = _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
-    _add_output(verify, "images are read in it and below, and in the folder that .bitdance is in")
+    _add_output(verify, "images are read in and below it, and in the folder that contains .bitdance")
     _add_reconcile(commands)
     return parser
 
@@ -146,16 +146,16 @@ def _add_reconcile(commands: Any) -> None:
         commands,
         "reconcile",
         _reconcile,
-        "compare the records with the account, and store what was left behind",
+        "compare the records with the account, and store images that are paid for but not stored",
     )
-    _add_output(reconcile, "images are stored in it and below, and nowhere else")
+    _add_output(reconcile, "images are stored only in and below it")
     reconcile.add_argument(
         "--dry-run", action="store_true", help="change nothing; report what would be collected"
     )
     reconcile.add_argument(
         "--all",
         action="store_true",
-        help="also collect for jobs that may still be running; stops their processes",
+        help="also collect images of jobs that may still be running; stops their processes",
     )
     reconcile.add_argument(
         "--since",
@@ -185,20 +185,20 @@ def _add_check(commands: Any) -> None:
         type=float,
         default=0.0,
         metavar="USD",
-        help="buy three images, if they cost no more than this: 0.04 is enough (default: buy nothing)",
+        help="buy three images if they cost at most this much; 0.04 is enough (default: buy nothing)",
     )
     check.add_argument(
         "--output-path",
         default="",
         metavar="PATH",
-        help="a folder for images (default: check in the records path)",
+        help="folder for the images (default: the folder check in the records path)",
     )
     check.add_argument(
         "--json",
         dest="json_file",
         default="",
         metavar="FILE",
-        help="write what was seen to a file, without keys, prompts, ids, URLs and amounts",
+        help="write the observations to a file, without keys, prompts, ids, URLs or amounts",
     )
 
 
@@ -218,13 +218,13 @@ def _command(
         "--records-path",
         default="",
         metavar="PATH",
-        help="where the records are (default: the records path of the connection, else of the settings)",
+        help="folder of the records (default: records_path of the connection, then of the settings)",
     )
     parser.add_argument(
         "--conn-id",
         default="bitdance_default",
         metavar="ID",
-        help="connection to the account (default: bitdance_default)",
+        help="connection of the account (default: bitdance_default)",
     )
     if has_json:
         parser.add_argument("--json", action="store_true", help="print JSON")

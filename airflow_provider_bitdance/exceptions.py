@@ -1,7 +1,8 @@
 """Every error of this package, and what each one says about retries and money.
 
-*Does a retry help?* (``retry_helps``) and *may an image be paid for?* (``paid``). Operators turn an error
-that no retry can mend into ``AirflowFailException``; nothing in the package decides by message text.
+Each error answers two questions: *does a retry help?* (``retry_helps``) and *may the image be paid for?*
+(``paid``). If no retry can help, operators raise ``AirflowFailException`` with the same message. Nothing in
+the package decides by the text of a message.
 
 ::
 
@@ -27,7 +28,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
     │   ├── PredictionRefusedError  no retry · possibly      the service refused the input
     │   ├── ModerationError         no retry · possibly      content moderation
     │   │   └── NsfwError           no retry · paid          the image itself is flagged
-    │   ├── EnhancedPromptError     no retry · paid          what the Prompt Enhancer made is no prompt
+    │   ├── EnhancedPromptError     no retry · paid          what the Prompt Enhancer returned is not a prompt
     │   └── PredictionGoneError     no retry · possibly      cancelled, deleted, unknown to the API
     ├── ItemsFailedError            retry    · possibly      some images of a batch failed
     ├── PredictionTimeoutError      retry    · paid          a retry polls again and buys nothing
@@ -44,7 +45,7 @@ that no retry can mend into ``AirflowFailException``; nothing in the package dec
         ├── DestinationBusyError    retry    · not paid      another task is making the same image
         └── FencedError             retry    · not paid      another process has taken over this job
 
-``paid`` of a GET is always ``NO``; what the table says of "possibly" holds for a submission.
+``paid`` of a GET is always ``NO``: "possibly" in the table applies to submissions.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ _PAID_IN_WORDS = {
 
 
 class BitDanceError(Exception):
-    """Base of all errors of this package. A value: where more is known, :meth:`with_verdict` makes a copy.
+    """Base of all errors of this package. Errors are immutable: :meth:`with_verdict` returns a changed copy.
 
     :param what: What was wrong, as a sentence.
-    :param allowed: What would have been right.
+    :param allowed: What is allowed instead.
     :param fix: What to do about it.
-    :param paid: Overrides the class's verdict on "may an image be paid for?".
+    :param paid: Whether the image may be paid for. Default: the class's ``default_paid``.
     """
 
     retry_helps: bool = False
@@ -111,10 +112,12 @@ class BitDanceError(Exception):
         paid_in_words: str | None = None,
         what: str | None = None,
     ) -> Self:
-        """Return a copy that says something else about money, about a retry, or about what was wrong.
+        """Return a copy with another verdict on money or on a retry, or with another message.
 
-        :param paid: May an image be paid for? Its words go with it, unless ``paid_in_words`` gives others.
-        :param retry: Does a retry help? Its words go with it, unless ``retry_in_words`` gives others.
+        :param paid: Whether the image may be paid for. Its usual sentence replaces the old one, unless
+            ``paid_in_words`` gives another.
+        :param retry: Whether a retry helps. Its usual sentence replaces the old one, unless
+            ``retry_in_words`` gives another.
         """
         if retry is not None and retry_in_words is None:
             retry_in_words = ""
@@ -142,13 +145,13 @@ class BitDanceError(Exception):
 
 
 class InputError(BitDanceError, ValueError):
-    """What the user gave cannot be used: an operator argument or a field of the connection."""
+    """An operator argument, an item or a field of the connection cannot be used."""
 
 
 class APIError(BitDanceError):
     """The API responded with an error.
 
-    :param status: The HTTP status, or the envelope's code where that is the one that says no.
+    :param status: The HTTP status, or the code in the response's JSON if that one reports the error.
     """
 
     def __init__(self, what: str, *, status: int, fix: str | None = None, paid: Paid | None = None) -> None:
@@ -165,7 +168,7 @@ class InsufficientCreditError(APIError):
 
 
 class RequestRefusedError(APIError):
-    """The API refused the request (400 and other 4xx): no task was created."""
+    """The API refused the request (400 and other 4xx): no prediction was created."""
 
 
 class NotFoundError(APIError):
@@ -173,13 +176,13 @@ class NotFoundError(APIError):
 
 
 class UnknownPathError(NotFoundError):
-    """Nothing is at this path (404, not in the API's JSON). It says nothing of a model or a prediction."""
+    """Nothing is at this path (404, not in the API's JSON). It proves nothing about predictions."""
 
 
 class RateLimitError(APIError):
-    """Too many requests or too many tasks in flight (429): no task was created.
+    """Too many requests, or too many predictions in flight (429): no prediction was created.
 
-    :param retry_after: Seconds to wait, as the API requests; ``None`` if it does not say.
+    :param retry_after: Seconds to wait, as the API requests; ``None`` if it does not.
     """
 
     retry_helps = True
@@ -197,11 +200,11 @@ class ServerError(APIError):
 
 
 class BudgetError(BitDanceError):
-    """What is still to be bought costs more than ``max_cost_usd`` allows, or than the account has."""
+    """The images still to be bought cost more than ``max_cost_usd`` or the account's balance allows."""
 
 
 class UnconfirmedPurchaseError(BitDanceError):
-    """A response was lost, nothing proves what became of it, and the user wants to decide."""
+    """The response to a purchase was lost without proof of its outcome, and ``on_lost_response="fail"``."""
 
     default_paid = Paid.POSSIBLY
 
@@ -224,11 +227,11 @@ class LostResponseError(TransportError):
 
 
 class GarbledResponseError(TransportError):
-    """A response with a good status that is not what the API documents: no JSON, no data, no id."""
+    """A successful response that is not what the API documents: not JSON, or without data or an id."""
 
 
 class ResponseTooLargeError(GarbledResponseError):
-    """A response with a good status that has more bytes than one of its kind may have."""
+    """A successful response with more bytes than one of its kind may have."""
 
 
 class PredictionError(BitDanceError):
@@ -238,7 +241,7 @@ class PredictionError(BitDanceError):
 
 
 class PredictionFailedError(PredictionError):
-    """The service failed at it. WaveSpeed refunds failed predictions within 3 hours (refund policy)."""
+    """WaveSpeed failed to make the image. It refunds failed predictions within 3 hours (refund policy)."""
 
     retry_helps = True
     default_paid = Paid.NO
@@ -246,7 +249,7 @@ class PredictionFailedError(PredictionError):
 
 
 class PredictionRefusedError(PredictionError):
-    """The service refused the input after the task was created (codes 1400 to 1402, 1407)."""
+    """WaveSpeed refused the input after it had created the prediction (codes 1400 to 1402, 1407)."""
 
 
 class ModerationError(PredictionError):
@@ -254,13 +257,13 @@ class ModerationError(PredictionError):
 
 
 class NsfwError(ModerationError):
-    """The image is flagged as not safe for work, and the policy is not to keep it."""
+    """The image is flagged as not safe for work, and ``nsfw`` is not ``"allow"``."""
 
     default_paid = Paid.YES
 
 
 class EnhancedPromptError(PredictionError):
-    """What the Prompt Enhancer returned is no prompt: empty, too long, or with a URL in it."""
+    """The Prompt Enhancer returned something other than a prompt: empty, too long, or with a URL in it."""
 
     default_paid = Paid.YES
 
@@ -278,7 +281,7 @@ class ItemsFailedError(BitDanceError):
 
 
 class PredictionTimeoutError(BitDanceError):
-    """The prediction was not done in time. It goes on at WaveSpeed and stays collectable for 7 days."""
+    """The prediction did not end in time. WaveSpeed continues it; its output stays collectable for 7 days."""
 
     retry_helps = True
     default_paid = Paid.YES
@@ -286,7 +289,7 @@ class PredictionTimeoutError(BitDanceError):
 
 
 class OutputError(BitDanceError):
-    """The output could not be downloaded, or what came is not a whole PNG, JPEG or WebP image."""
+    """The output could not be downloaded, or is not a whole PNG, JPEG or WebP image."""
 
     retry_helps = True
     default_paid = Paid.YES
@@ -294,14 +297,14 @@ class OutputError(BitDanceError):
 
 
 class OutputRefusedError(OutputError):
-    """The output is not safe to take: too large, a decompression bomb, a forbidden IP address."""
+    """The output is not safe to use: too large, a decompression bomb, or at a forbidden IP address."""
 
     retry_helps = False
     retry_in_words = ""
 
 
 class SizeMismatchError(OutputError):
-    """The image is stored, has another size than was requested, and the policy is to fail then."""
+    """The stored image differs in size from what was requested, and ``on_size_mismatch="fail"``."""
 
     retry_helps = False
     retry_in_words = ""
@@ -325,7 +328,7 @@ class RecordUnreadableError(RecordError):
 
 
 class RecordNewerError(RecordUnreadableError):
-    """A record is whole, and this version does not know what it says."""
+    """A record is intact, but a newer version of this package wrote it."""
 
     retry_helps = True
     retry_in_words = "A retry helps if it runs on an upgraded worker."
@@ -338,7 +341,7 @@ class StorageError(RecordError):
 
 
 class UnsafeFileError(StorageError):
-    """What lies in the place of a file is none that is read: a link, a folder, a device, or too large."""
+    """A link, a folder, a device or a file that is too large is in the place of a file: it is not read."""
 
     retry_helps = False
 
@@ -350,7 +353,7 @@ class DestinationBusyError(RecordError):
 
 
 class TaskKilledError(BitDanceError):
-    """Airflow stopped the task. What is bought is in the journal."""
+    """Airflow stopped the task. The journal has what it bought."""
 
     retry_helps = True
     retry_in_words = "A retry, or a clear, waits for what is already bought and buys only the rest."

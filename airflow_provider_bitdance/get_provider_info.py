@@ -15,7 +15,7 @@ MAX_IN_FLIGHT = 1_000
 MAX_REQUESTS_PER_MINUTE = 10_000
 
 _EACH_TASK = (
-    "The limit holds for each task: to limit all of them together, use an "
+    "The limit applies to each task. To limit all tasks together, use an "
     "Airflow pool that includes deferred tasks."
 )
 
@@ -23,8 +23,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "max_in_flight": {
         "label": "Maximum images in flight",
         "description": (
-            "Default for a batch's max_in_flight. Empty: the batch finds out "
-            f"how many the account accepts. {_EACH_TASK}"
+            "Default for a batch's max_in_flight. If empty, the batch adapts to "
+            f"what the account accepts. {_EACH_TASK}"
         ),
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_IN_FLIGHT},
     },
@@ -35,26 +35,26 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "price_usd": {
         "label": "Price of one image (USD)",
-        "description": "Of BitDance-14B, for estimated costs and for max_cost_usd. Default: 0.01.",
+        "description": "For estimated costs and max_cost_usd of BitDance-14B. Default: 0.01.",
         "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 10000, "default": 0.01},
     },
     "model_prices": {
         "label": "Prices of other models (USD)",
         "description": (
-            'Of one image, as JSON: {"vendor/model": 0.03}. A model that the provider does not know '
-            "and that is not here has the price that the API quotes."
+            'Price of one image of each model, as JSON: {"vendor/model": 0.03}. If neither this field nor '
+            "the provider lists a model, the API quotes its price."
         ),
         "schema": {"type": ["string", "null"]},
     },
     "live_price": {
         "label": "Live price",
-        "description": "Ask the API for the price before buying, instead of assuming one.",
+        "description": "Request the current price from the API before buying, instead of using a fixed one.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "timeout": {
         "label": "HTTP time-out (seconds)",
         "description": (
-            "For one request to the API; how long a task waits for its image "
+            "Limit for one request to the API. How long a task waits for its image "
             "is set by the operator's timeout. Default: 60."
         ),
         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600, "default": 60},
@@ -70,7 +70,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "allow_http": {
         "label": "Allow http",
-        "description": "Send the key over plain http to a host other than this machine.",
+        "description": "Allow sending the key over plain http to a host other than this machine.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
@@ -106,7 +106,7 @@ SETTINGS: dict[str, Any] = {
             },
             "previews": {
                 "description": (
-                    "How many of its images a task shows in the tab Images, as thumbnails in Airflow's "
+                    "How many of its images a task shows in the Images tab, as thumbnails in Airflow's "
                     "database. 0 shows none."
                 ),
                 "version_added": "0.2.0",
@@ -116,8 +116,8 @@ SETTINGS: dict[str, Any] = {
             },
             "label": {
                 "description": (
-                    "iptc: write the IPTC's mark of AI-made media into stored files, where a task does "
-                    "not say itself. Empty: files stay as the model gave them."
+                    "iptc: mark stored files as AI-generated in their IPTC metadata, unless a task sets its "
+                    "own label. Empty: files stay as the model returned them."
                 ),
                 "version_added": "0.2.0",
                 "type": "string",

@@ -1,7 +1,7 @@
-"""Manifest: the result of a batch, one row an item in the order of the items, as a file beside the images.
+"""Manifest: the result of a batch, a file beside the images with one row per item, in the order of the items.
 
-The operator writes it; a task after it reads it with :func:`read_manifest`. A row is flat, so that any tool
-reads the file: our own columns, then the free ones of the item.
+The operator writes it; a later task reads it with :func:`read_manifest`. Rows are flat, so that any tool can
+read the file: our own columns first, then the free ones of the item.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ _LONGEST_ROW = 2 * MAX_ROW
 
 
 class ManifestRow(BaseModel):
-    """One item of a batch and what became of it. Free columns are in :attr:`columns`.
+    """One item of a batch and its outcome. Free columns are in :attr:`columns`.
 
     :param key: The item's key.
-    :param status: ``"stored"``, ``"failed"``, or ``"missing"``: not bought yet, or bought and not stored yet;
-        a retry sees to it.
-    :param error: Why it failed, in short.
-    :param variant_of: The key of the item's row, where the row has several variants.
-    :param uri: Where the image is. This field and the rest are those of a single operator's result, empty
-        where the image is not stored. One that failed for its size alone is stored, and has them. With
-        ``url_base`` a stored image has :attr:`url`, too.
+    :param status: ``"stored"``; ``"failed"``; or ``"missing"``, which means not bought or not stored yet: a
+        retry makes it.
+    :param error: Why it failed, shortened.
+    :param variant_of: The key of the item's row, if the row has several variants.
+    :param uri: The URI of the image. This field and those after it are the ones of a single operator's
+        result. They are empty if the image is not stored; an image that failed only because of its size is
+        stored, and has them. With ``url_base`` a stored image also has :attr:`url`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -93,7 +93,7 @@ class ManifestRow(BaseModel):
 
     @property
     def url(self) -> str | None:
-        """Where a browser finds the image, if the task has a ``url_base``."""
+        """The image's URL for a browser, if the task has a ``url_base``."""
         # No field: without a url_base an item may have a column of this name, as in every older manifest.
         url = (self.__pydantic_extra__ or {}).get(URL_COLUMN)
         is_ours = isinstance(url, str) and self.sha256 and url.endswith(f"?v={self.sha256[:8]}")
@@ -106,7 +106,7 @@ class ManifestRow(BaseModel):
         return {name: value for name, value in (self.__pydantic_extra__ or {}).items() if name not in ours}
 
     def as_dict(self) -> dict[str, Scalar]:
-        """Return the row as the file has it: our columns, then the free ones."""
+        """Return the row as it is in the file: our columns, then the free ones."""
         return self.model_dump()
 
 
@@ -163,8 +163,8 @@ def read_manifest(uri: str) -> list[ManifestRow]:
             for row in read_manifest(result["manifest"]):
                 print(row.columns["product"], row.status, row.uri)
 
-    :param uri: As the operator returned it, with its connection; ``.jsonl`` or ``.parquet``.
-    :raises InputError: There is no manifest, it cannot be opened on this worker, or it is something else.
+    :param uri: The URI that the operator returned, including its connection id; ``.jsonl`` or ``.parquet``.
+    :raises InputError: The file does not exist, cannot be opened on this worker, or is not a manifest.
     :raises StorageError: The store failed.
     """
     # Here: this module is also for the operators, and has to be cheap.
@@ -193,7 +193,7 @@ def read_manifest(uri: str) -> list[ManifestRow]:
 
 
 def read_manifest_frame(uri: str) -> pandas.DataFrame:
-    """Read the manifest of a batch as a pandas frame, one row an item.
+    """Read the manifest of a batch as a pandas data frame with one row per item.
 
     :param uri: As for :func:`read_manifest`.
     :raises InputError: As :func:`read_manifest`, or pandas is not installed.

@@ -115,7 +115,7 @@ def _finished(
                 if _asks(task) and task.name not in asked:
                     asked.add(task.name)
                     path = f"runs/{run_id}/tasks/{task.task_id}/required_actions"
-                    progress.say(f"Waiting for your answer: {airflow.url}/dags/{dag_id}/{path}")
+                    progress.say(f"Waiting for your decision: {airflow.url}/dags/{dag_id}/{path}")
             progress.show({task.name: task.state for task in tasks}, service.bill())
 
         airflow.wait_for_run(dag_id, run_id, timeout, on_poll=look)
@@ -224,7 +224,7 @@ def _fresh_home(home: Path) -> Iterator[None]:
     """Empty the demo's folder and hold it; refuses a folder that is not ours, or in use by another demo."""
     marker = home / MARKER
     if home.is_symlink() or (home.exists() and not marker.exists() and any(home.iterdir())):
-        raise DemoFailed(f"{home} was not made by the demo. Move it away.")
+        raise DemoFailed(f"{home} was not created by the demo. Move it away.")
     home.mkdir(exist_ok=True)
     with marker.open("a") as lock:
         try:

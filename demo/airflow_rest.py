@@ -56,7 +56,7 @@ class AirflowRest:
                 return True
             if errors := self.import_errors():
                 raise RuntimeError(
-                    f"Dag {dag_id} is not there, and some Dag files cannot be imported:\n{errors}"
+                    f"Dag {dag_id} was not found, and some Dag files cannot be imported:\n{errors}"
                 )
             return None
 

@@ -38,7 +38,7 @@ def decide(browser: Browser, airflow: RealAirflow, images: Path, look: Callable[
     _read(browser, airflow, run_id, "choose", says="Which poster is published?")
     browser.wait_for(f"{SHEET}.complete")
     if not browser.run(f"{SHEET}.naturalWidth") > 0:
-        raise DecisionError(f"The question shows no picture: {browser.run(f'{SHEET}.src')}")
+        raise DecisionError(f"The question shows no image: {browser.run(f'{SHEET}.src')}")
     look()
     browser.type("document.querySelector('main [role=combobox], [role=combobox]')", CHOICE, enter=True)
     browser.click(_button("Respond"))

@@ -19,7 +19,7 @@ class RestError(RuntimeError):
     """A server refused a request."""
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:
-        super().__init__(f"{method} {url} answered {status}: {body[:1000]}")
+        super().__init__(f"{method} {url} returned status {status}: {body[:1000]}")
         self.status = status
         self.body = body
 

@@ -101,7 +101,9 @@ def _opened(task: TaskRun, made: Json, deferred: bool) -> Stored:
             image.load()
             size = f"{image.width}x{image.height}"
     except (OSError, SyntaxError) as error:
-        raise DemoFailed(f"Task {task.name} reports {path}, which does not open: {error}") from error
+        raise DemoFailed(
+            f"Task {task.name} reports {path}, which is not a readable image: {error}"
+        ) from error
     dollars = 0.0 if made["reused"] else float(made["estimated_cost_usd"] or 0)
     return Stored(task, path, size, path.stat().st_size, dollars, deferred)
 

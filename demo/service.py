@@ -82,7 +82,8 @@ class LocalService:
             except (*AWAY, RestError):
                 if time.monotonic() > deadline:
                     message = (
-                        f"The local service did not answer in {_READY_TIMEOUT} s. {self.process.report()}"
+                        f"The local service did not respond within {_READY_TIMEOUT} s. "
+                        f"{self.process.report()}"
                     )
                     raise ProcessDied(message) from None
                 time.sleep(0.1)

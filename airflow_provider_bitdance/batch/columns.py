@@ -44,14 +44,14 @@ def column_name(name: object, *, is_published: bool = False) -> str:
     if not isinstance(name, str) or not name.strip() or has_surrogate(name):
         raise _fault(name, "has an unusable name")
     if code_point := invisible_in(name):
-        raise _fault(name, f"has {code_point} in its name, a character that cannot be seen; remove it")
+        raise _fault(name, f"has {code_point} in its name, an invisible character; remove it")
     alike = name.strip().casefold()
     if alike in REQUESTED:
-        raise _fault(name, f"is not read; if it is meant as {alike!r}, write the name exactly so")
+        raise _fault(name, f"resembles {alike!r}; use exactly that name, or rename it")
     if alike in ("width", "height"):
-        raise _fault(name, 'is not read; write a size, such as "1280*720"')
+        raise _fault(name, 'is not supported; use size, such as "1280*720"')
     if alike in RESULT_COLUMNS or (is_published and alike == URL_COLUMN):
-        raise _fault(name, f"has the name of the manifest's own column {alike!r}; rename it")
+        raise _fault(name, f"collides with the manifest's own column {alike!r}; rename it")
     return name
 
 
@@ -72,7 +72,7 @@ def scalar(name: object, value: object) -> Scalar:
     if isinstance(value, float | Decimal) and not _is_finite(value):
         raise _fault(name, f"is {value}, which is not a number")
     if type(value).__name__ in _MISSING:
-        raise _fault(name, f"is {value}, which is not a value; leave it out or write None")
+        raise _fault(name, f"is {value}, which is not a value; omit it or use None")
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, date | time):

@@ -30,7 +30,7 @@ def check_key(key: object, *, suffix: str) -> None:
         raise ValueError(f"is of type {type(key).__name__}, not text")
     text = str(key)
     if code_point := invisible_in(text):
-        raise ValueError(f"has {code_point}, a character that cannot be seen")
+        raise ValueError(f"has {code_point}, an invisible character")
     # The one rule for names of records and images; what it would change is no key.
     if safe_name(text + suffix) != text + suffix or text == "":
         raise ValueError("is not a safe file name")

@@ -86,13 +86,13 @@ def _checked_size(data: bytes, metadata: Any) -> int:
             pages += 1
             size += max(page[_UNPACKED], 0)
             _check_most(pages, _MOST_PAGES, "pages")
-            _check_most(size, LARGEST_FILE, "bytes when it is unpacked")
+            _check_most(size, LARGEST_FILE, "bytes when decompressed")
     return size
 
 
 def _check_most(found: int, most: int, what: str) -> None:
     if found > most:
-        raise _TooLargeError(f"has {found} {what}, and at most {most} are read")
+        raise _TooLargeError(f"has {found} {what}; the limit is {most}")
 
 
 def _check_texts(pyarrow: Any, file: Any, *, rows_at_once: int) -> None:
@@ -118,7 +118,7 @@ def _check_texts(pyarrow: Any, file: Any, *, rows_at_once: int) -> None:
 
 def _check_length(length: int) -> None:
     if length > LARGEST_FILE:
-        raise _TooLargeError(f"has more than {LARGEST_FILE} bytes of text when it is unpacked")
+        raise _TooLargeError(f"has more than {LARGEST_FILE} bytes of text when decompressed")
 
 
 def _width(types: Any, kind: Any) -> int:

@@ -45,7 +45,7 @@ def read_items(data: bytes, *, name: str) -> list[Row]:
     """
     reader = _READERS.get(name[name.rfind(".") :].lower())
     if reader is None:
-        raise _unreadable(name, "has no extension that shows its format")
+        raise _unreadable(name, "has no extension of a supported format")
     rows = list(islice(reader(data, name), MAX_ITEMS + 1))
     if len(rows) > MAX_ITEMS:
         raise _too_large(name, f"has more than {MAX_ITEMS} rows")
@@ -76,7 +76,7 @@ def _csv_rows(data: bytes, name: str) -> Iterator[Row]:
 
 def _csv_row(number: int, header: list[str], cells: list[str]) -> Row:
     if len(cells) != len(header):
-        return Row(number, None, f"has {len(cells)} cells, and the header has {len(header)}")
+        return Row(number, None, f"has {len(cells)} cells, but the header has {len(header)}")
     if [cell.strip() for cell in cells] == header:
         return Row(number, None, "repeats the header row")  # of a file that was appended to this one
     if any(map(has_surrogate, cells)):
@@ -91,7 +91,7 @@ def _check_header(header: list[str], name: str) -> None:
     if len(header) == 1 and any(char in header[0] for char in _OTHER_SEPARATORS):
         raise _unreadable(name, f"has a header without commas: {shorten(repr(header[0]))}")
     if len(header) > MAX_COLUMNS:
-        raise _too_large(name, f"has {len(header)} columns, and at most {MAX_COLUMNS} are read")
+        raise _too_large(name, f"has {len(header)} columns; the limit is {MAX_COLUMNS}")
     if "" in header:
         raise _unreadable(
             name,
@@ -100,9 +100,7 @@ def _check_header(header: list[str], name: str) -> None:
         )
     if code_point := invisible_in("".join(header)):
         column = shorten(repr(next(column for column in header if invisible_in(column))))
-        raise _unreadable(
-            name, f"has {code_point}, a character that cannot be seen, in the column name {column}"
-        )
+        raise _unreadable(name, f"has {code_point}, an invisible character, in the column name {column}")
     if twice := [column for column, times in Counter(header).items() if times > 1]:
         raise _unreadable(name, f"has two columns named {shorten(repr(twice[0]))}")
 
@@ -124,7 +122,7 @@ def _jsonl_row(number: int, line: str) -> Row:
     except (ValueError, RecursionError) as error:
         return Row(number, None, f"is not JSON: {shorten(str(error))}")
     if isinstance(value, dict) and len(value) > MAX_COLUMNS:
-        return Row(number, None, f"has {len(value)} columns, and at most {MAX_COLUMNS} are read")
+        return Row(number, None, f"has {len(value)} columns; the limit is {MAX_COLUMNS}")
     return Row(number, _flat(value))
 
 
@@ -183,7 +181,7 @@ def _lines(data: bytes, name: str, *, newline: str) -> Iterator[str]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _unreadable(name, "is UTF-16, not UTF-8")
     if b"\0" in data:
-        raise _unreadable(name, "has NUL bytes, as UTF-16 and packed files have, and is not text")
+        raise _unreadable(name, "has NUL bytes, as UTF-16 and compressed files do, so it is not UTF-8 text")
     file = TextIOWrapper(BytesIO(data), "utf-8", "surrogateescape", newline=newline)
     for number in count(1):
         line = file.readline(MAX_ROW + 1)
@@ -198,15 +196,15 @@ def _lines(data: bytes, name: str, *, newline: str) -> Iterator[str]:
 
 def _too_large(name: str, wrong: str) -> InputError:
     return InputError(
-        f"The file of items {shorten(name, 200)} {wrong}",
+        f"The items file {shorten(name, 200)} {wrong}",
         allowed=f"{MAX_ITEMS} rows of at most {MAX_COLUMNS} columns and {MAX_ROW} characters",
-        fix="Write several files or fewer columns; .expand(items=[file, file]) makes a task of each",
+        fix="Write several files or fewer columns; .expand(items=[file, file]) runs one task per file",
     )
 
 
 def _unreadable(name: str, wrong: str, *, fix: str | None = None) -> InputError:
     return InputError(
-        f"The file of items {shorten(name, 200)} {wrong}",
+        f"The items file {shorten(name, 200)} {wrong}",
         allowed=".csv (UTF-8, with a header row and commas), .jsonl or .ndjson (UTF-8), .parquet",
         fix=fix,
     )

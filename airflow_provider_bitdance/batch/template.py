@@ -40,9 +40,9 @@ class PromptTemplate:
         self._field = field
         text = text.replace(BYTE_ORDER_MARK, "")
         if len(text) > MAX_PROMPT:
-            raise _refusal(field, text, f"it has {len(text)} characters, and at most {MAX_PROMPT} are sent")
+            raise _refusal(field, text, f"it has {len(text)} characters; the limit is {MAX_PROMPT}")
         if left := _JINJA.search(text):
-            raise _refusal(field, text, f"Airflow has not rendered {shorten(left[0])}")
+            raise _refusal(field, text, f"Airflow did not render {shorten(left[0])}")
         # Literal texts at even places, names of columns at odd ones.
         self._parts = [""]
         for part in _BRACES.split(text):
@@ -63,7 +63,7 @@ class PromptTemplate:
         filled = list(self._parts)
         filled[1::2] = [_text(values[column]) for column in self._parts[1::2]]
         if (length := sum(map(len, filled))) > MAX_PROMPT:
-            raise ValueError(f"has a {self._field} of {length} characters, and at most {MAX_PROMPT} are sent")
+            raise ValueError(f"has a {self._field} of {length} characters; the limit is {MAX_PROMPT}")
         return "".join(filled)
 
 
@@ -91,7 +91,7 @@ class InputTemplates:
         """
         own = _read(row.get("inputs"))
         if column := unfilled_in(own, row):
-            raise ValueError(f"has {column} in its inputs, but columns fill in the operator's inputs only")
+            raise ValueError(f"has {column} in its inputs, but columns fill in only the operator's inputs")
         used = {name: value for name, value in self._filled.items() if name not in own}
         columns = {name for value in used.values() for part in _templates(value) for name in part.columns}
         if missing := ", ".join(f"{{{name}}}" for name in sorted(columns) if row.get(name) is None):
@@ -147,11 +147,11 @@ def _column(field: str, part: str, text: str) -> str:
     if len(part) == 1:
         wrong = f"a {part} is unmatched"
     elif not name:
-        wrong = "there is no name between { and }"
+        wrong = "the braces contain no column name"
     elif _CODE.search(name):
-        wrong = f"{shorten(part)} is not just a column name"
+        wrong = f"{shorten(part)} is not a plain column name"
     elif code_point := invisible_in(name):
-        wrong = f"{shorten(repr(part))} has {code_point}, a character that cannot be seen"
+        wrong = f"{shorten(repr(part))} has {code_point}, an invisible character"
     else:
         return name
     raise _refusal(field, text, wrong)

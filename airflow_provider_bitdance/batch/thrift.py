@@ -89,7 +89,7 @@ class Thrift:
 
     def _byte(self) -> int:
         if not 0 <= self.at < len(self._data):
-            raise ValueError("its footer or a page's header is cut")
+            raise ValueError("its footer or a page's header is truncated")
         self.at += 1
         return self._data[self.at - 1]
 

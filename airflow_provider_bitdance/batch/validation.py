@@ -156,9 +156,9 @@ def _bounded(checked: Iterable[_Checked]) -> Iterator[_Checked]:
         size += row.size * len(row.items)
         if size > MAX_BATCH:
             raise InputError(
-                f"Up to row {row.number}, prompts, inputs and columns have more than {MAX_BATCH} bytes",
-                allowed=f"{MAX_BATCH} bytes, of all variants together",
-                fix="Split them into chunks, as in .expand(items=[chunk, chunk]), or leave out columns",
+                f"At row {row.number}, prompts, inputs and columns exceed {MAX_BATCH} bytes in total",
+                allowed=f"{MAX_BATCH} bytes for all variants together",
+                fix="Split them into chunks, as in .expand(items=[chunk, chunk]), or omit columns",
             )
         yield row
 
@@ -185,7 +185,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
     held = [request.prompt, request.inputs, columns]
     checked.size = len(json.dumps(held, ensure_ascii=False).encode())
     if checked.size > MAX_ROW:
-        checked.faults[f"has {checked.size} bytes as JSON, and at most {MAX_ROW} are taken"] = ""
+        checked.faults[f"has {checked.size} bytes as JSON; the limit is {MAX_ROW}"] = ""
     if checked.key is None:
         checked.key, checked.is_key_derived = derived_key(request, style=batch.style), True
     checked.items = list(_variants(checked.key, request, columns, batch.variants))
@@ -195,7 +195,7 @@ def _check(row: Row, batch: _Batch) -> _Checked:
 def _oversized(row: Mapping[object, object]) -> str:
     """Say what of a row is too large to look at its values."""
     if len(row) > MAX_COLUMNS:
-        return f"has {len(row)} columns, and at most {MAX_COLUMNS} are read"
+        return f"has {len(row)} columns; the limit is {MAX_COLUMNS}"
     if any(isinstance(cell, int) and cell.bit_length() > MAX_INT_BITS for cell in row.values()):
         return "has a whole number of more than 300 digits"
     return ""
@@ -255,7 +255,7 @@ def _rendered(name: str, read: Callable[[], object], batch: _Batch, faults: dict
         faults[str(error)] = ""
         return None
     if batch.is_rendered and (left := next(filter(None, map(unrendered_in, texts_in(value))), "")):
-        faults[f"{name} has {shorten(left)}, which nothing has rendered"] = ""
+        faults[f"{name} has {shorten(left)}, which was not rendered"] = ""
     return value
 
 
@@ -267,7 +267,7 @@ def _prompt(row: Mapping[object, object], template: PromptTemplate | None) -> ob
         raise ValueError(f"has no prompt; it has {given}")
     if template is None:
         if column := unfilled_in(own, row):
-            raise ValueError(f"has {column} in its prompt, but columns fill in the operator's prompt only")
+            raise ValueError(f"has {column} in its prompt, but columns fill in only the operator's prompt")
         return own
     faults = []
     if own is not None and "prompt" not in template.columns:

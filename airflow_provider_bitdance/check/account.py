@@ -77,7 +77,7 @@ class AccountReader:
                 skew=skew_of(recorder.last, self.clock.time()),
             )
             if not isinstance(balance, Balance):
-                self.say(f"The balance cannot be read, so nothing else is requested. {recorder.error}")
+                self.say(f"The balance cannot be read, so the check stops here. {recorder.error}")
                 return account, Figures()
             self.say(f"The key works. The balance is ${balance.balance:.2f}.")
             account = await self._refusals(client, recorder, account)

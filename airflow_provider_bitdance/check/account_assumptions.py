@@ -69,7 +69,7 @@ def _inputs(seen: Observations) -> Judged:
         return NOT_SEEN
     sent = {"prompt", "size", "seed"}
     holds = sent <= {*schema.inputs} and {*schema.required} <= sent
-    additional = {True: "others are allowed", False: "others are refused", None: "nothing is said of others"}
+    additional = {True: "others are allowed", False: "others are refused", None: "others are not mentioned"}
     return judged(holds, f"{', '.join(schema.inputs)}; {additional[schema.additional]}")
 
 
@@ -106,8 +106,8 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     ),
     Assumption(
         "wrong_key",
-        "A wrong key is refused as such.",
-        f"Expect other messages. {REPORT}",
+        "The API reports a wrong key as one.",
+        f"Expect other error messages. {REPORT}",
         lambda seen: answered(seen.account.wrong_key, refused_as("AuthenticationError")),
     ),
     Assumption(
@@ -131,7 +131,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     Assumption(
         "price",
         "An image costs $0.01.",
-        "Set price_usd in the connection to what WaveSpeed's page says, or switch live_price on",
+        "Set price_usd in the connection to the price on WaveSpeed's page, or switch live_price on",
         _price,
     ),
     Assumption(
@@ -142,7 +142,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     ),
     Assumption(
         "inputs",
-        "The model takes prompt, size and seed, and requires nothing else.",
+        "The model takes prompt, size and seed, and requires no other input.",
         f"Update the provider. {REPORT}",
         _inputs,
     ),
@@ -155,25 +155,25 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     Assumption(
         "seeds",
         f"A seed is at most {MAX_SEED}.",
-        "Give seeds within the model's limits: one that is drawn may be refused",
+        "Set seeds within the model's limits: a seed that the provider draws may be refused",
         _seeds,
     ),
     Assumption(
         "history",
         "The key may list the account's predictions.",
-        "Use a key that may: else no lost response can be resolved",
+        "Use a key that may; otherwise no lost response can be resolved",
         lambda seen: is_well(seen.account.history),
     ),
     Assumption(
         "history_inputs",
-        "A listing may request the inputs.",
-        "Nothing to do: the provider then lists without them, and requests each prediction",
+        "A listing can include the inputs of predictions.",
+        "Nothing to do: the provider lists without them and requests each prediction",
         lambda seen: is_well(seen.account.history_with_inputs),
     ),
     Assumption(
         "bill",
         "The key may read the account's bill.",
-        "Use a key that may for reconcile: else it cannot compare costs",
+        "Use a key that may for reconcile; otherwise it cannot compare costs",
         lambda seen: is_well(seen.account.bill),
     ),
 )

@@ -54,7 +54,7 @@ def environment(api_url: str, variables: Mapping[str, str] = os.environ) -> Envi
     for name, is_there in (("SSL_CERT_FILE", Path.is_file), ("SSL_CERT_DIR", Path.is_dir)):
         if name in names and not is_there(Path(variables.get(name, ""))):
             raise InputError(
-                f"The environment variable {name} does not name anything that is there",
+                f"The environment variable {name} names a path that does not exist",
                 fix=f"Correct or unset {name}, on every worker and triggerer",
             )
     others = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}.intersection(names)
@@ -75,7 +75,7 @@ def try_store(folder: Folder) -> Store:
             winners = _race(folder, name)
             is_exclusive = winners == 1 and folder.is_exclusive()
             if not folder.read(name):
-                raise StorageError(f"{folder.uri}/{name} was written and is not there")
+                raise StorageError(f"{folder.uri}/{name} was written but cannot be found")
             is_listed = name in folder.names("checks")
         finally:
             folder.remove(name)

@@ -35,7 +35,7 @@ def store(choose: Callable[[Observations], Store | None], judge: Callable[[Store
 
     def of_store(seen: Observations) -> Judged:
         found = choose(seen)
-        return (Verdict.NOT_SEEN, "no path is known: --output-path") if found is None else judge(found)
+        return (Verdict.NOT_SEEN, "no path is set: use --output-path") if found is None else judge(found)
 
     return of_store
 
@@ -65,32 +65,32 @@ OF_MACHINE: tuple[Assumption, ...] = (
     ),
     Assumption(
         "proxy",
-        "The API is reached as the proxy settings say.",
+        "Requests to the API follow the proxy settings.",
         "Correct HTTPS_PROXY and NO_PROXY on every worker and triggerer",
         _proxy,
     ),
     Assumption(
         "certificates",
-        "A CA bundle that is set for other programs is used here, too.",
+        "A CA bundle that is set for other programs is also used here.",
         "Set SSL_CERT_FILE to the same file: httpx does not read REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE",
         _certificates,
     ),
     Assumption(
         "records_usable",
         "The records can be written, read, listed and deleted.",
-        "Let the workers' user, or the store's credentials, do all four below the records path",
+        "Give the workers' user, or the store's credentials, all four rights below the records path",
         store(lambda seen: seen.records, _is_usable),
     ),
     Assumption(
         "records_exclusive",
-        "Of several writers of one record, exactly one succeeds.",
-        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path: else two "
+        "If several writers create one record, exactly one succeeds.",
+        "Use S3, Google Cloud Storage, Azure Blob Storage or a shared disk for records_path; otherwise two "
         "workers on one job could both buy",
         store(lambda seen: seen.records, _is_exclusive),
     ),
     Assumption(
         "records_listed",
-        "A new record is in a listing at once.",
+        "A listing shows a new record at once.",
         "Expect reconcile and large batches to see records late; an image may then be bought again",
         store(lambda seen: seen.records, lambda found: judged(None if found.error else found.is_listed)),
     ),
@@ -103,7 +103,7 @@ OF_MACHINE: tuple[Assumption, ...] = (
     Assumption(
         "images_usable",
         "Images can be written, read, listed and deleted.",
-        "Let the workers' user, or the store's credentials, do all four below the output path",
+        "Give the workers' user, or the store's credentials, all four rights below the output path",
         store(lambda seen: seen.images, _is_usable),
     ),
 )

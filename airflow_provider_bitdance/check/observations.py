@@ -15,13 +15,13 @@ from airflow_provider_bitdance.check.shapes import Shape
 class Refusal(StrEnum):
     """Why nothing, or nothing more, was bought."""
 
-    NO_STORE = "a store cannot be used"
+    NO_STORE = "a folder cannot be used"
     NO_BALANCE = "the balance cannot be read"
-    NO_PRICE = "no price"
-    ABOVE_AMOUNT = "above the amount"
-    ABOVE_BALANCE = "above the balance"
-    FIRST_FAILED = "first purchase failed"
-    CHARGED_MORE = "charged more than quoted"
+    NO_PRICE = "the API quotes no price"
+    ABOVE_AMOUNT = "the price is above --spend"
+    ABOVE_BALANCE = "the price is above the balance"
+    FIRST_FAILED = "the first purchase failed"
+    CHARGED_MORE = "the API charged more than it quoted"
 
 
 @dataclass(frozen=True, slots=True)

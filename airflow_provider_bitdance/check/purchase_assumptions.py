@@ -72,7 +72,7 @@ def _submission(purchase: Purchase) -> Judged:
 def _known_at_once(spending: Spending) -> Judged:
     polling = spending.polling
     if polling is None or polling.known_after is None:
-        return NOT_SEEN if polling is None else judged(False, f"{polling.unknown} polls do not know it")
+        return NOT_SEEN if polling is None else judged(False, f"{polling.unknown} polls did not find it")
     return judged(polling.unknown == 0, f"after {polling.known_after:.1f} s")
 
 
@@ -224,13 +224,13 @@ OF_PURCHASES: tuple[Assumption, ...] = (
     Assumption(
         "stored",
         "Each purchase gives an image that is stored.",
-        "Read the messages above. What is paid for and not stored, reconcile collects within 7 days",
+        "Read the messages above. Within 7 days, reconcile collects images that are paid for but not stored",
         bought(_stored),
     ),
     Assumption(
         "responses",
         "No response to a purchase was lost.",
-        "Nothing was bought again. Run reconcile later: it says what became of the purchase",
+        "Nothing was bought again. Run reconcile later: it reports what became of the purchase",
         bought(_no_loss),
     ),
     Assumption(
@@ -242,13 +242,13 @@ OF_PURCHASES: tuple[Assumption, ...] = (
     Assumption(
         "known_at_once",
         "A prediction can be polled as soon as it is bought.",
-        "Nothing to do: tasks poll again for a minute before they take it for gone",
+        "Nothing to do: tasks poll for another minute before they treat it as gone",
         bought(_known_at_once),
     ),
     Assumption(
         "statuses",
         "A prediction's statuses are the documented ones.",
-        f"Nothing to do: tasks poll on at an unknown status. {REPORT}",
+        f"Nothing to do: tasks keep polling at an unknown status. {REPORT}",
         bought(_statuses),
     ),
     Assumption(
@@ -277,26 +277,26 @@ OF_PURCHASES: tuple[Assumption, ...] = (
     ),
     Assumption(
         "history_as_listed",
-        "The history shows it in the form in which tasks list it.",
+        "The history shows it when listed as tasks list it.",
         f'Set on_lost_response="fail" until this is corrected. {REPORT}',
         listing(ENGINE),
     ),
     Assumption(
         "history_filters",
         "The filters leave out other models and older predictions.",
-        "Nothing to do: tasks then read more pages, and compare the inputs",
+        "Nothing to do: tasks read more pages and compare the inputs",
         bought(_filters),
     ),
     Assumption(
         "echo",
-        "The API repeats prompt and seed of a purchase, so a lost response can be found.",
-        'Expect lost responses to be possibly paid; on_lost_response="fail" leaves each to you',
+        "The API repeats the prompt and seed of a purchase, so a lost response can be resolved.",
+        'Expect lost responses to be possibly paid; with on_lost_response="fail" you decide each',
         bought(_echo),
     ),
     Assumption(
         "exact_echo",
-        "What it repeats is what was sent, to the character.",
-        f"Nothing to do where the row above holds. {REPORT}",
+        "It repeats them exactly as they were sent.",
+        f"Nothing to do if the row above holds. {REPORT}",
         bought(_exact_echo),
     ),
     Assumption(
@@ -307,44 +307,45 @@ OF_PURCHASES: tuple[Assumption, ...] = (
     ),
     Assumption(
         "preset_size",
-        "An image of 1280*720, which 16:9 means here, has that size.",
-        "Read the size of an image from its result, which says what was made",
+        "An image of 1280*720, the preset 16:9, has that size.",
+        "Read the size of an image from its result, which has the real one",
         size("1280*720"),
     ),
     Assumption(
         "free_size",
-        "An image of 1000*700, which is on no list of the model, has that size.",
-        "Request sizes of the model's list only, or crop: the result says what was made",
+        "An image of 1000*700, which the model does not list, has that size.",
+        "Request only sizes that the model lists, or crop: the result has the real size",
         size("1000*700"),
     ),
     Assumption(
         "output",
         "An output is fetched without the key.",
-        "Let the workers reach the host of the outputs",
+        "Allow the workers to reach the host of the outputs",
         first_one(_output),
     ),
     Assumption(
         "extension",
-        "The extension in an output's URL is that of its format.",
+        "The extension in an output's URL matches its format.",
         "Nothing to do: the stored file has the extension of the real format",
         first_one(_extension),
     ),
     Assumption(
         "billed",
         "The bill shows each purchase under its prediction's id.",
-        "Run reconcile later: the bill may be behind",
+        "Run reconcile later: the bill may lag behind",
         bought(_bill),
     ),
     Assumption(
         "charge",
-        "A purchase is charged with what was quoted.",
-        "Set price_usd in the connection to what reconcile shows as the real cost",
+        "A purchase is charged at the quoted price.",
+        "Set price_usd in the connection to the real cost that reconcile shows",
         bought(_charge),
     ),
     Assumption(
         "balance",
-        "The balance falls by what was quoted.",
-        "Check whether another program bought meanwhile. Else compare the bill on WaveSpeed's dashboard",
+        "The balance falls by the quoted price.",
+        "Check whether another program bought at the same time. If not, check the bill on WaveSpeed's "
+        "dashboard",
         bought(_balance),
     ),
     Assumption(

@@ -28,6 +28,6 @@ def _summary(report: Report) -> str:
     may_buy = report.seen.spending is None and balance is not None and balance.is_good
     more = " --spend 0.04 buys three images to see more." if may_buy else ""
     return (
-        f"{counts[Verdict.HOLDS]} assumptions hold, {counts[Verdict.FAILS]} not; "
+        f"{counts[Verdict.HOLDS]} assumptions hold, {counts[Verdict.FAILS]} do not; "
         f"{counts[Verdict.NOT_SEEN]} were not seen.{more}"
     )

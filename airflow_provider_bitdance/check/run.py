@@ -163,9 +163,9 @@ def _paths(records: str, output: str, *, is_needed: bool) -> tuple[str, str]:
     if not records and not output:
         if is_needed:
             raise InputError(
-                "There is no place for what is bought",
+                "No folder is set for the images to be bought",
                 allowed="--output-path, an absolute path or a URI",
-                fix="Give the folder in which your tasks will store images",
+                fix="Pass the folder in which your tasks will store images",
             )
         return "", ""
     output = output or f"{records.rstrip('/')}/check"
@@ -180,5 +180,5 @@ def _make_file(path: Path) -> None:
     except OSError as error:
         raise InputError(
             f"The file {shorten(repr(str(path)))} cannot be written: {error.strerror}",
-            fix="Give --json a file in a folder that exists",
+            fix="Pass --json a file in an existing folder",
         ) from None

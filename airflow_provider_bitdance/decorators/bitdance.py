@@ -1,8 +1,8 @@
 """``@task.bitdance``: a function returns what to make, and it is called once.
 
-Its return is written into the job's plan. A resume after a deferral, a retry and a take-over go on with the
-plan and do not call the function: it may be slow, and say something else by now. The plan also says whether
-it was one request or a list, for what comes out differs.
+Its return value is written into the job's plan. A resume after a deferral, a retry and a takeover follow the
+plan and do not call the function again: it may be slow, and may return something else by then. The plan also
+records whether it returned one request or a list, because their results differ.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ RETURNS = "a prompt, a dict with prompt, size, seed and inputs, or a list of the
 
 
 class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
-    """Makes what a function returns: one image, or a batch. Each is bought once. About $0.01 an image.
+    """Makes the image or images that a function requests, and buys each once. About $0.01 an image.
 
-    The function may return a prompt or a dict with ``prompt``, ``size``, ``seed`` and ``inputs``: the result
-    is that of :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. Or a list
-    of items as :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator` takes them: the
-    result is that of a batch. What it returns is taken as it is; it is no template. Set ``retries=2``.
+    If the function returns a prompt, or a dict with ``prompt``, ``size``, ``seed`` and ``inputs``, the result
+    is that of :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`. If it
+    returns a list of items, as for :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator`,
+    the result is that of a batch. Returned texts are not templates. Set ``retries=2``.
 
-    It cannot report its cost in advance: :meth:`estimate` cannot know what the function will return.
+    :meth:`estimate` always fails here, because the cost is unknown until the function has returned.
 
     .. code-block:: python
 
@@ -69,15 +69,15 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
 
         cover(headline="lighthouses")
 
-    :param python_callable: The function. It is called in the first try, and again only where that has left no
-        plan. Its arguments are templated, and may be results of other tasks.
-    :param output_path: As for the two operators. A list needs a folder: a path with a slash at its end.
+    :param python_callable: The function. The first try calls it; a later try calls it again only if no plan
+        was written. Its arguments are templated, and may be results of other tasks.
+    :param output_path: As for the two operators. A list needs a folder: a path with a trailing slash.
         (templated)
-    :param width: Pixels, together with ``height`` and instead of ``size``; for one request. (templated)
-    :param height: Pixels, together with ``width`` and instead of ``size``; for one request. (templated)
+    :param width: The width in pixels, for one request; give ``height`` with it, and no ``size``. (templated)
+    :param height: The height in pixels, for one request; give ``width`` with it, and no ``size``. (templated)
     :param kwargs: The options of
-        :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator`, without ``items``. One that
-        makes no sense for what the function returned is refused before anything is bought.
+        :class:`~airflow_provider_bitdance.operators.batch.BitDanceBatchOperator`, without ``items``. An
+        option that does not apply to what the function returned fails the task before anything is bought.
     """
 
     custom_operator_name = "@task.bitdance"
@@ -115,7 +115,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         :raises InputError: Always.
         """
         raise InputError(
-            f"What {self._name} returns is not known before the task runs",
+            f"The return value of {self._name} is unknown before the task runs",
             fix=(
                 "Return the items from a @task and pass them to a BitDanceBatchOperator, which can estimate"
             ),
@@ -132,7 +132,7 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         if journal.state.images:
             self.is_batch = journal.state.is_batch
             if not resumed:
-                self.log.info("An earlier try has written the plan; %s is not called again", self._name)
+                self.log.info("Following the plan of an earlier try; %s is not called again", self._name)
             return []
         self.items = self._ask(context)
         self.is_batch = not isinstance(self.items, str | Mapping)
@@ -147,7 +147,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
                 f"{self._name} returned a value of type {type(returned).__name__}", allowed=RETURNS
             )
         if not isinstance(returned, str) and not returned:
-            raise InputError(f"{self._name} returned nothing to make: the value is empty", allowed=RETURNS)
+            raise InputError(
+                f"{self._name} returned an empty value, so there is nothing to make", allowed=RETURNS
+            )
         return returned
 
     def _users_frames(self, error: Exception) -> TracebackType | None:
@@ -181,8 +183,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
             return [Wanted(key="image", request=request, destination=destination, model=model, style=style)]
         if destination.named:
             raise InputError(
-                f"{self._name} returned a list, and output_path is {shorten(repr(self.output_path), 200)}",
-                allowed="a folder, with a slash at its end",
+                f"{self._name} returned a list, but output_path is the file "
+                f"{shorten(repr(self.output_path), 200)}",
+                allowed="a folder, with a trailing slash",
             )
         return super()._wanted(job, model)
 
@@ -191,9 +194,9 @@ class BitDanceDecoratedOperator(DecoratedOperator, BitDanceBatchOperator):
         fields = {"prompt": self.items} if isinstance(self.items, str) else self.items
         if unknown := [str(name) for name in fields if name not in IN_A_REQUEST]:
             raise InputError(
-                f"{self._name} returned a request with {shorten(', '.join(unknown))}",
+                f"{self._name} returned a request with unknown fields: {shorten(', '.join(unknown))}",
                 allowed=", ".join(IN_A_REQUEST),
-                fix="Return a list if you want keys and free columns",
+                fix="To use keys and free columns, return a list",
             )
         own = {name: value for name, value in fields.items() if value is not None}
         sizes = {} if "size" in own else {"size": self.size, "width": self.width, "height": self.height}

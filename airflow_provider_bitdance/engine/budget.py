@@ -39,7 +39,7 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
     """
     if context.policy.on_lost_response == "fail" and image.unconfirmed:
         raise UnconfirmedPurchaseError(
-            f"The image may already be bought, so it is not bought again: {image.reason}",
+            f"The image may already have been bought, so it is not bought again: {image.reason}",
             fix=(
                 "Check the predictions that the log names in your WaveSpeed account. "
                 "Then clear the task to buy the image, or set "
@@ -49,16 +49,16 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
     state, limit = context.journal.state, context.policy.max_cost_usd
     if len(state.images) > context.most_images:
         raise BudgetError(
-            f"The plan of this task has {len(state.images)} images, but the task requests "
-            f"{context.most_images:.0f} now",
-            fix="Clear the task, which makes a new plan. What is already bought is stored first",
+            f"This task's plan has {len(state.images)} images, but the task now requests "
+            f"{context.most_images:.0f}",
+            fix="Clear the task to make a new plan. Images that are already bought are stored first",
         )
     begun = (state.images[key] for key in context.coordination.starting)
     if not _is_wanted(context, image.plan.request):
         raise BudgetError(
-            f"The plan of this task has the model {shorten(image.plan.request.model)}, "
-            "which the task does not request now",
-            fix="Clear the task, which makes a new plan. What is already bought is stored first",
+            f"This task's plan has the model {shorten(image.plan.request.model)}, which the task no longer "
+            f"requests",
+            fix="Clear the task to make a new plan. Images that are already bought are stored first",
         )
     # An intent that is written is in what is spent.
     starting = sum(other.plan.estimated_cost_usd for other in begun if other.status is not Status.INTENDED)
@@ -81,7 +81,7 @@ async def check_plan(context: JobContext, to_buy: list[PlannedImage], *, prompts
     what = f"{len(to_buy)} image{'' if len(to_buy) == 1 else 's'} to buy cost about {usd(cost)}"
     limit = context.policy.max_cost_usd
     if limit is not None and to_buy and prompts_usd + cost > limit + ROUNDING:
-        spent = f"; {usd(prompts_usd)} is spent on prompts" if prompts_usd else ""
+        spent = f"; {usd(prompts_usd)} was already spent on prompts" if prompts_usd else ""
         raise BudgetError(
             f"{what}, but max_cost_usd is {usd(limit)}{spent}",
             fix="Raise max_cost_usd, or request fewer images",
@@ -133,8 +133,8 @@ async def prices(client: AsyncClient, policy: Policy, requests: Iterable[ImageRe
     for kind, price in found.items():
         if price < LEAST_PRICE and (known[kind] is None or policy.max_cost_usd is not None):
             raise BudgetError(
-                f"An image of {shorten(kinds[kind].model)} costs {usd(price)} as far as is known, "
-                "so nothing limits what is spent",
+                f"The known price of an image of {shorten(kinds[kind].model)} is {usd(price)}, which would "
+                f"leave spending unlimited",
                 fix="Set the model's price in model_prices of the connection",
             )
     return found

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 FEW_IMAGES = 5
 """Up to this many images, each has its own lines in the log."""
 KEEP_OTHER_SIZE = (
-    'Request a size that the model makes, or set on_size_mismatch="warn" and clear the task: '
-    "the stored image is then the result, and nothing is bought"
+    'Request a size that the model supports, or set on_size_mismatch="warn" and clear the task: '
+    "the result is then the stored image, and nothing is bought"
 )
 JUST_NOW = 0.5
 """Seconds since an entry began to be written, in which the journal is not read before money is spent. A read
@@ -178,8 +178,8 @@ class JobContext:
             )
         if not self.policy.allows_size(receipt):
             raise SizeMismatchError(
-                f"The image stored at {receipt.uri} has {receipt.width} x {receipt.height} pixels, "
-                f"and {receipt.request.size} was requested",
+                f"The image stored at {receipt.uri} has {receipt.width} x {receipt.height} pixels, but "
+                f"{receipt.request.size} was requested",
                 fix=KEEP_OTHER_SIZE,
             )
         if receipt.is_other_size:

@@ -139,7 +139,8 @@ class DestinationLock:
             id_, key = command.image.prediction_id, image.plan.key
             if context.journal.state.key_of.get(id_, key) != key:
                 context.log.warning(
-                    "Task %s has prediction %s, which this task bought for another image: it is not adopted",
+                    "Task %s recorded prediction %s, which this task bought for another image: not "
+                    "adopting it",
                     job_name(holder),
                     shorten(id_),
                 )
@@ -152,7 +153,7 @@ class DestinationLock:
             await context.write(adoption(command.image, image.plan.key, holder))
         elif command.leaves:
             context.log_image(
-                "Task %s bought prediction %s, which stays collectable for 7 days and is not used here",
+                "Task %s bought prediction %s, which this task does not use; it stays collectable for 7 days",
                 job_name(holder),
                 command.leaves,
             )
@@ -397,17 +398,17 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
     if command.why is Refusal.JUST_MADE:
         return InputError(
             f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
-            allowed="one image for each output_path in a Dag run",
+            allowed="one image per output_path in a Dag run",
             fix=(
                 "End output_path with a slash, so that each task and each map index gets "
                 "its own file, or put {{ ti.map_index }} into the file name"
             ),
         )
     when = datetime.fromtimestamp(command.until, UTC)
-    free = f". If that task is dead, the destination is free at {when:%Y-%m-%d %H:%M:%S} UTC"
+    free = f". If that task is dead, its reservation ends at {when:%Y-%m-%d %H:%M:%S} UTC"
     return InputError(
         f"Task {theirs} is making a different image at {where}, where task {ours} would store its own",
-        allowed="one task at a time for an output_path, or the same request from each",
+        allowed="one task at a time per output_path, or the same request from all tasks",
         fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )

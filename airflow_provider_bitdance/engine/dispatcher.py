@@ -201,9 +201,11 @@ class Dispatcher:
         await asyncio.sleep(0)  # what has ended is taken note of
         if self._limiter.in_flight == in_flight:
             seconds = self._context.policy.timeout
-            what = f"None of {in_flight} predictions in flight was done within {seconds:.0f} s{self.outage}"
+            what = (
+                f"None of the {in_flight} predictions in flight finished within {seconds:.0f} s{self.outage}"
+            )
             late = PredictionTimeoutError(what, fix="Their outputs stay collectable for 7 days")
-            words = "A retry polls the same predictions again, and buys the rest."
+            words = "A retry polls the same predictions again and buys the rest."
             self.failures.stop(late.with_verdict(retry_in_words=words))
         return True
 
@@ -228,8 +230,8 @@ class Dispatcher:
         for key, until in self._lock.held.items():
             when = datetime.fromtimestamp(until, UTC)
             busy = DestinationBusyError(
-                "Another task makes the same image, and has not stored it in time",
-                fix=f"If that task is dead, a retry after {when:%Y-%m-%d %H:%M:%S} UTC makes the image",
+                "Another task is making the same image and did not store it in time",
+                fix=f"If that task is dead, a retry after {when:%Y-%m-%d %H:%M:%S} UTC buys the image",
             )
             self.failures.add(key, busy)
         self._lock.held.clear()

@@ -84,7 +84,7 @@ def _check_is_ours(image: ImageState, prediction: Prediction) -> None:
     """
     if proof_of(prediction, image.plan.request) is Proof.ANOTHER:
         raise OutputError(
-            f"The response about prediction {prediction.id} shows another prompt and seed than were bought",
+            f"The response for prediction {prediction.id} shows a different prompt or seed than was bought",
             fix="Check whether a proxy between this worker and the API caches responses",
         )
 
@@ -170,7 +170,7 @@ def _warn_of_unknown_file(context: JobContext, made: Receipt, replaced: Receipt 
     if is_known or len(context.journal.state.images) > FEW_IMAGES:
         return
     if context.images.size(made.file) is not None:
-        context.log.warning("%s was there without a receipt, and is replaced", made.uri)
+        context.log.warning("Replacing %s, a file without a receipt", made.uri)
 
 
 def record_of(context: JobContext, plan: PlannedImage, valid: ValidImage) -> dict[str, Any]:

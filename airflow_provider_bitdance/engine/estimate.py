@@ -16,13 +16,13 @@ from airflow_provider_bitdance.wavespeed.client import AsyncClient
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is there for a task, and what is missing.
+    """What a task would reuse and buy, and what that would cost.
 
-    :param reuse: Images that are there already.
-    :param buy: Images that are missing.
-    :param cost_usd: What they and the prompts cost, estimated.
-    :param max_cost_usd: What the task may spend, where it has a limit.
-    :param prompts: Prompts that are to be enhanced.
+    :param reuse: Images that exist already.
+    :param buy: Images to buy.
+    :param cost_usd: The estimated cost of these images and of the prompts to enhance, in US dollars.
+    :param max_cost_usd: The most that the task may spend, if it has a limit.
+    :param prompts: Prompts to enhance.
     """
 
     reuse: int
@@ -33,7 +33,7 @@ class Estimate:
 
     @property
     def is_within_budget(self) -> bool:
-        """Whether the task would not be refused for its cost."""
+        """Whether the task would pass its budget check."""
         return self.max_cost_usd is None or self.cost_usd <= self.max_cost_usd + ROUNDING
 
     def __str__(self) -> str:

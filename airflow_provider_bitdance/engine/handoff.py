@@ -31,9 +31,9 @@ class WaitsFor(StrEnum):
     """What a job with images left waits for, in the words of the log."""
 
     ACCOUNT = "Rate limited by WaveSpeed"
-    MINUTE = "requests_per_minute is reached"
-    IN_FLIGHT = "As many predictions as allowed are in flight"
-    OTHERS = "Other tasks make the images that are left"
+    MINUTE = "The limit requests_per_minute is reached"
+    IN_FLIGHT = "The maximum number of predictions is in flight"
+    OTHERS = "Other tasks are making the remaining images"
 
 
 def waits_for(*, left: int, wait: float, blocked: float) -> WaitsFor:

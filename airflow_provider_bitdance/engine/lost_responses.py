@@ -49,7 +49,7 @@ from airflow_provider_bitdance.records.state import LostPurchase
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
 NOTHING_FOUND = "The account's history does not show it, which proves nothing yet"
-NOT_SHOWN = "The account's history shows what was bought later, and not this"
+NOT_SHOWN = "The account's history shows a later purchase, but not this one"
 
 
 async def resolve_intents(
@@ -115,7 +115,7 @@ async def settle_losses(context: JobContext) -> None:
         if events:
             await context.write(*events)
             context.log.info(
-                "Of the purchases whose response was lost, %d turned out not to be made. %s",
+                "Lost responses: %d never led to a purchase. %s",
                 len(events),
                 NOT_SHOWN,
             )

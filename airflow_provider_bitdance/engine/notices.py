@@ -60,7 +60,7 @@ class Notices:
         if not self._refusals or not (is_last or now - self._refused_at >= CALM_SECONDS):
             return
         self._log.info(
-            "The account accepts submissions again, after it refused %d in %.0f s%s",
+            "The account accepts submissions again after refusing %d in %.0f s%s",
             self._refusals,
             self._accepted_at - self._refused_since,
             f"; now at most {window} in flight" if window else "",
@@ -106,7 +106,7 @@ class Notices:
         """Take note of another task's entry that cannot be read, which each listing comes upon again."""
         log = self._log.debug if self._left_out else self._log.warning
         if what not in self._left_out:
-            log("Searching without a record of another task, which may know a prediction: %s", what)
+            log("Searching without the record of another task, because it cannot be read: %s", what)
         self._left_out.add(what)
 
     def size_differs(self, receipt: Receipt) -> None:
@@ -114,8 +114,8 @@ class Notices:
         log = self._log.debug if self._is_size_said else self._log.warning
         self._is_size_said = True
         log(
-            "%s has %d x %d pixels, and %s was requested. Result and receipt say size_differs; "
-            'on_size_mismatch="fail" would fail the task',
+            "%s has %d x %d pixels, but %s was requested. Result and receipt have size_differs; "
+            'to fail instead, set on_size_mismatch="fail"',
             receipt.uri,
             receipt.width,
             receipt.height,
@@ -125,7 +125,7 @@ class Notices:
     def not_labelled(self, why: str) -> None:
         """Take note of a file without the mark that the user wants. Of many only the first is logged."""
         log = self._log.debug if self._is_unlabelled_said else self._log.warning
-        log("An image is stored as it was received, without the mark of AI-made media: %s", why)
+        log("Stored an image as received, without the label for AI-generated media: %s", why)
         self._is_unlabelled_said = True
 
     def found(self, prediction_id: str) -> None:
@@ -165,4 +165,4 @@ class Notices:
 def reason_of_doubt(count: int) -> str:
     """Say that the account's history shows predictions that may be that of a lost response."""
     predictions = "a prediction" if count == 1 else f"{count} predictions"
-    return f"The account's history shows {predictions} from that time that may be it, without proof"
+    return f"The account's history shows {predictions} from that time that may be the lost one, without proof"

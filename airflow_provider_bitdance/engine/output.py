@@ -46,7 +46,7 @@ async def fetch_output(
         raise
     if valid.trailing:
         context.log_image(
-            "The output of prediction %s goes on for %d bytes after the end of its image; they are kept",
+            "The output of prediction %s has %d bytes after the end of its image; they are kept",
             prediction.id,
             valid.trailing,
         )

@@ -174,8 +174,8 @@ def _refused(
     """Refuse the whole plan, or write down that one image of a batch is not available."""
     if why is Refusal.EXISTS or receipt is None:
         raise InputError(
-            f"There is already an image at {shorten(item.destination.identity, 200)}",
-            allowed='a free output_path, or if_exists="reuse" or "regenerate"',
+            f"An image already exists at {shorten(item.destination.identity, 200)}",
+            allowed='an unused output_path, or if_exists="reuse" or "regenerate"',
         )
     try:
         context.check_allowed(receipt)
@@ -234,12 +234,14 @@ def _log_earlier(context: JobContext, decided: list[Decision]) -> None:
     left = [found.leaves for found in decided if found.leaves]
     if adopted:
         context.log.info(
-            "Waiting for what was bought before the task was cleared; nothing is bought for it: %s",
+            "Waiting for predictions that were bought before the task was cleared; nothing is bought "
+            "again: %s",
             some_of(adopted),
         )
     if left:
         context.log.warning(
-            "What was bought before the task was cleared is not used; it stays collectable for 7 days: %s",
+            "Not using predictions that were bought before the task was cleared; they stay collectable for "
+            "7 days: %s",
             some_of(left),
         )
 
@@ -262,7 +264,7 @@ def _log(context: JobContext, decided: list[Decision]) -> None:
     if there:
         by_size = "; files were compared by size" if compares_by_size(len(decided)) else ""
         context.log.info(
-            "%d of %d images are already stored or bought%s; nothing is paid for them",
+            "%d of %d images are already stored or bought%s; they are not bought again",
             there,
             len(decided),
             by_size,

@@ -55,7 +55,7 @@ class PostponedError(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The account accepts no submission for {seconds:.0f} s")
+        super().__init__(f"The account accepts no submissions for {seconds:.0f} s")
 
 
 async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: DestinationLock) -> None:

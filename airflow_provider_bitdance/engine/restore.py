@@ -66,5 +66,5 @@ async def _prediction_of(context: JobContext, receipt: Receipt) -> Prediction:
     ended = await wait_for(poller, {id_: receipt.submitted_at.timestamp()}, until=until)
     if id_ not in ended:
         outage = f": {poller.outage.what}" if poller.outage else ""
-        raise OutputError(f"WaveSpeed did not say what became of prediction {id_}{outage}")
+        raise OutputError(f"WaveSpeed did not return the final status of prediction {id_}{outage}")
     return ended[id_]

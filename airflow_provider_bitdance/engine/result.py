@@ -138,7 +138,7 @@ def _failure(context: JobContext, dispatcher: Dispatcher, image: ImageState) -> 
     if image.status is Status.FAILED:
         return recorded_error(context, image)
     is_late = context.clock.time() >= context.journal.state.deadline
-    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Waiting ended early"
+    what = f"Not done within {context.policy.timeout:.0f} s" if is_late else "Stopped waiting early"
     return PredictionTimeoutError(
         f"{what}: prediction {image.prediction_id}{dispatcher.outage}",
         fix="Its output stays collectable for 7 days",

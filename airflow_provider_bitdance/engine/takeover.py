@@ -48,8 +48,8 @@ def check_is_latest(context: JobContext) -> None:
     for other in _earlier(context):
         if planned_at < other.state.planned_at < math.inf:
             raise InputError(
-                "The task was cleared, and its max_tries belongs to an older plan than "
-                f"the last one: {context.journal.uri}",
+                "The task was cleared, but its max_tries belongs to an older plan than the latest one: "
+                f"{context.journal.uri}",
                 fix="Clear the task again",
             )
 
@@ -73,7 +73,7 @@ def _earlier(context: JobContext) -> list[Journal]:
         except RecordUnreadableError as error:
             if not any(newer.state.images for newer in journals):
                 raise
-            context.log.warning("%s. Going on, because a later plan of this task is readable", error.what)
+            context.log.warning("%s. Continuing, because a later plan of this task is readable", error.what)
         else:
             journals.append(journal)
     # Sorting keeps the order of equals: the higher number first.

@@ -213,7 +213,7 @@ class Enhancer:
                 return await self._end(key, attempt, prediction_id=prediction_id)
             case Resolve(), BitDanceError() as lost:
                 context.log.warning(
-                    "%s. An enhanced prompt is possibly paid for, %s", lost.what, usd(self._price)
+                    "%s. An enhanced prompt is possibly paid, %s", lost.what, usd(self._price)
                 )
             case SendAgain(pause), BitDanceError() as refusal:
                 attempt = await self._end(key, attempt, reason=refusal.what)
@@ -258,7 +258,7 @@ class Enhancer:
         if self._context.coordination.killed.is_set() or self.stopped is not None:
             return "stopped"
         if now - intent.time.timestamp() > SENT_WITHIN:
-            return "the process slept"
+            return "the process was suspended"
         return "the rate limit" if self._limiter.turn(now=now) else ""
 
     async def _post(self, key: PromptKey) -> Prediction | BitDanceError:
@@ -312,8 +312,8 @@ class Enhancer:
             begun = self._limiter.started * self._price
             if self._price > self.budget_left - begun:
                 raise BudgetError(
-                    f"Another enhanced prompt costs {usd(self._price)}, and max_cost_usd leaves "
-                    f"{usd(max(self.budget_left - begun, 0.0))} beside the images",
+                    f"Another enhanced prompt costs {usd(self._price)}, but max_cost_usd leaves "
+                    f"{usd(max(self.budget_left - begun, 0.0))} besides the images",
                     fix="Raise max_cost_usd, or request fewer images",
                 )
             self._limiter.started += 1

@@ -139,7 +139,7 @@ class _Stage:
             await self._read_what_was_spent()
         except BitDanceError:  # what went wrong before matters more
             return error.with_verdict(
-                paid=Paid.POSSIBLY, paid_in_words="Prompts may have been charged, and nothing for images"
+                paid=Paid.POSSIBLY, paid_in_words="Prompts may have been charged, but no images"
             )
         certain = round(sum(spent.usd for spent in self._spent.values()), 6)
         possibly = round(sum(spent.possibly_usd for spent in self._spent.values()), 6)
@@ -147,7 +147,7 @@ class _Stage:
             return error.with_verdict(paid=Paid.NO, paid_in_words="Nothing was charged")
         parts = [f"about {usd(certain)} was charged for prompts"] if certain else []
         parts += [f"up to {usd(possibly)} may have been charged for prompts"] if possibly else []
-        words = f"So far, {' and '.join(parts)}, and nothing for images"
+        words = f"So far, {' and '.join(parts)}, but nothing for images"
         return error.with_verdict(paid=Paid.YES if certain else Paid.POSSIBLY, paid_in_words=words)
 
     async def _check_budget(self, missing: list[PromptKey]) -> None:
@@ -166,7 +166,7 @@ class _Stage:
         if limit is not None:
             self._enhancer.budget_left = limit - so_far - images.cost_usd + ROUNDING
             if cost > self._enhancer.budget_left:
-                spent = f"; {usd(so_far)} is spent" if so_far else ""
+                spent = f"; {usd(so_far)} was already spent" if so_far else ""
                 raise BudgetError(
                     f"{what}, but max_cost_usd is {usd(limit)}{spent}",
                     fix="Raise max_cost_usd, or request fewer images",
@@ -224,7 +224,7 @@ class _Stage:
     def _log(self, bought: int) -> None:
         log, cost = self._context.log, usd(bought * self._price)
         if len(self._texts) > FEW:
-            log.info("%d prompts are enhanced, %d of them now, about %s", len(self._texts), bought, cost)
+            log.info("%d prompts enhanced, %d of them in this try, about %s", len(self._texts), bought, cost)
             return
         for key in self._texts:
             sent = shorten(self._found[key].enhanced)
@@ -242,7 +242,7 @@ def _check_size(wanted: list[Wanted]) -> None:
     size = sum(len(text.encode()) for text in texts)
     if size > MAX_BATCH:
         raise InputError(
-            f"The prompts and what the Prompt Enhancer made of them have {size} bytes",
+            f"The prompts and their enhanced versions have {size} bytes",
             allowed=f"{MAX_BATCH} for one task",
-            fix="Split the items; the enhanced prompts are recorded, and not bought again",
+            fix="Split the items; the enhanced prompts are recorded and not bought again",
         )

@@ -54,7 +54,7 @@ def read_predictions(
         thread.close()
     if not found.is_end and len(found.items) < limit:
         hook.log.warning(
-            "The account's history goes on after the %d predictions that were read", len(found.items)
+            "The account's history has more predictions than the %d that were read", len(found.items)
         )
     return list(found.items[:limit])
 
@@ -62,16 +62,14 @@ def read_predictions(
 def delete_predictions(hook: BitDanceHook, prediction_ids: Iterable[str]) -> int:
     """Delete predictions, and return how many there were. Blocks.
 
-    :raises InputError: There is none, or one is no id of a prediction.
+    :raises InputError: There is none, or one is not a prediction id.
     """
     given = [prediction_ids] if isinstance(prediction_ids, str) else list(prediction_ids)
     ids = list(dict.fromkeys(given))
     wrong = [id_ for id_ in ids if not (isinstance(id_, str) and re.fullmatch(ID_PATTERN, id_))]
     if wrong or not ids:
-        what = (
-            f"{shorten(repr(wrong[0]))} is no id of a prediction" if wrong else "There are no prediction_ids"
-        )
-        raise InputError(what, allowed="ids as submit and history return them")
+        what = f"{shorten(repr(wrong[0]))} is not a prediction id" if wrong else "prediction_ids is empty"
+        raise InputError(what, allowed="ids as returned by submit and history")
     with hook.get_conn() as client:
         parts = (ids[start : start + DELETED_AT_ONCE] for start in range(0, len(ids), DELETED_AT_ONCE))
         return sum(client.send(protocol.delete_predictions(part)).deleted_count for part in parts)

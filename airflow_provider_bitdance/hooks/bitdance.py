@@ -1,7 +1,8 @@
 """The hook: reads an Airflow connection, and talks to the API for those who write their own ``@task``.
 
-What it stores at an ``output_path`` is bought once and recorded, as an operator's image (``image_job.py``).
-All else keeps no records: what :meth:`BitDanceHook.submit` buys is bought again when the task runs again.
+An image that it stores at an ``output_path`` is bought once and recorded, like an operator's
+(``image_job.py``). Nothing else is recorded: what :meth:`BitDanceHook.submit` buys is bought again when the
+task runs again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _PROMPT_PAID = {
 
 
 class ImageFields(TypedDict, total=False):
-    """What is requested of a model, as :meth:`BitDanceHook.submit` has it."""
+    """A request, with the arguments of :meth:`BitDanceHook.submit`."""
 
     prompt: Required[str]
     size: str | None
@@ -52,12 +53,12 @@ class ImageFields(TypedDict, total=False):
 
 
 class BitDanceHook(BitDanceBaseHook):
-    """Talks to the WaveSpeedAI API with the key of an Airflow connection.
+    """Talks to the WaveSpeedAI API with the key of an Airflow connection, in a plain ``@task``.
 
-    For use in a plain ``@task``. An image that must be bought once needs an ``output_path``, as here; without
-    one, each call of :meth:`generate` buys. For a task that only makes an image,
-    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator` is shorter, can wait
-    without a worker, and shows the image in Airflow's UI.
+    Pass an ``output_path``, as below, for an image that has to be bought once. Without it, each call of
+    :meth:`generate` buys an image. For a task that only makes an image, use
+    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`: it is shorter, can
+    wait without occupying a worker, and shows the image in Airflow's UI.
 
     .. code-block:: python
 
@@ -65,9 +66,9 @@ class BitDanceHook(BitDanceBaseHook):
         def cover(headline: str, ds: str) -> dict:
             return BitDanceHook().generate(prompt=headline, output_path=f"/data/covers/{ds}")
 
-    :param bitdance_conn_id: The connection: its password is the API key, its host the API's URL
-        (default https://api.wavespeed.ai), its extra as :class:`ConnectionExtra` says.
-    :param transport: An ``httpx.AsyncBaseTransport`` instead of the network; for tests.
+    :param bitdance_conn_id: The connection. Its password is the API key, its host the API's URL (default:
+        https://api.wavespeed.ai); :class:`ConnectionExtra` describes its extra.
+    :param transport: An ``httpx.AsyncBaseTransport`` to use instead of the network, for tests.
     """
 
     def submit(
@@ -81,18 +82,19 @@ class BitDanceHook(BitDanceBaseHook):
         model: str = BITDANCE_14B,
         inputs: dict[str, Any] | None = None,
     ) -> Prediction:
-        """Buy one image, about $0.01 at each call, and return its prediction without waiting.
+        """Buy one image and return its prediction without waiting. Each call costs about $0.01.
 
         :param prompt: The text.
-        :param size: A preset such as ``"16:9"`` or ``"W*H"``; default 1024*1024.
-        :param width: Pixels, 256 to 1536, with ``height`` and instead of ``size``.
-        :param height: Pixels, 256 to 1536, with ``width`` and instead of ``size``.
-        :param seed: -1 (any) to 2147483647.
-        :param model: The model's path on WaveSpeed. One that the provider does not know costs a free request
-            for its schema, once a process.
-        :param inputs: The model's other inputs.
-        :raises InputError: Before anything is sent.
-        :raises BitDanceError: See its ``paid``: the image may be bought all the same.
+        :param size: A preset such as ``"16:9"``, or ``"W*H"``. Default: 1024*1024.
+        :param width: The width in pixels, 256 to 1536; give ``height`` with it, and no ``size``.
+        :param height: The height in pixels, 256 to 1536; give ``width`` with it, and no ``size``.
+        :param seed: 0 to 2147483647, or -1 for any.
+        :param model: The model's path on WaveSpeed. For a model that the provider does not know, its schema
+            is requested first, free, once per process.
+        :param inputs: The model's other inputs by name.
+        :raises InputError: An argument cannot be used; nothing was sent.
+        :raises BitDanceError: The submission failed. Its ``paid`` says whether the image may have been
+            bought.
         """
         request = self._request(
             prompt=prompt, size=size, width=width, height=height, seed=seed, model=model, inputs=inputs
@@ -103,7 +105,7 @@ class BitDanceHook(BitDanceBaseHook):
     def get_prediction(self, prediction_id: str) -> Prediction:
         """Poll a prediction once. Free.
 
-        :param prediction_id: As :meth:`submit` returned it.
+        :param prediction_id: The ``id`` of a prediction that :meth:`submit` returned.
         """
         with self.get_conn() as client:
             return client.get_prediction(prediction_id)
@@ -140,28 +142,30 @@ class BitDanceHook(BitDanceBaseHook):
         nsfw: str = "fail",
         **fields: Unpack[ImageFields],
     ) -> Prediction | dict[str, Any]:
-        """Buy one image, about $0.01, and wait for it; with an ``output_path``, store it and buy it once.
+        """Buy one image, for about $0.01, and wait for it. With ``output_path``, store it and buy it once.
 
-        Without ``output_path`` nothing is recorded: **each call buys**, a retry's too, and the output URL of
-        what it returns expires after 7 days. With it, a retry of the task finds what was bought or stored,
-        and the same request at the same path is the result for all runs, free.
+        Without ``output_path`` nothing is recorded: **each call buys an image**, also when the task is
+        retried, and the returned output URL expires after 7 days. With ``output_path``, a retry of the task
+        finds what was bought or stored, and the same request at the same path is free for all runs.
 
         :param fields: Prompt, size, width, height, seed, model and inputs, as for :meth:`submit`.
-        :param output_path: Absolute path or URI of a file that every worker sees, one for each image. In a
-            task it may be a folder, with a slash at its end, for one image: its name is made from the task.
+        :param output_path: The absolute path or URI of the image's file, one per image, on a store that every
+            worker can access. A task that makes one image may pass a folder, with a trailing slash.
         :param timeout: Seconds to wait.
         :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
         :param if_exists: As for the operators; ``"regenerate"`` buys once per run.
-        :param nsfw: ``"fail"`` or ``"allow"``: what to do with an image that is flagged; it is paid for.
-        :return: The prediction; with an ``output_path`` the plain dict that the operator returns.
-        :raises PredictionError: It ended without an image.
-        :raises PredictionTimeoutError: It is not done yet, or polling failed; the error names its id.
+        :param nsfw: ``"fail"`` or ``"allow"``: what to do with a flagged image, which is paid for.
+        :return: The prediction; with ``output_path``, the plain dict that the operator returns.
+        :raises PredictionError: The prediction ended without an image.
+        :raises PredictionTimeoutError: It has not ended in time, or polling failed. The error has its id.
         """
         wait = Wait.of(timeout, poll_interval)  # read first: a bad number costs nothing
         if output_path is not None:
             return self._generate_file(wait, output_path, if_exists, nsfw, self._request(**fields))
         if (if_exists, nsfw) != ("reuse", "fail"):
-            raise InputError("if_exists and nsfw are of no use without output_path", fix="Set it, too")
+            raise InputError(
+                "if_exists and nsfw have no effect without output_path", fix="Set output_path, too"
+            )
         prediction = self.submit(**fields)
         with self.get_conn() as client:
             ended = wait.until_ended(client, prediction)
@@ -178,21 +182,22 @@ class BitDanceHook(BitDanceBaseHook):
         timeout: float = 600.0,
         nsfw: Literal["fail", "allow"] = "fail",
     ) -> dict[str, Any]:
-        """Store the image of a prediction with its receipt, as the operator does. Free; waits if need be.
+        """Store the image of a prediction with its receipt, as the operator does. Free.
 
-        For what was bought without an ``output_path``, in the 7 days for which WaveSpeed keeps it. Another
-        image at that path is replaced. Called again for the same prediction, it finds the image stored.
+        Use it for an image that was bought without ``output_path``, within the 7 days for which WaveSpeed
+        keeps it. It waits if the prediction has not ended, and replaces a different image at the path. A
+        second call for the same prediction returns the stored image.
 
-        :param prediction: As :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or :meth:`history`
-            returned it.
+        :param prediction: A prediction that :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or
+            :meth:`history` returned.
         :param output_path: As for :meth:`generate`.
-        :param request: What was requested, as for :meth:`submit`; needed where the API does not say it, which
-            it need not after :meth:`get_prediction` and :meth:`history`.
+        :param request: The arguments of the :meth:`submit` that bought it. Needed only if the prediction does
+            not have them: the API may omit them from what :meth:`get_prediction` and :meth:`history` return.
         :param timeout: Seconds to wait.
         :param nsfw: As for :meth:`generate`.
         :return: The plain dict that the operator returns.
-        :raises InputError: Nobody knows what was requested, or another task makes an image there.
-        :raises PredictionError: It ended without an image.
+        :raises InputError: The request is not known, or another task is making an image at this path.
+        :raises PredictionError: The prediction ended without an image.
         """
         from airflow_provider_bitdance.hooks.image_job import save_image
 
@@ -206,28 +211,29 @@ class BitDanceHook(BitDanceBaseHook):
     def history(
         self, *, model: str = "", since: datetime | None = None, limit: int = 1000
     ) -> list[Prediction]:
-        """Return predictions of the account, newest first: those of the past 7 days. Free.
+        """Return the account's predictions of the past 7 days, newest first. Free.
 
-        One that was just made may not be there yet, so what is missing proves nothing. Inputs are there where
-        the API shows them.
+        A new prediction may take some time to appear, so a missing one proves nothing. Predictions have their
+        inputs if the API returns them.
 
-        :param model: Of this model only, by its path; default: of all.
-        :param since: Made since then only; a time without a zone is in UTC. Default: 7 days ago.
-        :param limit: The most that are returned, 1 to 10,000. The API gives 100 at a request.
+        :param model: Return only predictions of this model, by its path. Default: all models.
+        :param since: Return only predictions created since then; a time without a zone is UTC. Default: 7
+            days ago.
+        :param limit: The most predictions to return, 1 to 10,000. One request returns 100.
         """
         from airflow_provider_bitdance.hooks.account import read_predictions
 
         return read_predictions(self, model=model, since=since, limit=limit)
 
     def delete(self, prediction_ids: Iterable[str]) -> int:
-        """Delete predictions for good, and return how many there were. Free, and refunds nothing.
+        """Delete predictions for good, and return how many were deleted. Free; nothing is refunded.
 
-        **What is not stored yet is lost, though it is paid for**: a task that waits for it fails, and a
-        stored file that is lost can no longer be fetched again. Stored files and receipts stay. To call it
-        again is harmless: unknown ids are ignored, and so are those that an earlier call has deleted.
+        **An image that is not stored yet is lost, although it is paid for**: a task that waits for it fails.
+        A stored file that gets lost can no longer be fetched again. Stored files and receipts are not
+        touched. Repeating a call is harmless: unknown and already deleted ids are ignored.
 
-        :param prediction_ids: Their ids. Of predictions that run still, WaveSpeed advises against it.
-        :raises InputError: There is none, or one is no id of a prediction.
+        :param prediction_ids: The ids. WaveSpeed advises against deleting predictions that are still running.
+        :raises InputError: The list is empty, or one is not a prediction id.
         """
         from airflow_provider_bitdance.hooks.account import delete_predictions
 
@@ -241,15 +247,17 @@ class BitDanceHook(BitDanceBaseHook):
         timeout: float = 120.0,
         poll_interval: float = DEFAULT_POLL_INTERVAL,
     ) -> str:
-        """Have WaveSpeed's Prompt Enhancer rewrite a prompt, $0.001 at each call. It keeps no records.
+        """Have WaveSpeed's Prompt Enhancer rewrite a prompt. Each call costs $0.001; nothing is recorded.
 
         :param text: The prompt.
         :param style: default, artistic, photographic, technical, anime or realistic.
         :param timeout: Seconds to wait.
-        :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
-        :raises InputError: Before anything is sent.
-        :raises PredictionError: It ended without a text, or with one that is no prompt.
-        :raises PredictionTimeoutError: It is not done yet; the error names its id.
+        :param poll_interval: Seconds from the submission to the first poll, and the shortest pause between
+            polls.
+        :return: The enhanced prompt.
+        :raises InputError: An argument cannot be used; nothing was sent.
+        :raises PredictionError: The prediction ended without a text, or with a text that is not a prompt.
+        :raises PredictionTimeoutError: The prediction has not ended in time. The error has its id.
         """
         wait = Wait.of(timeout, poll_interval)
         prompt, wanted_style = ImageRequest.of(prompt=text).prompt, style_of(style) or "default"

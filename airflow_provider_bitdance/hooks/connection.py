@@ -32,19 +32,20 @@ if TYPE_CHECKING:
 
 
 class ConnectionExtra(BaseModel):
-    """The extra fields of a ``bitdance`` connection; a field left empty has its default.
+    """The extra fields of a ``bitdance`` connection. An empty field has its default.
 
-    :param max_in_flight: Predictions that a batch has in flight at once, where it does not say itself;
-        ``None`` finds out what the account takes.
-    :param requests_per_minute: Submissions of a batch in any minute, where it does not say itself; ``None``
-        is without limit.
-    :param price_usd: Price of one image of BitDance-14B in US dollars.
-    :param model_prices: Prices of one image in US dollars, by the model's path; also as JSON text. Where
-        neither this nor the provider has a model's price, the API is asked.
-    :param live_price: Ask the API for the price of every model before buying.
-    :param timeout: Seconds for one HTTP request with its whole response.
-    :param records_path: Where journal and receipts are stored; empty: see the operator.
-    :param allow_http: Send the key over plain http to hosts other than this machine.
+    :param max_in_flight: The most predictions in flight at once of a batch that does not set its own limit.
+        ``None``: the batch adapts to what the account accepts.
+    :param requests_per_minute: The most submissions in any minute of a batch that does not set its own limit.
+        ``None``: no limit.
+    :param price_usd: The price of one BitDance-14B image, in US dollars.
+    :param model_prices: The price of one image in US dollars, by the model's path; also as JSON text. For a
+        model whose price neither this nor the provider knows, the API quotes it.
+    :param live_price: Whether to request the price of every model from the API before buying.
+    :param timeout: Seconds for one HTTP request including its whole response.
+    :param records_path: The folder of the journal and the receipts. Empty: as the operator's
+        ``records_path`` describes.
+    :param allow_http: Whether the key may be sent over plain http to hosts other than this machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,9 +72,9 @@ class ConnectionExtra(BaseModel):
         try:
             found = json.loads(prices) if isinstance(prices, str) else prices
         except (ValueError, RecursionError):
-            raise PydanticCustomError("json", "text that is no JSON") from None
+            raise PydanticCustomError("json", "text that is not JSON") from None
         if not isinstance(found, dict) or any(isinstance(price, bool) for price in found.values()):
-            raise PydanticCustomError("prices", "not an object of model paths with their prices")
+            raise PydanticCustomError("prices", "not an object that maps model paths to prices")
         if wrong := [path for path in found if not (isinstance(path, str) and is_path(path))]:
             raise PydanticCustomError("paths", f"{shorten(repr(wrong[0]))} is not a model's path")
         return found

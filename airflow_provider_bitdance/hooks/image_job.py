@@ -91,7 +91,7 @@ def request_of(prediction: Prediction, given: Mapping[str, Any] | None, model: M
     said = prediction.input or {}
     if not said.get("prompt"):
         raise InputError(
-            f"The API does not say what prediction {prediction.id} was requested with",
+            f"The API does not return the request of prediction {prediction.id}",
             allowed='request={"prompt": …, "size": …, "seed": …}, as it was sent',
         )
     size = said.get(model.sizes.field) if model.sizes else None
@@ -179,13 +179,13 @@ def _destination(output_path: str | PathLike[str], job: Job, *, is_task: bool) -
     text = os.fspath(output_path) if isinstance(output_path, PathLike) else output_path
     if left := unrendered_in(str(text)):
         raise InputError(
-            f"output_path has {shorten(left)}, which nothing has rendered: {shorten(repr(text))}",
-            fix="Airflow renders no arguments of a function's calls: format the text in Python",
+            f"output_path has {shorten(left)}, which was not rendered: {shorten(repr(text))}",
+            fix="Format the text in Python: Airflow does not render the arguments of a function call",
         )
     destination = parse_destination(text, default_stem=runtime.default_stem(job))
     if not (destination.named or is_task):
         raise InputError(
-            f"output_path is the folder {shorten(repr(text))}, and there is no task to name the file after",
+            f"output_path is the folder {shorten(repr(text))}, but there is no task to name the file after",
             allowed='the path of a file, such as "/data/images/fox.png"',
         )
     return destination
@@ -202,9 +202,9 @@ def _check_is_first(journal: Journal, wanted: Wanted, api_host: str) -> None:
     if image.plan.fingerprint != wanted.fingerprint(api_host):
         where = shorten(wanted.destination.identity, 200)
         raise InputError(
-            f"This task has requested a different image at {where} already",
-            allowed="one image for each output_path of a task",
-            fix="Give each image the path of a file of its own",
+            f"This task has already requested a different image at {where}",
+            allowed="one image per output_path of a task",
+            fix="Give each image its own file path",
         )
 
 
@@ -214,7 +214,7 @@ def _check_no_event_loop() -> None:
     except RuntimeError:
         return
     raise InputError(
-        "This call blocks until the image is stored, and an event loop runs in this thread",
+        "This call blocks until the image is stored, but an event loop is running in this thread",
         fix="Call it in a thread: await asyncio.to_thread(hook.generate, …)",
     )
 

@@ -109,7 +109,10 @@ def open_records(given: str, *, of_connection: str) -> Folder:
     if not path:
         raise InputError(
             "No records path is set",
-            allowed="--records-path, or records_path in the connection or in [bitdance] of the settings",
+            allowed=(
+                "--records-path, or records_path in the connection or in the section [bitdance] of "
+                "Airflow's settings"
+            ),
             fix="If the Dags set none, the records are in .bitdance of each output folder: pass that path",
         )
     return open_folder(path)

@@ -75,7 +75,7 @@ def label_of(option: str | None) -> Literal["iptc"] | None:
     if given in ("", "none"):
         return None
     if given != "iptc":
-        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or nothing")
+        raise InputError(f"[bitdance] label is {shorten(repr(given))}", allowed="iptc, or empty")
     return "iptc"
 
 
@@ -202,10 +202,10 @@ def planned_output(journal: Journal, *, template: object, rendered: Callable[[],
     if not root and is_same_address(planned, now):
         return planned
     raise RecordUnreadableError(
-        f"The plan of this task stores in {shorten(planned, 200)}, and output_path is another folder now",
+        f"This task's plan stores in {shorten(planned, 200)}, but output_path is now another folder",
         allowed=f"{'a folder below ' if root else ''}{shorten(now, 200)}",
         fix=(
-            "Set it back, or collect what is bought with reconcile --output and clear the task. "
-            "If nobody changed it, the journal is forged"
+            "Restore it, or collect bought images with reconcile --output and clear the task. If it was "
+            "not changed, the journal is forged"
         ),
     )

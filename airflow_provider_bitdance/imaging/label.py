@@ -79,12 +79,12 @@ def _check_free(xmp: bytes | None, *, has_c2pa: bool) -> bool:
     :raises NotLabelledError: The file must not be changed.
     """
     if has_c2pa:
-        raise NotLabelledError("it carries C2PA content credentials, which a change would break")
+        raise NotLabelledError("it has C2PA content credentials, which a change would break")
     if xmp is None:
         return False
     if SOURCE_TYPE.rpartition("/")[2].encode() in xmp:
         return True
-    raise NotLabelledError("it has XMP of its own")
+    raise NotLabelledError("it already has XMP metadata")
 
 
 def _png(data: bytes, structure: Structure, packet: bytes) -> bytes:
@@ -137,7 +137,7 @@ def _webp(data: bytes, structure: Structure, packet: bytes) -> bytes:
     first, start, end = chunks[0]
     if first != b"VP8X" and len(chunks) > 1:
         # Without VP8X a decoder ignores what follows; with it, an animation or a second picture would count.
-        raise NotLabelledError("it has parts that a mark would give a meaning")
+        raise NotLabelledError("it has parts that decoders ignore, but would show in a labelled file")
     head = data[start:end] if first == b"VP8X" else _extended(first, data, start)
     flags = head[8] | _XMP_FLAG
     body = head[:8] + bytes((flags,)) + head[9:] + data[end if first == b"VP8X" else start : structure.end]
@@ -164,7 +164,7 @@ def _extended(name: bytes, data: bytes, start: int) -> bytes:
         bits = int.from_bytes(data[start + 14 : start + 18], "little")
         width, height, has_alpha = bits & 0x3FFF, bits >> 16 & 0x3FFF, False
     else:
-        raise NotLabelledError("its first part is not known")
+        raise NotLabelledError("its first part is of an unknown kind")
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return b"VP8X" + struct.pack("<I", 10) + bytes((_ALPHA if has_alpha else 0, 0, 0, 0)) + canvas
 

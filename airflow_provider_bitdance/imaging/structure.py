@@ -61,7 +61,7 @@ def read_structure(data: bytes) -> Structure:
         return _jpeg(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp(data)
-    raise not_whole("it begins like none of them")
+    raise not_whole("its first bytes match none of these formats")
 
 
 def jpeg_comment(data: bytes) -> bytes:
@@ -114,12 +114,12 @@ def _jpeg(data: bytes) -> Structure:
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield each segment up to the end of the image: its code, where it begins after that, where it ends."""
     if not data.startswith(_JPEG):
-        raise not_whole("it begins like none of them")
+        raise not_whole("its first bytes match none of these formats")
     end = len(_JPEG)
     for _ in range(MAX_PARTS):
         marker = _MARKER.match(data, end)
         if marker is None:
-            raise not_whole("it is cut or damaged")
+            raise not_whole("it is truncated or damaged")
         code, start = marker[1][0], marker.end()
         if code == _END_OF_IMAGE:
             yield code, start, start
@@ -136,7 +136,7 @@ def _webp(data: bytes) -> Structure:
     (length,) = _unpack("<I", data, 4)
     whole = 8 + length + length % 2
     if whole > len(data):
-        raise not_whole("it is cut")
+        raise not_whole("it is truncated")
     start = 12
     for _ in range(MAX_PARTS):
         if start >= whole:
@@ -150,7 +150,7 @@ def _unpack(form: str, data: bytes, start: int) -> tuple[Any, ...]:
     try:
         return struct.unpack_from(form, data, start)
     except struct.error:
-        raise not_whole("it is cut") from None
+        raise not_whole("it is truncated") from None
 
 
 def not_whole(why: str) -> OutputError:
@@ -159,4 +159,4 @@ def not_whole(why: str) -> OutputError:
 
 
 def _too_many_parts() -> OutputRefusedError:
-    return OutputRefusedError("The output consists of too many parts", allowed=f"at most {MAX_PARTS}")
+    return OutputRefusedError("The output has too many parts", allowed=f"at most {MAX_PARTS}")

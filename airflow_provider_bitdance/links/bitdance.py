@@ -1,7 +1,7 @@
 """The links beside a task in Airflow's UI: to WaveSpeed, and to what the task stored.
 
-The UI reads a link from XCom, where Airflow puts it when a leg of the task ends. :func:`show_links` puts it
-there at once, so that it is there while the task runs. No link holds a key, or an output's URL.
+The UI reads a link from XCom, to which Airflow writes it when the task ends or defers. :func:`show_links`
+writes it at once, so that it is shown while the task runs. No link contains a key or an output's URL.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class _Link(BaseOperatorLink):
 
 
 class WaveSpeedLink(_Link):
-    """The account's predictions on WaveSpeed's site."""
+    """The button "WaveSpeed predictions": the account's predictions on WaveSpeed's site."""
 
     name = "WaveSpeed predictions"
 
 
 class StoredLink(_Link):
-    """The stored image, or the manifest of a batch, where a browser can open it."""
+    """The button "Stored result": the stored image or the manifest, if a browser can open it."""
 
     name = "Stored result"
 
 
 class ImagesLink(_Link):
-    """The tab "Images" of this task instance: what it stored, as pictures."""
+    """The button "Images": the Images tab of this task instance, which shows what it stored."""
 
     name = "Images"
 
@@ -93,7 +93,7 @@ def _show(operator: Any, link: _Link, url: str, context: Context) -> None:
     try:
         context["ti"].xcom_push(key=link.xcom_key, value=url)
     except Exception:  # a link is no reason to fail
-        operator.log.debug("The link %s could not be shown yet", link.name, exc_info=True)
+        operator.log.debug("Could not publish the link %s yet", link.name, exc_info=True)
 
 
 def show_stored(operator: Any, uri: str, folder: Folder) -> None:

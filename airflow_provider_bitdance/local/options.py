@@ -19,33 +19,33 @@ IncludeInputs = Literal["ignored", "needed", "refused"]
 class Options:
     """How a local service behaves.
 
-    :param api_key: the one key it accepts.
-    :param latency: seconds from start to completion: one number, lowest and highest, or a mixture of ranges
-        such as ``80%:4.5-5.5,20%:36-44``.
+    :param api_key: the only key that it accepts.
+    :param latency: seconds from start to completion: a number, a pair of lowest and highest, or a mixture of
+        ranges such as ``80%:4.5-5.5,20%:36-44``.
     :param balance_usd: credit at the start.
-    :param picture_format: what the outputs are, unless the inputs name a format.
+    :param picture_format: the format of outputs, unless the inputs name one.
     :param pictures: ``drawn`` shows prompt, size and seed; ``fast`` is one colour without text, for load,
         and always PNG.
-    :param min_pixels: an image of fewer pixels is accepted, charged, fails and is refunded; None is without
-        such a minimum.
-    :param submit_echo: how a submit response shows the inputs, in one of the ways of ``echo.py``.
-    :param result_echo: how a result shows them.
-    :param history_echo: how history items show them.
-    :param history_inputs_key: under which key history items show them.
-    :param include_inputs: what becomes of this flag of a history request: items show inputs without it, too;
-        only with it; or it is refused with HTTP 400.
+    :param min_pixels: an image with fewer pixels is accepted and charged, then fails and is refunded. None:
+        no minimum.
+    :param submit_echo: how a submit response echoes the inputs: one of the modes of ``echo.py``.
+    :param result_echo: how a result echoes them.
+    :param history_echo: how history items echo them.
+    :param history_inputs_key: the key under which history items echo them.
+    :param include_inputs: what this flag of a history request does: items echo inputs with or without it;
+        only with it; or the request is refused with HTTP 400.
     :param history_lag: seconds until the history shows a new prediction, in the forms of ``latency``.
-    :param history_drop: the share of predictions, from 0 to 1, that it never shows.
-    :param history_filter: whose filters match what they should: all, or nothing matches the filter ``model``,
-        or the filter ``created_after``.
-    :param seed: of latencies and lags, of what the history never shows, of the seeds drawn for requests that
-        ask for -1, and of faults by probability.
-    :param tier: the account's limits, as published; None is without limits.
-    :param requests_per_minute: tasks a minute, in windows on the clock; goes before the tier's.
-    :param max_in_flight: tasks in flight at once; goes before the tier's.
+    :param history_drop: the share of predictions, from 0 to 1, that the history never shows.
+    :param history_filter: which filters work: all of them (``honest``), or all except ``model``, or all
+        except ``created_after`` (``date``), which then match nothing.
+    :param seed: the seed of everything random: latencies, lags, predictions that the history never shows,
+        seeds drawn for -1, and faults by probability.
+    :param tier: the account's limits, as WaveSpeed publishes them. None: no limits.
+    :param requests_per_minute: predictions per minute of the clock; overrides the tier's limit.
+    :param max_in_flight: predictions in flight at once; overrides the tier's limit.
     :param above_limit: ``refuse`` responds with HTTP 429 and charges nothing; ``queue`` accepts and charges,
-        and the task stays ``created`` until both limits admit it.
-    :param state: a file that the service writes its state to and starts from. One service a file.
+        and the prediction stays ``created`` until both limits admit it.
+    :param state: a file in which the service keeps its state across restarts. Use one file per service.
     """
 
     api_key: str = "local-key"

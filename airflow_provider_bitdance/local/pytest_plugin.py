@@ -1,7 +1,7 @@
-"""Fixtures for the tests of your Dags, which pytest finds by itself: see docs/how-to/testing.md.
+"""Fixtures for the tests of your Dags, which pytest discovers by itself: see docs/how-to/testing.md.
 
-Every pytest run where this package is installed imports this module, so it imports nothing that costs time:
-the service, FastAPI and uvicorn are loaded when a test asks for a fixture.
+Every pytest run in an environment with this package imports this module, so it stays cheap: the service,
+FastAPI and uvicorn are loaded when a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bitdance_service_options() -> Options:
-    """How ``bitdance_service`` behaves. Write a fixture of this name to change it."""
+    """The options of ``bitdance_service``. Override this fixture to change them."""
     from airflow_provider_bitdance.local import Options
 
     return Options()
@@ -27,9 +27,9 @@ def bitdance_service_options() -> Options:
 def bitdance_service(
     bitdance_service_options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LocalService]:
-    """Run a local WaveSpeed-compatible service, to which the connection ``bitdance_default`` leads.
+    """Run a local WaveSpeed-compatible service, and set the connection ``bitdance_default`` to it.
 
-    It starts empty and stops with the test. A task that has another ``conn_id`` needs one more line:
+    It starts empty and stops with the test. For a task with another ``bitdance_conn_id``, add this line:
     ``monkeypatch.setenv("AIRFLOW_CONN_<CONN_ID>", bitdance_service.connection)``.
     """
     try:

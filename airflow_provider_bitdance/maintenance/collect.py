@@ -61,7 +61,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
             if image.prediction_id in ended:
                 done[image.plan.key] = await _collect_one(context, image, ended[image.prediction_id])
     except FencedError:
-        stopped = CollectStatus.RUNNING, "its own task is continuing with it"
+        stopped = CollectStatus.RUNNING, "its task is still working on it"
     except BitDanceError as error:
         stopped = CollectStatus.LEFT, error.what
     return {key: done.get(key) or _standing(journal.state.images[key], *stopped) for key in open_images}
@@ -72,7 +72,7 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
     age = context.clock.time() - image.submitted_at
     # The engine takes such a one for deleted. Here it may belong to the account of another connection.
     if prediction.status == "deleted" and age < KEPT_BY_WAVESPEED.total_seconds():
-        why = "this account does not have the prediction: deleted, or bought with another key"
+        why = "the account does not show the prediction: it was deleted, or bought with another key"
         return Collected(prediction.id, CollectStatus.LEFT, why)
     newer = await asyncio.to_thread(_newer_image, context, image)
     if newer is not None:

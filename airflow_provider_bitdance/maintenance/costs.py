@@ -132,7 +132,9 @@ def lost_prompts(
             estimated_cost_usd=lost.intent.estimated_cost_usd,
             verdict=Verdict.UNKNOWN,
             prediction_id="",
-            reason="The Prompt Enhancer's response was lost; the account's history is not searched for it",
+            reason=(
+                "The Prompt Enhancer's response was lost; reconcile does not search the history for prompts"
+            ),
         )
         for lost in prompts
         if lost.is_lost

@@ -32,4 +32,4 @@ def named(folder: str, outputs: Sequence[str]) -> str:
 
 def not_named(folder: str, action: str) -> str:
     """Say that a record's folder is none of the output folders that were given."""
-    return f"its output folder is not one that {action}: --output {shorten(folder, 200)}"
+    return f"its output folder is not among those that {action}: add --output {shorten(folder, 200)}"

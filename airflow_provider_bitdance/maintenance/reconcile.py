@@ -71,21 +71,22 @@ def reconcile(
     include_running: bool = False,
     nsfw: Nsfw = "fail",
 ) -> Report:
-    """Compare the records with the account, store what was left behind, and report. Buys nothing. Blocks.
+    """Compare the records with the account, store paid images that are not stored, and report. Buys nothing.
 
-    Call it from a task's main thread, or from a program: connections are resolved here.
+    It blocks. Call it from a task's main thread or from a program, because it resolves connections.
 
-    :param conn_id: The connection with the API key with which the images were bought.
-    :param records_path: Where the records are. Default: the connection's, else ``[bitdance] records_path``.
-    :param outputs: Output folders, as tasks write them. Images are stored only in these and below.
-    :param since: From when on costs and lost purchases are compared; default 7 days, for which WaveSpeed
-        keeps its history. Without a time zone it is UTC.
-    :param dry_run: Change nothing, and say what would be done.
-    :param include_running: Collect also for jobs that may still run; their processes stop, and their retries
-        go on from there.
-    :param nsfw: ``"allow"`` stores images that are flagged, too; else they are recorded as failed.
-    :raises InputError: There is no records path, or it cannot be opened.
-    :raises BitDanceError: The API, or the store of the records, failed.
+    :param conn_id: The connection with the API key that bought the images.
+    :param records_path: The records' folder. Default: the connection's, then ``[bitdance] records_path``.
+    :param outputs: Output folders, written as in the tasks. Images are stored only in and below these.
+    :param since: The start of the period in which costs and lost purchases are compared; a time without a
+        zone is UTC. Default: 7 days ago, because WaveSpeed keeps its history that long.
+    :param dry_run: Whether to change nothing and only report what would be done.
+    :param include_running: Whether to collect also images of jobs that may still be running. Their processes
+        stop, and their retries continue from there.
+    :param nsfw: ``"allow"`` also stores images that are flagged as not safe for work; ``"fail"`` records them
+        as failed.
+    :raises InputError: No records path is set, or it cannot be opened.
+    :raises BitDanceError: The API or the store of the records failed.
     """
     hook = BitDanceHook(conn_id)
     since = since or datetime.fromtimestamp(Clock().time(), UTC) - KEPT_BY_WAVESPEED

@@ -94,7 +94,7 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     elif image.status is Status.FAILED:
         yield f"  failed    {shorten(image.reason, 300)}"
     else:
-        yield f"  open      {_OPEN[image.status]}"
+        yield f"  pending   {_OPEN[image.status]}"
     if image.possibly_paid:
         yield f"  also possibly paid: {image.possibly_paid}. {shorten(image.reason, 300)}"
 
@@ -111,8 +111,8 @@ def _prompt_lines(plan: PlannedImage) -> Iterator[str]:
 
 
 _OPEN = {
-    Status.PLANNED: "planned; nothing is bought",
-    Status.INTENDED: "about to be bought: no response is recorded",
+    Status.PLANNED: "planned; nothing was bought",
+    Status.INTENDED: "possibly submitted; no response is recorded",
     Status.SUBMITTED: "paid for, not stored",
 }
 
@@ -134,12 +134,12 @@ def shown_report(report: Report) -> str:
     """Show a reconciliation."""
     lines = [
         f"{report.records}: {_count(report.jobs, 'job')}, {_count(report.receipts, 'receipt')}",
-        f"since {report.since:%Y-%m-%d %H:%M} UTC{'; a dry run: nothing was changed' * report.dry_run}",
+        f"since {report.since:%Y-%m-%d %H:%M} UTC{'; dry run: nothing was changed' * report.dry_run}",
     ]
     sections = {
-        "Bought or about to be bought, and left behind": _open_lines(report),
+        "Paid for or possibly paid, and not stored": _open_lines(report),
         "Possibly paid": _possibly_paid_lines(report),
-        "Predictions of the account that are in no record": _untracked_lines(report),
+        "Predictions of the account that no record has": _untracked_lines(report),
         "Cost by Dag and day (UTC)": _cost_lines(report),
     }
     for title, section in sections.items():
@@ -190,7 +190,7 @@ def _cost_lines(report: Report) -> Iterator[str]:
     yield f"{'Dag':<{width}}  day         predictions  estimated      real"
     for dag_id, day, made, estimated, real, unbilled in rows:
         usd = f"{f'${estimated:.4f}':>9}  {f'${real:.4f}':>8}"
-        missing = f"   {unbilled} not on the bill yet" if unbilled else ""
+        missing = f"   {unbilled} not yet on the bill" if unbilled else ""
         yield f"{dag_id:<{width}}  {day:<10}  {made:>11}  {usd}{missing}"
     others = _count(report.unattributed.predictions, "prediction")
     yield f"The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records."

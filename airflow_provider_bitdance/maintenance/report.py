@@ -30,7 +30,7 @@ class CollectStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenImage:
-    """An image that its job had bought, or was about to buy, and had neither stored nor given up.
+    """An image that its job had bought, or had begun to buy, without a stored file or a final failure.
 
     :param prompt: At most 80 characters of it.
     :param prediction_id: Empty where the response to the purchase never came.
@@ -49,7 +49,7 @@ class OpenImage:
 
 
 class Verdict(StrEnum):
-    """What the account's history says of a purchase whose response was lost."""
+    """What the account's history proves about a purchase whose response was lost."""
 
     BOUGHT = "bought"
     NOT_CREATED = "not created"
@@ -62,8 +62,8 @@ class PossiblyPaid:
 
     :param intent: Which intent of the image it was, counted from 1.
     :param prompt: At most 80 characters of it.
-    :param at: When the job was about to buy it.
-    :param prediction_id: The prediction that it made, where that is proved.
+    :param at: When the job began to buy it.
+    :param prediction_id: The prediction that it created, if that is proven.
     """
 
     job: Job
@@ -79,9 +79,9 @@ class PossiblyPaid:
 
 @dataclass(frozen=True, slots=True)
 class UntrackedPrediction:
-    """A prediction of the account that no record knows: another program's, or a lost purchase.
+    """A prediction of the account that no record has: another program's, or a lost purchase.
 
-    :param prompt: At most 80 characters of it, where the history shows inputs.
+    :param prompt: At most 80 characters of it, if the history shows inputs.
     """
 
     prediction_id: str
@@ -95,8 +95,8 @@ class UntrackedPrediction:
 class Cost:
     """What one Dag bought on one day (UTC), and what the account paid for that.
 
-    :param real_usd: Charges less refunds.
-    :param unbilled: Predictions of these that the bill does not have yet.
+    :param real_usd: Charges minus refunds.
+    :param unbilled: How many of these predictions are not yet on the bill.
     """
 
     dag_id: str
@@ -109,7 +109,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Unattributed:
-    """What the account paid for predictions that no record knows."""
+    """What the account paid for predictions that no record has."""
 
     predictions: int
     real_usd: float
@@ -138,12 +138,12 @@ class Report:
 
     @property
     def estimated_usd(self) -> float:
-        """What the records say that the images of the period cost."""
+        """The cost of the period's images, estimated from the records."""
         return round(sum(cost.estimated_usd for cost in self.costs), 6)
 
     @property
     def real_usd(self) -> float:
-        """What the account paid for them: charges less refunds."""
+        """What the account paid for them: charges minus refunds."""
         return round(sum(cost.real_usd for cost in self.costs), 6)
 
     @property
@@ -152,7 +152,7 @@ class Report:
         return bool(self.findings) or any(image.outcome is CollectStatus.LEFT for image in self.open_images)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values, the totals among them."""
+        """Return the report as plain JSON values, with the totals."""
         totals = {"estimated_usd": self.estimated_usd, "real_usd": self.real_usd}
         return {**plain(self), **totals, "needs_attention": self.needs_attention}
 

@@ -271,7 +271,7 @@ def _read_job(records: Folder, name: str, last: int, notes: list[str]) -> JobRec
     if state.number < last:
         raise RecordUnreadableError(
             f"Entry {state.number + 1} of {last} is missing",
-            fix="Restore it from a backup, or move the whole folder of the journal away",
+            fix="Restore it from a backup, or move the journal's whole folder away",
         )
     state = fold_notes(state, read_notes(records, notes))
     # Another task, or a later generation of this one, may have written here, too: to stop it.

@@ -11,7 +11,7 @@ from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 
 KEPT_SECONDS = KEPT_BY_WAVESPEED.total_seconds()
 NOT_OURS = (CollectStatus.SUPERSEDED, CollectStatus.ANOTHER_API)
-CLEARED = "the task has been cleared and planned again since: this image would replace the newer one"
+CLEARED = "the task was cleared and planned again afterwards: this image would replace the newer one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ def _triage(records: Records, record: JobRecord, api_host: str, now: float, incl
     if not all(is_of(api_host, image.plan) for image in record.open_images):
         return Triage(record, CollectStatus.ANOTHER_API, f"it was not bought from {api_host}")
     if left > 0 and not include_running:
-        return Triage(record, CollectStatus.RUNNING, f"its task may wait for it for another {left:.0f} s")
+        return Triage(
+            record, CollectStatus.RUNNING, (f"its task may still wait for it, for up to {left:.0f} s")
+        )
     return Triage(record, CollectStatus.DUE)
 
 

@@ -28,55 +28,61 @@ if TYPE_CHECKING:
 
 
 class BitDanceBaseOperator(EngineOperator):
-    """Buys what is missing, waits, and stores. Not for use in a Dag: its subclasses say what is wanted.
+    """Base of the operators: buys missing images, waits for them and stores them. Use its subclasses in Dags.
 
-    :param size: A preset (1:1, 16:9, 9:16, 4:3, 3:4, 3:2, 2:3) or ``"W*H"``, sides of 256 to 1536 pixels; in
-        a batch of the rows that give none. Default 1024*1024. (templated)
-    :param seed: 0 to 2147483647, or -1 for any: then one is drawn and recorded. In a batch of the rows that
-        give none. (templated)
-    :param model: The model's path on WaveSpeed. Of four the provider knows sizes, seed, inputs and price by
-        itself (docs/reference/models.md); others are checked by the schema that the API has. (templated)
-    :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``; checked before
-        anything is bought. (templated)
-    :param enhance_prompt: Have WaveSpeed's Prompt Enhancer rewrite each prompt first, $0.001 a text:
-        ``"default"``, ``"artistic"``, ``"photographic"``, ``"technical"``, ``"anime"`` or ``"realistic"``.
-        Each text is bought once and recorded; reuse goes by the prompt that you write. (templated)
+    :param size: A preset (1:1, 16:9, 9:16, 4:3, 3:4, 3:2, 2:3) or ``"W*H"`` with sides of 256 to 1536 pixels.
+        In a batch it applies to rows without a size of their own. Default: 1024*1024. (templated)
+    :param seed: 0 to 2147483647, or -1 to draw a seed, which is then recorded. In a batch it applies to rows
+        without a seed of their own. Default: -1. (templated)
+    :param model: The model's path on WaveSpeed. The provider knows the sizes, seeds, inputs and prices of
+        four models (docs/reference/models.md); it checks requests for any other against the schema that the
+        API publishes. (templated)
+    :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``. They are checked
+        before anything is bought. (templated)
+    :param enhance_prompt: The style in which WaveSpeed's Prompt Enhancer rewrites each prompt first, for
+        $0.001 a text: ``"default"``, ``"artistic"``, ``"photographic"``, ``"technical"``, ``"anime"`` or
+        ``"realistic"``. Each text is bought once and recorded. Images are reused by the prompt that you
+        write, not by the enhanced one. Default: prompts are sent as they are. (templated)
     :param bitdance_conn_id: The connection with the API key.
-    :param deferrable: Wait in the triggerer and not in the worker. Default: ``[operators]
+    :param deferrable: Whether to wait in the triggerer instead of the worker. Default: ``[operators]
         default_deferrable``.
-    :param defer_after: Seconds to wait in the worker first. A deferral costs about 3 seconds.
-    :param timeout: Seconds that one try waits, in a batch from its last purchases on. The next try waits for
-        the same predictions.
-    :param poll_interval: Seconds; the shortest pause between two polls of an image, which grows to 15. The
-        first poll comes after 2 at the earliest. In a batch the pauses may be as short as a tenth of it.
-    :param if_exists: ``"reuse"``: the same request at this destination is the result, free; another request
-        is bought and replaces it. ``"regenerate"``: buy once per run, and again when the task is cleared.
-        ``"fail"``: refuse.
+    :param defer_after: Seconds to wait in the worker before deferring. A deferral costs about 3 seconds.
+    :param timeout: Seconds that one try may wait. In a batch they count from its last purchase. The next try
+        waits for the same predictions.
+    :param poll_interval: The shortest pause between two polls of an image, in seconds; pauses grow to 15
+        seconds. The first poll comes after 2 seconds at the earliest. In a batch, pauses may be as short as a
+        tenth of this.
+    :param if_exists: What to do if there is an image at the destination. ``"reuse"``: if it was made for the
+        same request, it is the result, free; if not, buy a new image and replace it. ``"regenerate"``: buy
+        once per run, and again when the task is cleared. ``"fail"``: fail.
     :param nsfw: What to do with an image that is flagged as not safe for work; it is paid for in any case.
-        ``"fail"``: fail without retry. ``"skip"``: skip the task; tasks after it follow their trigger rule.
-        ``"allow"``: store it.
-    :param on_size_mismatch: What to do with an image that has another size than was requested; it is paid for
-        and stored, and its result says ``size_differs``. ``"warn"``: log it. ``"fail"``: fail without retry.
-    :param on_lost_response: What to do if the response to a purchase was lost and the account's history
-        does not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each
-        lost one is reported as possibly paid. ``"fail"``: fail without retry, for a person to decide.
-    :param max_cost_usd: The most that this task may spend until it is cleared, in US dollars: all tries, and
-        what is possibly paid. More is refused before the first purchase. Default: no limit.
-    :param check_balance: Ask for the account's balance before the first purchase, and refuse what it cannot
-        pay for.
-    :param retry_failed: Whether a retry buys an image again whose prediction failed. WaveSpeed refunds failed
-        predictions. What was refused or moderated is never bought again by a retry.
-    :param records_path: Where journal and receipts are stored. Default: the connection's, else ``[bitdance]
-        records_path``, else ``.bitdance`` in the output folder. Every worker must see it. (templated)
-    :param previews: How many of its images the tab "Images" of Airflow's UI shows, with small pictures that
-        are kept in Airflow's database, 200 kB a task at most; 0 shows none. Default: ``[bitdance] previews``,
-        which is 24. Of mapped tasks, the first so many show theirs.
-    :param label: ``"iptc"``: write the IPTC's mark of AI-made media into the files that are stored from now
-        on, about 580 bytes of XMP; no pixel changes, and no prompt goes into a file. ``"none"``: files stay
-        as the model gave them. Default: ``[bitdance] label``, which is none.
-    :param url_base: The http or https URL under which the output folder is published. Results, and the rows
-        of a manifest, then have ``url``: this, the file's name, and ``?v=`` with the first 8 digits of the
-        file's SHA-256, so that a replaced image is fetched anew. Default: none. (templated)
+        ``"fail"``: fail without a retry. ``"skip"``: skip the task; downstream tasks follow their trigger
+        rule. ``"allow"``: store it.
+    :param on_size_mismatch: What to do if an image differs in size from what was requested. It is paid for
+        and stored in any case, and its result says ``size_differs``. ``"warn"``: log a warning. ``"fail"``:
+        fail without a retry.
+    :param on_lost_response: What to do if the response to a purchase was lost and the account's history does
+        not prove what became of it. ``"buy_again"``: buy again, at most three purchases a try; each lost one
+        is reported as possibly paid. ``"fail"``: fail without a retry, so that a person can decide.
+    :param max_cost_usd: The most that this task may spend, in US dollars. All tries count, and what is
+        possibly paid; clearing the task restarts the count. A plan that costs more fails before the first
+        purchase. Default: no limit.
+    :param check_balance: Whether to request the account's balance before the first purchase, and to fail if
+        it does not cover the plan.
+    :param retry_failed: Whether a retry buys an image again if its prediction failed. WaveSpeed refunds
+        failed predictions. A retry never buys again what WaveSpeed refused or moderated.
+    :param records_path: The folder of the journal and the receipts, which every worker must be able to
+        access. Default: that of the connection, then ``[bitdance] records_path``, then ``.bitdance`` in the
+        output folder. (templated)
+    :param previews: How many images of this task the "Images" tab of Airflow's UI shows. Their thumbnails are
+        kept in Airflow's database, at most 200 kB per task; 0 shows none. If the task is mapped, the first
+        task instances up to this number show theirs. Default: ``[bitdance] previews``, which is 24.
+    :param label: ``"iptc"``: label newly stored files as AI-generated, in about 580 bytes of XMP metadata
+        with IPTC's term for it. Pixels do not change, and no prompt is written into the file. ``"none"``:
+        files stay as the model returned them. Default: ``[bitdance] label``, which is none.
+    :param url_base: The http or https URL under which the output folder is published. Results and manifest
+        rows then have a ``url``: this base, the file name, and ``?v=`` with the first 8 digits of the file's
+        SHA-256, so that caches fetch a replaced image again. Default: none. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -137,9 +143,10 @@ class BitDanceBaseOperator(EngineOperator):
         check_options(self)
 
     def estimate(self, context: Context) -> Estimate:
-        """Count what is there for this task in this run, what it would buy, and what that costs.
+        """Count the images that this task would reuse and buy in this run, and what they would cost.
 
-        Spends nothing and writes nothing. For a task that runs before this one, which may ask a person:
+        It spends nothing and writes nothing. Call it from a task that runs before this one, for example to
+        let a person approve the cost:
 
         .. code-block:: python
 
@@ -150,11 +157,12 @@ class BitDanceBaseOperator(EngineOperator):
             def ask(**context) -> str:
                 return str(cover.estimate(context))
 
-        A task that is mapped with ``.expand`` has no such method:
-        :func:`~airflow_provider_bitdance.operators.bitdance.estimate` takes it, and task groups.
+        A task that is mapped with ``.expand`` does not have this method; pass it to
+        :func:`~airflow_provider_bitdance.operators.bitdance.estimate`, which also accepts task groups.
 
-        :param context: Of any task of the same Dag run; in a mapped group, of a task of that group.
-        :raises InputError: The fields cannot be used, or are known in the task's mapped group only.
+        :param context: The context of any task of the same Dag run. For a task in a mapped group, that of a
+            task in the same group.
+        :raises InputError: The fields cannot be used, or are known only inside the task's mapped group.
         """
         from airflow_provider_bitdance.operators.estimating import estimate_operator
 

@@ -33,13 +33,13 @@ FAILURES_SHOWN = 5
 
 
 class BitDanceBatchOperator(BitDanceBaseOperator):
-    """Makes many images in one task, each bought once, and a manifest of them. About $0.01 an image.
+    """Makes many images in one task, each bought once, and a manifest that lists them. About $0.01 an image.
 
     A retry buys only what is missing. An image is stored at ``output_path/<key>`` with the extension of its
-    real format; the same request under the same key is bought once for all runs, unless ``if_exists`` says
+    real format. The same request with the same key is bought once for all runs, unless ``if_exists`` says
     otherwise. Set ``retries=2``.
 
-    Not for one image: :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`.
+    For a single image use :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceTextToImageOperator`.
 
     .. code-block:: python
 
@@ -55,29 +55,33 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
     The result is a small plain dict: ``manifest`` (its URI; read it with
     :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
     ``size_differs``, ``possibly_paid``, ``estimated_cost_usd``. A batch that fails after it has written its
-    manifest leaves this result in XCom, too, for tasks with ``trigger_rule="all_done"``.
+    manifest also leaves this result in XCom, for tasks with ``trigger_rule="all_done"``.
 
-    :param items: Prompts, or dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and columns of
-        your own; or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file of such rows, where ``inputs`` is
-        JSON. Bad rows are refused all at once, before anything is bought. (templated)
-    :param output_path: The folder for images and manifest: an absolute path or URI that every worker sees.
+    :param items: A list of prompts, or of dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and
+        columns of your own. Or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file with such rows, in
+        which ``inputs`` is JSON. If rows cannot be used, one error lists them before anything is bought.
         (templated)
-    :param prompt: A template over a row's columns, such as ``"A {style} poster"``, or the name of a
-        ``.prompt`` file with one; the prompt of every row. (templated)
-    :param inputs: As for all operators. A text may be a template over a row's columns, such as
-        ``{"style": "{style}"}``; a row's own inputs go before these. (templated)
-    :param variants: Images a row, 1 to 16, with different seeds, and a contact sheet of them:
-        ``<key>-contact-sheet.jpg``.
-    :param max_in_flight: Predictions in flight at once. Default: the connection's limit, else what the
-        account takes, found by trying.
-    :param requests_per_minute: Submissions in any minute. Default: the connection's limit, else none.
-    :param on_item_failure: ``"finish_then_fail"``: make the others, then fail. ``"fail_fast"``: buy nothing
-        more. ``"tolerate"``: succeed, and count them.
-    :param max_failures: With ``"tolerate"``: fail where there are more. Default: any number is tolerated.
-    :param manifest_format: ``"jsonl"`` or ``"parquet"``, which needs pyarrow.
-    :param check_balance: As for all operators; here on by default.
-    :param nsfw: As for all operators, for each image; with ``"skip"`` a flagged one is left out, and fails
-        nothing.
+    :param output_path: The folder for images and manifest: an absolute path or a URI that every worker can
+        access. (templated)
+    :param prompt: The prompt of every row: a template over the row's columns, such as ``"A {style} poster"``,
+        or the name of a ``.prompt`` file with one. (templated)
+    :param inputs: The model's other inputs by name, for every row. A text may be a template over the row's
+        columns, such as ``{"style": "{style}"}``. A row's own inputs override these. (templated)
+    :param variants: Images per row, 1 to 16, each with its own seed. With two or more, each row also gets a
+        contact sheet, ``<key>-contact-sheet.jpg``.
+    :param max_in_flight: The most predictions in flight at once. Default: the connection's limit; without one
+        the batch adapts to what the account accepts.
+    :param requests_per_minute: The most submissions in any minute. Default: the connection's limit; without
+        one there is none.
+    :param on_item_failure: What to do if an image fails. ``"finish_then_fail"``: make the others, then fail.
+        ``"fail_fast"``: buy nothing more and fail. ``"tolerate"``: succeed, and count the failures.
+    :param max_failures: With ``"tolerate"``, the most failures with which the task succeeds. Default: any
+        number.
+    :param manifest_format: ``"jsonl"``, or ``"parquet"``, which needs pyarrow.
+    :param check_balance: Whether to request the account's balance before the first purchase, and to fail if
+        it does not cover the plan. Here it is on by default.
+    :param nsfw: As for all operators, for each image. With ``"skip"``, a flagged image is omitted and does
+        not count as a failure.
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
     """
 
@@ -201,7 +205,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         }
         self.log.info("%(stored)d of %(items)d images stored, %(failed)d failed: %(manifest)s", summary)
         if summary["size_differs"] > 1:
-            self.log.warning("%(size_differs)d of them have another size than was requested", summary)
+            self.log.warning("%(size_differs)d of them differ in size from what was requested", summary)
         return summary
 
     def _failure(

@@ -25,11 +25,13 @@ __all__ = ["BitDanceBatchOperator", "BitDanceTextToImageOperator", "estimate", "
 class BitDanceTextToImageOperator(BitDanceBaseOperator):
     """Makes one image from a prompt, stores it, and records it so that it is bought once. About $0.01.
 
-    A retry goes on where the last try stopped: it buys nothing that was bought. The same request at the same
+    A retry continues where the last try stopped and buys nothing twice. The same request at the same
     ``output_path`` is bought once for all runs, unless ``if_exists`` says otherwise. Set ``retries=2``:
-    Airflow's default is none, and then a killed worker leaves a paid image uncollected.
+    Airflow's default is no retry, and if the worker is then killed, nobody collects the paid image.
 
-    Not for hundreds of images, one mapped task each: a task and its deferral cost Airflow about a second.
+    For hundreds of images use
+    :class:`~airflow_provider_bitdance.operators.bitdance.BitDanceBatchOperator`: a mapped task for each image
+    costs Airflow about a second.
 
     .. code-block:: python
 
@@ -43,19 +45,17 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
 
     The result is a plain dict: ``uri``, ``receipt``, ``prediction_id``, ``model``, ``size``, ``width``,
     ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
-    ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (lost submissions that
-    may have been charged), ``prompts_possibly_paid`` (likewise, of its enhanced prompt).
-
-    With ``url_base`` it has ``url``, too, after ``uri``.
+    ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (how many submissions
+    whose response was lost may have been charged), ``prompts_possibly_paid`` (the same for its enhanced
+    prompt). With ``url_base`` it also has ``url``, after ``uri``.
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
-    :param output_path: Absolute path or URI that every worker sees. With a slash at its end it is a folder,
-        and the name is made from Dag, task, run and map index; without one it names the file. The stored
-        extension is that of the real format. (templated)
-    :param width: Pixels, together with ``height`` and instead of ``size``. (templated)
-    :param height: Pixels, together with ``width`` and instead of ``size``. (templated)
-    :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`:
-        size, seed, model, connection, deferral, waiting, budget, what exists, what fails.
+    :param output_path: An absolute path or a URI that every worker can access. With a trailing slash it is a
+        folder, and the file is named after Dag, task, run and map index. Without one it names the file. The
+        stored file gets the extension of its real format. (templated)
+    :param width: The width in pixels; give ``height`` with it, and no ``size``. (templated)
+    :param height: The height in pixels; give ``width`` with it, and no ``size``. (templated)
+    :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.
     """
 
     template_fields: Sequence[str] = (*BitDanceBaseOperator.template_fields, "width", "height")

@@ -33,7 +33,7 @@ def hand_over(operator: Any, waiting: Waiting) -> NoReturn:
         rest = "%s: deferring for up to %.0f s with %d images left. In flight: %s"
         operator.log.info(rest, waiting.waits_for, seconds, waiting.to_buy, in_flight)
     else:
-        operator.log.info("Waiting in the triggerer for up to %.0f s: %s", seconds, in_flight)
+        operator.log.info("Deferring for up to %.0f s. In flight: %s", seconds, in_flight)
     operator.defer(
         trigger=BitDanceTrigger(
             bitdance_conn_id=operator.bitdance_conn_id,

@@ -136,7 +136,7 @@ class EngineOperator(BaseOperator):
             if not self._is_shown:
                 push_failure(context, error, self.previews, self.log)
             # It says all that the user needs: Airflow would log each of its causes with all frames.
-            self.log.debug("Where it failed", exc_info=True)
+            self.log.debug("Traceback of the failure", exc_info=True)
             raise self._for_airflow(error).with_traceback(self._users_frames(error)) from None
         except Exception as error:
             # A fault of ours keeps all frames; of what the user's code raises, ours would come first.

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 def estimate(task: Any, context: Context) -> Estimate:
-    """Count what is there and what would be bought: of a task, a mapped task, or all in a task group.
+    """Count the images that a task, a mapped task or a task group would reuse and buy, and their cost.
 
-    Spends nothing and writes nothing. The limit of each task, ``max_cost_usd``, is not compared with the sum.
+    It spends nothing and writes nothing, and does not compare the sum with the tasks' ``max_cost_usd``.
 
-    :param task: An operator, what its ``.expand`` returned, or a ``TaskGroup``, in which tasks of other kinds
-        count nothing.
-    :param context: Of any task of the same Dag run that runs after those whose results are mapped over.
-    :raises InputError: As the operators' ``estimate``; or how many tasks there will be is not known yet.
+    :param task: An operator of this package, the result of its ``.expand``, or a ``TaskGroup``, in which
+        tasks of other kinds are ignored.
+    :param context: The context of any task of the same Dag run. If tasks are mapped over a result, it has to
+        run after the task that returns the result.
+    :raises InputError: As for the operators' ``estimate``; or the number of mapped tasks is not known yet.
     """
     from airflow_provider_bitdance.engine import Estimate
 
@@ -44,8 +45,8 @@ def estimate(task: Any, context: Context) -> Estimate:
         parts = list(_of_each_index(task, context))
     else:
         raise InputError(
-            f"There is no estimate of {getattr(task, 'task_id', task)!r}",
-            allowed="an operator of this package, what its .expand returned, or a task group",
+            f"Cannot estimate {getattr(task, 'task_id', task)!r}",
+            allowed="an operator of this package, the result of its .expand, or a task group",
         )
     return Estimate(
         reuse=sum(part.reuse for part in parts),
@@ -68,9 +69,9 @@ def estimate_operator(operator: BitDanceBaseOperator, context: Context) -> Estim
         here = running.get_closest_mapped_task_group() if running is not None else None
         if map_index < 0 or group is not here:
             raise InputError(
-                f"Task {operator.task_id} is in the mapped group {group.group_id}, "
-                "and its fields are known only within the group",
-                fix="Call estimate in a task of that group, before this one",
+                f"The fields of task {operator.task_id} are known only inside its mapped group "
+                f"{group.group_id}",
+                fix="Call estimate in a task of that group that runs before this one",
             )
     task.render_template_fields(context)
     return _estimate_rendered(task, context, map_index)
@@ -122,15 +123,15 @@ def _length(task: Any, context: Context) -> int:
     for value in mapped.values() if isinstance(mapped, dict) else [mapped]:
         known = value.resolve(context) if hasattr(value, "resolve") else value
         if not isinstance(known, Sized) or isinstance(known, str):
-            raise _unknown(task, "what it is mapped over is the result of a task that has not run yet")
+            raise _unknown(task, "it is mapped over the result of a task that has not run yet")
         lengths.append(len(known))
     return math.prod(lengths)
 
 
 def _unknown(task: Any, why: str) -> InputError:
     return InputError(
-        f"How many tasks {task.task_id} becomes is not known: {why}",
-        fix="Call estimate in a task that runs after that one, or in the mapped group",
+        f"The number of mapped tasks of {task.task_id} is unknown: {why}",
+        fix="Call estimate in a task that runs after that one, or inside the mapped group",
     )
 
 

@@ -38,7 +38,7 @@ def push_preview(context: Context, finished: Finished, job: JobContext, log: Any
         try:
             _push(context, PREVIEW_KEY, _preview(finished, job).as_xcom())
         except Exception:
-            log.debug("The preview of the images could not be made", exc_info=True)
+            log.debug("Could not create the preview of the images", exc_info=True)
 
 
 def push_failure(context: Context, error: BitDanceError, previews: int | None, log: Any) -> None:
@@ -52,7 +52,7 @@ def push_failure(context: Context, error: BitDanceError, previews: int | None, l
             image = PreviewImage(key=ti.task_id, status="failed", error=shorten(error.what, 300))
             _push(context, PREVIEW_KEY, Preview(total=1, failed=1, images=(image,)).as_xcom())
     except Exception:
-        log.debug("The reason could not be shown", exc_info=True)
+        log.debug("Could not show the failure in the Images tab", exc_info=True)
 
 
 def push_sheets(context: Context, job: JobContext, log: Any) -> None:
@@ -61,7 +61,7 @@ def push_sheets(context: Context, job: JobContext, log: Any) -> None:
         for key, encoded in job.thumbnails.sheets.items():
             _push(context, sheet_key(key), as_xcom(encoded))
     except Exception:
-        log.debug("The contact sheets could not be shown", exc_info=True)
+        log.debug("Could not push the contact sheets to XCom", exc_info=True)
 
 
 def _push(context: Context, key: str, value: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class ProgressRow:
                 self._store.set(PROGRESS_KEY, _row(self._latest))
             except Exception:
                 self._store = None  # no task depends on it
-                self._log.debug("Airflow's task state store does not take the progress", exc_info=True)
+                self._log.debug("Airflow's task state store did not accept the progress", exc_info=True)
 
 
 def _row(progress: JobProgress) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished
 
 _ALLOWED = (
-    "an http or https URL of at most 1024 characters, percent-encoded, without user, query and fragment, "
+    "an http or https URL of at most 1024 characters, percent-encoded, without user, query or fragment, "
     "such as https://cdn.example.com/images/"
 )
 _LONGEST = 1024

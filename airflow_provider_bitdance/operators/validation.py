@@ -66,13 +66,18 @@ def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:
     wrong, right = "", f'text: "{text}/" for a folder, "{text}.png" for a file'
     if has_options:
         wrong, right = (
-            "with options that its text does not have",
-            "text, with the connection as in s3://conn_id@…",
+            "whose storage options are not part of its text",
+            "text that names the connection, as in s3://conn_id@…",
         )
     elif re.match(r"\w[\w+.-]*:/(?!/)", text):
-        wrong, right = "in which pathlib has made one slash of two", f"text: {text.replace(':/', '://', 1)!r}"
+        wrong, right = (
+            "in which pathlib collapsed two slashes into one",
+            (f"text: {text.replace(':/', '://', 1)!r}"),
+        )
     elif not (kind or text.endswith("/") or has_known_extension(text)):
-        wrong = "which has no slash at its end whether it is a folder or a file"
+        wrong = (
+            "which does not show whether it is a folder or a file, because path objects drop a trailing slash"
+        )
     if wrong:
         raise InputError(
             f"{name} is a {type(value).__name__} {wrong}: {shorten(repr(text), 200)}", allowed=right
@@ -85,14 +90,14 @@ def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:
 def rendered_path(name: str, value: Any, *, kind: str = "") -> Any:
     """Return a path as :func:`text_of_path` does, after Airflow has rendered it.
 
-    :raises InputError: Something in it is not filled in.
+    :raises InputError: Something in it was not filled in.
     """
     text = text_of_path(name, value, kind=kind)
     if isinstance(text, str) and (left := _UNFILLED.search(text)):
         raise InputError(
-            f"{name} is {shorten(repr(text))}: {left[0]} is not filled in",
-            allowed="templates that Airflow renders; columns of items fill in prompts and not paths",
-            fix="Airflow renders no arguments of .expand and no text that a template gives",
+            f"{name} is {shorten(repr(text))}: {left[0]} was not filled in",
+            allowed="templates that Airflow renders; columns of items fill in prompts, not paths",
+            fix="Give the final text: Airflow renders neither .expand arguments nor what a template returns",
         )
     return text
 
@@ -105,8 +110,11 @@ def rendered(name: str, value: Any) -> Any:
     for text in texts_in(value):
         if left := unrendered_in(text):
             raise InputError(
-                f"{name} has {shorten(left)}, which nothing has rendered: {shorten(repr(text))}",
-                fix="Airflow renders no arguments of .expand and no text that a template gives",
+                f"{name} has {shorten(left)}, which was not rendered: {shorten(repr(text))}",
+                fix=(
+                    "Give the final text: Airflow renders neither .expand arguments nor what a template "
+                    "returns"
+                ),
             )
     return value
 
@@ -128,8 +136,8 @@ def reason_of(event: dict[str, Any]) -> Reason:
         return Reason(event["reason"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"The trigger sent the event {shorten(repr(event))}. Allowed: a reason of "
-            f"{', '.join(Reason)}. Install one version of airflow-provider-bitdance on "
+            f"The trigger sent the event {shorten(repr(event))}. Allowed: one of the reasons "
+            f"{', '.join(Reason)}. Install the same version of airflow-provider-bitdance on "
             "all workers and triggerers. A retry continues with the same prediction and "
             "buys nothing."
         ) from None

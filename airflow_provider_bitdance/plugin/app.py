@@ -35,11 +35,11 @@ HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 _NOTHING = (
-    "There are no images to show. They are here once the task has stored some in its last try, "
-    "unless previews = 0 is set."
+    "There are no images to show. They appear here once the task's latest try has stored some, unless "
+    "previews = 0 is set."
 )
-_ELSEWHERE = "This preview is not in Airflow's database: an XCom backend keeps it elsewhere."
-_TOO_LARGE = "This preview is larger than any that the provider makes, so it is not shown."
+_ELSEWHERE = "This preview is not in Airflow's database, because an XCom backend stores it elsewhere."
+_TOO_LARGE = "This preview is not shown, because it is larger than any that the provider creates."
 
 _check_dag = requires_access_dag("GET", DagAccessEntity.XCOM)
 # A database refuses NUL, and whole numbers that are longer than its own.
@@ -57,7 +57,7 @@ def allowed(request: Request, user: GetUserDep) -> None:
     """
     dag_id = request.path_params.get("dag_id")
     if not dag_id or dag_id == "~" or "\0" in dag_id:
-        raise HTTPException(404, "There is no such page")
+        raise HTTPException(404, "Page not found")
     _check_dag(request, user)
 
 

@@ -24,9 +24,10 @@ def sheet_key(key: str) -> str:
 
 
 def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
-    """Return the line of Markdown that shows a person all variants of a row, as small pictures.
+    """Return a line of Markdown that shows a person all variants of a row as thumbnails.
 
-    For the ``body`` of a ``HITLOperator`` or ``ApprovalOperator``, which is templated, in the same Dag run:
+    Use it in the ``body`` of a ``HITLOperator`` or ``ApprovalOperator``, which is templated, in the same Dag
+    run:
 
     .. code-block:: python
 
@@ -40,13 +41,14 @@ def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
             options=["v1", "v2"],
         )
 
-    The picture comes from Airflow's own database, and whoever may read the XComs of the Dag sees it. The
-    address is relative to Airflow's UI: elsewhere, in an e-mail for instance, it leads nowhere. Where there
-    is no picture (docs/how-to/images.md), one that says why is shown instead. Costs nothing.
+    The image comes from Airflow's own database; everyone who may read the XComs of the Dag can see it. Its
+    URL is relative to Airflow's UI, so it does not work elsewhere, for example in an e-mail. If there is no
+    contact sheet (docs/how-to/images.md), a placeholder that explains why is shown instead. Free.
 
-    :param task_id: Of the batch with ``variants``, with its task groups.
-    :param key: Of the row, as it is or as a template such as ``"{{ params.name }}"``.
-    :param map_index: Of the batch where it is mapped, such as ``"{{ ti.map_index }}"`` within a mapped group.
+    :param task_id: The id of the batch task with ``variants``, including its task groups.
+    :param key: The key of the row, or a template for it such as ``"{{ params.name }}"``.
+    :param map_index: The map index of the batch task, if it is mapped: such as ``"{{ ti.map_index }}"``
+        inside a mapped group.
     """
     path = "/".join(("{{ dag.dag_id }}", "{{ run_id }}", task_id, str(map_index), key))
     # A run's id may have signs that mean something in an address or in Markdown.

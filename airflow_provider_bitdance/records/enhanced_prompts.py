@@ -153,7 +153,7 @@ class EnhancedPrompts:
         name = f"{key.folder}/text.json"
         found = read_record(EnhancedPrompt, self._folder, name)
         if found is not None and found.key != key:
-            raise damaged(self._folder, name, "is of another text")
+            raise damaged(self._folder, name, "belongs to another text")
         return found
 
     def attempts(self, key: PromptKey) -> list[PromptAttempt]:
@@ -175,7 +175,7 @@ class EnhancedPrompts:
             self._check_number(name, number)
             if (intent := read_record(PromptIntent, self._folder, name)) is not None:
                 if intent.key.folder != folder:
-                    raise damaged(self._folder, name, "is of another text")
+                    raise damaged(self._folder, name, "belongs to another text")
                 outcome = read_record(PromptOutcome, self._folder, _name(folder, number, "outcome"))
                 found.append(PromptAttempt(number, intent, outcome))
         return found

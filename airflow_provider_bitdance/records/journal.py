@@ -183,9 +183,9 @@ def _encoded(entry: Entry) -> bytes:
     data = entry.model_dump_json(indent=1).encode()
     if len(data) > LARGEST_FILE:  # nobody could read it; only a plan is so large
         raise InputError(
-            f"The plan of this task has {len(data) // 1024**2} MiB, most of it prompts and columns",
+            f"This task's plan has {len(data) // 1024**2} MiB, most of it prompts and columns",
             allowed=f"{LARGEST_FILE // 1024**2} MiB",
-            fix="Divide the items among several tasks",
+            fix="Split the items across several tasks",
         )
     return data
 

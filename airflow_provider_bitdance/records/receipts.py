@@ -160,7 +160,7 @@ class Receipts:
         if receipt is None:
             return None
         if not destination.may_be_stored_as(receipt.file):
-            raise damaged(self._folder, name, "is of a file that is not at its destination")
+            raise damaged(self._folder, name, "names a file that is not at its destination")
         return receipt.model_copy(update={"uri": f"{destination.folder}/{receipt.file}"})
 
     def listed(self, name: str) -> Receipt | None:
@@ -177,7 +177,7 @@ class Receipts:
         destination = Destination(receipt.folder, stem)
         is_of_file = destination.may_be_stored_as(receipt.file)
         if not is_of_file or self._name(destination) != name:
-            raise damaged(self._folder, name, "is of an image whose receipt has another name")
+            raise damaged(self._folder, name, "belongs to an image whose receipt has another name")
         return receipt
 
     def exists(self, destination: Destination) -> bool:

@@ -285,7 +285,7 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
     if isinstance(event, Rested):
         return replace(state, window=event.window, blocked_until=event.until)
     if isinstance(event, Orphaned):
-        raise _broken(entry, "says 'orphaned' among other events")
+        raise _broken(entry, "has 'orphaned' among other events")
     if isinstance(event, Planned):
         if state.images:
             raise _broken(entry, "plans a second time")
@@ -314,7 +314,7 @@ def _add_note(state: JobState, note: Note) -> JobState:
         raise RecordUnreadableError(
             f"The note of prediction {note.prediction_id} beside the journal "
             f"{note.owner.job.folder} names an image {note.key!r} that was not planned",
-            fix="Keep the folder. To buy again what is not stored, move the whole folder away",
+            fix="Keep the folder. To buy images again that are not stored, move the whole folder away",
         )
     if note in image.notes:
         return state
@@ -364,5 +364,5 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:
     return RecordUnreadableError(
         f"Entry {entry.number} of the journal {entry.writer.job.folder} {how}",
-        fix="Keep the folder. To buy again what is not stored, move the whole folder away",
+        fix="Keep the folder. To buy images again that are not stored, move the whole folder away",
     )

@@ -42,10 +42,10 @@ def address_of(given: object, *, field: str, allowed: str) -> str:
     try:
         address = normalize(str(given).strip())
         if code_point := invisible_in(_JOINERS.sub("", address)):
-            raise ValueError(f"it has {code_point}, a character that cannot be seen")
+            raise ValueError(f"it has {code_point}, an invisible character")
         # Folders are opened without the slash at their end, so "a//x" would be "a/x", another image.
         if not address.startswith("file://") and address.partition("://")[2].rpartition("/")[0].endswith("/"):
-            raise ValueError('its folder ends in "//"; write one slash there')
+            raise ValueError('its folder ends in "//"; use one slash')
         return address
     except ValueError as error:
         raise refusal(given, str(error), field=field, allowed=allowed) from None
@@ -99,9 +99,9 @@ def _faults_of_uri(scheme: str, authority: str, path: str) -> dict[str, object]:
         "its bucket or host has a character that is not allowed there": not _AUTHORITY.fullmatch(authority),
         'a part of it is "."': "." in parts,
         'it has a "//"': "" in parts and path.strip("/") and scheme not in _WITH_EMPTY_PARTS,
-        'it has a "?versionId=", which is no part of a name': _VERSION.search(path),
-        "Azure takes its backslash for a slash": is_azure and "\\" in path,
-        "Azure drops the dot at the end of a part": is_azure and any(part.endswith(".") for part in parts),
+        'it has a "?versionId=", which is not part of a name': _VERSION.search(path),
+        "Azure treats its backslash as a slash": is_azure and "\\" in path,
+        "Azure removes the dot at the end of a part": is_azure and any(part.endswith(".") for part in parts),
     }
 
 

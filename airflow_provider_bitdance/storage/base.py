@@ -91,8 +91,8 @@ def parts_of(name: str) -> list[str]:
     parts = name.split("/")
     if not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
         raise UnsafeFileError(
-            f"{shorten(repr(name), 200)} is not a name of a file below its folder",
-            fix="Find out who wrote it: this package makes no such names",
+            f"{shorten(repr(name), 200)} is not the name of a file inside its folder",
+            fix="Find out who wrote it: this package creates no such names",
         )
     return parts
 
@@ -101,7 +101,7 @@ def unsafe(uri: str, name: str, what: str) -> UnsafeFileError:
     """Return the error for what lies under a file's name and is none."""
     return UnsafeFileError(
         f"{uri}/{name} is {what}",
-        allowed=f"a regular file of at most {LARGEST_FILE // 1024**2} MiB, reached without a link",
+        allowed=f"a regular file of at most {LARGEST_FILE // 1024**2} MiB, not reached through a link",
         fix="Find out who put it there, and move it away",
     )
 
@@ -123,11 +123,11 @@ def translate_errors(action: str, uri: str, name: str) -> Iterator[None]:
 def _fix(error: Exception, *, is_local: bool) -> str:
     """Return what to do about what a store's library threw."""
     if is_local and isinstance(error, FileNotFoundError | PermissionError):
-        return "Let the workers' user read and write there, or choose another path"
+        return "Give the workers' user read and write access, or choose another path"
     if isinstance(error, FileNotFoundError):
         return "Create the bucket, or correct the path; this package creates folders but no buckets"
     if isinstance(error, PermissionError):
-        return "Check the credentials, which must be able to read, write and delete below this path"
+        return "Check the credentials: they must allow reading, writing and deleting below this path"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space on the disk"
     if isinstance(error, TypeError):
@@ -135,4 +135,4 @@ def _fix(error: Exception, *, is_local: bool) -> str:
             "Update s3fs, gcsfs or adlfs to 2024.12.0 or newer: older versions cannot "
             "create a file exclusively"
         )
-    return "Check that every worker can reach this store and write there"
+    return "Check that every worker can reach this store and write to it"

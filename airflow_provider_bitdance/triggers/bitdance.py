@@ -1,7 +1,7 @@
 """The trigger: waits for predictions in the triggerer, and only reads.
 
-So it may run twice at once, as triggers do when a triggerer is replaced, and starts again from its arguments
-after a restart. Its arguments and its event hold no prompt, no key and no URL: Airflow keeps both in its
+So it may run twice at once, which happens when a triggerer is replaced, and after a restart it starts again
+from its arguments. Its arguments and its event hold no prompt, key or URL, because Airflow keeps both in its
 database and logs the event.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["BitDanceTrigger", "Reason"]
 
 
 class Reason(StrEnum):
-    """Why a trigger fired. The operator checks for itself, so this is for the log."""
+    """Why a trigger fired. Only for the log: the operator checks everything itself."""
 
     READY = "ready"
     RESTED = "rested"
@@ -33,15 +33,17 @@ class Reason(StrEnum):
 
 
 class BitDanceTrigger(BaseTrigger):
-    """Polls predictions until enough have ended, the deadline has come, or polls are refused. Free.
+    """Polls predictions until enough have ended, the deadline is reached, or polling fails. Free.
 
-    :param bitdance_conn_id: The connection.
+    :param bitdance_conn_id: The connection with the API key.
     :param pending: Prediction ids, each with the Unix time of its submission.
-    :param deadline: Unix time of the last poll. Wall-clock, so that it outlives a triggerer.
+    :param deadline: Unix time of the last poll. It is wall-clock time, which is still valid after a triggerer
+        has restarted.
     :param not_before: Unix time before which no event is sent.
-    :param poll_interval: Seconds; the shortest pause between two polls of one prediction. Of several, the
-        pauses may be as short as a tenth of it.
-    :param enough: How many have to end; all by default. With 0 it does not poll and waits for ``not_before``.
+    :param poll_interval: The shortest pause between two polls of one prediction, in seconds. With several
+        predictions, pauses may be as short as a tenth of this.
+    :param enough: How many predictions have to end. Default: all. With 0 the trigger does not poll; it waits
+        until ``not_before``.
     """
 
     def __init__(

@@ -243,7 +243,7 @@ def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
         try:
             body = _unpacked(body, call.max_bytes)
         except zlib.error:
-            wrong = "is not the gzip that it says it is"
+            wrong = "is declared as gzip, but is not"
         if len(body) > call.max_bytes and response.is_good:
             raise _too_large(call)
     else:
@@ -358,7 +358,7 @@ def _environment_explained() -> Iterator[None]:
         wrong = [name for name in _proxy_variables() if not _is_usable_proxy(os.environ[name])]
         raise InputError(
             f"{' and '.join(wrong) or 'NO_PROXY'} cannot be used by httpx",
-            allowed="http://host:port for a proxy, socks5:// where the package socksio is installed; names "
+            allowed="http://host:port for a proxy, socks5:// if the package socksio is installed; names "
             "and addresses for NO_PROXY, without ranges such as ::1/128",
             fix="Correct the environment variable on this machine",
         ) from None

@@ -189,7 +189,7 @@ def known_model(path: object) -> Model:
     text = checked_path(path)
     if text not in MODELS:
         raise InputError(
-            f"model {shorten(text)} is not known here, and its schema has not been read from the API",
+            f"model {shorten(text)} is unknown, and its schema has not been read from the API",
             allowed=", ".join(MODELS),
         )
     return MODELS[text]

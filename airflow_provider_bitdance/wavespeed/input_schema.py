@@ -181,7 +181,7 @@ class Input:
         for word in self.words:
             if isinstance(value, str) and _text(word) == value.strip():
                 return word
-        raise Refused("is not one of its words", self.allowed)
+        raise Refused("is not one of the allowed values", self.allowed)
 
     def _as_type(self, value: Any) -> Any:
         if isinstance(value, str) and self.type in ("integer", "number", "boolean"):
@@ -289,7 +289,7 @@ class InputSchema:
 
     def _checked(self, name: str, value: Any, options: Mapping[str, str]) -> Any:
         if name in options:
-            raise Refused("has an option of its own", f"use {options[name]}=… instead")
+            raise Refused("has its own option", f"use {options[name]}=… instead")
         refuse_what_no_model_gets(name, value)
         if name not in self.properties:
             raise Refused("is not an input of this model", self.in_words)

@@ -37,15 +37,15 @@ _SECRET = re.compile(
 )
 """A URL, the query of one, or what is left of one."""
 SET_BY_US: Final[Mapping[str, str]] = {
-    "enable_sync_mode": "omit it: a response that takes as long as the image is lost too easily",
+    "enable_sync_mode": "omit it: a response that waits for the image is lost too easily",
     "enable_base64_output": "omit it: the image is fetched from its URL",
     "webhook": "omit it: the result is polled",
     "webhook_url": "omit it: the result is polled",
 }
 _URL = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:[\w.+/-]*[;,])", re.IGNORECASE)
 URL_ALLOWED: Final = (
-    "a public https URL without a query: a signed URL would be in the records, and would make the request "
-    "another one each day"
+    "a public https URL without a query: a signed URL would be stored in the records and would change the "
+    "request every day"
 )
 Finding = tuple[str, str, object, str]
 """A field, what is wrong with it, its value, and what is allowed."""
@@ -74,11 +74,11 @@ def read_inputs(value: object) -> dict[str, Any]:
         try:
             value = json.loads(value) if value.strip() else None
         except (ValueError, RecursionError):
-            raise ValueError("is text that is no JSON") from None
+            raise ValueError("is text that is not JSON") from None
     if value is None or value == {}:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ValueError("is no object with the names of inputs")
+        raise ValueError("is not an object of input names and values")
     if not is_within(value, MAX_DEPTH):
         raise ValueError(f"has more than {MAX_DEPTH} levels of lists and objects")
     try:
@@ -105,7 +105,7 @@ def refuse_what_no_model_gets(name: str, value: object) -> None:
         raise Refused("is set by the provider", SET_BY_US[name])
     if name in SEVERAL and not is_one(value):
         raise Refused(
-            "makes several images, and one request buys one image",
+            "makes several images, but one request buys one image",
             "1; variants=n of a batch makes n images, each with its own seed and receipt",
         )
     for text in texts_in(value):

@@ -48,7 +48,7 @@ def read_model(path: str, schema: Mapping[str, Any], kind: str = "") -> Model:
     if prompt.get("type") != "string" or (kind and not _MAKES_IMAGES.fullmatch(kind)):
         what = f"is {shorten(kind)}" if kind and "prompt" in properties else "takes no prompt"
         raise InputError(
-            f"model {shorten(path)} {what}, and makes no image of a prompt", allowed=PATH_ALLOWED
+            f"model {shorten(path)} {what}, so it makes no image from a prompt", allowed=PATH_ALLOWED
         )
     names = schema.get("required")
     known = Model(

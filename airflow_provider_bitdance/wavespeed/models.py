@@ -59,7 +59,7 @@ class Sizes:
         """What a user may write, in words."""
         parts = [f"a preset ({shorten(', '.join(self.names), 400)})"] if self.names else []
         if self.sides:
-            area = f", {self.pixels[0]} to {self.pixels[1]} in all" if self.pixels else ""
+            area = f", {self.pixels[0]} to {self.pixels[1]} in total" if self.pixels else ""
             parts.append(f'"W*H" with sides of {self.sides[0]} to {self.sides[1]} pixels{area}')
         return " or ".join(parts)
 
@@ -84,11 +84,11 @@ class Sizes:
         if size in self.names:
             return self.names[size]
         if self.sides is None:
-            raise ValueError("is none of the sizes of this model")
+            raise ValueError("is not a size of this model")
         if not all(self.sides[0] <= int(side) <= self.sides[1] for side in size.split("*")):
             raise ValueError("has a side out of range")
         if self.pixels and not self.pixels[0] <= int(match[1]) * int(match[2]) <= self.pixels[1]:
-            raise ValueError("has too few or too many pixels in all")
+            raise ValueError("has too few or too many pixels in total")
         return size
 
 
@@ -148,9 +148,9 @@ def checked_path(path: object) -> str:
         raise InputError(f"model is not a model's path: {shorten(repr(path))}", allowed=PATH_ALLOWED)
     if text == PROMPT_OPTIMIZER:
         raise InputError(
-            f"model {text} makes a text and no image",
+            f"model {text} returns text, not an image",
             allowed=PATH_ALLOWED,
-            fix='To have prompts rewritten, set enhance_prompt="default" with an image model',
+            fix='To rewrite prompts, set enhance_prompt="default" with an image model',
         )
     return text
 

@@ -54,7 +54,7 @@ def check_echo(prediction: Prediction, *, requested: str, style: str) -> None:
     is_another_style = shown_style in ENHANCER_STYLES and shown_style != style
     if is_another_style or not (one.startswith(other) or other.startswith(one)):
         raise GarbledResponseError(
-            f"The response about prediction {prediction.id} shows another text or style than were sent",
+            f"The response for prediction {prediction.id} shows a different text or style than was sent",
             fix="Check whether a proxy between this worker and the API caches responses",
             paid=Paid.POSSIBLY,
         )
@@ -69,14 +69,14 @@ def check_enhanced(text: str, *, requested: str, longest: int) -> str:
     """
     wrong = ""
     if not text or shows_nothing(text) or any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
-        wrong = "is not text that can be seen"
+        wrong = "has no visible text"
     elif len(text) > longest:
-        wrong = f"has {len(text)} characters, and at most {longest} are sent"
+        wrong = f"has {len(text)} characters; the limit is {longest}"
     elif _URL.search(text) and not _URL.search(requested):
-        wrong = "has a URL, and the prompt has none"
+        wrong = "has a URL, but the prompt has none"
     if wrong:
         raise EnhancedPromptError(
-            f"What the Prompt Enhancer made of {shorten(requested)!r} {wrong}",
+            f"The enhanced prompt for {shorten(requested)!r} {wrong}",
             fix="Change the prompt, or set enhance_prompt=None to send it as it is",
         )
     return text

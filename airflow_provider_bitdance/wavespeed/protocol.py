@@ -327,7 +327,7 @@ def _refusal(
         return exceptions.RateLimitError(
             what,
             retry_after=retry_after(headers),
-            fix="Run fewer tasks at once, for example in an Airflow pool",
+            fix="Run fewer tasks at once, for example with an Airflow pool",
         )
     if status in {401, 403}:
         return exceptions.AuthenticationError(what, status=status, fix=_fix_of_key(status, is_of_api))
@@ -345,7 +345,7 @@ def _refusal(
 
 def _fix_of_key(status: int, is_of_api: bool) -> str:
     if status == 403 and not is_of_api:
-        return "It is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
+        return "The response is not WaveSpeed's JSON: check whether a proxy or a firewall refuses the request"
     return "Check the API key in the connection; a key works only after the first top-up"
 
 

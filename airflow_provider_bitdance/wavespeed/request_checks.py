@@ -35,7 +35,7 @@ class RequestChecks:
             self._refuse("prompt", "contains a NUL character", prompt)
         elif prompt.strip() and shows_nothing(prompt):
             hidden = invisible_in(prompt) or f"U+{ord(prompt.strip()[0]):04X}"
-            self._refuse("prompt", f"has nothing that can be seen, only characters such as {hidden}", prompt)
+            self._refuse("prompt", f"has only invisible characters, such as {hidden}", prompt)
         return prompt
 
     def size(self, size: object, width: object, height: object) -> str | None:
@@ -118,7 +118,7 @@ class RequestChecks:
     def _allowed(self, field: str) -> str:
         model, sizes = self._model, self._model.sizes
         if field == "prompt":
-            return f"text of at most {model.longest_prompt} characters, at least one of them not white space"
+            return f"text of at most {model.longest_prompt} characters, at least one of them visible"
         if field == "seed" and model.seeds is None:
             return f"omit it: {model.path} draws its own, and the API does not return it"
         if field == "seed":

@@ -84,7 +84,7 @@ def input_url_fault(url: str) -> str:
     except ValueError:
         host, has_user = "", False
     if not host or parts.scheme != "https" or not url.isprintable() or " " in url or not parts.path.isascii():
-        return "is no https URL"
+        return "is not an https URL"
     if has_user or parts.query or parts.fragment or "?" in url or "#" in url:
         return "is a URL with a user, a query or a fragment"
     is_public = _is_public(host) if _is_address(host) else not _is_private_name(host)
@@ -140,13 +140,14 @@ class OutputRule:
         schemes = {"https", self._api.scheme} if _is_loopback(self._api.hostname or "") else {"https"}
         if scheme not in schemes or not host:
             raise OutputRefusedError(
-                "The output's URL is not https", allowed="https; http only where the API is http on loopback"
+                "The output's URL is not https",
+                allowed=("https; http only if the API itself is on http at loopback"),
             )
         # Behind a proxy it is the proxy that resolves names, and this machine often cannot.
         if uses_proxy(url) and not _is_address(host):
             if _is_private_name(host) and not await self._allows_private():
                 raise OutputRefusedError(
-                    "The output's host has a name of a private network",
+                    "The name of the output's host belongs to a private network",
                     allowed="a public host, such as WaveSpeed's CDN",
                 )
             return

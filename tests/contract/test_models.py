@@ -148,7 +148,7 @@ def test_recraft_is_not_sent_a_size_and_a_seed_that_it_does_not_know(
     [
         ({"seed": 5}, "seed is not an option of this model: 5", "omit it"),
         ({"size": "1280*720"}, "size has a side out of range", "1440 to 4096"),
-        ({"size": "1440*1440"}, "size has too few or too many pixels in all", "3686400"),
+        ({"size": "1440*1440"}, "size has too few or too many pixels in total", "3686400"),
         (
             {"inputs": {"guidance_scale": 3}},
             "inputs.guidance_scale is not an input of this model",
@@ -170,7 +170,7 @@ def test_seedream_is_not_bought_what_would_fail_or_be_another_picture(
         ({"steps": 8}, "inputs.steps is not an input of this model"),
         ({"num_inference_steps": 51}, "inputs.num_inference_steps is out of range: 51"),
         ({"num_images": 4}, "inputs.num_images makes several images"),
-        ({"output_format": "bmp"}, "inputs.output_format is not one of its words"),
+        ({"output_format": "bmp"}, "inputs.output_format is not one of the allowed values"),
         ({"image": "https://bucket.example/a.png?X-Amz-Signature=1"}, "inputs.image is a URL with"),
         ({"enable_sync_mode": True}, "inputs.enable_sync_mode is set by the provider"),
     ],
@@ -183,7 +183,7 @@ def test_flux_has_its_own_inputs_and_no_others(
 
 def test_the_prompt_enhancer_is_no_model_of_images(service: LocalService, tmp_path: Path) -> None:
     text = refused(service, tmp_path, "wavespeed-ai/prompt-optimizer")
-    assert "makes a text and no image" in text
+    assert "returns text, not an image" in text
     assert "enhance_prompt" in text
 
 
@@ -337,7 +337,11 @@ def test_a_model_of_the_catalogue_is_looked_up_priced_bought_and_stored(
     ("given", "found", "allowed"),
     [
         ({}, "inputs.style is missing", "one of oil, ink"),
-        ({"inputs": {"style": "felt"}}, "inputs.style is not one of its words: 'felt'", "one of oil, ink"),
+        (
+            {"inputs": {"style": "felt"}},
+            "inputs.style is not one of the allowed values: 'felt'",
+            ("one of oil, ink"),
+        ),
         ({"inputs": {"style": "ink", "depth": 3}}, "inputs.depth is not an input", "detail, style"),
         ({"inputs": {"style": "ink", "detail": "x"}}, "inputs.detail is not a whole number", "1"),
         ({"inputs": {"style": "ink", "detail": 10}}, "inputs.detail is out of range: 10", "at most 9"),

@@ -41,8 +41,44 @@ WORDS = {
     r"but for": "except",
     r"none is": "there is no",
     r"stands? (in|there|at)": "is in, occurs",
+    r"left behind|leaves behind": "paid for and not stored",
+    r"lost answers?": "lost response",
+    r"asked for|asks for": "requested",
+    r"else(?! is)|ever|whereby": "otherwise; leave it out",
+    r"cannot be seen|nothing that can be seen": "invisible",
+    r"and at most \0?[\w,]*\0? are (read|sent|taken)": "; the limit is",
+    r"(?<!there )is no (?!longer|proof)": "is not a",
+    r"(un)?packed|unpacks?|unpacking": "compressed, decompressed",
+    r"is cut|was cut": "is truncated",
+    r"made anew": "made again",
+    r"goes on|go on|going on": "continues, has more",
+    r"turn(ed|s) out": "was, is",
+    r"where (above|below|they|it|there|that|the row|a|an|his|one)": "if",
+    r"each (an?|its own) \w+|\w+ a row|a row an? \w+|an? \w+ an item": "one per",
+    r"for gone|takes? it for|takes? its \w+ for": "treats as",
+    r"of use|of no use": "has an effect, has no effect",
 }
-"""Words that are not written, as patterns, and what is written instead."""
+"""Words and phrases that are not written, as patterns, and what is written instead.
+
+They are private to whoever wrote them first, or a reader whose language is English reads them twice:
+"where" for "if", "a row an item" for "one per row".
+"""
+
+# fmt: off
+PRIVATE = {
+    "look", "looks", "lookout", "watch", "watcher", "crowd", "scout", "pressed", "pace", "bench",
+    "scribe", "pump", "settle", "workplace", "outlook", "stranger", "fate", "picture", "pictures",
+    "told", "tell", "ask", "asked", "answer", "answers", "had", "anew",
+}
+# fmt: on
+"""Words that no public name has in it."""
+
+PUBLIC = re.compile(r"(hooks|operators|triggers|decorators|links)/\w+\.py|manifest\.py|exceptions\.py")
+ON_DISK = {"prompt_asked", "seed_asked"}
+"""Fields of receipts: what is on users' disks keeps its names."""
+
+INVERTED = re.compile(r"(Of|Nor|Never|Only then|So(?! far)) (?=[a-z\0])")
+"""Beginnings of a sentence whose subject comes late, or never: the actor comes first."""
 
 LONGEST = {"log": 180, "what": 130, "allowed": 150, "fix": 170, "text": 240}
 """Characters of a text, without what is filled in."""
@@ -140,6 +176,40 @@ def test_a_private_word_is_not_written(word: str) -> None:
     pattern = re.compile(rf"\b({word})\b", re.IGNORECASE)
 
     assert [str(text) for text in texts() if pattern.search(text.text)] == [], f"write: {WORDS[word]}"
+
+
+def test_a_public_name_has_no_private_word_in_it() -> None:
+    found = [
+        f"{module}: {name}"
+        for module, tree in modules().items()
+        if PUBLIC.fullmatch(module)
+        for name in sorted(_public_names(tree) - ON_DISK)
+        if PRIVATE & {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    ]
+
+    assert found == []
+
+
+def _public_names(tree: ast.AST) -> set[str]:
+    """Return the names of functions, their arguments, classes and fields that do not begin with ``_``."""
+    found = set[str]()
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                found |= {name} | _public_names(node)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if (
+                not name.startswith("_") or name == "__init__"
+            ):
+                found |= {name} | {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+                found.add(name)
+    return {name for name in found if not name.startswith("_") or name == "__init__"}
+
+
+def test_a_sentence_begins_with_its_subject() -> None:
+    found = [text for text in texts() if any(map(INVERTED.match, re.split(r"(?<=[.;:]) ", text.text)))]
+
+    assert [str(text) for text in found] == []
 
 
 def test_a_text_is_short() -> None:

@@ -86,9 +86,7 @@ def test_a_mapped_task_whose_length_is_not_known_yet_is_refused(local: LocalServ
         ask() >> source
 
     assert run_of(dag).state == "success"
-    assert said[0].startswith(
-        "How many tasks cover becomes is not known: what it is mapped over is the result"
-    )
+    assert said[0].startswith("The number of mapped tasks of cover is unknown: it is mapped over the result")
 
 
 def test_a_task_in_a_mapped_group_is_estimated_within_the_group_only(

@@ -199,7 +199,7 @@ def test_the_commands_show_for_people_what_they_show_for_programs(place: Place, 
     assert "covers" not in shown.partition("\n")[2]
     (job,) = shell.json("records", "show", "--dag-id", "covers")["jobs"]
     assert job["images"][0]["uri"] == f"file://{place.path}/images/covers.png"
-    assert "may be read: --output" in shell("records", "verify", code=FINDINGS)
+    assert "may be read: add --output" in shell("records", "verify", code=FINDINGS)
     assert "0 findings" in shell("records", "verify", "--output", f"{place.path}/images")
 
 

@@ -256,11 +256,11 @@ def test_a_script_has_to_name_the_file(hook: BitDanceHook, local: LocalService, 
     ("options", "what"),
     [
         ({"output_path": "relative/fox.png"}, "not an absolute path"),
-        ({"output_path": "/data/{{ ds }}/fox.png"}, r"\{\{ ds \}\}, which nothing has rendered"),
+        ({"output_path": "/data/{{ ds }}/fox.png"}, r"\{\{ ds \}\}, which was not rendered"),
         ({"output_path": "/data/fox", "if_exists": "always"}, "if_exists is 'always'"),
         ({"output_path": "/data/fox", "nsfw": "skip"}, "nsfw is 'skip'. Allowed: fail, allow"),
         ({"output_path": "/data/fox", "timeout": "soon"}, "timeout is 'soon'"),
-        ({"if_exists": "fail"}, "of no use without output_path"),
+        ({"if_exists": "fail"}, "no effect without output_path"),
     ],
     ids=str,
 )
@@ -318,7 +318,7 @@ def test_a_prediction_of_the_history_is_saved_as_somebody_says_it_was_requested(
     bought = hook.submit(prompt="A fox", size=SIZE, seed=7)
     (listed,) = hook.history()
     assert listed.input is None
-    with pytest.raises(InputError, match=r"does not say what prediction .* was requested with"):
+    with pytest.raises(InputError, match=r"does not return the request of prediction "):
         hook.save(listed, output / "fox")
     request = {"prompt": "A fox", "size": SIZE, "seed": 7}
     assert hook.save(listed, output / "fox", request=request)["prediction_id"] == bought.id

@@ -81,7 +81,7 @@ def test_a_clear_while_deferred_buys_another_prompt_and_names_what_stays_collect
     finished(system, "of_the_moment", run)
     assert system.billed == 2
     log = system.airflow.task_log("of_the_moment", run, "image", try_number=2)
-    assert "stays collectable for 7 days" in log
+    assert "stay collectable for 7 days" in log
     assert system.service.predictions()[-2]["id"] in log
 
 

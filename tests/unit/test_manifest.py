@@ -232,7 +232,7 @@ HOSTILE: dict[str, tuple[str, Any, str]] = {
     "depth": ("jsonl", lambda: ROW + b', "x": ' + b"[" * 100_000, "is not a manifest"),
     "a number": ("jsonl", lambda: ROW + b', "width": 1' + b"0" * 5_000 + b"}", "is not a manifest"),
     "NUL bytes": ("jsonl", lambda: bytes(1_000), "is not a manifest"),
-    "a Parquet file of many rows": ("parquet", lambda: many_rows(), "has 20000 rows, and at most 10000"),
+    "a Parquet file of many rows": ("parquet", lambda: many_rows(), "has 20000 rows; the limit is 10000"),
 }
 
 

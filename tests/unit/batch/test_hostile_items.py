@@ -51,7 +51,7 @@ PLAIN = {"use_dictionary": False, "write_statistics": False, "compression": "zst
 
 
 def with_another_size(data: bytes) -> bytes:
-    """Return a file whose footer says of its only column that it has 100 bytes when it is unpacked."""
+    """Return a file whose footer says of its only column that it has 100 bytes when decompressed."""
     chunk = parquet.ParquetFile(BytesIO(data)).metadata.row_group(0).column(0)
     said = varint(2 * chunk.total_uncompressed_size)
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
@@ -95,7 +95,7 @@ WIDE = [f"c{number}" for number in range(MAX_COLUMNS + 1)]
 PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     "many rows of one value": (
         lambda: one_column(repeated("x", MAX_ITEMS + 1)),
-        f"has {MAX_ITEMS + 1} rows, and at most {MAX_ITEMS} are read",
+        f"has {MAX_ITEMS + 1} rows; the limit is {MAX_ITEMS}",
     ),
     "many rows of nothing": (lambda: one_column(pyarrow.nulls(MAX_ITEMS + 1)), "10001 rows"),
     "one long text, repeated": (lambda: one_column(repeated("x" * 2**20, 5_000)), "bytes of text when"),
@@ -117,11 +117,11 @@ PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "zeros, packed": (
         lambda: one_column(pyarrow.array([bytes(LARGEST_FILE + 1)])),
-        f"at most {LARGEST_FILE} are read",
+        f"the limit is {LARGEST_FILE}",
     ),
     "zeros, packed, and a footer that says otherwise": (
         lambda: with_another_size(written(pyarrow.table({"a": [bytes(LARGEST_FILE + 1)]}), **PLAIN)),
-        f"at most {LARGEST_FILE} are read",
+        f"the limit is {LARGEST_FILE}",
     ),
     "one long value of as many bytes as each, repeated": (
         lambda: one_column(repeated(pyarrow.scalar(bytes(2**16), pyarrow.binary(2**16)), 5_000)),
@@ -144,7 +144,7 @@ PARQUET: dict[str, tuple[Callable[[], bytes], str]] = {
     },
     "columns": (
         lambda: written(pyarrow.table({name: ["x"] for name in WIDE})),
-        f"has {MAX_COLUMNS + 1} columns, and at most {MAX_COLUMNS} are read",
+        f"has {MAX_COLUMNS + 1} columns; the limit is {MAX_COLUMNS}",
     ),
     "nested": (
         lambda: one_column(pyarrow.array([[["x"]]])),
@@ -173,7 +173,7 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "CSV of too many columns": (
         "csv",
         lambda: text("", 1, ",".join(WIDE)),
-        "has 129 columns, and at most 128",
+        "has 129 columns; the limit is 128",
     ),
     "NUL bytes": ("csv", lambda: b"prompt\na\0cat\n", "has NUL bytes"),
     "UTF-16 with a mark": ("csv", lambda: "prompt\na cat\n".encode("utf-16"), "is UTF-16"),
@@ -183,8 +183,12 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "has NUL bytes, as UTF-16",
     ),
     "UTF-32": ("jsonl", lambda: '"a cat"'.encode("utf-32"), "is UTF-16"),
-    "packed": ("csv", lambda: b"\x1f\x8b\x08" + bytes(20), "has NUL bytes, as UTF-16 and packed files have"),
-    "packed, by name": ("csv.gz", lambda: b"", "has no extension that shows its format"),
+    "packed": (
+        "csv",
+        lambda: b"\x1f\x8b\x08" + bytes(20),
+        "has NUL bytes, as UTF-16 and compressed files do",
+    ),
+    "packed, by name": ("csv.gz", lambda: b"", "has no extension of a supported format"),
 }
 
 
@@ -260,8 +264,8 @@ def test_json_of_any_depth_is_a_bad_row(opening: str) -> None:
 ROWS: list[tuple[object, str]] = [
     ({"prompt": "x" * (MAX_PROMPT + 1)}, f"row 1: prompt has {MAX_PROMPT + 1} characters"),
     ({"prompt": "a\0cat"}, "row 1: prompt contains a NUL character"),
-    ({"prompt": "p", **dict.fromkeys(WIDE)}, "row 1: has 130 columns, and at most 128"),
-    ({"prompt": "p", "text": LONG}, "bytes as JSON, and at most 262144 are taken"),
+    ({"prompt": "p", **dict.fromkeys(WIDE)}, "row 1: has 130 columns; the limit is 128"),
+    ({"prompt": "p", "text": LONG}, "bytes as JSON; the limit is 262144"),
     ({"prompt": "p", "id": 10**5000}, "row 1: has a whole number of more than 300 digits"),
     ({"prompt": "p", "key": 10**5000}, "row 1: has a whole number of more than 300 digits"),
 ]
@@ -277,7 +281,7 @@ def test_a_row_that_is_too_large_is_refused_before_it_is_bought(row: object, sai
 
 def test_a_template_that_repeats_a_long_value_is_refused_before_it_is_filled() -> None:
     before = peak()
-    with pytest.raises(InputError, match=r"row 1: has a prompt of \d+ characters, and at most 32768 "):
+    with pytest.raises(InputError, match=r"row 1: has a prompt of \d+ characters; the limit is 32768"):
         checked_items([{"a": "x" * 200_000}], prompt="{a}" * 10_000)
     assert peak() - before < MEMORY
 
@@ -297,9 +301,7 @@ def test_a_plan_that_no_journal_could_hold_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(validation, "MAX_BATCH", 1_000)
     rows = [{"prompt": f"number {number}", "text": "x" * 100} for number in range(7)]
     assert len(checked_items(rows)) == 7
-    with pytest.raises(
-        InputError, match="Up to row 4, prompts, inputs and columns have more than 1000 bytes"
-    ):
+    with pytest.raises(InputError, match="At row 4, prompts, inputs and columns exceed 1000 bytes"):
         checked_items(rows, variants=2)
 
 

@@ -78,24 +78,26 @@ def test_a_byte_order_mark_before_a_template_is_removed() -> None:
 @pytest.mark.parametrize("char", ["\u200b", "\u200c", "\u200d", "\u2060", "\xad", BOM, "\u202e", "\0"])
 def test_an_invisible_character_in_a_header_or_key_is_named(char: str) -> None:
     point = re.escape(f"U+{ord(char):04X}")
-    with pytest.raises(InputError, match=f"{point} in its name, a character that cannot be seen"):
+    with pytest.raises(InputError, match=f"{point} in its name, an invisible character"):
         checked_items([{"prompt": "A cat", f"pro{char}duct": "x"}])
-    with pytest.raises(InputError, match=f"key has {point}, a character that cannot be seen"):
+    with pytest.raises(InputError, match=f"key has {point}, an invisible character"):
         checked_items([{"prompt": "A cat", "key": f"p-1{char}"}])
-    with pytest.raises(InputError, match=f"{point}, a character that cannot be seen, in the column name"):
+    with pytest.raises(InputError, match=f"{point}, an invisible character, in the column name"):
         read_items(_parquet(f"pro{char}mpt"), name="x.parquet")
 
 
 def test_an_invisible_character_in_a_csv_header_or_a_templates_name_is_named() -> None:
-    with pytest.raises(InputError, match=r"U\+200B, a character .* in the column name 'pro\\u200bmpt'"):
+    with pytest.raises(
+        InputError, match=r"U\+200B, an invisible character, in the column name 'pro\\u200bmpt'"
+    ):
         read_items("key,pro\u200bmpt\nk,x\n".encode(), name="x.csv")
-    with pytest.raises(InputError, match=r"has U\+200B, a character that cannot be seen"):
+    with pytest.raises(InputError, match=r"has U\+200B, an invisible character"):
         checked_items([{"product": "teapot"}], prompt="A {product\u200b}")
 
 
 @pytest.mark.parametrize("prompt", ["\u200b", "\u2060 \u200d\n", "\u3164", "\ufe0f", "\u2800"])
 def test_a_prompt_that_shows_nothing_is_refused(prompt: str) -> None:
-    with pytest.raises(InputError, match=r"row 1: prompt has nothing that can be seen, .* such as U\+"):
+    with pytest.raises(InputError, match=r"row 1: prompt has only invisible characters, such as U\+"):
         checked_items([prompt])
 
 
@@ -116,8 +118,8 @@ def test_joiners_in_a_prompt_stay(prompt: str) -> None:
         ("A cat, {{ ds }}", None, "{{ ds }}"),
         ({"prompt": "{% if x %}A cat{% endif %}"}, None, "{% if x %}"),
         ({"product": "{{ ds }}"}, "A {product}", "{{ ds }}"),
-        ({"product": "teapot"}, "A {product}, {{ ds }}", "Airflow has not rendered {{ ds }}"),
-        ({"product": "teapot"}, "{% raw %}A {product}", "Airflow has not rendered {% raw %}"),
+        ({"product": "teapot"}, "A {product}, {{ ds }}", "Airflow did not render {{ ds }}"),
+        ({"product": "teapot"}, "{% raw %}A {product}", "Airflow did not render {% raw %}"),
         ({"product": "teapot", "prompt": "A {product}"}, None, "{product} in its prompt"),
         ({"product": "teapot"}, "A {produkt}", "no value for {produkt}"),
     ],

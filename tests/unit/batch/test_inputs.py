@@ -149,14 +149,14 @@ def test_a_row_that_gives_an_input_itself_needs_no_column_for_it() -> None:
         ({"inputs": {"strength": 2}}, "inputs.strength is out of range: 2", "at most 1"),
         (
             {"inputs": {"output_format": "gif"}},
-            "inputs.output_format is not one of its words: 'gif'",
+            "inputs.output_format is not one of the allowed values: 'gif'",
             "png, webp",
         ),
         ({"inputs": {"num_images": 2}}, "inputs.num_images makes several images", "variants=n"),
-        ({"inputs": {"seed": 2}}, "inputs.seed has an option of its own", "seed=…"),
-        ({"inputs": "strength=1"}, "inputs is text that is no JSON", ""),
-        ({"inputs": "[1]"}, "inputs is no object", ""),
-        ({"inputs": 7}, "inputs is no object", ""),
+        ({"inputs": {"seed": 2}}, "inputs.seed has its own option", "seed=…"),
+        ({"inputs": "strength=1"}, "inputs is text that is not JSON", ""),
+        ({"inputs": "[1]"}, "inputs is not an object", ""),
+        ({"inputs": 7}, "inputs is not an object", ""),
         (
             {"inputs": {"image": "https://h.example/a.png?sig=1"}},
             "inputs.image is a URL with",
@@ -164,11 +164,11 @@ def test_a_row_that_gives_an_input_itself_needs_no_column_for_it() -> None:
         ),
         (
             {"inputs": {"output_format": "{id}"}, "id": 1},
-            "has {id} in its inputs, but columns fill in the operator's",
+            "has {id} in its inputs, but columns fill in only the operator's",
             "",
         ),
-        ({"inputs": {"output_format": "{{ ds }}"}}, "inputs has {{ ds }}, which nothing has rendered", ""),
-        ({"Inputs": {}}, "column 'Inputs' is not read; if it is meant as 'inputs'", ""),
+        ({"inputs": {"output_format": "{{ ds }}"}}, "inputs has {{ ds }}, which was not rendered", ""),
+        ({"Inputs": {}}, "column 'Inputs' resembles 'inputs'; use exactly that name", ""),
     ],
 )
 def test_a_bad_value_names_its_row_its_field_and_what_is_allowed(
@@ -188,7 +188,7 @@ def test_what_is_filled_in_is_checked_row_by_row() -> None:
     rows = [{"look": "oil"}, {"look": "felt"}, {"look": ["oil"]}]
     with pytest.raises(InputError) as caught:
         inputs_of(rows, model=STYLED, inputs={"style": "{look}"})
-    assert "row 2: inputs.style is not one of its words: 'felt'" in str(caught.value)
+    assert "row 2: inputs.style is not one of the allowed values: 'felt'" in str(caught.value)
     assert "row 3: " in str(caught.value)
     assert "inputs.style: one of oil, ink" in str(caught.value)
 
@@ -203,9 +203,9 @@ def test_an_input_that_every_request_needs_may_come_from_the_row_or_the_batch() 
     [
         ({"steps": 3}, "inputs.steps is not an input of this model"),
         ({"strength": "{a"}, "inputs.strength is '{a': a { is unmatched"),
-        ({"strength": "{{ ds }}"}, "Airflow has not rendered {{ ds }}"),
-        ("strength=1", "inputs is text that is no JSON"),
-        ([1], "inputs is no object"),
+        ({"strength": "{{ ds }}"}, "Airflow did not render {{ ds }}"),
+        ("strength=1", "inputs is text that is not JSON"),
+        ([1], "inputs is not an object"),
     ],
 )
 def test_what_is_wrong_with_the_batchs_inputs_is_said_once(inputs: Any, wrong: str) -> None:
@@ -218,9 +218,7 @@ def test_what_is_wrong_with_the_batchs_inputs_is_said_once(inputs: Any, wrong: s
 def test_inputs_count_in_what_a_batch_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "MAX_BATCH", 1000)
     rows = [{"key": f"k{n}", "inputs": {"style": "oil", "note": "x" * 300}} for n in range(9)]
-    with pytest.raises(
-        InputError, match="Up to row 3, prompts, inputs and columns have more than 1000 bytes"
-    ):
+    with pytest.raises(InputError, match="At row 3, prompts, inputs and columns exceed 1000 bytes"):
         inputs_of(rows, model=STYLED)
 
 

@@ -325,16 +325,16 @@ REFUSED = [
     (b"A teapot", "of type bytes"),
     ({"A teapot"}, "of type set"),
     (endless(), "of type generator"),
-    ([], r"draw\(\) returned nothing to make: the value is empty"),
-    ({}, "the value is empty"),
+    ([], r"draw\(\) returned an empty value, so there is nothing to make"),
+    ({}, "returned an empty value"),
     ("", "prompt is blank"),
     ({"seed": 7}, "prompt is NoneType"),
     (
         {"prompt": "A teapot", "key": "p-0"},
-        "a request with key. Allowed: prompt, size, seed, inputs. Return a list",
+        "a request with unknown fields: key. Allowed: prompt, size, seed, inputs. To use keys",
     ),
     ({"prompt": "A teapot", "size": "huge"}, "size is neither"),
-    ({"prompt": "A teapot", "inputs": "steps=3"}, "inputs is text that is no JSON: 'steps=3'"),
+    ({"prompt": "A teapot", "inputs": "steps=3"}, "inputs is text that is not JSON: 'steps=3'"),
     ({"prompt": "A teapot", "inputs": {"steps": 3}}, "inputs.steps is not an input of this model"),
     ([None], "row 1: is of type NoneType"),
     (["A teapot", {"shelf": 4}], "row 2: has no prompt"),
@@ -381,7 +381,7 @@ def test_an_option_that_does_not_fit_what_is_returned_is_named(
 
 
 def test_a_list_is_refused_where_the_output_path_names_a_file(local: LocalService, output: Path) -> None:
-    with pytest.raises(AirflowFailException, match="Allowed: a folder, with a slash at its end"):
+    with pytest.raises(AirflowFailException, match="Allowed: a folder, with a trailing slash"):
         returning(["A teapot"], output, output_path=f"{output}/cover").execute(context())
 
     assert (local.requests(), output.exists()) == ([], False)
@@ -413,7 +413,7 @@ def test_an_output_path_is_required() -> None:
 
 
 def test_what_a_function_will_return_cannot_be_estimated(local: LocalService, output: Path) -> None:
-    with pytest.raises(exceptions.InputError, match=r"What draw\(\) returns is not known"):
+    with pytest.raises(exceptions.InputError, match=r"The return value of draw\(\) is unknown"):
         returning("A teapot", output).estimate(context())
 
 

@@ -254,7 +254,7 @@ def test_a_clear_that_wants_another_image_buys_and_says_what_stays_collectable(
     found = result(go(world, CLEARED, try_number=2, **change))
     assert (world.api.billed, found["prediction_id"]) == (2, "pred-2")
     assert "pred-1" in caplog.text
-    assert "stays collectable for 7 days" in caplog.text
+    assert "stay collectable for 7 days" in caplog.text
 
 
 @pytest.mark.parametrize(("if_exists", "billed"), [("reuse", 1), ("regenerate", 2)])
@@ -615,7 +615,7 @@ def test_a_dead_task_does_not_hold_an_address_beyond_its_deadline(
             go(world, FIRST, named=True, step=lambda step: not world.api.posts or crash(step))
     else:
         in_flight(world, FIRST, named=True)
-    with pytest.raises(InputError, match=f"destination is free at {free_at(world, 600)} UTC"):
+    with pytest.raises(InputError, match=f"its reservation ends at {free_at(world, 600)} UTC"):
         go(world, SECOND, named=True, prompt="a windmill")
     world.clock.now += 601
     job = a_job(run_id="tomorrow")

@@ -512,9 +512,9 @@ def test_what_stopped_a_batch_says_what_is_bought_and_what_is_missing(world: Wor
     world.api.latency = 9999
     finished = go(world, 10, is_batch=True, max_in_flight=4, timeout=30.0)
     assert str(finished.stopped) == (
-        "None of 4 predictions in flight was done within 30 s. 0 of 10 images are stored, 4 more are bought "
-        "but not stored; the rest costs about $0.06. Their outputs stay collectable for 7 days. "
-        "A retry polls the same predictions again, and buys the rest. So far, about $0.04 was charged for "
+        "None of the 4 predictions in flight finished within 30 s. 0 of 10 images are stored, 4 more are "
+        "bought but not stored; the rest costs about $0.06. Their outputs stay collectable for 7 days. "
+        "A retry polls the same predictions again and buys the rest. So far, about $0.04 was charged for "
         "this task's images."
     )
     assert finished.failures == {}

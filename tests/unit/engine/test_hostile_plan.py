@@ -104,7 +104,7 @@ def test_of_a_plan_with_more_images_than_are_wanted_none_is_bought(
     outcome = go(world, most_images=most)
     assert world.api.billed == billed
     if not billed:
-        assert "has 3 images, but the task requests 2 now" in str(outcome.stopped)
+        assert "has 3 images, but the task now requests 2" in str(outcome.stopped)
         assert "Nothing was charged" in str(outcome.stopped)
 
 
@@ -114,7 +114,7 @@ def test_a_planned_model_that_the_task_does_not_request_is_not_bought(world: Wor
     outcome = run(run_job(context, []))
     assert isinstance(outcome, Finished)
     assert world.api.billed == 0
-    assert "which the task does not request now" in str(outcome.stopped)
+    assert "which the task no longer requests" in str(outcome.stopped)
     assert "Nothing was charged" in str(outcome.stopped)
 
 

@@ -36,7 +36,7 @@ def go(world: World, count: int, **options: Any) -> Any:
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what the log says besides its progress, and the size of the pictures, which are all tiny."""
     said = [record.getMessage() for record in caplog.records if record.name == "bitdance.test"]
-    usual = ("last try", "stored", "pixels, and 1024*1024 was requested")
+    usual = ("last try", "stored", "pixels, but 1024*1024 was requested")
     return [line for line in said if not any(words in line for words in usual)]
 
 
@@ -47,7 +47,7 @@ def test_a_rate_limit_is_two_lines_and_the_second_says_what_was_learnt(
     go(world, 60)
     first, last = lines(caplog)
     assert "got status 429: too many. Submitting again in" in first
-    assert "accepts submissions again, after it refused 6 in" in last
+    assert "accepts submissions again after refusing 6 in" in last
     assert "; now at most " in last
     assert " in flight" in last
 
@@ -58,7 +58,7 @@ def test_a_rate_limit_that_comes_back_within_a_minute_is_the_same_one(
     world.api.on_post = [refusal(429, "too many"), *[world.api.answer_rightly] * 3] * 5
     go(world, 40, requests_per_minute=40)
     assert len(lines(caplog)) == 2
-    assert "after it refused 5 in" in lines(caplog)[-1]
+    assert "after refusing 5 in" in lines(caplog)[-1]
 
 
 def test_a_rate_limit_that_comes_back_later_is_another_one(
@@ -66,7 +66,7 @@ def test_a_rate_limit_that_comes_back_later_is_another_one(
 ) -> None:
     world.api.on_post = [refusal(429), *[world.api.answer_rightly] * 30, refusal(429)]
     go(world, 60, requests_per_minute=6, timeout=3000.0)
-    assert [("429" in line, "again, after it refused 1 in" in line) for line in lines(caplog)] == [
+    assert [("429" in line, "again after refusing 1 in" in line) for line in lines(caplog)] == [
         (True, False),
         (False, True),
     ] * 2
@@ -89,7 +89,7 @@ def test_four_lost_responses_are_two_lines_with_each_candidate_once(
     assert first.endswith("was lost: ReadTimeout. Searching the account's history for the prediction")
     assert last == (
         "Lost responses: 4 possibly paid, about $0.04. The account's history shows 4 predictions from that "
-        "time that may be it, without proof: pred-1, pred-2, pred-3, pred-4"
+        "time that may be the lost one, without proof: pred-1, pred-2, pred-3, pred-4"
     )
 
 
@@ -170,7 +170,7 @@ def test_the_time_of_a_rate_limit_is_that_until_a_submission_was_accepted(
 ) -> None:
     world.api.on_post = [refusal(429, Retry_After="5"), *[world.api.answer_rightly] * 9]
     go(world, 4, requests_per_minute=2)
-    assert any("after it refused 1 in 5 s" in line for line in lines(caplog))
+    assert any("after refusing 1 in 5 s" in line for line in lines(caplog))
 
 
 def test_what_was_bought_before_a_clear_is_one_line_for_all_images(

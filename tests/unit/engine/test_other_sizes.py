@@ -21,7 +21,7 @@ from tests.unit.support import OUTPUT, RECORDS, Crash, Fuse, World, a_job, a_wan
 FAIL: dict[str, Any] = {"on_size_mismatch": "fail"}
 FIRST, SECOND = a_job(task_id="first"), a_job(dag_id="other", task_id="second", run_id="run-2")
 CLEARED: dict[str, Any] = {"job": a_job(generation=1), "try_number": 2}
-STORED_AT = rf"stored at {OUTPUT}/cover\.png has 12 x 12 pixels, and 1024\*1024 was requested"
+STORED_AT = rf"stored at {OUTPUT}/cover\.png has 12 x 12 pixels, but 1024\*1024 was requested"
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_result_receipt_and_log_say_that_the_size_differs(
     assert result["size_differs"] is True
     assert receipt(world)["size_differs"] is True
     (line,) = warnings(caplog)
-    assert line.startswith(f"{OUTPUT}/cover.png has 12 x 12 pixels, and 1024*1024 was requested")
+    assert line.startswith(f"{OUTPUT}/cover.png has 12 x 12 pixels, but 1024*1024 was requested")
 
 
 def test_of_many_images_the_first_is_said_and_of_many_that_are_reused_the_first(

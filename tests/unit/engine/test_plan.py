@@ -117,7 +117,7 @@ def test_fail_refuses_where_any_image_is_at_the_address_with_or_without_a_receip
     world: World, file: str
 ) -> None:
     world.context().images.replace(file, PICTURE)
-    with pytest.raises(InputError, match="There is already an image at mem://disk/images/cover"):
+    with pytest.raises(InputError, match="An image already exists at mem://disk/images/cover"):
         planning(world, if_exists="fail")
 
 

@@ -413,7 +413,7 @@ def test_two_lost_responses_to_one_request_are_not_both_taken_for_one_prediction
 def test_a_user_who_wants_to_decide_is_asked(world: World) -> None:
     world.api.on_post = [world.api.lose_answer]
     context = buyer(world, on_lost_response="fail")
-    with pytest.raises(UnconfirmedPurchaseError, match="may already be bought") as caught:
+    with pytest.raises(UnconfirmedPurchaseError, match="may already have been bought") as caught:
         buying(context)
     assert (caught.value.paid, caught.value.retry_helps) == (Paid.POSSIBLY, False)
     assert (world.event_names[-1], len(world.api.posts)) == ("lost", 1)

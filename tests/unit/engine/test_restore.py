@@ -299,7 +299,7 @@ def test_a_prediction_that_has_not_ended_is_no_reason_to_buy_again() -> None:
     result(go(world, MONDAY))
     damage(world)
     world.api.made["pred-1"].status = "processing"
-    with pytest.raises(OutputError, match="did not say what became of prediction pred-1"):
+    with pytest.raises(OutputError, match="did not return the final status of prediction pred-1"):
         go(world, TUESDAY)
     assert world.api.billed == 1
 

@@ -193,7 +193,7 @@ def test_a_lost_response_is_possibly_paid_and_the_text_bought_again_once(
     assert (world.api.billed_texts, result["possibly_paid"], result["prompts_possibly_paid"]) == (2, 0, 1)
     assert state_of(context).spent_usd == IMAGE_USD + 2 * TEXT_USD
     assert result["estimated_cost_usd"] == IMAGE_USD + TEXT_USD
-    assert "An enhanced prompt is possibly paid for, $0.001" in caplog.text
+    assert "An enhanced prompt is possibly paid, $0.001" in caplog.text
     assert world.api.histories == []
 
 
@@ -202,7 +202,7 @@ def test_after_two_lost_responses_the_try_ends_and_says_what_may_be_charged(worl
     error = failed(world.context())
     assert isinstance(error, LostResponseError)
     assert (error.retry_helps, error.paid) == (True, Paid.POSSIBLY)
-    assert "up to $0.002 may have been charged for prompts, and nothing for images" in str(error)
+    assert "up to $0.002 may have been charged for prompts, but nothing for images" in str(error)
     (result,) = finished(world.context(try_number=2))
     assert (world.api.billed_texts, result["prompts_possibly_paid"]) == (2, 2)
 
@@ -308,7 +308,7 @@ def test_a_text_that_takes_long_is_waited_for_by_the_next_try(world: World) -> N
     error = failed(world.context(timeout=30.0))
     assert isinstance(error, PredictionTimeoutError)
     assert (error.retry_helps, error.paid) == (True, Paid.YES)
-    assert "about $0.001 was charged for prompts, and nothing for images" in str(error)
+    assert "about $0.001 was charged for prompts, but nothing for images" in str(error)
     finished(world.context(try_number=2))
     assert world.api.billed_texts == 1
 
@@ -316,8 +316,8 @@ def test_a_text_that_takes_long_is_waited_for_by_the_next_try(world: World) -> N
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ("", "is not text that can be seen"),
-        ("\u200b", "is not text that can be seen"),
+        ("", "has no visible text"),
+        ("\u200b", "has no visible text"),
         ("see https://d2h7.cloudfront.net/output/1.png", "has a URL"),
         ("x" * 32_769, "has 32769 characters"),
     ],
@@ -399,7 +399,7 @@ def test_a_lost_response_does_not_take_the_money_of_the_images(world: World) -> 
     world.api.on_enhance = [world.api.lose_answer]
     error = failed(world.context(max_cost_usd=0.0115))
     assert isinstance(error, BudgetError)
-    assert "max_cost_usd leaves $0.0005 beside the images" in str(error)
+    assert "max_cost_usd leaves $0.0005 besides the images" in str(error)
     assert world.api.billed == 1
 
 
@@ -408,7 +408,7 @@ def test_what_earlier_tries_spent_on_prompts_counts(world: World) -> None:
     failed(world.context())
     error = failed(world.context(try_number=2, max_cost_usd=0.0125))
     assert isinstance(error, BudgetError)
-    assert "; $0.002 is spent" in str(error)
+    assert "; $0.002 was already spent" in str(error)
     finished(world.context(try_number=2, max_cost_usd=0.013))
 
 
@@ -552,7 +552,7 @@ def test_a_killed_task_buys_nothing_more_and_the_next_one_finds_what_it_bought(w
         world.context(is_batch=True, step=kill, killed=killed, max_in_flight=2), wanted(*MANY[:20])
     )
     assert isinstance(error, TaskKilledError)
-    assert "was charged for prompts, and nothing for images" in str(error)
+    assert "was charged for prompts, but nothing for images" in str(error)
     assert world.api.billed_texts == 2
     finished(world.context(is_batch=True, try_number=2), wanted(*MANY[:20]))
     assert world.api.billed_texts == 20

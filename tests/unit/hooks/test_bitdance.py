@@ -105,7 +105,7 @@ def test_enhance_prompt_returns_no_text_of_another_prediction(
 ) -> None:
     another = {"id": "p", "status": "completed", "outputs": ["x"], "input": {"text": "somebody's"}}
     monkeypatch.setattr(Wait, "until_ended", lambda *_: Prediction.model_validate(another))
-    with pytest.raises(exceptions.GarbledResponseError, match=r"another text .* The prompt may"):
+    with pytest.raises(exceptions.GarbledResponseError, match=r"a different text .* The prompt may"):
         hook.enhance_prompt(PROMPT)
 
 

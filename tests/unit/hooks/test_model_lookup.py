@@ -194,7 +194,7 @@ def test_an_unknown_path_is_compared_with_a_large_catalogue_in_little_time() -> 
 
 def test_what_is_refused_is_not_recorded(records: MemoryFolder) -> None:
     hook = CatalogueHook()
-    with pytest.raises(InputError, match="makes no image of a prompt"):
+    with pytest.raises(InputError, match="makes no image from a prompt"):
         look_up(hook, records, path="vendor/talker")
     hook.schema = {"properties": {"prompt": {"type": "string", "title": "x" * 2**19}}}
     with pytest.raises(InputError, match="schema in GET /models that cannot be used"):

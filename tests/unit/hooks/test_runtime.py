@@ -70,7 +70,7 @@ def test_a_plan_stores_where_its_task_may(
     if is_allowed:
         assert planned_output(journal, template=template, rendered=lambda: renders) == planned
         return
-    with pytest.raises(RecordUnreadableError, match="output_path is another folder now") as caught:
+    with pytest.raises(RecordUnreadableError, match="output_path is now another folder") as caught:
         planned_output(journal, template=template, rendered=lambda: renders)
     assert "reconcile --output" in str(caught.value)
     assert "The image may have been charged" in str(caught.value)

@@ -120,8 +120,8 @@ OWN_XMP = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"
         (png_with(b"caBX", b"jumb c2pa"), "C2PA"),
         (jpeg_with(0xEB, b"JP\0\1\0\0\0\1jumb...c2pa..."), "C2PA"),
         (webp_with(b"C2PA", b"jumb c2pa"), "C2PA"),
-        (png_with(b"iTXt", PACKET.encode() + b"\0\0\0\0\0<x:xmpmeta/>"), "XMP of its own"),
-        (jpeg_with(0xE1, OWN_XMP), "XMP of its own"),
+        (png_with(b"iTXt", PACKET.encode() + b"\0\0\0\0\0<x:xmpmeta/>"), "already has XMP metadata"),
+        (jpeg_with(0xE1, OWN_XMP), "already has XMP metadata"),
         (b"GIF89a", "not a whole PNG, JPEG or WebP"),
         (a_picture("PNG", 0)[:60], "not a whole"),
         (a_picture("JPEG", 0)[:60], "not a whole"),
@@ -163,7 +163,7 @@ def test_a_simple_webp_with_more_than_its_picture_is_not_changed(name: bytes, lo
     body = simple.getvalue()[12:] + name + struct.pack("<I", 10) + bytes(10)
     data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
     assert validate_image(data).width == 48
-    with pytest.raises(NotLabelledError, match="parts that a mark would give a meaning"):
+    with pytest.raises(NotLabelledError, match="would show in a labelled file"):
         label(data, model=MODEL)
     assert validate_image(label(simple.getvalue(), model=MODEL)).width == 48
 

@@ -132,7 +132,7 @@ def test_a_job_whose_task_may_still_wait_is_left_alone_and_named() -> None:
 
     (image,) = report.open_images
     assert image.outcome is CollectStatus.RUNNING
-    assert "task may wait" in image.detail
+    assert "task may still wait" in image.detail
     assert not report.needs_attention
     assert office.disk == before
 
@@ -397,7 +397,7 @@ def test_an_old_image_does_not_replace_the_one_that_was_asked_for_after_a_clear(
     image = the_image(office)
 
     assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
-    assert "cleared and planned again since" in image.detail
+    assert "cleared and planned again afterwards" in image.detail
     assert office.images == new == {"cover.png": office.api.made["pred-2"].picture}
 
 
@@ -524,7 +524,7 @@ def test_a_prediction_that_this_account_does_not_know_is_not_written_off(office:
     image = the_image(office)
 
     assert image.outcome is CollectStatus.LEFT
-    assert "this account does not have" in image.detail
+    assert "the account does not show" in image.detail
     assert office.records.jobs[0].state.images["image"].status is Status.SUBMITTED
     office.api.made["pred-1"] = bought
     assert the_image(office).outcome is CollectStatus.STORED

@@ -149,7 +149,7 @@ def test_a_receipt_does_not_choose_what_is_opened(
     (finding,) = verify(office.records, office.open_folder, outputs=outputs)  # which asserts
 
     assert finding == Finding(
-        f"{folder}/b.png", f"its output folder is not one that may be read: --output {folder}"
+        f"{folder}/b.png", f"its output folder is not among those that may be read: add --output {folder}"
     )
 
 

@@ -584,7 +584,7 @@ def test_what_is_reused_and_what_is_replaced_is_told_in_sums(
         batch(output, items=items).execute(context(run_id="another"))
 
     told = {record.getMessage(): record.levelname for record in caplog.records}
-    assert told["7 of 8 images are already stored or bought; nothing is paid for them"] == "INFO"
+    assert told["7 of 8 images are already stored or bought; they are not bought again"] == "INFO"
     assert (
         told["1 of 8 images were made for different requests; buying new images to replace them"] == "WARNING"
     )

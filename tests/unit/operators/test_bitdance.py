@@ -128,12 +128,12 @@ def test_what_has_no_default_has_to_be_given(output: Path, argument: str) -> Non
 # What a template renders to
 
 BAD_INPUTS = [
-    ({"prompt": " \n"}, "prompt", r"' \n'", "at least one of them not white space"),
-    ({"prompt": ""}, "prompt", "''", "at least one of them not white space"),
-    ({"prompt": None}, "prompt", "None", "at least one of them not white space"),
-    ({"prompt": 42}, "prompt", "42", "at least one of them not white space"),
-    ({"prompt": {"text": "a"}}, "prompt", "{'text': 'a'}", "at least one of them not white space"),
-    ({"prompt": ["a"]}, "prompt", "['a']", "at least one of them not white space"),
+    ({"prompt": " \n"}, "prompt", r"' \n'", "at least one of them visible"),
+    ({"prompt": ""}, "prompt", "''", "at least one of them visible"),
+    ({"prompt": None}, "prompt", "None", "at least one of them visible"),
+    ({"prompt": 42}, "prompt", "42", "at least one of them visible"),
+    ({"prompt": {"text": "a"}}, "prompt", "{'text': 'a'}", "at least one of them visible"),
+    ({"prompt": ["a"]}, "prompt", "['a']", "at least one of them visible"),
     ({"size": "large"}, "size", "'large'", "1:1, 16:9"),
     ({"size": "None"}, "size", "'None'", "1:1, 16:9"),
     ({"size": ""}, "size", "''", "1:1, 16:9"),
@@ -299,9 +299,9 @@ def test_inputs_may_be_rendered_and_be_json_text(local: LocalService, output: Pa
 @pytest.mark.parametrize(
     ("inputs", "found"),
     [
-        ({"output_format": "{{ ds }}"}, "inputs has {{ ds }}, which nothing has rendered: '{{ ds }}'"),
-        ({"a": {"b": ["{% if x %}"]}}, "inputs has {% if x %}, which nothing has rendered"),
-        ("strength=1", "inputs is text that is no JSON: 'strength=1'"),
+        ({"output_format": "{{ ds }}"}, "inputs has {{ ds }}, which was not rendered: '{{ ds }}'"),
+        ({"a": {"b": ["{% if x %}"]}}, "inputs has {% if x %}, which was not rendered"),
+        ("strength=1", "inputs is text that is not JSON: 'strength=1'"),
         ({"strength": 1}, "inputs.strength is not an input of this model: 1"),
     ],
 )
@@ -840,7 +840,7 @@ def test_the_result_says_what_is_possibly_paid(local: LocalService, output: Path
 def test_a_user_may_decide_about_a_lost_response(local: LocalService, output: Path) -> None:
     local.add_fault(on="submit", kind="reset", after_create=True, times=1)
 
-    with pytest.raises(AirflowFailException, match=r"may already be bought.*A retry does not help"):
+    with pytest.raises(AirflowFailException, match=r"may already have been bought.*A retry does not help"):
         operator(output, on_lost_response="fail").execute(context())
 
     assert local.bill().billed == 1
@@ -1005,7 +1005,7 @@ def test_a_resume_whose_output_path_was_changed_stores_nothing_elsewhere_and_say
     clock.now += 10
 
     for changed, said in (
-        ("elsewhere/", "output_path is another folder now"),
+        ("elsewhere/", "output_path is now another folder"),
         ("None", "a part of it is None"),
     ):
         with pytest.raises(AirflowFailException, match=said) as caught:

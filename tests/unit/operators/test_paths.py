@@ -58,11 +58,11 @@ def test_a_path_object_is_a_template_as_its_text_is() -> None:
 @pytest.mark.parametrize(
     ("path", "wrong", "right"),
     [
-        (Path("/data/covers/"), "no slash at its end", '"/data/covers/" for a folder'),
-        (Path("/data/covers"), "no slash at its end", '"/data/covers.png" for a file'),
-        (ObjectStoragePath("s3://bucket/covers"), "no slash at its end", '"s3://bucket/covers/" for'),
-        (Path("/data/{{ ds }}/"), "no slash at its end", '"/data/{{ ds }}/" for a folder'),
-        (Path("s3://bucket/cover.png"), "made one slash of two", "'s3://bucket/cover.png'"),
+        (Path("/data/covers/"), "drop a trailing slash", '"/data/covers/" for a folder'),
+        (Path("/data/covers"), "drop a trailing slash", '"/data/covers.png" for a file'),
+        (ObjectStoragePath("s3://bucket/covers"), "drop a trailing slash", '"s3://bucket/covers/" for'),
+        (Path("/data/{{ ds }}/"), "drop a trailing slash", '"/data/{{ ds }}/" for a folder'),
+        (Path("s3://bucket/cover.png"), "collapsed two slashes into one", "'s3://bucket/cover.png'"),
         (UPath("s3://bucket/cover.png", key="s3cr3t"), "options", "s3://conn_id@"),
         (ObjectStoragePath("s3://bucket/cover.png?versionId=1"), "options", "s3://conn_id@"),
         (Path("covers/cover.png"), "not an absolute path", "an absolute path or a URI"),
@@ -98,7 +98,7 @@ def test_a_functions_path_object_names_a_file_or_is_refused() -> None:
     def draw() -> str:
         return "A cat"
 
-    with pytest.raises(InputError, match="no slash at its end"):
+    with pytest.raises(InputError, match="drop a trailing slash"):
         bitdance_task(draw, output_path=Path("/data/covers"))()
 
 
@@ -108,7 +108,7 @@ def test_a_path_object_that_a_task_before_returned_is_checked_before_anything_is
     task = image(output_path="as if it were an XCom")
     task.output_path = ObjectStoragePath(f"file://{tmp_path}/covers")
 
-    with pytest.raises(AirflowFailException, match=r"no slash at its end.*Nothing was charged"):
+    with pytest.raises(AirflowFailException, match=r"drop a trailing slash.*Nothing was charged"):
         task.execute(context())
 
     assert local.requests() == []
@@ -138,7 +138,7 @@ def test_a_path_in_which_something_is_not_filled_in_is_refused_before_anything_i
     for task in tasks:
         with pytest.raises(AirflowFailException) as failed:
             task.execute(context())
-        assert f"{field} is {path!r}: {left} is not filled in" in str(failed.value)
+        assert f"{field} is {path!r}: {left} was not filled in" in str(failed.value)
 
     assert local.requests() == []
 
@@ -162,7 +162,7 @@ def test_braces_that_are_no_columns_name_stay_in_a_path(local: LocalService, tmp
 def test_a_prompt_with_jinja_that_is_left_is_refused_before_anything_is_bought(
     local: LocalService, tmp_path: Path, left: str
 ) -> None:
-    with pytest.raises(AirflowFailException, match=re.escape(f"prompt has {left}, which nothing has")):
+    with pytest.raises(AirflowFailException, match=re.escape(f"prompt has {left}, which was not rendered")):
         image(output_path=f"{tmp_path}/", prompt=f"A cat, {left}").execute(context())
 
     assert local.requests() == []

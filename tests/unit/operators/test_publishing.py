@@ -274,7 +274,7 @@ def test_a_column_of_items_may_be_called_url_where_images_have_none(
 def test_and_is_refused_where_they_have(local: LocalService, output: Path, name: str) -> None:
     items = [{"key": "a", "prompt": "A fox", name: "https://shop.example/7"}]
 
-    with pytest.raises(AirflowFailException, match="has the name of the manifest's own column 'url'"):
+    with pytest.raises(AirflowFailException, match="collides with the manifest's own column 'url'"):
         batch(output, items=items).execute(context())
 
     assert local.bill().submitted == 0

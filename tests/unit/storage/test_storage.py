@@ -226,7 +226,7 @@ def test_of_a_disk_it_speaks_of_no_credentials_and_no_buckets(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(
-        StorageError, match="Let the workers' user read and write there, or choose another path"
+        StorageError, match="Give the workers' user read and write access, or choose another path"
     ):
         LocalFolder(tmp_path).replace("x", b"1")
 
@@ -344,7 +344,7 @@ def test_no_name_leads_out_of_the_folder(
     (tmp_path / "secret").write_bytes(b"secret")
     folder = kind(tmp_path)
     folder.replace("a/x", b"1")
-    with pytest.raises(UnsafeFileError, match="not a name of a file below its folder"):
+    with pytest.raises(UnsafeFileError, match="not the name of a file inside its folder"):
         operation(folder, name)
     assert files_below(tmp_path) == {"secret", "records/a/x"}
 

@@ -48,7 +48,7 @@ def test_a_prompt_is_sent(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["see https://a.b/c", "WWW.a.b", "data:image/png;base64,AA", "ftp://a"])
 def test_a_url_is_sent_only_where_the_user_wrote_one(text: str) -> None:
-    with pytest.raises(EnhancedPromptError, match="has a URL, and the prompt has none"):
+    with pytest.raises(EnhancedPromptError, match="has a URL, but the prompt has none"):
         check_enhanced(text, requested="a fox", longest=100)
     assert check_enhanced(text, requested="a poster of https://x.org", longest=100) == text
 
@@ -101,7 +101,7 @@ def test_an_echo_may_be_trimmed_cut_extended_or_left_out(echoed: dict[str, Any] 
 )
 def test_an_echo_of_another_text_or_style_is_another_prediction(echoed: dict[str, Any]) -> None:
     prediction = Prediction.model_validate({"id": "p", "inputs": echoed})
-    with pytest.raises(GarbledResponseError, match="prediction p shows another text or style") as caught:
+    with pytest.raises(GarbledResponseError, match="prediction p shows a different text or style") as caught:
         check_echo(prediction, requested="a fox at dawn", style="anime")
     assert caught.value.retry_helps
     assert "secret" not in str(caught.value)
