@@ -41,6 +41,7 @@ FOR_A_LIST = (
     "manifest_format",
     "max_failures",
     "max_in_flight",
+    "max_unanswered",
     "on_item_failure",
     "prompt",
     "requests_per_minute",

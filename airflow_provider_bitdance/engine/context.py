@@ -98,6 +98,7 @@ class JobContext:
     :param show_progress: Takes how far a batch is, every 10 seconds at most and at the end. It is called on
         the event loop, and must not block it.
     :param coordination: What the job's coroutines share.
+    :ivar unanswered: Held by each purchase from its intent to the record of its response.
     """
 
     client: AsyncClient
@@ -117,12 +118,14 @@ class JobContext:
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     show_progress: Callable[[JobProgress], None] = lambda _progress: None
     notices: Notices = field(init=False, repr=False)
+    unanswered: asyncio.Semaphore = field(init=False, repr=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make what writes the journal and what many images say together; a frozen dataclass has no other
         way."""
         object.__setattr__(self, "notices", Notices(self.log))
+        object.__setattr__(self, "unanswered", asyncio.Semaphore(self.policy.max_unanswered))
         object.__setattr__(self, "_group_commit", GroupCommit(self.journal, self.clock))
 
     @property

@@ -44,10 +44,13 @@ from airflow_provider_bitdance.records import JobState, Status
 from airflow_provider_bitdance.records.events import Claimed, Rested
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import LONGEST_LEASE
+from airflow_provider_bitdance.wavespeed.models import largest_file
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
-MAX_STORING = 8
-"""Downloads, checks and writes at a time."""
+STORED_BYTES = 320 * 2**20
+"""Memory for images that are fetched, checked and written at once, if each is as large as its model may make
+it: 32 of BitDance's 10 MiB; most have 1 MB. Where API and store are far away, an image waits for them most of
+the time."""
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
@@ -81,7 +84,7 @@ class Dispatcher:
         self._poller = Poller(context.client, policy=policy.poll, clock=context.clock)
         self._subscription = self._poller.subscribe(is_single=len(state.images) == 1)
         self._progress = Progress(context)
-        self._storing = asyncio.Semaphore(MAX_STORING)
+        self._storing = asyncio.Semaphore(_stored_at_once(state))
         self._left: deque[str] = deque()
         self._lock = DestinationLock(context)
         self._has_failed = False
@@ -168,6 +171,7 @@ class Dispatcher:
             now=now,
             left=len(self._left),
             purchases=self._limiter.started,
+            max_unanswered=policy.max_unanswered,
             in_flight=self._limiter.in_flight,
             wait=self._limiter.wait(now=now),
             first_end=self._poller.scheduler.expected_end(first),
@@ -363,6 +367,12 @@ class Dispatcher:
             await self._context.write(event)
         except BitDanceError as error:
             self.failures.stop(error)
+
+
+def _stored_at_once(state: JobState) -> int:
+    """Return how many images of a job may be in memory."""
+    models = {image.plan.request.model for image in state.images.values()}
+    return max(1, STORED_BYTES // max(map(largest_file, models), default=1))
 
 
 def _sent_before(state: JobState) -> list[float]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine.handoff import HandOver, hand_over, hand_over_at
 
-MAX_UNANSWERED = 8
-"""Submissions without a recorded response at any time: so many a kill can lose."""
+RESERVED_AHEAD = 8
+"""Purchases that may reserve their destination while others wait for the response to their submission: each
+takes an operation of the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class JobFacts:
 
     :param left: Images to be bought that no purchase has begun for.
     :param purchases: Purchases under way.
+    :param max_unanswered: Of those, so many may have an intent without a recorded response.
     :param in_flight: Predictions that have not ended.
     :param wait: Seconds until the rate limiter admits one more; infinite where one in flight has to end.
     :param first_end: When the oldest prediction in flight may end; ``None`` where that is not known.
@@ -36,6 +38,7 @@ class JobFacts:
     now: float
     left: int
     purchases: int
+    max_unanswered: int
     in_flight: int
     wait: float
     first_end: float | None
@@ -54,7 +57,8 @@ class JobFacts:
     @property
     def may_begin(self) -> bool:
         """Whether one more purchase may begin, as far as this job is concerned."""
-        return self.left > 0 and not self.is_stopped and self.purchases < MAX_UNANSWERED
+        most = self.max_unanswered + RESERVED_AHEAD
+        return self.left > 0 and not self.is_stopped and self.purchases < most
 
     @property
     def checks_holders(self) -> bool:

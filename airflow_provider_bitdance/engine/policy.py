@@ -18,6 +18,8 @@ Nsfw = Literal["fail", "skip", "allow"]
 OnSizeMismatch = Literal["warn", "fail"]
 OnLostResponse = Literal["buy_again", "fail"]
 OnItemFailure = Literal["finish_then_fail", "fail_fast", "tolerate"]
+MAX_UNANSWERED = 8
+"""Submissions without a recorded response at any time: so many a kill can lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Policy:
     :param retry_failed: Whether a next try buys an image again whose prediction failed.
     :param max_in_flight: Predictions in flight at once; ``None`` finds out what the account takes.
     :param requests_per_minute: Submissions in any minute; ``None`` is without limit.
+    :param max_unanswered: Submissions without a recorded response at once: so many a kill can lose.
     :param is_batch: Failures of images, and what stops all, are returned and not raised.
     :param on_item_failure: What one failed image means to the others, and to the job.
     :param max_failures: With ``"tolerate"``: the most failures that are tolerated.
@@ -58,6 +61,7 @@ class Policy:
     retry_failed: bool = True
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    max_unanswered: int = MAX_UNANSWERED
     is_batch: bool = False
     on_item_failure: OnItemFailure = "finish_then_fail"
     max_failures: int | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from contextlib import AsyncExitStack
 
 from airflow_provider_bitdance.engine.budget import check_purchase
 from airflow_provider_bitdance.engine.context import JobContext
@@ -70,48 +71,68 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
     """
     lost: BitDanceError | None = None
     for _ in range(PURCHASES_A_TRY):
-        if not await _intend(context, key, lock):
-            return
-        image = context.journal.state.images[key]
-        match await _submit(context, image, limiter):
-            case Record(), Prediction() as prediction:
-                await _record(context, image, prediction.id)
+        async with AsyncExitStack() as place:
+            if not await _intend(context, key, lock, place):
                 return
-            case Postpone() as command, _:
-                postponed = PostponedError(command.seconds)
-                await context.write(NotCreated(key=key, reason=str(postponed)))
-                # Postponed after a loss, each process would lose as many responses again.
-                raise _judged(lost, context.journal.state.images[key]) if lost else postponed
-            case Resolve(), BitDanceError() as lost:
-                context.notices.response_lost(lost.what)
-                # Of this image only: others may be under way.
-                await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(lost))
-                if context.journal.state.images[key].status is Status.SUBMITTED:
-                    return
-            case _, BitDanceError() as error:
-                # The error matters more than the store. Unwritten, the intent is resolved by the next try.
-                with contextlib.suppress(RecordError):
-                    await context.write(NotCreated(key=key, reason=error.what))
-                raise error
+            lost = await _buy_once(context, key, limiter, lost)
+            if context.journal.state.images[key].status is Status.SUBMITTED:
+                return
     assert lost is not None
     raise _judged(lost, context.journal.state.images[key]) from lost.__cause__
 
 
-async def _intend(context: JobContext, key: str, lock: DestinationLock) -> bool:
-    """Write the intent of an image that has none, and say whether it is to be bought."""
+async def _intend(context: JobContext, key: str, lock: DestinationLock, place: AsyncExitStack) -> bool:
+    """Write the intent of an image that has none, and say whether it is to be bought.
+
+    :param place: Gets one of the places for purchases without a response. An image that waits for one has its
+        destination reserved meanwhile, and costs nothing yet.
+    """
     image = context.journal.state.images[key]
     _check_losses(context, image)
     if image.status is Status.INTENDED:
+        await place.enter_async_context(context.unanswered)
         return True
     check_purchase(context, image)
     context.coordination.starting.add(key)
     try:
         if not await lock.take(image) or await _is_restored(context, image, lock):
             return False
+        await place.enter_async_context(context.unanswered)
         await context.write(Intended(keys=(key,)))
     finally:
         context.coordination.starting.discard(key)
     return True
+
+
+async def _buy_once(
+    context: JobContext, key: str, limiter: RateLimiter, lost: BitDanceError | None
+) -> BitDanceError | None:
+    """Buy an image that has an intent. Return the error of a response that was lost; the journal says what
+    became of it.
+
+    :param lost: That of its last purchase in this process.
+    """
+    image = context.journal.state.images[key]
+    match await _submit(context, image, limiter):
+        case Record(), Prediction() as prediction:
+            await _record(context, image, prediction.id)
+            return None
+        case Postpone() as command, _:
+            postponed = PostponedError(command.seconds)
+            await context.write(NotCreated(key=key, reason=str(postponed)))
+            # Postponed after a loss, each process would lose as many responses again.
+            raise _judged(lost, context.journal.state.images[key]) if lost else postponed
+        case Resolve(), BitDanceError() as error:
+            context.notices.response_lost(error.what)
+            # Of this image only: others may be under way.
+            await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(error))
+            return error
+        case _, BitDanceError() as error:
+            # The error matters more than the store. Unwritten, the intent is resolved by the next try.
+            with contextlib.suppress(RecordError):
+                await context.write(NotCreated(key=key, reason=error.what))
+            raise error
+    raise AssertionError("unreachable: a response is a prediction or an error")
 
 
 async def _is_restored(context: JobContext, image: ImageState, lock: DestinationLock) -> bool:

@@ -40,6 +40,7 @@ class Structure:
     :param kind: As Pillow calls the format.
     :param picture: The file without the parts that make no pixels, for the decoder.
     :param end: Where the picture ends; what follows belongs to no picture.
+    :param pixels: What is packed in the IDAT chunks of a PNG.
     :param scans: How often the decoder goes over all pixels: once, or more often in a JPEG.
     """
 
@@ -47,6 +48,7 @@ class Structure:
     picture: bytes
     end: int
     scans: int = 1
+    pixels: tuple[memoryview, ...] = ()
 
 
 def read_structure(data: bytes) -> Structure:
@@ -79,6 +81,7 @@ def _png(data: bytes) -> Structure:
     view = memoryview(data)
     kept: list[bytes | memoryview] = [_PNG]
     start = len(_PNG)
+    pixels: list[memoryview] = []
     pixels_end = 0
     for _ in range(MAX_PARTS):
         length, name = _unpack(">I4s", data, start)
@@ -92,10 +95,11 @@ def _png(data: bytes) -> Structure:
             if pixels_end not in (0, start):
                 raise not_whole("its pixels are interrupted")
             pixels_end = end
+            pixels.append(view[start + 8 : end - 4])
         if name == _TRANSPARENCY or not name[0] & _ANCILLARY:
             kept.append(view[start:end])
         if name == b"IEND":
-            return Structure("PNG", b"".join(kept), end)
+            return Structure("PNG", b"".join(kept), end, pixels=tuple(pixels))
         start = end
     raise _too_many_parts()
 

@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
+from airflow_provider_bitdance.imaging.png_pixels import are_pixels_complete
 from airflow_provider_bitdance.imaging.structure import Structure, not_whole, read_structure
 from airflow_provider_bitdance.imaging.thumbnail import thumbnail
 from airflow_provider_bitdance.wavespeed.models import MAX_PIXELS
@@ -25,7 +26,7 @@ costs 0.3 s."""
 
 @dataclass(frozen=True, slots=True)
 class ValidImage:
-    """An image that was decoded to its last pixel.
+    """An image whose last pixel is there.
 
     :param data: The file as it is stored.
     :param trailing: How many bytes at its end belong to no picture.
@@ -50,6 +51,8 @@ class ValidImage:
 def validate_image(data: bytes, *, with_thumbnail: bool = False) -> ValidImage:
     """Return what the file is. Blocks while it decodes. Of an animation, the first frame is decoded.
 
+    Of most PNGs the pixels are unpacked and counted, which says as much as decoding them does.
+
     :param with_thumbnail: Make a small picture of it, too, now that it is decoded.
     :raises OutputRefusedError: More pixels, scans or parts than are safe to decode.
     :raises OutputError: Not a whole PNG, JPEG or WebP image.
@@ -57,7 +60,8 @@ def validate_image(data: bytes, *, with_thumbnail: bool = False) -> ValidImage:
     from PIL import Image  # not at the top: Dag files import this package, and need no Pillow
 
     with decodable(data) as (structure, image):
-        image.load()
+        if with_thumbnail or not are_pixels_complete(structure.picture, structure.pixels):
+            image.load()
         media_type = Image.MIME[structure.kind]
         small = thumbnail(image) if with_thumbnail else b""
         trailing = len(data) - structure.end

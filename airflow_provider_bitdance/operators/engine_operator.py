@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from airflow_provider_bitdance.storage import Folder
     from airflow_provider_bitdance.wavespeed.models import Model
 
-THREADS = 16
+THREADS = 48
+"""For calls of stores, which wait more than they compute: 32 images are stored at once, and 8 are bought."""
 
 
 class EngineOperator(BaseOperator):

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
+from airflow_provider_bitdance.engine.policy import MAX_UNANSWERED
 from demo.real_airflow import RealAirflow
 from tests.chaos.acts import (
     BATCH,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,6 @@ from airflow_provider_bitdance.engine import (
     Wanted,
     decisions,
     lost_responses,
-    next_step,
     proof,
     run_job,
 )
@@ -202,7 +202,13 @@ def a_reader_leaves_out_what_the_last_entry_says(patch: pytest.MonkeyPatch) -> N
 
 
 def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(next_step, "MAX_UNANSWERED", MOST_UNANSWERED + 1)
+    prepare = JobContext.__post_init__
+
+    def prepare_for_more(context: JobContext) -> None:
+        prepare(context)
+        object.__setattr__(context, "unanswered", asyncio.Semaphore(MOST_UNANSWERED + 1))
+
+    patch.setattr(JobContext, "__post_init__", prepare_for_more)
 
 
 SILENT = "charges are silent"

@@ -204,7 +204,11 @@ JOURNAL = mutations_of(
         "                if found.writer.token != self.owner.token:",
         "an entry that the store refused is taken for written",
     ),
-    ("self.state, self.written_at = after, now", "self.written_at = now", "a process does not know what it has written itself"),
+    (
+        "self.state, self.written_at = after, now",
+        "self.written_at = now",
+        "a process does not know what it has written itself",
+    ),
     ("if self.state.may_have_notes:  #", "if False:  #", "notes are never read"),
     ("ahead.popleft().result()", "ahead.pop().result()", "entries are read out of order"),
     (

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
-from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
+from airflow_provider_bitdance.engine.policy import MAX_UNANSWERED
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     LostResponseError,
@@ -83,8 +83,9 @@ def test_no_more_are_sent_in_a_minute_than_the_limit(world: World) -> None:
     assert all(later - first >= 60 for first, later in zip(made, made[3:], strict=False))
 
 
-def test_few_submissions_are_without_a_recorded_answer_at_any_time(world: World) -> None:
-    go(world, 40, max_in_flight=40)
+@pytest.mark.parametrize("most", [1, MAX_UNANSWERED, 20])
+def test_few_submissions_are_without_a_recorded_answer_at_any_time(world: World, most: int) -> None:
+    go(world, 40, max_in_flight=40, max_unanswered=most)
     open_intents: set[str] = set()
     highest = 0
     for event in world.events:
@@ -93,7 +94,7 @@ def test_few_submissions_are_without_a_recorded_answer_at_any_time(world: World)
         elif event["event"] == "submitted":
             open_intents.discard(event["key"])
         highest = max(highest, len(open_intents))
-    assert 1 < highest <= MAX_UNANSWERED
+    assert min(most, 2) <= highest <= most
 
 
 def test_many_images_share_the_entries_of_the_journal(world: World) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_bitdance.engine.handoff import HandOver
 from airflow_provider_bitdance.engine.next_step import (
-    MAX_UNANSWERED,
+    RESERVED_AHEAD,
     JobFacts,
     NextStep,
     Stop,
@@ -20,6 +20,7 @@ from airflow_provider_bitdance.engine.next_step import (
     next_step,
 )
 
+MOST = 8
 NOW = 1_780_000_000.0
 
 
@@ -28,6 +29,7 @@ def facts(**given: Any) -> JobFacts:
     fields: dict[str, Any] = {
         "left": 5,
         "purchases": 0,
+        "max_unanswered": MOST,
         "in_flight": 4,
         "wait": math.inf,
         "first_end": None,
@@ -48,7 +50,8 @@ TABLE: dict[str, tuple[dict[str, Any], NextStep]] = {
     "the limiter admits one": ({"wait": 0.0}, Submit()),
     "the limiter admits one after the deadline": ({"wait": 0.0, "deadline": -1.0}, Submit()),
     "the limiter admits one and others are under way": ({"wait": 0.0, "purchases": 7}, Submit()),
-    "too many are unanswered": ({"wait": 0.0, "purchases": MAX_UNANSWERED}, WaitUntil(math.inf)),
+    "all that may be unanswered are, and others reserve": ({"wait": 0.0, "purchases": MOST}, Submit()),
+    "too many are under way": ({"wait": 0.0, "purchases": MOST + RESERVED_AHEAD}, WaitUntil(math.inf)),
     "the limiter admits one soon": ({"wait": 13.0}, WaitUntil(NOW + 13)),
     "the limiter admits one in long": ({"wait": 14.0}, HandOver(NOW + 14, 0)),
     "in long, and a purchase is under way": ({"wait": 14.0, "purchases": 1}, WaitUntil(NOW + 14)),
@@ -119,7 +122,7 @@ moments = st.none() | st.floats(-1000, 1000)
 some_facts = st.builds(
     facts,
     left=st.integers(0, 3),
-    purchases=st.integers(0, MAX_UNANSWERED),
+    purchases=st.integers(0, MOST + RESERVED_AHEAD),
     in_flight=st.integers(0, 3),
     wait=st.just(math.inf) | st.floats(0, 1000),
     first_end=moments,
@@ -139,7 +142,7 @@ def test_it_buys_only_what_is_left_and_admitted_and_never_too_many_at_once(given
     if next_step(given_facts) == Submit():
         assert given_facts.left > 0
         assert given_facts.wait == 0
-        assert given_facts.purchases < MAX_UNANSWERED
+        assert given_facts.purchases < MOST + RESERVED_AHEAD
         assert not given_facts.is_stopped
 
 

@@ -239,6 +239,9 @@ def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, outp
     ("argument", "value", "allowed"),
     [
         ("max_in_flight", 0, "a number of predictions, 1 to 1000"),
+        ("max_unanswered", 0, "a number of submissions, 1 to 64"),
+        ("max_unanswered", 65, "a number of submissions, 1 to 64"),
+        ("max_unanswered", None, "a number of submissions, 1 to 64"),
         ("requests_per_minute", -1, "a number of submissions, 1 to 10000"),
         ("requests_per_minute", 2.5, "a number of submissions, 1 to 10000"),
         ("on_item_failure", "ignore", "finish_then_fail, fail_fast, tolerate"),
