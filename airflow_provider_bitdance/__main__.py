@@ -1,4 +1,5 @@
-"""The command line: ``check``, ``records show``, ``records verify``, ``reconcile``.
+"""The command line: ``check``, ``records show``, ``records verify``, ``records costs``,
+``reconcile``.
 
 Nothing here buys, except ``check --spend``.
 
@@ -85,6 +86,25 @@ def _verify(given: argparse.Namespace) -> Result:
     return Result(bool(findings), shown, as_json)
 
 
+def _costs(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.hooks.object_storage import find_records
+    from airflow_provider_bitdance.maintenance import cost_table, render
+    from airflow_provider_bitdance.maintenance.report import plain
+    from airflow_provider_bitdance.maintenance.scan import read_records
+
+    by = cost_table.dimensions_of(given.by)
+    records = read_records(find_records(given.records_path, given.conn_id))
+    table = cost_table.cost_table(records, by, since=given.since)
+    as_json = {**cost_table.table_as_json(table), "findings": plain(records.findings)}
+    shown = cost_table.table_as_csv(table) if given.csv else cost_table.shown_table(table)
+    unreadable = "\n".join(render.unreadable_lines(records.findings))
+    if given.csv:
+        sys.stderr.write(printable(f"{unreadable}\n" if unreadable else ""))
+    elif unreadable:
+        shown = f"{shown}\n{unreadable}"
+    return Result(bool(records.findings), shown, as_json)
+
+
 def _reconcile(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.maintenance import reconcile, render
 
@@ -137,8 +157,25 @@ def _parser() -> argparse.ArgumentParser:
         show.add_argument(f"--{name}-id", default="", metavar="ID", help=f"only jobs of this {name}")
     verify = _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
     _add_output(verify, "images are read in and below it, and in the folder that contains .bitdance")
+    _add_costs(actions)
     _add_reconcile(commands)
     return parser
+
+
+def _add_costs(actions: Any) -> None:
+    costs = _command(actions, "costs", _costs, "add up what stored images cost, by Dag, day and the like")
+    costs.add_argument(
+        "--by",
+        default="dag,day",
+        metavar="NAMES",
+        help="dag, day, month, model, task, run, size, with commas (default: dag,day); times are UTC",
+    )
+    _add_since(costs, "only what was bought since an ISO date in UTC (default: all)")
+    costs.add_argument("--csv", action="store_true", help="print the rows as CSV")
+
+
+def _add_since(command: argparse.ArgumentParser, about: str) -> None:
+    command.add_argument("--since", type=_moment, metavar="DATE", help=about)
 
 
 def _add_reconcile(commands: Any) -> None:
@@ -157,12 +194,7 @@ def _add_reconcile(commands: Any) -> None:
         action="store_true",
         help="also collect images of jobs that may still be running; stops their processes",
     )
-    reconcile.add_argument(
-        "--since",
-        type=_moment,
-        metavar="DATE",
-        help="start of the comparison, an ISO date in UTC (default: 7 days ago)",
-    )
+    _add_since(reconcile, "start of the comparison, an ISO date in UTC (default: 7 days ago)")
     reconcile.add_argument(
         "--nsfw",
         choices=("fail", "allow"),

@@ -18,7 +18,6 @@ from airflow_provider_bitdance.check.purchases import Bought, PurchaseRecorder, 
 from airflow_provider_bitdance.check.requests import Recorder, ask, known_status
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.maintenance.account import charged
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
@@ -203,7 +202,7 @@ class _Session:
             return purchase
         quoted = self.spender.figures.quotes[bought.size].charged
         is_right = abs(_paid(rows, bought.prediction_id) - quoted) < ROUNDING
-        is_refunded = any(charged(row) < 0 for row in charges)
+        is_refunded = any(row.charged < 0 for row in charges)
         return replace(purchase, charges=len(charges), is_charged_as_quoted=None if is_refunded else is_right)
 
     async def _is_balance_right(self, bought: Sequence[Bought]) -> bool | None:
@@ -240,4 +239,4 @@ class _Session:
 
 def _paid(rows: Sequence[BillingRecord], prediction_id: str) -> float:
     """Return what the bill says that a prediction cost."""
-    return sum(charged(row) for row in rows if row.prediction_id == prediction_id)
+    return sum(row.charged for row in rows if row.prediction_id == prediction_id)

@@ -225,6 +225,19 @@ class BitDanceHook(BitDanceBaseHook):
 
         return read_predictions(self, model=model, since=since, limit=limit)
 
+    def get_charges(self, *, since: datetime) -> float:
+        """Return what the account has paid since a time, in US dollars: charges less refunds. Free.
+
+        Of all its programs and models. WaveSpeed does not document how soon a charge is on the bill: what was
+        bought in the past minutes may be missing. A failed prediction is refunded within 3 hours.
+
+        :param since: A time without a zone is in UTC.
+        :raises GarbledResponseError: Part of the bill could not be read.
+        """
+        from airflow_provider_bitdance.hooks.account import read_charges
+
+        return read_charges(self, since=since)
+
     def delete(self, prediction_ids: Iterable[str]) -> int:
         """Delete predictions for good, and return how many were deleted. Free; nothing is refunded.
 

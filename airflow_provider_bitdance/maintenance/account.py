@@ -20,7 +20,7 @@ from airflow_provider_bitdance.maintenance.scan import Finding
 from airflow_provider_bitdance.redaction import some_of
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
-from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
+from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 MOST_MODELS = 20
 """Whose histories are read, ours first, then those with lost purchases: records may name any number."""
@@ -95,10 +95,3 @@ def _chosen(
     listed, left_out = ordered[:MOST_MODELS], ordered[MOST_MODELS:]
     what = f"not read for {len(left_out)} of the models in the records: {some_of(left_out)}"
     return listed, (Finding(where, what),) if left_out else ()
-
-
-def charged(record: BillingRecord) -> float:
-    """Return what a line of the bill took, in US dollars; a refund gives back, whatever its sign."""
-    # WaveSpeed documents no list of types; seen: deduct, refund.
-    is_refund = "refund" in record.billing_type.lower()
-    return -abs(record.price) if is_refund else abs(record.price)

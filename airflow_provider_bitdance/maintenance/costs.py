@@ -10,7 +10,7 @@ from math import fsum
 from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, History, controls
 from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_losses
 from airflow_provider_bitdance.engine.proof import proof_of
-from airflow_provider_bitdance.maintenance.account import Account, charged
+from airflow_provider_bitdance.maintenance.account import Account
 from airflow_provider_bitdance.maintenance.report import (
     Cost,
     PossiblyPaid,
@@ -37,7 +37,7 @@ def costs(
     """
     paid: dict[str, list[float]] = defaultdict(list)
     for record in bill:
-        paid[record.prediction_id].append(charged(record))
+        paid[record.prediction_id].append(record.charged)
     groups: dict[tuple[str, date], list[Purchase]] = defaultdict(list)
     known = set()
     for purchase in purchases:
@@ -61,7 +61,9 @@ def costs(
         for record in bill
         if record.prediction_id not in known and (record.created_at is None or record.created_at >= since)
     ]
-    unattributed = Unattributed(len({record.prediction_id for record in others}), _usd(map(charged, others)))
+    unattributed = Unattributed(
+        len({record.prediction_id for record in others}), _usd(record.charged for record in others)
+    )
     return tuple(by_day), unattributed
 
 

@@ -75,7 +75,7 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
         lines += ["", f"{name_of(record.job)}, generation {record.job.generation}, try {record.last_try}"]
         for image in record.state.images.values():
             lines += _image_lines(image, records)
-    return "\n".join(lines + _unreadable_lines(records.findings))
+    return "\n".join(lines + unreadable_lines(records.findings))
 
 
 def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
@@ -144,7 +144,7 @@ def shown_report(report: Report) -> str:
     }
     for title, section in sections.items():
         lines += ["", f"{title}:", *([f"  {line}" for line in section] or ["  none"])]
-    return "\n".join(lines + _unreadable_lines(report.findings))
+    return "\n".join(lines + unreadable_lines(report.findings))
 
 
 def _open_lines(report: Report) -> Iterator[str]:
@@ -196,7 +196,8 @@ def _cost_lines(report: Report) -> Iterator[str]:
     yield f"The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records."
 
 
-def _unreadable_lines(findings: Sequence[Finding]) -> list[str]:
+def unreadable_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return the lines that show what could not be read; none if all could."""
     return ["", "Unreadable:", *_finding_lines(findings)] if findings else []
 
 

@@ -66,7 +66,8 @@ class BitDanceBaseOperator(EngineOperator):
         is reported as possibly paid. ``"fail"``: fail without a retry, so that a person can decide.
     :param max_cost_usd: The most that this task may spend, in US dollars. All tries count, and what is
         possibly paid; clearing the task restarts the count. A plan that costs more fails before the first
-        purchase. Default: no limit.
+        purchase. A number, or text of one, such as a sum that an earlier task returns; a template that gives
+        none fails. Default: no limit. (templated)
     :param check_balance: Whether to request the account's balance before the first purchase, and to fail if
         it does not cover the plan.
     :param retry_failed: Whether a retry buys an image again if its prediction failed. WaveSpeed refunds
@@ -95,6 +96,7 @@ class BitDanceBaseOperator(EngineOperator):
         "enhance_prompt",
         "records_path",
         "url_base",
+        "max_cost_usd",
     )
     template_ext: Sequence[str] = (".prompt",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"prompt": "md"}
@@ -118,7 +120,7 @@ class BitDanceBaseOperator(EngineOperator):
         nsfw: Literal["fail", "skip", "allow"] = "fail",
         on_size_mismatch: Literal["warn", "fail"] = "warn",
         on_lost_response: Literal["buy_again", "fail"] = "buy_again",
-        max_cost_usd: float | None = None,
+        max_cost_usd: float | str | None = None,
         check_balance: bool = False,
         retry_failed: bool = True,
         records_path: str | None = None,

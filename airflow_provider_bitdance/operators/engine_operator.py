@@ -28,6 +28,7 @@ from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.links.bitdance import show_links, show_stored, with_targets
 from airflow_provider_bitdance.operators.deferral import hand_over
+from airflow_provider_bitdance.operators.options import limit_of
 from airflow_provider_bitdance.operators.previews import (
     previews_of,
     push_failure,
@@ -58,6 +59,7 @@ class EngineOperator(BaseOperator):
     """Buys what is missing, waits, and stores. Its subclasses have the options, and say what is wanted."""
 
     bitdance_conn_id: str
+    max_cost_usd: Any
     model: str
     nsfw: Literal["fail", "skip", "allow"]
     output_path: str
@@ -174,6 +176,7 @@ class EngineOperator(BaseOperator):
         journal = runtime.open_journal(records, owner, resumed=resumed, retries=retries, log=self.log)
         if not journal.state.images:  # where there is a plan, its images are stored first
             self._checked_url_base(journal)
+        self.max_cost_usd = self._limit(journal)
         look_up = partial(find_model, self.model, hook, records)
         wanted = self._wanted_or_planned(context, journal, look_up, resumed=resumed)
         output = runtime.planned_output(
@@ -194,8 +197,7 @@ class EngineOperator(BaseOperator):
             thumbnails=Thumbnails(previews),
             show_progress=ProgressRow(context.get("task_state_store"), self.log).show,
         )
-        outcome = asyncio.run(self._run_job(job_context, wanted))
-        if isinstance(outcome, Waiting):
+        if isinstance(outcome := asyncio.run(self._run_job(job_context, wanted)), Waiting):
             hand_over(self, outcome)
         return self._finish(context, hook, outcome, job_context)
 
@@ -235,6 +237,20 @@ class EngineOperator(BaseOperator):
             return rendered_url_base(self.url_base)
         except InputError as error:
             raise with_charges(error, journal.state) from None
+
+    def _limit(self, journal: Journal) -> float | None:
+        """Return what the task may spend.
+
+        :raises InputError: It is no amount, and there is no plan. Where there is one, what is bought is
+            stored, and nothing more is bought.
+        """
+        try:
+            return limit_of(self)
+        except InputError as error:
+            if not journal.state.images:
+                raise
+            self.log.warning("Storing what is already bought, and buying nothing more: %s", error.what)
+            return 0.0
 
     async def _run_job(self, job_context: JobContext, wanted: list[Wanted]) -> Finished | Waiting:
         """Run the engine where ``on_kill`` reaches it."""

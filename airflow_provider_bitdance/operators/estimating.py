@@ -7,15 +7,19 @@ result of another task only when that task has run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Iterator, Sized
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import XComNotFound
+
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks import object_storage, runtime
 from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
+from airflow_provider_bitdance.operators.options import is_limit_unknown, limit_of
 from airflow_provider_bitdance.operators.publishing import rendered_url_base
 
 if TYPE_CHECKING:
@@ -73,7 +77,10 @@ def estimate_operator(operator: BitDanceBaseOperator, context: Context) -> Estim
                 f"{group.group_id}",
                 fix="Call estimate in a task of that group that runs before this one",
             )
+    limit, task.max_cost_usd = task.max_cost_usd, None
     task.render_template_fields(context)
+    with contextlib.suppress(XComNotFound):  # of a task that may run after this one, as an approval
+        task.max_cost_usd = task.render_template(limit, context)
     return _estimate_rendered(task, context, map_index)
 
 
@@ -83,6 +90,7 @@ def _estimate_rendered(task: BitDanceBaseOperator, context: Context, map_index: 
     from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 
     rendered_url_base(task.url_base)  # what the task would refuse nobody should approve
+    task.max_cost_usd = None if is_limit_unknown(task) else limit_of(task)
     hook = BitDanceHook(task.bitdance_conn_id)
     job = runtime.job_of(context).model_copy(update={"task_id": task.task_id, "map_index": map_index})
     records = task._open_records(job, hook)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from decimal import Decimal, InvalidOperation
 from numbers import Integral, Real
 from typing import Any
 
@@ -45,6 +46,27 @@ def checked_number(
     if not (is_number and least <= value <= most):
         raise InputError(f"{name} is {value!r}", allowed=f"a number of {unit}, {least:g} to {most:g}")
     return int(value) if isinstance(value, Integral) else float(value)
+
+
+def rendered_amount(name: str, value: Any, *, most: float) -> float:
+    """Return an amount of US dollars that may be text, as Airflow renders templates, or a ``Decimal``.
+
+    :raises InputError: It is no amount, negative, or more than ``most``.
+    """
+    number = value
+    if isinstance(value, str | Decimal):
+        try:
+            number = float(Decimal(value))
+        except InvalidOperation:
+            number = None
+    try:
+        return checked_number(name, number, 0.0, most, "US dollars")
+    except InputError as error:
+        raise InputError(
+            f"{name} is {shorten(repr(value))}",
+            allowed=error.allowed,
+            fix="Where another task returns the amount, check that it has run and what it returned",
+        ) from None
 
 
 def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:

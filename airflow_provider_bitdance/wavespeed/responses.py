@@ -231,6 +231,13 @@ class BillingRecord(_Response):
         default="", pattern=f"^$|{ID_PATTERN}", validation_alias=AliasPath("prediction", "uuid")
     )
 
+    @property
+    def charged(self) -> float:
+        """What it took, in US dollars; a refund gives back, whatever its sign."""
+        # WaveSpeed documents no list of types; seen: deduct, refund.
+        is_refund = "refund" in self.billing_type.lower()
+        return -abs(self.price) if is_refund else abs(self.price)
+
 
 class BillingPage(Page):
     """One page of the account's bill."""

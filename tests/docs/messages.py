@@ -38,12 +38,19 @@ _LABELS = {
     "in",
     "all",
     "covers",
+    "dag",
+    "day",
+    "images",
+    "estimated",
+    "usd",
+    "possibly",
+    "paid",
 }
 """What stands beside values in a line of the command line's tables."""
 _FILLED_IN = re.compile(
     r"'[^']*'|/\S+|A paper-cut fox in a birch forest|A lighthouse above the sea at dusk"
     r"|A teapot on a wooden table, soft morning light"
-    r"|\b(covers|posters)\.cover\b|^  covers\b"
+    r"|\b(covers|posters)\.cover\b|^(  )?covers\b"
     r"|should be less than or equal to|unexpected end of data"
 )
 """Quotations, paths, the prompts and the Dags of the pages; what pydantic and the csv module say."""

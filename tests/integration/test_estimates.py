@@ -119,3 +119,40 @@ def test_a_task_in_a_mapped_group_is_estimated_within_the_group_only(
 
     assert run_of(dag).state == "success"
     assert said == ["1 reused, 0 to buy, about $0.00"] * 2
+
+
+@pytest.mark.parametrize(("approved", "state"), [("0.02", "success"), ("0.01", "failed"), (None, "failed")])
+def test_an_approved_sum_is_the_limit_of_the_task_after_it(
+    local: LocalService, tmp_path: Path, approved: str | None, state: str
+) -> None:
+    said: list[Any] = []
+    with DAG("approved", schedule=None, default_args={"retries": 0}) as dag:
+
+        @task
+        def ask() -> None:
+            said.append(covers.estimate(get_current_context()))
+
+        @task
+        def approve() -> dict[str, str | None]:
+            return {"usd": approved}
+
+        @task(trigger_rule="all_done")
+        def ask_again() -> None:
+            said.append(covers.estimate(get_current_context()))
+
+        sum_of_money = approve()
+        covers = BitDanceBatchOperator(
+            task_id="covers",
+            items=["A fox", "A hare"],
+            output_path=f"{tmp_path}/",
+            max_cost_usd=sum_of_money["usd"],
+            **SMALL,
+        )
+        ask() >> sum_of_money
+        if approved:
+            sum_of_money >> ask_again() >> covers
+
+    assert run_of(dag).state == state
+    assert local.bill().billed == (2 if state == "success" else 0)
+    assert (said[0].buy, said[0].max_cost_usd) == (2, None)
+    assert [each.max_cost_usd for each in said[1:]] == ([float(approved)] if approved else [])

@@ -192,16 +192,21 @@ BILL = mutations_of(
     ),
 )
 
+BILL = mutations_of(
+    "wavespeed/responses.py",
+    "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
+    ("-abs(self.price) if is_refund", "self.price if is_refund", "a refund is a charge"),
+    ("else abs(self.price)", "else self.price", "a charge written as negative is a refund"),
+    (
+        '"refund" in self.billing_type.lower()',
+        '"refund" == self.billing_type',
+        "a refund by another name is a charge",
+    ),
+)
+
 ACCOUNT = mutations_of(
     "maintenance/account.py",
     "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
-    ("-abs(record.price) if is_refund", "record.price if is_refund", "a refund is a charge"),
-    ("else abs(record.price)", "else record.price", "a charge written as negative is a refund"),
-    (
-        '"refund" in record.billing_type.lower()',
-        '"refund" == record.billing_type',
-        "a refund by another name is a charge",
-    ),
     ("        if error.retry_helps:\n            raise\n", "", "a moment's failure hides the bill"),
     (
         "        if error.retry_helps:\n            raise\n",
@@ -272,4 +277,4 @@ OUTPUTS = mutations_of(
     ("key=len", "key=lambda _: 0", "a link that the user names is not followed"),
 )
 
-MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
+MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)

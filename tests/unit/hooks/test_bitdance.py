@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +375,28 @@ def test_a_prediction_says_what_was_requested_though_the_api_does_not(hook: BitD
     assert found.input is not None
     assert (found.input["prompt"], found.input["size"], found.input["seed"]) == (PROMPT, "256*256", 7)
     assert PROMPT not in repr(found)
+
+
+# The account's bill.
+
+
+def test_charges_since_a_time_are_added_up_less_refunds(
+    hook: BitDanceHook, service: LocalService, clock: Clock
+) -> None:
+    assert hook.get_charges(since=datetime.fromtimestamp(clock.now, UTC)) == 0.0
+    hook.generate(prompt=PROMPT, size="256*256")
+    clock.now += 3600
+    later = datetime.fromtimestamp(clock.now, UTC)
+    hook.generate(prompt=PROMPT, size="256*256")
+    hook.submit(prompt=PROMPT, size="256*256")
+    assert hook.get_charges(since=later) == 0.02
+    assert hook.get_charges(since=later.replace(tzinfo=None) - timedelta(hours=2)) == 0.03
+
+
+def test_a_bill_that_is_not_whole_gives_no_sum(
+    hook: BitDanceHook, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_bitdance.engine.account_history.MAX_PAGES", 0)
+    with pytest.raises(exceptions.GarbledResponseError, match="what was charged is not known") as caught:
+        hook.get_charges(since=datetime.fromtimestamp(clock.now, UTC))
+    assert caught.value.paid is Paid.NO

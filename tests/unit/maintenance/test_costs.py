@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.engine.account_history import Allowance, Bill, History, read_bill, read_history
-from airflow_provider_bitdance.maintenance.account import Account, charged, read_account
+from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
@@ -80,10 +80,10 @@ def test_cost_is_told_by_dag_and_by_day_of_the_purchase() -> None:
 
 
 def test_a_refund_is_given_back_whatever_its_sign() -> None:
-    assert [charged(a_line("a", price, kind)) for price, kind in ((0.01, "deduct"), (-0.01, "deduct"))] == [
+    assert [a_line("a", price, kind).charged for price, kind in ((0.01, "deduct"), (-0.01, "deduct"))] == [
         0.01
     ] * 2
-    assert [charged(a_line("a", price, kind)) for price, kind in ((0.01, "refund"), (-0.01, "Refund"))] == [
+    assert [a_line("a", price, kind).charged for price, kind in ((0.01, "refund"), (-0.01, "Refund"))] == [
         -0.01
     ] * 2
 

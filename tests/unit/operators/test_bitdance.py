@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,7 +100,9 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("poll_interval", float("inf"), "a number of seconds, 0.1 to 604800"),
         ("on_lost_response", "retry", "buy_again, fail"),
         ("max_cost_usd", -1, "a number of US dollars, 0 to 1e+06"),
-        ("max_cost_usd", "1", "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", "one", "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", "nan", "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", True, "a number of US dollars, 0 to 1e+06"),
         ("deferrable", "False", "True or False, without quotes"),
         ("deferrable", "{{ params.deferrable }}", "True or False, without quotes"),
         ("check_balance", "no", "True or False, without quotes"),
@@ -251,6 +254,7 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         enhance_prompt="{{ style }}",
         records_path="{{ records }}",
         url_base="https://cdn.example.com/{{ ds }}/",
+        max_cost_usd="0.0{{ seed }}",
     )
 
     task.render_template_fields(
@@ -276,6 +280,7 @@ def test_all_that_says_what_is_bought_and_where_it_goes_is_templated(output: Pat
         "enhance_prompt": "anime",
         "records_path": "/records",
         "url_base": "https://cdn.example.com/2026-11-22/",
+        "max_cost_usd": "0.07",
     }
 
 
@@ -851,6 +856,61 @@ def test_more_than_the_budget_is_refused_before_anything_is_sent(local: LocalSer
         operator(output, max_cost_usd=0.005).execute(context())
 
     assert posts(local) == 0
+
+
+@pytest.mark.parametrize("limit", ["0.005", " 5e-3 ", Decimal("0.005")])
+def test_a_limit_may_be_text_or_a_decimal(local: LocalService, output: Path, limit: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"cost about \$0\.01, but max_cost_usd is \$0\.005"):
+        operator(output, max_cost_usd=limit).execute(context())
+
+    assert operator(output, max_cost_usd="0.01").execute(context())["estimated_cost_usd"] == 0.01
+
+
+@pytest.mark.parametrize("rendered", [None, "None", "", "a dime", "-1", [0.05]])
+def test_a_limit_that_renders_to_no_amount_is_refused_before_anything_is_bought(
+    local: LocalService, output: Path, rendered: object
+) -> None:
+    task = operator(output, max_cost_usd="{{ ti.xcom_pull('approve') }}")
+    task.max_cost_usd = rendered
+
+    with pytest.raises(AirflowFailException, match=r"max_cost_usd is .*Allowed: a number of US dollars"):
+        task.execute(context())
+
+    assert posts(local) == 0
+
+
+def test_where_the_limit_is_gone_what_is_bought_is_stored_and_nothing_more_is_bought(
+    local: LocalService, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited = {"max_cost_usd": "{{ ti.xcom_pull('approve') }}", "deferrable": True, "defer_after": 0}
+    first = operator(output, **limited)
+    first.max_cost_usd = "0.01"
+    handed_over = deferred(first)
+    second = operator(output, **limited)
+    second.max_cost_usd = "None"
+
+    result = second.execute_complete(context(), event_of(handed_over.trigger))
+
+    assert Path(result["uri"].removeprefix("file://")).is_file()
+    assert posts(local) == 1
+    assert (
+        "Storing what is already bought, and buying nothing more: max_cost_usd is 'None'"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_limit_that_is_gone_allows_no_second_purchase(local: LocalService, output: Path) -> None:
+    local.add_fault(on="submit", kind="failed", times=1)
+    limited = operator(output, max_cost_usd="{{ ti.xcom_pull('approve') }}")
+    limited.max_cost_usd = 0.05
+    with pytest.raises(exceptions.BitDanceError):
+        limited.execute(context())
+    limited.max_cost_usd = None
+
+    with pytest.raises(AirflowFailException, match=r"max_cost_usd is \$0\.00"):
+        limited.execute(context(try_number=2))
+
+    assert posts(local) == 1
 
 
 def test_more_than_the_balance_is_refused_before_anything_is_bought(
