@@ -75,11 +75,22 @@ class ServiceProcess:
         return True
 
 
-def until(there: Callable[[], object], check: Callable[[], None], what: str, *, pause: float = 0.2) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE
+def until(
+    there: Callable[[], object],
+    check: Callable[[], None],
+    what: str,
+    *,
+    pause: float = 0.2,
+    patience: float = PATIENCE,
+) -> None:
+    """Wait until something is so.
+
+    :param pause: Seconds between two looks.
+    :param patience: Seconds after which it will never be so.
+    """
+    deadline = time.monotonic() + patience
     while not there():
         check()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Waited {PATIENCE:.0f} s for {what}")
+            raise TimeoutError(f"Waited {patience:.0f} s for {what}")
         time.sleep(pause)

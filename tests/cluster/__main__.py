@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,15 +22,18 @@ from tests.chaos import report
 from tests.chaos.rows import Row
 from tests.chaos.scene import DAG_ID, Outcome
 from tests.chaos.stage import PERIODS, Stage
-from tests.cluster import acts, services, walk
+from tests.cluster import acts, services, speed, walk
 from tests.cluster.cluster import Cluster
 from tests.cluster.rows import ROWS
 from tests.cluster.scene import ClusterScene
+from tests.document import write_between
 from tests.s3 import running_s3
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "make cluster"
-PAGE = "page"
+PAGE, SPEED = "page", "speed"
+"""Names that are no row: the page on Celery followed, and how fast workers are."""
+SPEED_COMMAND = f'{COMMAND} ARGS="{SPEED}"'
 DAG_FILE = ROOT / "tests" / "system" / "dags" / "mortal.py"
 RETRY_DELAY = 10.0
 """Seconds: three retries of 10 s outlast a broker that is away for 15 s. Those of 1 s do not."""
@@ -38,7 +42,10 @@ RETRY_DELAY = 10.0
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="PART", help=f"only rows whose name holds one of these, or {PAGE}"
+        "names",
+        nargs="*",
+        metavar="PART",
+        help=f"only rows whose name holds one of these; or {PAGE}, or {SPEED}",
     )
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     given = parser.parse_args()
@@ -47,33 +54,57 @@ def main() -> int:
         return 2
     rows = [row for row in ROWS if not given.names or any(part in row.name for part in given.names)]
     with_page = not given.names or PAGE in given.names
+    if SPEED in given.names:
+        rows = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         with temporary_home("cluster", keep=given.keep) as home:
-            if with_page:
-                _follow_page(home)
-            return _play_all(home, rows, whole=not given.names) if rows else 0
+            is_page_true = _follow_page(home) if with_page else True
+            if SPEED in given.names:
+                _measure_speed(home)
+            broken = _play_all(home, rows, whole=not given.names) if rows else 0
+            return broken if is_page_true else 1
     except KeyboardInterrupt:
         print("Stopped.", flush=True)
         return 130
 
 
-def _follow_page(home: Path) -> None:
-    """Do what the page on Celery says, on an empty database."""
+def _follow_page(home: Path) -> bool:
+    """Do what the page on Celery says, on an empty database, and say whether it brought an image."""
     started = time.monotonic()
     print(f"Following {walk.PAGE} …", flush=True)
     (home / PAGE).mkdir()
     with postgres.running_postgres(home / PAGE / "postgres.log") as database:
-        billed = walk.follow(home / PAGE, database)
+        try:
+            billed = walk.follow(home / PAGE, database)
+        except Exception as error:
+            print(f"Broken: {walk.PAGE}: {type(error).__name__}: {error}", flush=True)
+            return False
     print(f"Followed: its image is stored, {billed} billed, {time.monotonic() - started:.0f} s.", flush=True)
+    return True
+
+
+def _measure_speed(home: Path) -> None:
+    """Measure one worker and two, and write what came of it into the page on Celery."""
+    with ExitStack() as stack:
+        print(f"Starting {_versions()} …", flush=True)
+        # One slot each: two tasks are on two workers.
+        cluster = _start(stack, home, speed.DAG_FILE, {"AIRFLOW__CELERY__WORKER_CONCURRENCY": "1"})
+        cluster.wait_for_dag(speed.DAG_ID)
+        table = speed.measure(cluster, home / SPEED)
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    said = f"`{SPEED_COMMAND}` of {day}: {_versions()}, {os.cpu_count()} cores.\n\n{table}"
+    print(said, flush=True)
+    write_between(SPEED_COMMAND, said, ROOT / walk.PAGE)
 
 
 def _play_all(home: Path, rows: list[Row], *, whole: bool) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         print(f"Starting {_versions()} …", flush=True)
-        cluster = _start(stack, home)
+        settings = {**PERIODS, "BITDANCE_CHAOS_RETRY_DELAY": str(RETRY_DELAY)}
+        cluster = _start(stack, home, DAG_FILE, settings)
         cluster.wait_for_dag(DAG_ID)
         print(f"Ready after {time.monotonic() - started:.0f} s.\n\n{report.line(report.HEAD)}", flush=True)
         outcomes, failures = _play(cluster, home, rows)
@@ -89,10 +120,10 @@ def _play_all(home: Path, rows: list[Row], *, whole: bool) -> int:
     return 1 if failures else 0
 
 
-def _start(stack: ExitStack, home: Path) -> Cluster:
+def _start(stack: ExitStack, home: Path, dag_file: Path, settings: Mapping[str, str]) -> Cluster:
     dags = home / "dags"
     dags.mkdir()
-    shutil.copy(DAG_FILE, dags)
+    shutil.copy(dag_file, dags)
     database = stack.enter_context(postgres.running_postgres(home / "postgres.log"))
     broker = stack.enter_context(services.running_redis(home / "redis"))
     s3 = stack.enter_context(running_s3(home / "s3"))
@@ -103,7 +134,7 @@ def _start(stack: ExitStack, home: Path) -> Cluster:
             database=database,
             broker=broker,
             s3=s3,
-            settings={**PERIODS, "BITDANCE_CHAOS_RETRY_DELAY": str(RETRY_DELAY)},
+            settings=settings,
         )
     )
     # Before the Airflow stops, so that no row waits for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from airflow_provider_bitdance.engine.next_step import MAX_UNANSWERED
+from airflow_provider_bitdance.engine.policy import MAX_UNANSWERED
 from tests.chaos.acts import BATCH
 from tests.chaos.rows import Row
 from tests.cluster import acts

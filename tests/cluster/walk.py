@@ -21,6 +21,8 @@ PAGE, SECTION = "docs/operations/celery.md", "Celery from nothing"
 FOLDER, IMAGE = "/tmp/bitdance", "covers/2026-11-22.png"
 PORTS = ("5432", "6379", "8080", "8700")
 """Those that the page names: of Postgres, Redis, the API server and the local service."""
+INSTALLED = 900.0
+"""Seconds until the image is there at the latest: pip installs 150 packages first."""
 READER = """set -e
 # The packages are there, or make cluster had said so; psql asks the server of this test.
 sudo() { if [ "$1" = -u ]; then shift 2; fi; if [ "$1" = apt-get ]; then return; fi; "$@"; }
@@ -78,7 +80,8 @@ def follow(folder: Path, postgres: PostgresServer) -> int:
     reader = Component("reader", ["bash", "-c", typed], env=env, cwd=ROOT, log=folder / "reader.log")
     reader.start()
     try:
-        until((home / IMAGE).exists, reader.check, f"the image of the page, see {reader.log}", pause=1.0)
+        what = f"the image of the page, see {reader.log}"
+        until((home / IMAGE).exists, reader.check, what, pause=1.0, patience=INSTALLED)
         return int(send("GET", f"http://127.0.0.1:{ports['8700']}/admin/bill")["billed"])
     except (*AWAY, TimeoutError) as error:
         raise AssertionError(f"{error}\n{reader.report()}") from error
