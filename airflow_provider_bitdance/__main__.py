@@ -1,5 +1,5 @@
 """The command line: ``check``, ``records show``, ``records verify``, ``records costs``,
-``reconcile``.
+``records prune``, ``reconcile``.
 
 Nothing here buys, except ``check --spend``.
 
@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,20 @@ def _costs(given: argparse.Namespace) -> Result:
     return Result(bool(records.findings), shown, as_json)
 
 
+def _prune(given: argparse.Namespace) -> Result:
+    from airflow_provider_bitdance.maintenance import render
+    from airflow_provider_bitdance.maintenance.prune import prune
+
+    report = prune(
+        conn_id=given.conn_id,
+        records_path=given.records_path,
+        outputs=given.output,
+        older_than=timedelta(days=given.older_than),
+        dry_run=not given.delete,
+    )
+    return Result(report.needs_attention, render.shown_pruned(report), report.as_json())
+
+
 def _reconcile(given: argparse.Namespace) -> Result:
     from airflow_provider_bitdance.maintenance import reconcile, render
 
@@ -158,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = _command(actions, "verify", _verify, "read every stored image and compare it with its receipt")
     _add_output(verify, "images are read in and below it, and in the folder that contains .bitdance")
     _add_costs(actions)
+    _add_prune(actions)
     _add_reconcile(commands)
     return parser
 
@@ -172,6 +187,19 @@ def _add_costs(actions: Any) -> None:
     )
     _add_since(costs, "only what was bought since an ISO date in UTC (default: all)")
     costs.add_argument("--csv", action="store_true", help="print the rows as CSV")
+
+
+def _add_prune(actions: Any) -> None:
+    prune = _command(actions, "prune", _prune, "find old records that are no longer needed, and delete them")
+    _add_output(prune, "receipts of images below it are deleted if the images are gone")
+    prune.add_argument(
+        "--older-than",
+        type=_days,
+        default=30,
+        metavar="DAYS",
+        help="only what has not changed for so many days, 8 to 36500 (default: 30)",
+    )
+    prune.add_argument("--delete", action="store_true", help="delete (default: list what would be deleted)")
 
 
 def _add_since(command: argparse.ArgumentParser, about: str) -> None:
@@ -261,6 +289,15 @@ def _command(
     if has_json:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _days(text: str) -> int:
+    if text.isdecimal() and text.isascii() and len(text) <= 5 and 8 <= int(text) <= 36500:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a whole number of days, 8 to 36500: WaveSpeed keeps images for 7 days, "
+        "and records lead to them"
+    )
 
 
 def _moment(text: str) -> datetime:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.hooks.object_storage import RECORDS_FOLDER
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.storage.address import address_of, lies_below
+from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage.address import address_of, lies_below, normalize
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An output folder that may be opened, and where below it some images are, with a slash at the end."""
+
+    folder: Folder
+    below: str = ""
 
 
 def addresses_of(outputs: Sequence[str]) -> tuple[str, ...]:
@@ -33,3 +44,20 @@ def named(folder: str, outputs: Sequence[str]) -> str:
 def not_named(folder: str, action: str) -> str:
     """Say that a record's folder is none of the output folders that were given."""
     return f"its output folder is not among those that {action}: add --output {shorten(folder, 200)}"
+
+
+def open_place(open_folder: Callable[[str], Folder], uri: str, outputs: Sequence[str]) -> Place | str:
+    """Open what the user names, or say why not. On a disk a link on the way from there is not followed.
+
+    :param uri: Of the folder that a record names.
+    :param outputs: What the user names.
+    """
+    output = named(uri, outputs)
+    if not output:
+        return not_named(uri, "may be read")
+    address, root = normalize(f"{uri}/"), output if output.endswith("/") else f"{output}/"
+    is_local = address.startswith("file://")
+    try:
+        return Place(open_folder(root), address.removeprefix(root)) if is_local else Place(open_folder(uri))
+    except BitDanceError as error:
+        return error.what

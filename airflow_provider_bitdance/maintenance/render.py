@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_bitdance.maintenance.prune import PruneReport
 from airflow_provider_bitdance.maintenance.report import CollectStatus, Report, Verdict, plain
 from airflow_provider_bitdance.maintenance.scan import Finding, JobRecord, Records
 from airflow_provider_bitdance.records import ImageState, Job, PlannedImage, Status
@@ -194,6 +195,21 @@ def _cost_lines(report: Report) -> Iterator[str]:
         yield f"{dag_id:<{width}}  {day:<10}  {made:>11}  {usd}{missing}"
     others = _count(report.unattributed.predictions, "prediction")
     yield f"The account also paid ${report.unattributed.real_usd:.4f} for {others} outside the records."
+
+
+def shown_pruned(report: PruneReport) -> str:
+    """Show what was deleted, or would be, and what was kept."""
+    done = "would be deleted (--delete does it)" if report.dry_run else "deleted"
+    lines = [
+        f"{report.records}: records that have not changed for {report.older_than_days:g} days",
+        f"{_count(len(report.journals), 'journal')} {done}",
+        *(f"  {name_of(job)}, generation {job.generation}" for job in report.journals),
+        f"{_count(len(report.receipts), 'receipt')} {done}: the images are gone",
+        *(f"  {shorten(uri, _LONGEST)}" for uri in report.receipts),
+        f"{_count(sum(report.kept.values()), 'journal')} kept",
+        *(f"  {number} {why}" for why, number in sorted(report.kept.items())),
+    ]
+    return "\n".join(lines + unreadable_lines(report.findings))
 
 
 def unreadable_lines(findings: Sequence[Finding]) -> list[str]:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.imaging.validation import validate_image
-from airflow_provider_bitdance.maintenance.outputs import folder_of_records, named, not_named
+from airflow_provider_bitdance.maintenance.outputs import Place, folder_of_records, open_place
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, Records, file_of
 from airflow_provider_bitdance.records import Status
 from airflow_provider_bitdance.records.integrity import damage
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import Folder
-from airflow_provider_bitdance.storage.address import normalize
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """An output folder that may be opened, and where below it some images are, with a slash at the end."""
-
-    folder: Folder
-    below: str = ""
 
 
 def verify(
@@ -37,7 +27,7 @@ def verify(
     outputs = (*outputs, *folder_of_records(records.uri))
     receipts = records.receipts.values()
     folders = {
-        uri: _opened(open_folder, uri, outputs) for uri in sorted({receipt.folder for receipt in receipts})
+        uri: open_place(open_folder, uri, outputs) for uri in sorted({receipt.folder for receipt in receipts})
     }
     with ThreadPoolExecutor(READERS) as pool:
         problems = pool.map(lambda receipt: _problem(receipt, folders[receipt.folder]), receipts)
@@ -56,20 +46,7 @@ def verify(
     return [*records.findings, *wrong, *missing]
 
 
-def _opened(open_folder: Callable[[str], Folder], uri: str, outputs: Sequence[str]) -> _Place | str:
-    """Open what the user names. On a disk a link on the way from there to the folder is not followed."""
-    output = named(uri, outputs)
-    if not output:
-        return not_named(uri, "may be read")
-    address, root = normalize(f"{uri}/"), output if output.endswith("/") else f"{output}/"
-    is_local = address.startswith("file://")
-    try:
-        return _Place(open_folder(root), address.removeprefix(root)) if is_local else _Place(open_folder(uri))
-    except BitDanceError as error:
-        return error.what
-
-
-def _problem(receipt: Receipt, place: _Place | str) -> str:
+def _problem(receipt: Receipt, place: Place | str) -> str:
     """Say what is wrong with the file of a receipt; nothing where it is as recorded."""
     if isinstance(place, str):
         return place

@@ -95,6 +95,10 @@ class Job(Strict):
         return self.model_copy(update={"generation": other.generation}) == other
 
 
+PRUNER = Job(dag_id=OUTSIDE, run_id="records prune", task_id=OUTSIDE, map_index=-1, generation=0)
+"""The job of a process that removes journals: its claim closes a journal, for no task has it."""
+
+
 class Owner(Strict):
     """The process that wrote an entry.
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count, islice
 
-from airflow_provider_bitdance.exceptions import FencedError, InputError
+from airflow_provider_bitdance.exceptions import FencedError, InputError, StorageError
 from airflow_provider_bitdance.records.codec import damaged, read_record
 from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner, Planned
 from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
@@ -73,8 +73,14 @@ class Journal:
         """Become the job's owner. The events, if any, go into the same entry.
 
         :raises FencedError: Another process changed the job since :meth:`load`.
+        :raises StorageError: ``records prune`` is removing the journal. Soon there is none.
         """
         with self._turn:
+            if self.state.is_owned_by_prune and now < self.state.lease_end(now):
+                raise StorageError(
+                    f"records prune is removing the journal {self.uri}",
+                    fix="A retry begins a new journal. Nothing that is stored is bought again",
+                )
             return self._append(now, Claimed(deadline=deadline), *events)
 
     def append(self, now: float, *events: Event) -> JobState:

@@ -11,6 +11,7 @@ from functools import partial, reduce
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records.events import (
+    PRUNER,
     Adopted,
     Claimed,
     Entry,
@@ -164,6 +165,11 @@ class JobState:
         waits: no task wrote it, and nobody is to wait for it.
         """
         return self.deadline if self.deadline <= now + LONGEST_LEASE else 0.0
+
+    @property
+    def is_owned_by_prune(self) -> bool:
+        """Whether its last claim is that of a process that removes journals."""
+        return self.owner is not None and self.owner.job == PRUNER
 
     @property
     def is_stored(self) -> bool:

@@ -54,6 +54,12 @@ class Folder(Protocol):
     def remove(self, name: str) -> None:
         """Delete a file; none of that name is no error."""
 
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder in this one with all files at any depth; none of that name is no error.
+
+        A disk shows all of it or nothing. An object store deletes 1,000 files at once, the first ones first.
+        """
+
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,19 @@ class LocalFolder:
             self._opened(name) as (folder, file),
         ):
             os.unlink(file, dir_fd=folder)
+
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder in this one with all files at any depth; none of that name is no error."""
+        with (
+            translate_errors("delete", self.uri, name),
+            contextlib.suppress(FileNotFoundError),
+            self._opened(name, flags=os.O_RDONLY) as (parent, folder),
+        ):
+            if not stat.S_ISDIR(os.stat(folder, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise unsafe(self.uri, name, "no folder")
+            removed = f".{secrets.token_hex(8)}.tmp"
+            os.rename(folder, removed, src_dir_fd=parent, dst_dir_fd=parent)
+            shutil.rmtree(removed, dir_fd=parent)  # follows no links
 
     def names(self, below: str) -> list[str]:
         """Return the names of all files at any depth below a folder in this one, in any order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from glob import has_magic
 from typing import TYPE_CHECKING
 
 from airflow_provider_bitdance.exceptions import StorageError
@@ -21,6 +22,8 @@ PROOF_TEXT = (
     b"Written once by airflow-provider-bitdance. The store refuses to create this file again, which shows\n"
     b"that two workers cannot both write one record. It may be deleted: it is written again when needed.\n"
 )
+DELETED_AT_ONCE = 1000
+"""Objects that S3 deletes at a request."""
 CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between tries to create an object that others create at this moment."""
 
@@ -116,6 +119,18 @@ class ObjectFolder:
         """Delete an object; none of that name is no error."""
         with translate_errors("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._full(name))
+
+    def remove_folder(self, name: str) -> None:
+        """Delete all objects below a name; none is no error."""
+        names = sorted(self.names(name))
+        with translate_errors("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
+            for start in range(0, len(names), DELETED_AT_ONCE):
+                paths = [self._full(each) for each in names[start : start + DELETED_AT_ONCE]]
+                if has_magic("".join(paths)):  # fsspec would take a name for a pattern
+                    for path in paths:
+                        self._fs.rm_file(path)
+                else:
+                    self._fs.rm(paths)
 
     def names(self, below: str) -> list[str]:
         """Return the names of all objects at any depth below a folder in this one, in any order."""

@@ -50,6 +50,22 @@ class FolderSuite:
         folder.create("x", b"two")
         assert folder.read("x") == b"two"
 
+    def test_a_removed_folder_is_gone_with_all_that_is_in_it_and_nothing_else(self, place: Place) -> None:
+        names = [f"jobs/run[1]*/g=0/{number:06}.json" for number in range(1, 4)]
+        for name in (*names, "jobs/run[1]*/g=0/notes/x.json", "jobs/run[1]*/g=01/000001.json", "jobs/run1/x"):
+            place.folder.create(name, b"one")
+        place.folder.create("jobs/plain/g=0/000001.json", b"one")
+        place.folder.create("jobs/plain/g=0/000002.json", b"two")
+        place.folder.remove_folder("jobs/run[1]*/g=0")
+        place.folder.remove_folder("jobs/plain/g=0")
+        assert sorted(place.folder.names("jobs")) == ["jobs/run1/x", "jobs/run[1]*/g=01/000001.json"]
+        assert not any("g=0/" in name or ".tmp" in name for name in place.files())
+        place.folder.create(names[0], b"two")
+        assert place.folder.read(names[0]) == b"two"
+
+    def test_removing_a_folder_that_is_not_there_is_no_error(self, folder: Folder) -> None:
+        folder.remove_folder("jobs/a/b")
+
     def test_a_replaced_file_holds_the_new_bytes_only(self, folder: Folder) -> None:
         folder.replace("receipts/x", b"a long first version")
         folder.replace("receipts/x", b"short")

@@ -171,6 +171,10 @@ class MemoryFolder:
     def remove(self, name: str) -> None:
         self.disk.pop(f"{self.uri}/{name}", None)
 
+    def remove_folder(self, name: str) -> None:
+        for each in self.names(name):
+            self.remove(each)
+
     def names(self, below: str) -> list[str]:
         folder = f"{self.uri}/{below}/"
         return [path.removeprefix(f"{self.uri}/") for path in list(self.disk) if path.startswith(folder)]
@@ -203,6 +207,11 @@ class SteppingFolder:
     def remove(self, name: str) -> None:
         self._step(f"before remove {_short(name)}")
         self._folder.remove(name)
+        self._step(f"after remove {_short(name)}")
+
+    def remove_folder(self, name: str) -> None:
+        self._step(f"before remove {_short(name)}")
+        self._folder.remove_folder(name)
         self._step(f"after remove {_short(name)}")
 
     def read(self, name: str) -> bytes | None:

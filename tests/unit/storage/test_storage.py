@@ -474,3 +474,22 @@ def test_a_folder_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: p
     folder.create("a/b/2", b"2")
     folder.replace("a/b/1", b"3")
     assert made == ["records", "a", "b"]
+
+
+def test_a_folder_is_removed_whole_and_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("kept")
+    records = LocalFolder(tmp_path / "records")
+    records.create("jobs/a/000001.json", b"one")
+    (tmp_path / "records/jobs/a/link").symlink_to(elsewhere)
+    (tmp_path / "records/jobs/b").symlink_to(elsewhere)
+
+    records.remove_folder("jobs/a")
+    with pytest.raises(UnsafeFileError, match="is no folder"):
+        records.remove_folder("jobs/b")
+    with pytest.raises(UnsafeFileError):
+        records.remove_folder("jobs/../../elsewhere")
+
+    assert (elsewhere / "kept").read_text() == "kept"
+    assert [each.name for each in (tmp_path / "records/jobs").iterdir()] == ["b"]

@@ -1,0 +1,293 @@
+"""Prune: what is removed, what is kept, and that a rerun after it buys nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, PruneReport, Pruning
+from airflow_provider_bitdance.records import Journal
+from airflow_provider_bitdance.storage import Folder
+from tests.unit.maintenance.support import Office
+from tests.unit.support import OUTPUT, Crash, MemoryFolder, SteppingFolder, a_job, a_wanted, a_writer
+
+
+def prune(office: Office, folder: Folder | None = None, **changes: Any) -> PruneReport:
+    fields: dict[str, Any] = {"outputs": (OUTPUT,), "dry_run": False, "clock": office.clock}
+    return Pruning(folder or office.folder, office.open_folder, **(fields | changes)).run()
+
+
+def files(office: Office, below: str) -> list[str]:
+    return [name for name in office.disk if f"/{below}/" in name]
+
+
+def an_old_image(**task: Any) -> Office:
+    office = Office()
+    office.task(**task)
+    office.wait(days=31)
+    return office
+
+
+# What is removed
+
+
+def test_the_journal_of_an_image_that_was_stored_long_ago_is_removed_and_its_receipt_stays() -> None:
+    office = an_old_image()
+
+    report = prune(office)
+
+    assert (report.journals, report.receipts, report.kept) == ((a_job(),), (), {})
+    assert (files(office, "jobs"), len(files(office, "receipts"))) == ([], 1)
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
+    office = an_old_image()
+    before = dict(office.disk)
+
+    report = prune(office, dry_run=True)
+
+    assert report.journals == (a_job(),)
+    assert office.disk == before
+
+
+def test_an_image_that_was_bought_and_has_expired_is_past_help() -> None:
+    office = an_old_image(dies="before poll")
+
+    assert prune(office).journals == (a_job(),)
+
+
+def test_a_receipt_goes_with_its_file_where_other_images_are_still_there() -> None:
+    office = an_old_image()
+    office.task(job=a_job(task_id="second"), wanted=a_wanted("a hare", name="hare"))
+    del office.disk[f"{OUTPUT}/cover.png"]
+
+    assert prune(office).receipts == (f"{OUTPUT}/cover.png",)
+    assert len(files(office, "receipts")) == 1
+
+
+# What is kept
+
+
+def test_a_recent_journal_is_kept() -> None:
+    office = Office()
+    office.task()
+    office.wait(days=29)
+
+    report = prune(office)
+
+    assert (report.journals, report.kept) == ((), {"running or recent": 1})
+
+
+def test_a_job_whose_lease_has_not_ended_is_kept() -> None:
+    office = Office()
+    office.task(timeout=6 * 24 * 3600.0, dies="before poll")
+    office.wait(days=5)
+
+    assert prune(office, older_than=timedelta(days=1)).kept == {"running or recent": 1}
+
+
+def test_a_job_with_a_possibly_paid_image_is_kept_however_old_it_is() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task(on_lost_response="fail")
+    office.wait(days=300)
+
+    report = prune(office)
+
+    assert (report.journals, report.kept) == ((), {"possibly paid": 1})
+
+
+def test_a_job_that_was_about_to_buy_is_kept() -> None:
+    assert prune(an_old_image(dies="before POST")).kept == {"possibly paid": 1}
+
+
+def test_one_recent_generation_keeps_the_others_of_its_task() -> None:
+    office = an_old_image()
+    office.task(job=a_job(generation=2), try_number=2)
+
+    report = prune(office)
+
+    assert (report.journals, report.kept) == ((), {"running or recent": 2})
+
+
+def test_a_damaged_journal_is_a_finding_and_stays_and_the_others_go() -> None:
+    office = an_old_image()
+    office.task(job=a_job(dag_id="posters"), wanted=a_wanted("a cat", name="cat"))
+    office.wait(days=31)
+    damaged = office.damage("jobs/posters/")
+
+    report = prune(office)
+
+    assert report.journals == (a_job(),)
+    assert [finding.uri for finding in report.findings] == [damaged.rpartition("/")[0]]
+    assert damaged in office.disk
+
+
+def test_where_no_image_of_an_output_folder_is_there_its_receipts_stay() -> None:
+    office = an_old_image()
+    del office.disk[f"{OUTPUT}/cover.png"]
+
+    report = prune(office)
+
+    assert (report.receipts, len(files(office, "receipts"))) == ((), 1)
+    assert "is it mounted?" in report.findings[0].what
+
+
+def test_receipts_of_folders_that_nobody_named_are_not_looked_at() -> None:
+    office = an_old_image()
+    del office.disk[f"{OUTPUT}/cover.png"]
+
+    report = prune(office, outputs=())
+
+    assert (report.receipts, report.findings) == ((), ())
+
+
+def test_a_receipt_at_the_destination_of_a_job_that_is_kept_stays() -> None:
+    office = an_old_image()
+    office.task(job=a_job(task_id="second"), wanted=a_wanted("a hare", name="hare"))
+    del office.disk[f"{OUTPUT}/cover.png"]
+    office.task(job=a_job(run_id="run-2"), dies="before POST", if_exists="regenerate")
+
+    assert prune(office).receipts == ()
+
+
+def test_a_hostile_record_removes_nothing_outside_of_the_records() -> None:
+    office = an_old_image()
+    office.disk["mem://elsewhere/000001.json"] = b"{}"
+    (receipt,) = files(office, "receipts")
+    office.disk[receipt] = office.disk[receipt].replace(b"cover.png", b"../../elsewhere/000001.json")
+
+    report = prune(office)
+
+    assert report.needs_attention
+    assert "mem://elsewhere/000001.json" in office.disk
+    assert f"{OUTPUT}/cover.png" in office.disk
+
+
+# A rerun
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_task_that_is_cleared_after_its_journal_was_removed_buys_nothing(named: bool) -> None:
+    wanted = a_wanted(named=named)
+    office = an_old_image(wanted=wanted)
+    prune(office)
+
+    for job, try_number in ((a_job(), 2), (a_job(generation=2), 2), (a_job(run_id="run-2"), 1)):
+        office.task(job=job, try_number=try_number, wanted=wanted)
+
+    assert office.api.billed == 1
+
+
+def test_another_task_at_a_destination_whose_last_maker_is_forgotten_buys_once() -> None:
+    wanted = a_wanted(named=True)
+    office = an_old_image(wanted=wanted)
+    prune(office)
+    del office.disk[f"{OUTPUT}/cover.png"]
+
+    for task_id in ("second", "third"):
+        office.task(job=a_job(task_id=task_id), wanted=wanted)
+
+    assert office.api.billed == 2
+
+
+# Kills and races
+
+
+def steps_of(office: Office) -> list[str]:
+    """Return every step that a prune makes in a copy of the disk."""
+    steps: list[str] = []
+    copy = MemoryFolder(dict(office.disk), office.folder.uri)
+    prune(office, SteppingFolder(copy, steps.append))  # type: ignore[arg-type]
+    return steps
+
+
+def test_a_prune_that_is_killed_at_any_step_costs_nothing_and_the_next_one_ends_it() -> None:
+    for killed_at in range(len(steps_of(an_old_image()))):
+        office, seen = an_old_image(), 0
+
+        def step(name: str, at: int = killed_at) -> None:
+            nonlocal seen
+            seen += 1
+            if seen > at:
+                raise Crash(name)
+
+        with pytest.raises(Crash):
+            prune(office, SteppingFolder(office.folder, step))  # type: ignore[arg-type]
+        office.wait(seconds=CLOSED_FOR)
+        prune(office)
+        assert files(office, "jobs") == []
+        office.task(job=a_job(generation=2), try_number=2)
+        assert office.api.billed == 1
+
+
+def test_what_a_killed_prune_left_of_a_journal_in_an_object_store_is_removed_by_the_next() -> None:
+    office = an_old_image()
+
+    class Half(MemoryFolder):
+        def remove_folder(self, name: str) -> None:
+            self.remove(min(self.names(name)))
+            raise Crash(name)
+
+    with pytest.raises(Crash):
+        prune(office, Half(office.disk, office.folder.uri))  # type: ignore[arg-type]
+    assert files(office, "jobs")
+
+    prune(office)
+
+    assert files(office, "jobs") == []
+
+
+def test_a_task_that_began_since_its_journal_was_read_keeps_it() -> None:
+    office = an_old_image()
+
+    class Late(MemoryFolder):
+        def create(self, name: str, data: bytes) -> None:
+            if not self.is_late:
+                self.is_late = True
+                office.task(try_number=2)
+            super().create(name, data)
+
+        is_late = False
+
+    report = prune(office, Late(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert (report.journals, report.kept) == ((), {"running or recent": 1})
+    assert len(files(office, "jobs")) >= 3
+
+
+def test_no_process_enters_a_job_that_is_being_removed_until_that_lease_has_ended() -> None:
+    office, entered = an_old_image(), []
+
+    def enter() -> None:
+        journal = Journal(office.folder, a_writer(try_number=2))
+        journal.load()
+        journal.claim(office.clock.now, office.clock.now)
+        entered.append(office.clock.now)
+
+    class Slow(MemoryFolder):
+        def remove_folder(self, name: str) -> None:
+            with pytest.raises(StorageError, match="records prune is removing the journal"):
+                enter()
+            office.wait(seconds=CLOSED_FOR)
+            enter()
+
+    prune(office, Slow(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert len(entered) == 1
+
+
+def test_two_prunes_at_once_remove_a_journal_once() -> None:
+    office, others = an_old_image(), []
+
+    class Second(MemoryFolder):
+        def remove_folder(self, name: str) -> None:
+            others.append(prune(office))
+            super().remove_folder(name)
+
+    first = prune(office, Second(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert (first.journals, others[0].journals) == ((a_job(),), ())
