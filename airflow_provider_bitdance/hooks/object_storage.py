@@ -18,11 +18,11 @@ RECORDS_FOLDER = ".bitdance"
 may write images there could have records written elsewhere."""
 _ALLOWED = "an absolute path or a URI"
 _RECORDS_ALLOWED = 'an absolute path or a URI, such as "s3://conn_id@bucket/records"'
-_S3 = "Run pip install 'airflow-provider-bitdance[s3]' on every worker"
-_GOOGLE = "Run pip install apache-airflow-providers-google on every worker"
-_AZURE = "Run pip install apache-airflow-providers-microsoft-azure on every worker"
-_INSTALL = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE, "abfss": _AZURE}
-"""What to do if a kind of URI cannot be opened, by its scheme."""
+_EXTRAS = {
+    **{"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"},
+    **{"abfs": "azure", "abfss": "azure", "adl": "azure", "az": "azure"},
+}
+"""The extra of this package that brings what opens a kind of URI, by its scheme."""
 
 
 def open_folder(uri: str) -> Folder:
@@ -53,8 +53,10 @@ def open_folder(uri: str) -> Folder:
     except (ImportError, ValueError) as error:
         raise InputError(
             f"{shorten(shown(uri), 200)} cannot be opened on this worker: {redact(error)}",
-            fix=_INSTALL.get(
-                scheme, "Install the Airflow provider for this kind of URI and its fsspec extra"
+            fix=(
+                f"Run pip install 'airflow-provider-bitdance[{_EXTRAS[scheme]}]' on every worker"
+                if scheme in _EXTRAS
+                else "Install the Airflow provider for this kind of URI and its fsspec extra"
             ),
         ) from error
 

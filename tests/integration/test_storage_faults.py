@@ -394,7 +394,7 @@ def test_a_full_disk_is_found_out_before_anything_is_bought(
         ),
         (
             "gs://bucket/images",
-            ["cannot be opened on this worker", "pip install apache-airflow-providers-google"],
+            ["cannot be opened on this worker", "pip install 'airflow-provider-bitdance[gcs]'"],
         ),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_bitdance.exceptions import InputError, UnsafeFileError
+from airflow_provider_bitdance.hooks import object_storage
 from airflow_provider_bitdance.hooks.object_storage import open_folder
 from airflow_provider_bitdance.storage import LocalFolder
 
@@ -61,8 +63,11 @@ def test_a_file_uri_with_a_host_is_refused(uri: str) -> None:
     [
         ("s3://bucket/x", r"airflow-provider-bitdance\[s3\]"),
         ("s3a://bucket/x", r"airflow-provider-bitdance\[s3\]"),
-        ("gs://bucket/x", "apache-airflow-providers-google"),
-        ("abfs://container/x", "apache-airflow-providers-microsoft-azure"),
+        ("gs://bucket/x", r"pip install 'airflow-provider-bitdance\[gcs\]' on every worker"),
+        ("gcs://bucket/x", r"airflow-provider-bitdance\[gcs\]"),
+        ("abfs://container/x", r"pip install 'airflow-provider-bitdance\[azure\]' on every worker"),
+        ("abfss://container/x", r"airflow-provider-bitdance\[azure\]"),
+        ("adl://container/x", r"airflow-provider-bitdance\[azure\]"),
         ("hdfs://host/x", "Install the Airflow provider for this kind of URI"),
     ],
 )
@@ -120,3 +125,8 @@ def test_a_stores_folder_is_the_one_that_was_written(scheme: str, name: str, wri
 def test_a_buckets_root_is_a_folder(written: list[str]) -> None:
     open_folder("s3://bucket/").create("x", b"1")
     assert written == ["bucket/x"]
+
+
+def test_every_extra_that_an_error_names_is_one_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert set(object_storage._EXTRAS.values()) <= project["optional-dependencies"].keys()
