@@ -24,7 +24,9 @@ _JINJA = re.compile(r"\{\{\s(?:(?!\{\{).)*?\s\}\}|\{%(?:(?!\{%).)*?%\}", re.DOTA
 """As Airflow's are written. ``{{word}}`` is a word in literal braces. A search ends at the next opening:
 32,000 characters of openings alone would take 16 s."""
 _CODE = re.compile(r"[.\[\]!:]")
-_ALLOWED = "{column} with the name of a column, which has none of . [ ] ! :, and {{ or }} for a literal brace"
+_ALLOWED = (
+    "the name of a column in braces, such as {column}, without . [ ] ! or :; {{ and }} for literal braces"
+)
 
 
 class PromptTemplate:

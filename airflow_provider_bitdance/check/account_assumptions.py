@@ -106,7 +106,7 @@ OF_ACCOUNT: tuple[Assumption, ...] = (
     ),
     Assumption(
         "wrong_key",
-        "The API reports a wrong key as one.",
+        "The API refuses a wrong key as unauthorized.",
         f"Expect other error messages. {REPORT}",
         lambda seen: answered(seen.account.wrong_key, refused_as("AuthenticationError")),
     ),

@@ -308,7 +308,7 @@ OF_PURCHASES: tuple[Assumption, ...] = (
     Assumption(
         "preset_size",
         "An image of 1280*720, the preset 16:9, has that size.",
-        "Read the size of an image from its result, which has the real one",
+        "Read the size of an image from its result, which has the real size",
         size("1280*720"),
     ),
     Assumption(

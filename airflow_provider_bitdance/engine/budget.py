@@ -65,8 +65,8 @@ def check_purchase(context: JobContext, image: ImageState) -> None:
     so_far, cost = state.spent_usd + starting, image.plan.estimated_cost_usd
     if limit is not None and so_far + cost > limit + ROUNDING:
         raise BudgetError(
-            f"This task has spent, or may have spent, {usd(so_far)}; another image costs "
-            f"about {usd(cost)}, and max_cost_usd is {usd(limit)}",
+            f"This task has spent, or may have spent, {usd(so_far)}; another image costs about "
+            f"{usd(cost)}, but max_cost_usd is {usd(limit)}",
             fix="Raise max_cost_usd, or clear the task, which restarts the count",
         )
 

@@ -397,7 +397,7 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
     where = shorten(context.destination_of(image.plan).identity, 200)
     if command.why is Refusal.JUST_MADE:
         return InputError(
-            f"Task {theirs} has just stored a different image at {where}, and task {ours} would replace it",
+            f"Task {theirs} has just stored a different image at {where}, which task {ours} would replace",
             allowed="one image per output_path in a Dag run",
             fix=(
                 "End output_path with a slash, so that each task and each map index gets "

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from airflow_provider_bitdance.local.server import LocalService
     except ImportError as missing:
-        print(f"{missing}. pip install 'airflow-provider-bitdance[local]'", file=sys.stderr)
+        print(f"{missing}. Run pip install 'airflow-provider-bitdance[local]'", file=sys.stderr)
         return 1
     try:
         local = LocalService(options, port=given.port)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         local.start()
     except OSError as bad:
         reason = os.strerror(bad.errno) if bad.errno else bad
-        print(f"cannot listen on 127.0.0.1:{given.port}: {reason}", file=sys.stderr)
+        print(f"Cannot listen on 127.0.0.1:{given.port}: {reason}", file=sys.stderr)
         return 1
     print(f"Local BitDance service on {local.url} (key: {local.api_key})", flush=True)
     ended.wait()
@@ -73,29 +73,33 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("address").add_argument
-    add("--port", type=_port, default=0, metavar="N", help="to listen on; 0, the default, takes a free one")
-    add("--api-key", default=Options().api_key, metavar="KEY", help="the key to accept (default: local-key)")
+    add("--port", type=_port, default=0, metavar="N", help="port to listen on (default: 0, any free port)")
+    add("--api-key", default=Options().api_key, metavar="KEY", help="API key to accept (default: local-key)")
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("pictures").add_argument
+    add = parser.add_argument_group("images").add_argument
     add(
-        "--latency", type=_latency, default="2", metavar="S", help="seconds they take, see below (default: 2)"
+        "--latency",
+        type=_latency,
+        default="2",
+        metavar="S",
+        help="seconds an image takes, see below (default: 2)",
     )
     add(
         "--format",
         dest="picture_format",
         choices=get_args(PictureFormat),
         default="png",
-        help="of the files (default: png)",
+        help="file format (default: png)",
     )
     add(
         "--pictures",
         choices=("drawn", "fast"),
         default="drawn",
-        help="fast: one colour and no text, for load; PNG only (default: drawn)",
+        help="fast: one colour without text, for load tests; PNG only (default: drawn)",
     )
-    add("--min-pixels", type=_count, metavar="N", help="an image of fewer fails after its submission")
+    add("--min-pixels", type=_count, metavar="N", help="smaller images fail after submission")
 
 
 def _add_account(parser: argparse.ArgumentParser) -> None:
@@ -109,27 +113,39 @@ def _add_account(parser: argparse.ArgumentParser) -> None:
         help="credit at the start (default: 100)",
     )
     add("--tier", choices=get_args(limits.Tier), help="published limits, see below (default: none)")
-    add("--requests-per-minute", type=_count, metavar="N", help="instead of the tier's")
-    add("--max-in-flight", type=_count, metavar="N", help="instead of the tier's")
-    add("--above-limit", choices=get_args(limits.AboveLimit), default="refuse", help="(default: refuse)")
+    add(
+        "--requests-per-minute", type=_count, metavar="N", help="predictions per minute; overrides the tier's"
+    )
+    add("--max-in-flight", type=_count, metavar="N", help="predictions in flight; overrides the tier's")
+    add(
+        "--above-limit",
+        choices=get_args(limits.AboveLimit),
+        default="refuse",
+        help="what to do (default: refuse)",
+    )
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("inputs that are shown, see below").add_argument
+    add = parser.add_argument_group("echoed inputs, see below").add_argument
     for where, default in (("submit", "defaults"), ("result", "none"), ("history", "none")):
         add(
             f"--{where}-echo",
             choices=get_args(Echo),
             default=default,
             metavar="HOW",
-            help=f"in a {where} response (default: {default})",
+            help=f"how a {where} response echoes inputs (default: {default})",
         )
-    add("--history-inputs-key", choices=get_args(InputsKey), default="input", help="(default: input)")
+    add(
+        "--history-inputs-key",
+        choices=get_args(InputsKey),
+        default="input",
+        help="their key (default: input)",
+    )
     add(
         "--include-inputs",
         choices=get_args(IncludeInputs),
         default="ignored",
-        help="what becomes of this flag of a history request (default: ignored)",
+        help="effect of this flag of a history request (default: ignored)",
     )
 
 
@@ -140,27 +156,27 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
         type=_latency,
         default=0.0,
         metavar="S",
-        help="seconds until it shows a prediction (default: 0)",
+        help="seconds until the history shows a prediction (default: 0)",
     )
     add(
         "--history-drop",
         type=_share,
         default=0.0,
         metavar="SHARE",
-        help="of the predictions that it never shows, from 0 to 1 (default: 0)",
+        help="share of predictions that it never shows, 0 to 1 (default: 0)",
     )
     add(
         "--history-filter",
         choices=get_args(HistoryFilter),
         default="honest",
-        help="the filter that matches nothing (default: honest, none)",
+        help="broken filter, which matches nothing (default: honest, all filters work)",
     )
 
 
 def _add_memory(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("chance and memory").add_argument
-    add("--seed", type=int, default=0, metavar="N", help="of all that is left to chance (default: 0)")
-    add("--state", type=Path, metavar="FILE", help="keep the state there, and start from it")
+    add = parser.add_argument_group("randomness and state").add_argument
+    add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    add("--state", type=Path, metavar="FILE", help="file that keeps the state across restarts")
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -187,20 +203,20 @@ def _amount(text: str) -> float:
     except ValueError:
         amount = -1.0
     if not 0 <= amount < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount; allowed: numbers from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount; allowed: 0 and more")
     return amount
 
 
 def _share(text: str) -> float:
     share = _amount(text)
     if share > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; allowed: 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; allowed: 0 to 1")
     return share
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} admits nothing; allowed: 1 and more")
+        raise argparse.ArgumentTypeError(f"{text!r} would admit nothing; allowed: 1 and more")
     return int(text)
 
 

@@ -208,5 +208,5 @@ def _prediction(row: tuple[Any, ...]) -> Prediction:
     if values["fault"] is not None:
         values["fault"] = rule = faults.parse(json.loads(values["fault"]))
         if not isinstance(rule, faults.PredictionFault):
-            raise ValueError(f"a rule of kind {rule.kind} decides about no prediction")
+            raise ValueError(f"a rule of kind {rule.kind} does not decide about predictions")
     return Prediction(**values)

@@ -37,26 +37,26 @@ class Rule(BaseModel):
     @model_validator(mode="after")
     def _match_needs_a_prompt(self) -> Self:
         if self.match is not None and self.on not in WITH_PROMPT:
-            raise ValueError(f"match: a {self.on} request has no prompt to match; leave it out")
+            raise ValueError(f"match: a {self.on} request has no prompt to match; omit it")
         return self
 
 
 class PredictionFault(Rule):
-    """A rule that decides at submit how the prediction will go."""
+    """A rule that decides on submit how the prediction ends."""
 
     on: Literal["submit"]
 
 
 class ResponseFault(Rule):
-    """A rule that spoils one response."""
+    """A rule that makes one response fail."""
 
     on: Point
 
 
 class AnyResponseFault(ResponseFault):
-    """A fault of any response, which on submit comes before or after the task is made and charged.
+    """A fault of any response, which on submit comes before or after the prediction is created and charged.
 
-    The task may also be made so many seconds after the response: ``late``.
+    The prediction may also be created this many seconds after the response: ``late``.
     """
 
     after_create: bool = False
@@ -66,9 +66,9 @@ class AnyResponseFault(ResponseFault):
     def _only_a_submit_creates(self) -> Self:
         for key in ("after_create", "late"):
             if key in self.model_fields_set and self.on != "submit":
-                raise ValueError(f'{key}: only for on="submit"; nothing else creates a task')
+                raise ValueError(f'{key}: only for on="submit"; other requests do not create predictions')
         if self.late and not self.after_create:
-            raise ValueError("late: only with after_create; without it no task is made")
+            raise ValueError("late: only with after_create; without it no prediction is created")
         return self
 
 
@@ -96,7 +96,7 @@ class Nsfw(PredictionFault):
 
 
 class Latency(PredictionFault):
-    """The prediction takes so many seconds."""
+    """The prediction takes this many seconds."""
 
     kind: Literal["latency"]
     seconds: Seconds
@@ -119,7 +119,7 @@ class Reset(AnyResponseFault):
 
 
 class Slow(AnyResponseFault):
-    """The right response, so many seconds late. On submit the task is made first."""
+    """The right response, this many seconds late. On submit the prediction is created first."""
 
     kind: Literal["slow"]
     seconds: Seconds
@@ -127,7 +127,8 @@ class Slow(AnyResponseFault):
 
 
 class Drip(ResponseFault):
-    """The right response, a few bytes at a time over so many seconds. On submit the task is made first."""
+    """The right response, a few bytes at a time over this many seconds. On submit the prediction is created
+    first."""
 
     kind: Literal["drip"]
     seconds: Seconds
@@ -142,7 +143,7 @@ class Redirect(AnyResponseFault):
 
 
 class TruncatedJson(ResponseFault):
-    """HTTP 200 with the first half of the right JSON. On submit the task is made."""
+    """HTTP 200 with the first half of the right JSON. On submit the prediction is created."""
 
     kind: Literal["truncated_json"]
     on: ApiPoint
@@ -158,21 +159,21 @@ class Envelope(AnyResponseFault):
 
 
 class Bare(ResponseFault):
-    """The right data without an envelope. On submit the task is made."""
+    """The right data without an envelope. On submit the prediction is created."""
 
     kind: Literal["bare"]
     on: ApiPoint
 
 
 class NoId(ResponseFault):
-    """HTTP 200 without the prediction's id and urls. The task is made."""
+    """HTTP 200 without the prediction's id and urls. The prediction is created."""
 
     kind: Literal["no_id"]
     on: Literal["submit"]
 
 
 class UnknownStatus(ResponseFault):
-    """The prediction is shown in a status that the client has not heard of."""
+    """The prediction has a status that the API does not document."""
 
     kind: Literal["unknown_status"]
     on: Literal["result"]
@@ -180,7 +181,7 @@ class UnknownStatus(ResponseFault):
 
 
 class NullOutputs(ResponseFault):
-    """A completed prediction is shown with outputs null. Other reads are left alone and not counted."""
+    """A completed prediction is shown with outputs null. Other reads are neither changed nor counted."""
 
     kind: Literal["null_outputs"]
     on: Literal["result"]
@@ -189,7 +190,7 @@ class NullOutputs(ResponseFault):
 class FailureCode(ResponseFault):
     """A prediction that failed or was flagged is shown in an envelope of this code, with HTTP 200.
 
-    Other reads are left alone and not counted.
+    Other reads are neither changed nor counted.
     """
 
     kind: Literal["failure_code"]
@@ -198,7 +199,7 @@ class FailureCode(ResponseFault):
 
 
 class NotFound(ResponseFault):
-    """The first reads of each prediction get a 404, as right after a submit."""
+    """The first reads of each prediction get a 404, as may happen right after a submission."""
 
     kind: Literal["not_found"]
     on: Literal["result"]
@@ -206,21 +207,21 @@ class NotFound(ResponseFault):
 
 
 class Truncated(ResponseFault):
-    """Half of the picture under the whole one's Content-Length; then the connection closes."""
+    """Half of the image with the Content-Length of the whole; then the connection closes."""
 
     kind: Literal["truncated"]
     on: Literal["output"]
 
 
 class NotWhole(ResponseFault):
-    """Half of the picture under a Content-Length that fits."""
+    """Half of the image with a matching Content-Length."""
 
     kind: Literal["not_whole"]
     on: Literal["output"]
 
 
 class WrongType(ResponseFault):
-    """An HTML page with HTTP 200 where the picture should be."""
+    """An HTML page with HTTP 200 instead of the image."""
 
     kind: Literal["wrong_type"]
     on: Literal["output"]
@@ -228,7 +229,7 @@ class WrongType(ResponseFault):
 
 
 class Oversized(ResponseFault):
-    """A PNG signature and then zeros, up to so many bytes, with or without a Content-Length."""
+    """A PNG signature followed by zeros, up to this many bytes, with or without a Content-Length."""
 
     kind: Literal["oversized"]
     on: Literal["output"]
@@ -244,7 +245,7 @@ class Bomb(ResponseFault):
 
 
 class Outage(Rule):
-    """For so many seconds from the first request on, each gets a 503, or its connection is reset.
+    """For this many seconds from the first request, every request gets a 503 or a connection reset.
 
     The service's clock counts them.
     """

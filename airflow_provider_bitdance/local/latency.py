@@ -50,7 +50,7 @@ def of(latency: float | tuple[float, float] | str) -> Latency:
         return parse(latency)
     low, high = latency if isinstance(latency, tuple) else (latency, latency)
     if not 0 <= low <= high < math.inf:
-        raise _bad(str(latency), "no range of seconds from low to high")
+        raise _bad(str(latency), "not a range of seconds from low to high")
     return Latency((Range(100, low, high),))
 
 
@@ -66,7 +66,9 @@ def parse(text: str) -> Latency:
         try:
             ranges.append(_range(part))
         except ValueError:
-            raise _bad(text, "neither seconds, nor a range from low to high, nor shares of such") from None
+            raise _bad(
+                text, "neither seconds, nor a range from low to high, nor ranges with shares"
+            ) from None
     total = sum(part.percent for part in ranges)
     if not math.isclose(total, 100):
         raise _bad(text, f"its shares add up to {total:g}%, not 100%")

@@ -51,7 +51,7 @@ def of(tier: Tier | None, *, per_minute: int | None = None, in_flight: int | Non
     """
     if tier is not None and tier not in TIERS:
         raise ValueError(f"tier {tier!r} is unknown; allowed: {', '.join(TIERS)}")
-    for name, number in (("requests a minute", per_minute), ("tasks in flight", in_flight)):
+    for name, number in (("requests per minute", per_minute), ("predictions in flight", in_flight)):
         if number is not None and number < 1:
             raise ValueError(f"{number} {name} would admit nothing; allowed: 1 and more")
     published = TIERS[tier] if tier else Limits()

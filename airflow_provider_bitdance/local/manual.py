@@ -17,10 +17,9 @@ WIDTH: Final = 100
 ABOUT: Final = """\
 A local service that speaks the WaveSpeed v3 API: images without a key, a network or a bill.
 
-It serves the requests that a text-to-image client makes, draws a picture for every prompt (the
-picture shows its prompt, size and seed), keeps a bill in play money, and fails on demand. It
-listens on this computer only and calls nobody. Stop it with Ctrl-C. Without --state it remembers
-nothing.
+It serves the requests of a text-to-image client, draws an image for every prompt (the image shows
+its prompt, size and seed), keeps a bill in play money, and fails on demand. It listens only on this
+computer and sends no requests. Stop it with Ctrl-C. Without --state it keeps nothing.
 """
 
 _FIRST_STEPS: Final = """\
@@ -30,7 +29,7 @@ first steps:
        -H 'Authorization: Bearer local-key' -d '{"prompt": "a lighthouse at dusk"}'
   curl -s http://127.0.0.1:8700/admin/bill
 
-  In Airflow: a connection of type bitdance, host http://127.0.0.1:8700, password local-key.
+  In Airflow, use a connection of type bitdance, host http://127.0.0.1:8700, password local-key.
 """
 
 _API: Final = """\
@@ -44,17 +43,17 @@ the API, under /api/v3, with the key as bearer token:
   POST /model/price                price: model_id, inputs
   GET  /balance                    credit left
   POST /billings/search            charges and refunds: page, page_size, billing_type, ...
-  GET  /outputs/ID/1.EXT           the picture (not under /api/v3; no key)
+  GET  /outputs/ID/1.EXT           the image (not under /api/v3; no key)
   GET  /openapi.json               all of this as OpenAPI (not under /api/v3; no key)
 """
 
 _ADMIN: Final = """\
-ours, under /admin, without a key:
+additions of this service, under /admin, without a key:
   GET  /bill          submitted, billed, refunded, refused, completed, failed, in flight; USD
   GET  /predictions   each with its prompt, real seed and status
-  GET  /requests      every request but those to /admin: method, path, time, status
+  GET  /requests      every request except those to /admin: method, path, time, status
   POST /faults        add a fault rule
-  POST /reset         forget everything, fault rules too
+  POST /reset         forget everything, including fault rules
 """
 
 _LATENCY: Final = """\
@@ -67,24 +66,24 @@ latency:
 """
 
 _INPUTS: Final = """\
-inputs that are shown:
-  A submit response repeats the inputs, with the defaults. Whether results and the history do so is
-  not documented, so here they do not unless an option says HOW:
+echoed inputs:
+  A submit response echoes the inputs, with the defaults. WaveSpeed does not document whether results
+  and the history do so; here they do only if an option says HOW:
 
     none        not at all
-    intact      as they were sent, and nothing else
-    defaults    with all defaults, also those of parameters that have no effect here
+    intact      exactly as they were sent
+    defaults    with all defaults, also of parameters that have no effect here
     size        1024x1024 instead of 1024*1024
-    snapped     another size: the next smaller multiples of 64
+    snapped     with a different size: the next smaller multiples of 64
     no_size     without the size
-    text_seed   the seed as a text
+    text_seed   with the seed as text
     no_seed     without the seed
-    cut         the first half of the prompt
-    expanded    the prompt with more words at its end
+    cut         with the first half of the prompt
+    expanded    with words added to the prompt
 
-  The history shows them under "input", or under "inputs" with --history-inputs-key inputs. A
-  request may have "include_inputs": true. With --include-inputs needed only such a request is shown
-  inputs, and with --include-inputs refused it gets HTTP 400.
+  The history echoes them under "input", or under "inputs" with --history-inputs-key inputs. A
+  request may have "include_inputs": true. With --include-inputs needed, only such a request gets
+  inputs; with --include-inputs refused, it gets HTTP 400.
 
     --history-echo intact --history-inputs-key inputs --include-inputs needed
     --result-echo defaults --submit-echo none
@@ -92,10 +91,11 @@ inputs that are shown:
 
 _HISTORY: Final = """\
 history:
-  With a lag a prediction shows in the history only so many seconds after it was made: one number, a
-  range, or a mixture as for --latency, drawn for each, so that they may show in another order. A
-  share of them never shows. With --history-filter model a request that names a model finds nothing,
-  with --history-filter date one that has "created_after". Results are not concerned.
+  With --history-lag, the history shows a prediction only so many seconds after its creation: a
+  number, a range or a mixture as for --latency. Each prediction draws its own lag, so they may
+  appear in another order. With --history-drop, it never shows this share of predictions. With the
+  option --history-filter model, a request that names a model finds nothing; with date, one that has
+  "created_after" finds nothing. These options do not affect results.
 
     --history-lag 0-90
     --history-drop 0.1 --history-filter date
@@ -103,12 +103,11 @@ history:
 
 _LIMITS: Final = """\
 limits:
-  There are none by default. --tier sets the published ones, and numbers go before a tier's. The
-  rate is counted in windows that begin with each minute of the clock; every task counts as one.
-  Above a limit a submit is refused with HTTP 429 and costs nothing, or, with --above-limit queue,
-  it is accepted and charged and stays "created" until both limits admit it, first come, first
-  served. A prediction that never ends keeps its place in flight for ever, and a deleted one until
-  its end.
+  By default there are none. --tier sets the limits that WaveSpeed publishes; the other options
+  override them. Submissions are counted per minute of the clock. Above a limit, a submission is
+  refused with HTTP 429 and costs nothing. With --above-limit queue it is accepted and charged
+  instead, and stays "created" until both limits admit it, first come, first served. A prediction
+  that never ends counts as in flight until a reset; a deleted one counts until its end.
 
     --tier bronze --above-limit queue
     --max-in-flight 3 --requests-per-minute 10
@@ -116,9 +115,9 @@ limits:
 
 _MONEY: Final = """\
 money:
-  A submit is charged at once, a failure refunded at once. Without enough credit a submit is
-  refused with HTTP 400, as WaveSpeed does. With --min-pixels an image of a smaller size is accepted
-  and charged, and fails and is refunded: so some models respond to a size that they do not have.
+  A submission is charged at once, and a failure is refunded at once. Without enough credit a
+  submission is refused with HTTP 400, as by WaveSpeed. With --min-pixels, a smaller image is accepted
+  and charged, then fails and is refunded, like an unsupported size with some models.
 
     --min-pixels 1048576
 """
@@ -126,21 +125,27 @@ money:
 _STATE: Final = """\
 state:
   With --state FILE, an SQLite database, every change is committed before its response is sent. A
-  service that is killed and started again with the same options goes on where it was:
-  predictions, money, limits, fault rules and how often each applied. The list of requests is not
-  kept. One service a file; POST /admin/reset empties it.
+  service that is killed and started again with the same options keeps its predictions, money,
+  limits and fault rules with their counts, but not the list of requests. Use one file per service;
+  POST /admin/reset empties it.
 
     --state /tmp/bitdance.sqlite --port 8700
 """
 
 _FAULTS: Final = """\
 faults:
-  A rule is a JSON object for POST /admin/faults. "on" says where, "kind" says what, "times" how
-  often (null: for ever), "match" for which prompts (a part of them; null: all), "probability" in
-  what share of the matching requests (default: 1). The first rule that applies wins. On submit one
-  rule that decides about the prediction and one that spoils the response may apply together.
-  There, "after_create" says whether the task is made and charged before the response is spoiled,
-  and "late" that this happens only after so many seconds. An outage comes before all other rules.
+  A rule is a JSON object for POST /admin/faults with these keys:
+
+    on            the kind of request
+    kind          the fault, see below
+    times         how often it applies (null: always)
+    match         a part of the prompts to which it applies (null: all prompts)
+    probability   the share of matching requests to which it applies (default: 1)
+    after_create  on submit: whether the prediction is created and charged before the response fails
+    late          with after_create: seconds until it is created
+
+  The first rule that applies wins. On submit, one rule for the prediction and one for the response
+  may apply together. An outage overrides all other rules.
 
     {"on": "submit", "kind": "reset", "after_create": true, "times": 1}
     {"on": "submit", "kind": "latency", "seconds": 30, "match": "lighthouse"}
@@ -170,20 +175,20 @@ def text() -> str:
 
 
 def _models() -> Iterator[str]:
-    yield "models, USD per task, and the parameters that count:"
+    yield "models, USD per prediction, and the parameters with an effect:"
     for model in MODELS.values():
         yield f"  {model.id}  ${model.price}"
         yield from _wrapped(", ".join(model.inputs.model_fields), 6)
 
 
 def _tiers() -> Iterator[str]:
-    yield "    tier      tasks a minute    in flight"
+    yield "    tier      per minute        in flight"
     for name, tier in limits.TIERS.items():
         yield f"    {name:10}{tier.per_minute:14}{tier.in_flight:13}"
 
 
 def _kinds() -> Iterator[str]:
-    yield "kinds, where they may be, and their own keys with defaults:"
+    yield "kinds of faults, the requests to which they apply, and their own keys with defaults:"
     for kind in get_args(faults.AnyRule):
         fields = kind.model_fields
         keys = [name for name in fields if name not in faults.Rule.model_fields]

@@ -75,10 +75,10 @@ class Options:
         latency.of(self.history_lag)
         self.limits()
         if not 0 <= self.history_drop <= 1:
-            raise ValueError(f"history_drop {self.history_drop!r} is no share; allowed: 0 to 1")
+            raise ValueError(f"history_drop {self.history_drop!r} is not a share; allowed: 0 to 1")
         if self.pictures == "fast" and self.picture_format != "png":
             raise ValueError(
-                f"fast pictures are PNG; picture_format is {self.picture_format!r}, allowed: 'png'"
+                f"fast images are PNG; picture_format is {self.picture_format!r}, allowed: 'png'"
             )
 
     def limits(self) -> limits.Limits:

@@ -89,7 +89,7 @@ class LocalService:
         deadline = time.monotonic() + START_SECONDS
         while not server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the local service did not start; its thread's traceback says why")
+                raise RuntimeError("The local service did not start; see the traceback of its thread")
             time.sleep(0.002)
 
     def stop(self) -> None:

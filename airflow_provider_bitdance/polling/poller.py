@@ -227,7 +227,7 @@ class Poller:
         self.outage, self._failures = error, self._failures + 1
         if self._failures >= TELLING and not self._is_warned and now >= self._warned_at + MINUTE:
             self._warned_at, self._is_warned = now, True
-            log.warning("Polling fails repeatedly and is retried: %s", shorten(error.what, 300))
+            log.warning("Polling keeps failing and is retried: %s", shorten(error.what, 300))
 
     def _take_response(self) -> None:
         if self._is_warned:

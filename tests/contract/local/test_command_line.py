@@ -55,7 +55,7 @@ def test_a_taken_port_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = _run("--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
-    assert re.fullmatch(r"cannot listen on 127\.0\.0\.1:\d+: Address already in use\n", done.stderr)
+    assert re.fullmatch(r"Cannot listen on 127\.0\.0\.1:\d+: Address already in use\n", done.stderr)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -133,7 +133,7 @@ def test_the_table_says_what_to_do_where_something_does_not_hold() -> None:
     printed = shown_report(place.check(0.04))
 
     assert "it is 1280*768" in printed
-    assert "-> Read the size of an image from its result, which has the real one." in printed
+    assert "-> Read the size of an image from its result, which has the real size." in printed
 
 
 def test_without_a_purchase_the_table_says_how_to_see_more() -> None:

@@ -459,7 +459,7 @@ def test_an_outage_is_told_once_and_is_in_the_error(world: World, caplog: pytest
     with caplog.at_level(logging.INFO), pytest.raises(PredictionTimeoutError) as late:
         run(run_job(world.context(timeout=20.0), [a_wanted()]))
     assert "; the last poll failed: No connection to the API for GET" in str(late.value)
-    assert caplog.text.count("Polling fails repeatedly") == 1
+    assert caplog.text.count("Polling keeps failing") == 1
 
 
 def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -468,7 +468,7 @@ def test_looks_of_which_some_fail_are_no_outage(world: World, caplog: pytest.Log
     world.api.on_poll = [fails, fails, works, fails, fails, works, fails, works]
     with caplog.at_level(logging.INFO):
         go(world, 1)
-    assert "Polling fails repeatedly" not in caplog.text
+    assert "Polling keeps failing" not in caplog.text
     assert "answers again" not in caplog.text
 
 
@@ -483,7 +483,7 @@ def test_the_end_of_an_outage_is_told(world: World, caplog: pytest.LogCaptureFix
     world.api.on_poll = [refusal(503) for _ in range(TELLING)]
     with caplog.at_level(logging.INFO):
         go(world, 1)
-    assert caplog.text.count("Polling fails repeatedly") == 1
+    assert caplog.text.count("Polling keeps failing") == 1
     assert caplog.text.count("The API responds again") == 1
 
 

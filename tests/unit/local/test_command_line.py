@@ -85,7 +85,7 @@ def test_a_wrong_value_is_refused_by_name(capsys: pytest.CaptureFixture[str], na
 def test_fast_pictures_in_another_format_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--pictures", "fast", "--format", "jpeg"])
-    assert "argument --pictures: fast pictures are PNG" in capsys.readouterr().err
+    assert "argument --pictures: fast images are PNG" in capsys.readouterr().err
 
 
 def test_the_help_is_a_manual_that_fits_the_screen() -> None:

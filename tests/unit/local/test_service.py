@@ -127,7 +127,7 @@ def test_the_output_has_the_format_asked_for(model: str, options: Options, exten
 
 
 def test_fast_pictures_are_png_only() -> None:
-    with pytest.raises(ValueError, match="fast pictures are PNG"):
+    with pytest.raises(ValueError, match="fast images are PNG"):
         Options(pictures="fast", picture_format="jpeg")
 
 

@@ -361,7 +361,7 @@ def test_outages_one_after_another_are_told_once_a_minute(
     assert api.on_poll == []
     assert api.clock.now < START + 60
     told = [record.getMessage() for record in caplog.records]
-    assert sum("fails repeatedly and is retried" in line for line in told) == 1
+    assert sum("keeps failing and is retried" in line for line in told) == 1
     assert sum("responds again" in line for line in told) == 1
 
 
