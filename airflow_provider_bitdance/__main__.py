@@ -178,14 +178,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_costs(actions: Any) -> None:
-    costs = _command(actions, "costs", _costs, "add up what stored images cost, by Dag, day and the like")
+    costs = _command(actions, "costs", _costs, "add up the cost of stored images, by Dag, day and more")
     costs.add_argument(
         "--by",
         default="dag,day",
         metavar="NAMES",
-        help="dag, day, month, model, task, run, size, with commas (default: dag,day); times are UTC",
+        help=(
+            "what to group by: dag, day, month, model, task, run, size, separated by commas (default: "
+            "dag,day); in UTC"
+        ),
     )
-    _add_since(costs, "only what was bought since an ISO date in UTC (default: all)")
+    _add_since(costs, "only purchases since an ISO date in UTC (default: all)")
     costs.add_argument("--csv", action="store_true", help="print the rows as CSV")
 
 

@@ -71,7 +71,7 @@ def read_charges(hook: BitDanceHook, *, since: datetime) -> float:
     bill = _read(hook, read)
     if not bill.is_whole:
         raise GarbledResponseError(
-            "The account's bill could not be read to its end, so what was charged is not known"
+            "The account's bill could not be read to its end, so the charges are unknown"
         ).with_verdict(paid=Paid.NO)
     rows = (row for row in bill.rows if row.created_at is None or row.created_at >= start)
     return round(fsum(row.charged for row in rows), 6)

@@ -101,7 +101,10 @@ def dimensions_of(text: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in text.split(","))
     if not set(names) <= DIMENSIONS.keys() or len(set(names)) < len(names):
-        raise InputError(f"--by is {shorten(text)}", allowed=f"some of {', '.join(DIMENSIONS)}, with commas")
+        raise InputError(
+            f"--by is {shorten(text)}",
+            allowed=(f"one or more of {', '.join(DIMENSIONS)}, separated by commas"),
+        )
     return names
 
 
@@ -245,7 +248,7 @@ def shown_table(table: CostTable) -> str:
 
 def _unstored_lines(table: CostTable) -> Iterator[str]:
     bought, lost = table.unstored, table.unstored_possibly_paid
-    yield "In no receipt, and not in the table:"
+    yield "Not in a receipt, so not in the table:"
     cost = f"about ${_written(bought.usd)}"
     yield f"  bought, and not stored, failed or replaced since: {bought.purchases}, {cost}"
     yield f"  possibly paid for images that are not stored: {lost.purchases}, about ${_written(lost.usd)}"

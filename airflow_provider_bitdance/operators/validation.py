@@ -65,7 +65,7 @@ def rendered_amount(name: str, value: Any, *, most: float) -> float:
         raise InputError(
             f"{name} is {shorten(repr(value))}",
             allowed=error.allowed,
-            fix="Where another task returns the amount, check that it has run and what it returned",
+            fix="If another task returns the amount, check that it has run and what it returned",
         ) from None
 
 

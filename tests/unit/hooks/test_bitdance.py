@@ -397,6 +397,6 @@ def test_a_bill_that_is_not_whole_gives_no_sum(
     hook: BitDanceHook, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_bitdance.engine.account_history.MAX_PAGES", 0)
-    with pytest.raises(exceptions.GarbledResponseError, match="what was charged is not known") as caught:
+    with pytest.raises(exceptions.GarbledResponseError, match="the charges are unknown") as caught:
         hook.get_charges(since=datetime.fromtimestamp(clock.now, UTC))
     assert caught.value.paid is Paid.NO
