@@ -67,8 +67,8 @@ latency:
 
 _INPUTS: Final = """\
 echoed inputs:
-  A submit response echoes the inputs, with the defaults. WaveSpeed does not document whether results
-  and the history do so; here they do only if an option says HOW:
+  A submit response echoes the inputs, with the defaults. WaveSpeed does not document whether
+  results and the history do so; here they do only if an option says HOW:
 
     none        not at all
     intact      exactly as they were sent
@@ -116,8 +116,8 @@ limits:
 _MONEY: Final = """\
 money:
   A submission is charged at once, and a failure is refunded at once. Without enough credit a
-  submission is refused with HTTP 400, as by WaveSpeed. With --min-pixels, a smaller image is accepted
-  and charged, then fails and is refunded, like an unsupported size with some models.
+  submission is refused with HTTP 400, as by WaveSpeed. With --min-pixels, a smaller image is
+  accepted and charged, then fails and is refunded, like an unsupported size with some models.
 
     --min-pixels 1048576
 """
