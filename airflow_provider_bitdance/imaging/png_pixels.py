@@ -29,18 +29,23 @@ def are_pixels_complete(picture: bytes, pixels: Iterable[memoryview]) -> bool:
     if interlaced or colour not in _SAMPLES:
         return False
     row = 1 + (width * depth * _SAMPLES[colour] + 7) // 8
-    rows = _unpacked(pixels, row * height)
-    return rows is not None and len(rows) == row * height and max(rows[::row]) <= _MOST_FILTER
-
-
-def _unpacked(packed: Iterable[memoryview], most: int) -> bytearray | None:
-    """Unpack what has its end and no more bytes than that; else nothing."""
-    unpacker, found = zlib.decompressobj(), bytearray()
     try:
-        for part in packed:
-            found += unpacker.decompress(part, most + 1 - len(found))
-            if unpacker.unconsumed_tail or len(found) > most:
-                return None
+        return _are_rows(pixels, row, height)
     except zlib.error:
-        return None
-    return found if unpacker.eof and not unpacker.unused_data else None
+        return False
+
+
+def _are_rows(packed: Iterable[memoryview], row: int, rows: int) -> bool:
+    """Say whether what is packed is so many rows of so many bytes. Keeps none.
+
+    :raises zlib.error: It is damaged.
+    """
+    unpacker, count, most = zlib.decompressobj(), 0, row * rows
+    for part in packed:
+        piece = unpacker.decompress(part, most + 1 - count)
+        if max(piece[-count % row :: row], default=0) > _MOST_FILTER:
+            return False
+        count += len(piece)
+        if count > most:  # the next piece would have no bound
+            return False
+    return unpacker.eof and not unpacker.unused_data and count == most

@@ -18,6 +18,9 @@ LARGEST_HEAD = 32 * 2**10
 """Bytes that come before a body: headers, also those of informational responses. Servers send 1 KiB."""
 _HEAD_STEP = 2 * 2**10
 """Bytes of a head that are read at once: some 80 informational responses."""
+_BODY_STEP = 256 * 2**10
+"""Bytes of a body that are read at once: what asyncio has received by then. httpcore asks for a quarter, and each
+quarter is copied, passed through its layers and waited for on its own."""
 _CHUNK_STEP = 64
 """Chunks after which the event loop has its turn."""
 _FREE_CHUNKS, _BYTES_A_CHUNK = 16_384, 256
@@ -72,7 +75,7 @@ class Exchange:
         async def guarded(max_bytes: int, *rest: Any, **named: Any) -> bytes:
             exchange = current.get()
             if exchange is None or not exchange.in_head:
-                return bytes(await read(max_bytes, *rest, **named))
+                return bytes(await read(max(max_bytes, _BODY_STEP), *rest, **named))
             if exchange.head_bytes >= LARGEST_HEAD:
                 raise TooLargeHeadError
             data = bytes(await read(min(max_bytes, _HEAD_STEP), *rest, **named))

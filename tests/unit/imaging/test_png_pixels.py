@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 
@@ -106,6 +107,20 @@ def test_bytes_after_the_packed_rows_are_left_to_the_decoder() -> None:
 
 def test_an_interlaced_png_is_left_to_the_decoder() -> None:
     assert not is_complete(a_png(ROW * 4, interlaced=1))
+
+
+@pytest.mark.parametrize("first", [1, 2, 60, 1000])
+def test_bytes_that_come_after_the_last_row_are_not_unpacked(first: int) -> None:
+    packer = zlib.compressobj()
+    parts = [packer.compress(ROW * 4 + bytes(first)) + packer.flush(zlib.Z_SYNC_FLUSH)]
+    parts += [packer.compress(bytes(50_000_000)) + packer.flush()]
+    whole = a_png(ROW * 4)
+    tracemalloc.start()
+    try:
+        assert not are_pixels_complete(whole, map(memoryview, parts))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_png_that_unpacks_to_far_more_than_it_says_is_not_unpacked() -> None:
