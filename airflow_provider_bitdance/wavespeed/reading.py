@@ -19,8 +19,8 @@ LARGEST_HEAD = 32 * 2**10
 _HEAD_STEP = 2 * 2**10
 """Bytes of a head that are read at once: some 80 informational responses."""
 _BODY_STEP = 256 * 2**10
-"""Bytes of a body that are read at once: what asyncio has received by then. httpcore asks for a quarter, and each
-quarter is copied, passed through its layers and waited for on its own."""
+"""Bytes of a body that are read at once: as many as asyncio receives. httpcore reads a quarter of that,
+and each quarter is copied, passed through its layers and waited for on its own."""
 _CHUNK_STEP = 64
 """Chunks after which the event loop has its turn."""
 _FREE_CHUNKS, _BYTES_A_CHUNK = 16_384, 256
