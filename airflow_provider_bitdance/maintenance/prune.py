@@ -150,9 +150,9 @@ class Pruning:
         for record in records.jobs:
             groups[record.job.task_folder].append(record)
         now, kept = self.clock.time(), dict[str, str]()
+        damaged = {finding.uri.rpartition("/")[0] for finding in records.findings}  # a journal's: its task
         for task, group in groups.items():
-            below = f"{uri_of(self.folder, task)}/"
-            is_damaged = any(finding.uri.startswith(below) for finding in records.findings)
+            is_damaged = uri_of(self.folder, task) in damaged
             if why := DAMAGED if is_damaged else why_kept(group, now, self.older_than):
                 kept[task] = why
         going = [group for task, group in groups.items() if task not in kept]

@@ -126,6 +126,17 @@ def test_a_damaged_journal_is_a_finding_and_stays_and_the_others_go() -> None:
     assert damaged in office.disk
 
 
+def test_a_damaged_generation_keeps_the_others_of_its_task() -> None:
+    office = an_old_image()
+    office.task(job=a_job(generation=2), try_number=2)
+    office.wait(days=31)
+    office.damage("generation=2/")
+
+    report = prune(office)
+
+    assert (report.journals, report.kept) == ((), {"damaged": 1})
+
+
 def test_where_no_image_of_an_output_folder_is_there_its_receipts_stay() -> None:
     office = an_old_image()
     del office.disk[f"{OUTPUT}/cover.png"]
