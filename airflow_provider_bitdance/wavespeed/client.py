@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from airflow_provider_bitdance.exceptions import OutputError, OutputRefusedError
 from airflow_provider_bitdance.wavespeed import protocol, urls
-from airflow_provider_bitdance.wavespeed.http import IDLE_SECONDS, Pool, Response, decoded, tls_context
+from airflow_provider_bitdance.wavespeed.bodies import Response, decoded
+from airflow_provider_bitdance.wavespeed.http import IDLE_SECONDS, Pool, tls_context
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.loop_thread import LoopThread
 from airflow_provider_bitdance.wavespeed.responses import Balance, Prediction

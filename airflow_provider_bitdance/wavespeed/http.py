@@ -14,10 +14,8 @@ import logging
 import os
 import platform
 import ssl
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed import protocol, urls
+from airflow_provider_bitdance.wavespeed.bodies import GZIP, Response, too_large, unpack_file
 from airflow_provider_bitdance.wavespeed.reading import Exchange, TooManyChunksError, current, in_steps
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 
@@ -49,8 +48,6 @@ MAX_CONNECTIONS = 96
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 CONNECT_SECONDS = 10.0
-MEMBERS = 16
-"""Of a response that is packed in gzip, so many are read."""
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -60,30 +57,8 @@ _NOT_SENT = (
 )
 _HAS_OUTPUT = (200, 203)
 """A proxy that passes an output on may say 203."""
-_GZIP = ("gzip", "x-gzip")
 # What httpx raises besides its own errors where an address, a header or a cookie is beyond it.
 _BROKEN = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """The response to a call as it came.
-
-    :param headers: Looked up by lower-case names.
-    :param body: Not decoded yet.
-    :param encoding: The ``Content-Encoding`` that the body still has; empty where it has none.
-    """
-
-    url: str = field(repr=False)
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-    encoding: str = ""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the HTTP status is one of success."""
-        return 200 <= self.status < 300
 
 
 class Pool:
@@ -213,7 +188,7 @@ async def _whole(response: httpx.Response, call: protocol.Call[Any]) -> Response
     try:
         async for chunk in in_steps(response.aiter_bytes() if is_read else response.aiter_raw()):
             if len(body) + len(chunk) > call.max_bytes:
-                raise _too_large(call)
+                raise too_large(call)
             body += chunk
     except (ResponseTooLargeError, TooManyChunksError):
         if response.is_success:
@@ -224,54 +199,6 @@ async def _whole(response: httpx.Response, call: protocol.Call[Any]) -> Response
 
 def _response(response: httpx.Response, body: bytes, encoding: str = "") -> Response:
     return Response(str(response.request.url), response.status_code, response.headers, body, encoding)
-
-
-def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
-    """Return the body of a response without its encoding.
-
-    Encoded ones are not asked for; one layer of gzip is read all the same, and JSON that is said to be
-    encoded and is not, for it may hold the id of a prediction that is paid for. Unpacks up to the call's
-    bound: not for an event loop.
-
-    :raises GarbledResponseError: The response is good, and is encoded otherwise, or too large.
-    """
-    body, wrong = response.body, ""
-    layers = {layer.strip() for layer in response.encoding.split(",")} - {"", "identity"}
-    if not layers or body.lstrip().startswith(b"{"):
-        pass
-    elif response.encoding.count("gzip") == 1 and layers <= {"gzip", "x-gzip"}:
-        try:
-            body = _unpacked(body, call.max_bytes)
-        except zlib.error:
-            wrong = "is declared as gzip, but is not"
-        if len(body) > call.max_bytes and response.is_good:
-            raise _too_large(call)
-    else:
-        wrong = f"has the encoding {redact(response.encoding)}, which was not requested"
-    if wrong and response.is_good:
-        raise protocol.garbled(call, wrong)
-    return b"" if wrong else body[: call.max_bytes]
-
-
-def _unpacked(packed: bytes, most: int) -> bytes:
-    """Unpack gzip, which may have several members, up to one byte above the bound."""
-    body = b""
-    for _ in range(MEMBERS):
-        member = zlib.decompressobj(wbits=31)  # gzip only
-        body += member.decompress(packed, most + 1 - len(body))
-        packed = member.unused_data
-        if len(body) > most or not packed.startswith(b"\x1f\x8b"):
-            break
-    return body
-
-
-def _too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:
-    return ResponseTooLargeError(
-        f"The response to {call.method} {call.path} is too large",
-        allowed=f"at most {call.max_bytes} bytes",
-        fix="Check the connection's host: the response may come from a proxy",
-        paid=call.paid,
-    )
 
 
 async def _check_peer(response: httpx.Response, rule: urls.OutputRule) -> None:
@@ -293,25 +220,9 @@ async def _save(response: httpx.Response, into: IO[bytes], max_bytes: int) -> No
         if taken > max_bytes:
             raise refusal
         into.write(chunk)
-    is_packed = response.headers.get("Content-Encoding", "").strip().lower() in _GZIP
-    if is_packed and not await asyncio.to_thread(_unpack, into, max_bytes):
+    is_packed = response.headers.get("Content-Encoding", "").strip().lower() in GZIP
+    if is_packed and not await asyncio.to_thread(unpack_file, into, max_bytes):
         raise refusal
-
-
-def _unpack(into: IO[bytes], max_bytes: int) -> bool:
-    """Unpack a file in its place. What is no gzip stays: whether it is an image shows later.
-
-    :returns: Whether it is not larger than that. At most one byte above the bound is unpacked.
-    """
-    into.seek(0)
-    try:
-        data = zlib.decompressobj(wbits=31).decompress(into.read(), max_bytes + 1)
-    except zlib.error:
-        return True
-    into.seek(0)
-    into.truncate()
-    into.write(data)
-    return len(data) <= max_bytes
 
 
 @contextmanager

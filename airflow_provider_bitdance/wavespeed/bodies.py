@@ -1,0 +1,106 @@
+"""Bodies: what a response holds, without its encoding and within its bound. Pure; knows no HTTP library.
+
+None that is packed is asked for. One that comes packed all the same may hold what is paid for: it is
+unpacked, up to the bound.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from airflow_provider_bitdance.exceptions import ResponseTooLargeError
+from airflow_provider_bitdance.redaction import redact
+from airflow_provider_bitdance.wavespeed import protocol
+
+GZIP = frozenset({"gzip", "x-gzip"})
+MEMBERS = 16
+"""Of a response that is packed in gzip, so many are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a call as it came.
+
+    :param headers: Looked up by lower-case names.
+    :param body: Not decoded yet.
+    :param encoding: The ``Content-Encoding`` that the body still has; empty where it has none.
+    """
+
+    url: str = field(repr=False)
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    encoding: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the HTTP status is one of success."""
+        return 200 <= self.status < 300
+
+
+def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
+    """Return the body of a response without its encoding.
+
+    Encoded ones are not asked for; one layer of gzip is read all the same, and JSON that is said to be
+    encoded and is not, for it may hold the id of a prediction that is paid for. Unpacks up to the call's
+    bound: not for an event loop.
+
+    :raises GarbledResponseError: The response is good, and is encoded otherwise, or too large.
+    """
+    body, wrong = response.body, ""
+    layers = {layer.strip() for layer in response.encoding.split(",")} - {"", "identity"}
+    if not layers or body.lstrip().startswith(b"{"):
+        pass
+    elif response.encoding.count("gzip") == 1 and layers <= GZIP:
+        try:
+            body = _unpacked(body, call.max_bytes)
+        except zlib.error:
+            wrong = "is declared as gzip, but is not"
+        if len(body) > call.max_bytes and response.is_good:
+            raise too_large(call)
+    else:
+        wrong = f"has the encoding {redact(response.encoding)}, which was not requested"
+    if wrong and response.is_good:
+        raise protocol.garbled(call, wrong)
+    return b"" if wrong else body[: call.max_bytes]
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """Unpack gzip, which may have several members, up to one byte above the bound."""
+    body = b""
+    for _ in range(MEMBERS):
+        member = zlib.decompressobj(wbits=31)  # gzip only
+        body += member.decompress(packed, most + 1 - len(body))
+        packed = member.unused_data
+        if len(body) > most or not packed.startswith(b"\x1f\x8b"):
+            break
+    return body
+
+
+def too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:
+    """Return the error for a response that is larger than its call allows."""
+    return ResponseTooLargeError(
+        f"The response to {call.method} {call.path} is too large",
+        allowed=f"at most {call.max_bytes} bytes",
+        fix="Check the connection's host: the response may come from a proxy",
+        paid=call.paid,
+    )
+
+
+def unpack_file(into: IO[bytes], max_bytes: int) -> bool:
+    """Unpack a file in its place. What is no gzip stays: whether it is an image shows later.
+
+    :returns: Whether it is not larger than that. At most one byte above the bound is unpacked.
+    """
+    into.seek(0)
+    try:
+        data = zlib.decompressobj(wbits=31).decompress(into.read(), max_bytes + 1)
+    except zlib.error:
+        return True
+    into.seek(0)
+    into.truncate()
+    into.write(data)
+    return len(data) <= max_bytes
