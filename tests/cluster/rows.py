@@ -13,7 +13,7 @@ from tests.cluster.cluster import SLOTS
 
 MIX = f"1 in the worker, 1 deferred, {acts.MAPPED} mapped, a batch of {BATCH}"
 SHOWN = "the account's history shows inputs"
-NOT_SHOWN = "it shows none"
+NOT_SHOWN = "the history shows no inputs"
 LOST = MAX_UNANSWERED + SLOTS - 1
 """A worker's tasks have at most so many submissions without a response: one batch, and an image a slot."""
 AWAY = f"for {acts.AWAY:.0f} s"
@@ -99,7 +99,7 @@ ROWS = [
         "triggerer SIGKILL, the other takes over",
         act(acts.triggerer_dies),
         f"4 deferred, a batch of {BATCH} deferred",
-        latency=20.0,
+        latency=30.0,
     ),
     Row("scheduler SIGKILL, the other goes on", act(acts.scheduler_dies), f"{MIX}; 4 more", latency=6.0),
     Row(

@@ -9,9 +9,33 @@ import pytest
 from airflow.cli.cli_parser import get_parser
 from airflow.configuration import conf
 
+from tests.chaos import report
+from tests.chaos.scene import Outcome
 from tests.cluster import __main__ as command
 from tests.cluster import services, walk
 from tests.cluster.rows import LOST, ROWS
+from tests.document import between
+
+
+def measured() -> dict[str, Outcome]:
+    """The outcomes that the document shows."""
+    lines = between(command.COMMAND, report.DOCUMENT).splitlines()
+    cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {
+        name: Outcome(*map(int, numbers[:6]), float(numbers[6]))
+        for name, *numbers in (row for row in cells if len(row) == len(report.HEAD) + 1)
+        if numbers[0].isdecimal()
+    }
+
+
+def test_the_table_is_of_the_rows_that_there_are() -> None:
+    assert list(measured()) == [row.name for row in ROWS]
+
+
+def test_what_was_measured_keeps_the_rules() -> None:
+    outcomes = measured()
+    broken = {row.name: row.broken_rules(outcomes[row.name]) for row in ROWS}
+    assert [name for name, rules in broken.items() if rules] == []
 
 
 def test_nothing_may_be_possibly_paid_where_no_process_dies_that_buys() -> None:
