@@ -110,7 +110,7 @@ def test_a_task_in_a_mapped_group_is_estimated_within_the_group_only(
 
         @task
         def outside() -> None:
-            with pytest.raises(InputError, match="is in the mapped group covers"):
+            with pytest.raises(InputError, match="only inside its mapped group covers"):
                 asked[0].estimate(get_current_context())
 
         asked: list[BitDanceTextToImageOperator] = []
