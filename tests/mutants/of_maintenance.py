@@ -277,4 +277,4 @@ OUTPUTS = mutations_of(
     ("key=len", "key=lambda _: 0", "a link that the user names is not followed"),
 )
 
-MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
+MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
