@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 import subprocess
 import sys
 from importlib import import_module
@@ -132,7 +133,7 @@ print(*sorted(set(sys.modules) - before))
 def test_the_version_is_in_one_place() -> None:
     version = airflow_provider_bitdance.__version__
     assert distribution("airflow-provider-bitdance").version == version
-    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
     holding = [
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*.py")
