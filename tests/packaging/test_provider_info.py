@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from importlib.metadata import distribution, entry_points
 from inspect import isabstract
