@@ -118,6 +118,11 @@ class Store:
         self._operate()
         self.files.pop(name, None)
 
+    def remove_folder(self, name: str) -> None:
+        """Delete all files below a folder."""
+        for each in self.names(name):
+            self.remove(each)
+
     def names(self, below: str) -> list[str]:
         """Return the names of all files below a folder."""
         found = [name for name in self.files if name.startswith(f"{below}/")]

@@ -831,6 +831,14 @@ def test_a_task_that_slept_past_its_lease_stores_nothing_where_another_task_make
     assert receipt.prediction_id == shown(world) == "pred-2"
 
 
+def test_a_receipt_says_under_which_reservation_its_image_was_made() -> None:
+    world = World()
+    result(go(world, FIRST, named=True))
+    receipt = world.context().receipts.find(a_wanted(named=True).destination)
+    assert receipt is not None
+    assert receipt.reservation == 1
+
+
 def test_a_task_past_its_lease_reads_whose_destination_it_is_although_nothing_is_there() -> None:
     world = World()
     slept = list[str]()
