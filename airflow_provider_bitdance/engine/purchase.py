@@ -25,7 +25,7 @@ from airflow_provider_bitdance.engine.decisions import (
 )
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
-from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.rate_limiter import SHORT_WAIT, RateLimiter
 from airflow_provider_bitdance.engine.restore import restore
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
@@ -72,6 +72,8 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
     lost: BitDanceError | None = None
     for _ in range(PURCHASES_A_TRY):
         async with AsyncExitStack() as place:
+            limiter.queued.add(key)
+            place.callback(limiter.queued.discard, key)
             if not await _intend(context, key, lock, place):
                 return
             lost = await _buy_once(context, key, limiter, lost)
@@ -208,7 +210,7 @@ async def _submit(
     not_sent = 0
     refusal: BitDanceError | None = None
     while True:
-        stopped = await _wait_for_turn(context, limiter, refusal)
+        stopped = await _wait_for_turn(context, image.plan.key, limiter, refusal)
         if stopped is not None:
             return stopped
         sent_at = context.clock.time()
@@ -240,18 +242,14 @@ async def _submit(
 
 
 async def _wait_for_turn(
-    context: JobContext, limiter: RateLimiter, refusal: BitDanceError | None
+    context: JobContext, key: str, limiter: RateLimiter, refusal: BitDanceError | None
 ) -> tuple[Postpone | Fail, BitDanceError | None] | None:
     """Wait until a submission may be sent; or return why nothing more is sent.
 
     :param refusal: How the last submission of this image was refused.
     """
-    while wait := limiter.until_turn(now=context.clock.time()):
-        if wait >= context.policy.break_even:
-            return Postpone(wait), refusal
-        await context.clock.wait_for(context.coordination.killed, wait)
-        if context.coordination.killed.is_set():
-            break
+    if (waited := await _in_queue(context, key, limiter)) is not None:
+        return Postpone(waited), refusal
     try:
         # A paused process may wake up after another has taken over: check before spending.
         await context.check_unchanged()
@@ -261,6 +259,26 @@ async def _wait_for_turn(
         return Fail(), TaskKilledError("Airflow stopped the task, so nothing more is bought")
     if limiter.is_closed:
         return (Fail(), refusal) if refusal is not None else (Postpone(0.0), None)
+    return None
+
+
+async def _in_queue(context: JobContext, key: str, limiter: RateLimiter) -> float | None:
+    """Wait for the limiter to admit one more submission, or for the end of the process.
+
+    :return: Seconds for which the account takes none, if they are worth a deferral or the time is over.
+    """
+    since, deadline = context.clock.time(), context.journal.state.deadline
+    longest = min(context.policy.break_even, max(deadline - since, SHORT_WAIT))
+    limiter.queued.add(key)
+    while wait := limiter.until_turn(now=context.clock.time()):
+        # A place is free when a prediction of ours ends, and nobody knows when that is.
+        waited = context.clock.time() - since
+        if max(wait, waited) >= longest:
+            return max(wait, waited)
+        await context.clock.wait_for(context.coordination.killed, wait)
+        if context.coordination.killed.is_set():
+            break
+    limiter.queued.discard(key)
     return None
 
 

@@ -326,7 +326,7 @@ def test_an_account_that_refuses_for_long_is_left_alone_until_then() -> None:
     assert 50 <= rests[0].resume_at - started <= 60
     assert world.api.histories == []
     rested = [event for event in world.events if event["event"] == "rested"]
-    assert [event["window"] for event in rested] == [4]
+    assert [event["window"] for event in rested] == [1]
 
 
 def test_what_an_account_takes_at_once_is_remembered_over_a_rest() -> None:

@@ -15,7 +15,7 @@ from airflow_provider_bitdance.engine import JobContext
 from airflow_provider_bitdance.engine.context import JUST_NOW
 from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES, SEARCH_PAUSES, SHORT_SEARCHES
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
-from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, buy
+from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
@@ -133,6 +133,47 @@ def test_429_without_a_time_waits_longer_each_time(world: World) -> None:
     assert all(
         0.8 * base <= slept <= 1.2 * base for slept, base in zip(world.clock.slept, expected, strict=True)
     )
+
+
+def full_account(world: World, *, ends_after: float) -> RateLimiter:
+    """Return the limiter of a job with three in flight; a 429 comes, and one of the three ends later."""
+    limiter = RateLimiter(in_flight_before=3)
+    limiter.in_flight, limiter.started = 3, 1
+    world.api.on_post = [refusal(429)]
+    sleep, ends_at = world.clock.sleep, world.clock.now + ends_after
+
+    async def sleeping(seconds: float) -> None:
+        await sleep(seconds)
+        limiter.in_flight = 2 if world.clock.now >= ends_at else 3
+
+    world.clock.sleep = sleeping  # type: ignore[method-assign]
+    return limiter
+
+
+def test_what_a_full_account_refuses_is_sent_again_when_one_in_flight_has_ended(world: World) -> None:
+    context, limiter = buyer(world, break_even=14.0), full_account(world, ends_after=6)
+    began = world.clock.now
+    run(buy(context, "image", limiter=limiter, lock=DestinationLock(context)))
+    assert (len(world.api.posts), world.api.billed) == (2, 1)
+    assert 6 <= world.clock.now - began <= 6.1
+    assert not limiter.queued
+
+
+def test_what_a_full_account_refuses_is_planned_again_when_none_ends_for_as_long_as_a_deferral_takes(
+    world: World,
+) -> None:
+    context, limiter = buyer(world, break_even=14.0), full_account(world, ends_after=60)
+    with pytest.raises(PostponedError, match="for 14 s"):
+        run(buy(context, "image", limiter=limiter, lock=DestinationLock(context)))
+    assert (len(world.api.posts), world.event_names[-1], limiter.queued) == (1, "not_created", set())
+
+
+def test_what_a_full_account_refuses_is_not_waited_for_past_the_deadline(world: World) -> None:
+    context, limiter = buyer(world), full_account(world, ends_after=9999)
+    began = world.clock.now
+    with pytest.raises(PostponedError):
+        run(buy(context, "image", limiter=limiter, lock=DestinationLock(context)))
+    assert world.clock.now - began <= 601
 
 
 def test_429_is_given_up_when_the_next_post_would_come_after_the_deadline(world: World) -> None:

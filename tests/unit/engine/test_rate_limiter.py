@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_bitdance.engine.rate_limiter import FIRST_WINDOW, LARGEST_WINDOW, MINUTE, RateLimiter
+from airflow_provider_bitdance.engine.rate_limiter import LARGEST_WINDOW, MINUTE, RateLimiter
 
 NOW = 1_780_000_000.0
 
@@ -20,6 +20,40 @@ def refuse(
     """Refuse a submission with a 429, and return the pause that follows."""
     limiter.refused(sent_at=now if sent_at is None else sent_at, now=now, requested=asked, draw=0.0)
     return limiter.blocked(now=now)
+
+
+def accept(limiter: RateLimiter, *, full: bool = False) -> None:
+    """Let the next submission be accepted.
+
+    :param full: It takes the last place that is free, and all predictions in flight then stay.
+    """
+    limiter.in_flight = limiter.window if full else limiter.in_flight + 1
+    limiter.accepted(now=NOW)
+
+
+def started(in_flight: int) -> RateLimiter:
+    """Return a limiter that knows no limit yet."""
+    limiter = RateLimiter(in_flight_before=in_flight)
+    limiter.in_flight = in_flight
+    return limiter
+
+
+def refused_at(held: int) -> RateLimiter:
+    """Return a limiter to which a 429 has shown the limit, and that has held so many since."""
+    limiter = started(held)
+    limiter.started = 1
+    refuse(limiter, NOW)
+    limiter.started = 0
+    return limiter
+
+
+def trials_begin(limiter: RateLimiter) -> int:
+    """Return how many submissions are accepted until the window grows."""
+    before, count = limiter.window, 0
+    while limiter.window == before:
+        accept(limiter, full=True)
+        count += 1
+    return count
 
 
 def with_in_flight(limiter: RateLimiter, count: int) -> float:
@@ -99,12 +133,26 @@ def test_a_refused_submission_counts_against_the_given_rate() -> None:
     assert limiter.turn(now=NOW + 5) == 55
 
 
-def test_without_limits_the_window_starts_small_and_doubles_with_each_round_of_answers() -> None:
+def test_without_limits_it_starts_with_one_in_flight_and_each_answer_allows_one_more() -> None:
     limiter = RateLimiter()
-    for expected in (FIRST_WINDOW, 2 * FIRST_WINDOW, 4 * FIRST_WINDOW):
-        assert limiter.window == expected
-        for _ in range(limiter.window):
-            limiter.accepted(now=NOW)
+    for count in range(1, 6):
+        assert limiter.window == count
+        accept(limiter)
+
+
+def test_the_start_grows_faster_the_more_the_account_has_taken() -> None:
+    limiter = RateLimiter()
+    for _ in range(30):
+        accept(limiter, full=True)
+    assert limiter.window - 30 >= 8
+
+
+def test_a_window_that_is_not_used_up_shows_nothing_and_does_not_grow() -> None:
+    limiter = RateLimiter(window=9)
+    for _ in range(500):
+        limiter.in_flight = 3
+        limiter.accepted(now=NOW)
+    assert limiter.window == 9
 
 
 def test_a_window_that_an_earlier_process_found_out_is_where_this_one_starts() -> None:
@@ -112,16 +160,74 @@ def test_a_window_that_an_earlier_process_found_out_is_where_this_one_starts() -
     assert RateLimiter(window=2, max_in_flight=5).window == 5
 
 
-def test_a_429_halves_the_window_once_and_then_it_grows_by_one_a_round() -> None:
-    limiter = RateLimiter()
-    for _ in range(24):
-        limiter.accepted(now=NOW)
-    for _ in range(5):  # answers to what was sent before say nothing new
-        refuse(limiter, NOW)
-    assert limiter.window == 16
-    for _ in range(17):
-        limiter.accepted(now=NOW)
-    assert limiter.window == 17
+def test_the_first_429_shows_what_the_account_takes_at_once() -> None:
+    limiter = RateLimiter(in_flight_before=25)
+    limiter.in_flight, limiter.started = 20, 3
+    refuse(limiter, NOW)
+    assert limiter.window == 22, "two more are on their way"
+    for left in (2, 1):  # answers to what was sent before
+        limiter.started = left
+        refuse(limiter, NOW + 0.01, sent_at=NOW - 0.01)
+    assert limiter.window == 20
+
+
+def test_what_is_refused_waits_for_the_end_of_one_in_flight_and_not_for_a_time() -> None:
+    limiter = started(20)
+    limiter.started = 1
+    assert refuse(limiter, NOW) == 0
+    limiter.queued = {"image"}
+    assert limiter.until_turn(now=NOW + 3600) > 0
+    limiter.in_flight -= 1
+    assert limiter.until_turn(now=NOW) == 0
+
+
+def test_of_many_that_were_refused_as_many_try_again_as_there_are_places() -> None:
+    limiter = refused_at(20)
+    limiter.started, limiter.queued = 5, set("abcde")
+    limiter.in_flight -= 1
+    assert limiter.until_turn(now=NOW) == 0
+    limiter.queued.remove("a")
+    assert limiter.until_turn(now=NOW) > 0
+    assert limiter.turn(now=NOW) == 0
+
+
+def test_one_more_than_ever_that_is_refused_is_all_that_is_given_up() -> None:
+    limiter = refused_at(20)
+    trials_begin(limiter)
+    assert limiter.window == 21
+    limiter.in_flight, limiter.started = 20, 1
+    refuse(limiter, NOW + 60)
+    assert limiter.window == 20
+
+
+@pytest.mark.parametrize(("held", "left"), [(2, 1), (5, 3), (20, 16), (100, 92)])
+def test_who_is_refused_what_it_held_before_makes_room_for_others(held: int, left: int) -> None:
+    limiter = refused_at(held)
+    limiter.in_flight, limiter.started = held - 1, 1
+    refuse(limiter, NOW + 60)
+    assert limiter.window == left
+
+
+def test_room_that_nobody_has_taken_is_taken_back() -> None:
+    limiter = refused_at(20)
+    limiter.in_flight, limiter.started = 19, 1
+    refuse(limiter, NOW + 60)
+    accepted = 0
+    while limiter.window < 19:
+        accept(limiter, full=True)
+        accepted += 1
+    assert 3 * 4 * 16 < accepted < 3 * 4 * 20
+
+
+def test_small_ones_try_for_more_sooner_than_large_ones() -> None:
+    rounds = [trials_begin(refused_at(held)) / held for held in (1, 5, 20)]
+    assert rounds == sorted(rounds)
+    assert rounds[-1] <= 9
+
+
+def test_each_place_that_is_found_halves_the_time_to_the_next_trial() -> None:
+    limiter = refused_at(20)
+    assert [round(trials_begin(limiter) / 20) for _ in range(3)] == [8, 4, 2]
 
 
 def test_a_429_holds_up_everybody_for_the_pause_that_the_api_asks_for() -> None:
@@ -140,13 +246,13 @@ def test_without_a_word_of_the_api_the_pauses_double() -> None:
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_the_third_429_in_a_row_is_taken_for_a_limit_of_the_minute() -> None:
+def test_the_fourth_429_in_a_row_is_taken_for_a_limit_of_the_minute() -> None:
     """WaveSpeed's limits reset every minute: what was taken in the last one counts from its first."""
     limiter = RateLimiter()
     limiter.accepted(now=NOW)
     limiter.accepted(now=NOW + 1)
-    assert [refuse(limiter, NOW + 1), refuse(limiter, NOW + 2)] == [1, 2]
-    assert refuse(limiter, NOW + 4) == MINUTE - 4
+    assert [refuse(limiter, NOW + moment) for moment in (1, 2, 4)] == [1, 2, 4]
+    assert refuse(limiter, NOW + 8) == MINUTE - 8
 
 
 def test_after_a_429_one_submission_tries_it_and_the_others_wait_for_its_answer() -> None:
@@ -189,31 +295,4 @@ def test_the_window_stays_within_its_bounds(answers: list[str]) -> None:
 
 @pytest.mark.parametrize("in_flight", [0, 1, 7])
 def test_below_the_window_nothing_waits(in_flight: int) -> None:
-    assert with_in_flight(RateLimiter(), in_flight) == 0
-
-
-@pytest.mark.parametrize("limit", [6, 20, 50])
-def test_two_tasks_that_find_out_the_same_limit_share_it(limit: int) -> None:
-    """Both keep submitting to an account that refuses what is above its limit in flight."""
-    latency, paces = 5.0, (RateLimiter(), RateLimiter())
-    ends: list[tuple[float, int]] = []
-    bought = [0, 0]
-    now = NOW
-    for tick in range(20_000):
-        now += 0.05
-        for end, owner in [item for item in ends if item[0] <= now]:
-            ends.remove((end, owner))
-            paces[owner].in_flight -= 1
-        # The second one comes a minute late, when the first has all of it.
-        for owner in (0, 1) if tick % 2 else (1, 0):
-            if (owner == 1 and tick < 1200) or paces[owner].wait(now=now) or paces[owner].turn(now=now):
-                continue
-            if len(ends) >= limit:
-                paces[owner].refused(sent_at=now, now=now, requested=None, draw=0.5)
-                continue
-            paces[owner].accepted(now=now)
-            paces[owner].in_flight += 1
-            ends.append((now + latency, owner))
-            bought[owner] += tick > 4000
-    assert min(bought) > 0.33 * sum(bought)
-    assert sum(bought) > 0.7 * limit / latency * (16_000 * 0.05)
+    assert with_in_flight(RateLimiter(window=8), in_flight) == 0
