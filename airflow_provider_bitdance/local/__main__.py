@@ -16,7 +16,7 @@ from airflow_provider_bitdance.local import latency, limits, manual
 from airflow_provider_bitdance.local.database import StateError
 from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.inputs import PictureFormat
-from airflow_provider_bitdance.local.options import HistoryFilter, IncludeInputs, InputsKey, Options
+from airflow_provider_bitdance.local.options import HistoryFilter, IncludeInputs, InputsKey, Options, Pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +75,13 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("address").add_argument
     add("--port", type=_port, default=0, metavar="N", help="port to listen on (default: 0, any free port)")
     add("--api-key", default=Options().api_key, metavar="KEY", help="API key to accept (default: local-key)")
+    add(
+        "--api-latency",
+        type=_amount,
+        default=0.0,
+        metavar="S",
+        help="seconds of each request's round trip (default: 0)",
+    )
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -95,9 +102,9 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--pictures",
-        choices=("drawn", "fast"),
+        choices=get_args(Pictures),
         default="drawn",
-        help="fast: one colour without text, for load tests; PNG only (default: drawn)",
+        help="for load tests, without text, PNG only: fast (one colour) or photo (1 MB) (default: drawn)",
     )
     add("--min-pixels", type=_count, metavar="N", help="smaller images fail after submission")
 

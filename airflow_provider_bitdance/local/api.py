@@ -232,10 +232,10 @@ class Api:
         assert isinstance(task.inputs, inputs.ImageInputs)
         width, height = task.inputs.sides()
         prompt, media_type = task.inputs.prompt, MEDIA_TYPES[task.picture_format]
-        if self.service.options.pictures == "fast":
-            picture = pictures.draw_fast(
-                model=task.model, prompt=prompt, width=width, height=height, seed=task.seed
-            )
+        kind = self.service.options.pictures
+        if kind != "drawn":
+            draw = pictures.draw_fast if kind == "fast" else pictures.draw_photo
+            picture = draw(model=task.model, prompt=prompt, width=width, height=height, seed=task.seed)
         else:
             picture = pictures.draw(
                 model=task.model,

@@ -6,6 +6,7 @@ does, and ``/admin`` is ours: no key, and not in the event log.
 
 from __future__ import annotations
 
+from asyncio import sleep
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -53,15 +54,19 @@ def create_app(service: Service, *, base_url: str) -> ASGIApp:
 
 
 class _Middleware:
-    """Writes the event log, checks the key, and dates every response."""
+    """Puts the API at its distance, writes the event log, checks the key, and dates every response."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app = app
         self.service = service
         self.key = f"Bearer {service.options.api_key}".encode()
+        self.way = service.options.api_latency / 2
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
+        way = 0.0 if path.startswith(ADMIN + "/") else self.way
+        if way:
+            await sleep(way)
         _, port = scope.get("client") or ("", 0)
         event = Event(scope["method"], path, self.service.clock(), port=port)
         if not path.startswith(ADMIN + "/"):
@@ -69,6 +74,8 @@ class _Middleware:
 
         async def dated(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if way:
+                    await sleep(way)
                 event.status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),

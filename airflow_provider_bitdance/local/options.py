@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from airflow_provider_bitdance.local import latency, limits
 from airflow_provider_bitdance.local.echo import Echo
 from airflow_provider_bitdance.local.inputs import PictureFormat
 
+Pictures = Literal["drawn", "fast", "photo"]
 HistoryFilter = Literal["honest", "model", "date"]
 InputsKey = Literal["input", "inputs"]
 IncludeInputs = Literal["ignored", "needed", "refused"]
@@ -22,10 +24,12 @@ class Options:
     :param api_key: the only key that it accepts.
     :param latency: seconds from start to completion: a number, a pair of lowest and highest, or a mixture of
         ranges such as ``80%:4.5-5.5,20%:36-44``.
+    :param api_latency: real seconds of the round trip of each request, also of one for an output file; half
+        of them pass before the service sees it. TCP connections are made at once, and ``/admin`` is near.
     :param balance_usd: credit at the start.
     :param picture_format: the format of outputs, unless the inputs name one.
-    :param pictures: ``drawn`` shows prompt, size and seed; ``fast`` is one colour without text, for load,
-        and always PNG.
+    :param pictures: ``drawn`` shows prompt, size and seed. Two kinds for load show no text and are always
+        PNG: ``fast`` is one colour, ``photo`` has as many bytes as a photograph, 1 MB for 1024*1024.
     :param min_pixels: an image with fewer pixels is accepted and charged, then fails and is refunded. None:
         no minimum.
     :param submit_echo: how a submit response echoes the inputs: one of the modes of ``echo.py``.
@@ -50,9 +54,10 @@ class Options:
 
     api_key: str = "local-key"
     latency: float | tuple[float, float] | str = 0.0
+    api_latency: float = 0.0
     balance_usd: float = 100.0
     picture_format: PictureFormat = "png"
-    pictures: Literal["drawn", "fast"] = "drawn"
+    pictures: Pictures = "drawn"
     min_pixels: int | None = None
     submit_echo: Echo = "defaults"
     result_echo: Echo = "none"
@@ -76,9 +81,13 @@ class Options:
         self.limits()
         if not 0 <= self.history_drop <= 1:
             raise ValueError(f"history_drop {self.history_drop!r} is not a share; allowed: 0 to 1")
-        if self.pictures == "fast" and self.picture_format != "png":
+        if not 0 <= self.api_latency < math.inf:
             raise ValueError(
-                f"fast images are PNG; picture_format is {self.picture_format!r}, allowed: 'png'"
+                f"api_latency {self.api_latency!r} is not a number of seconds; allowed: 0 and above"
+            )
+        if self.pictures != "drawn" and self.picture_format != "png":
+            raise ValueError(
+                f"{self.pictures} images are PNG; picture_format is {self.picture_format!r}, allowed: 'png'"
             )
 
     def limits(self) -> limits.Limits:

@@ -135,6 +135,14 @@ def test_a_fast_picture_is_served_in_fast_mode(clock: Clock) -> None:
         )
 
 
+def test_a_picture_of_real_size_is_served_in_photo_mode(clock: Clock) -> None:
+    with calling(Options(pictures="photo"), clock) as caller:
+        answer = get(caller.finish(caller.submit("a lighthouse", size="384*256", seed=7)))
+        assert answer.content == pictures.draw_photo(
+            model=MODEL, prompt="a lighthouse", width=384, height=256, seed=7
+        )
+
+
 def test_a_model_may_choose_its_format(caller: Caller) -> None:
     answer = caller.http.post(
         "/api/v3/wavespeed-ai/flux-dev", json={"prompt": "x", "size": "256*256", "output_format": "webp"}

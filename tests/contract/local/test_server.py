@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_bitdance.local import LocalService, running_service, server
-from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, get
+from airflow_provider_bitdance.local import LocalService, Options, running_service, server
+from tests.contract.local.caller import ROOT, SUBMIT, Caller, Clock, calling, get
 from tests.wire import httpx
 
 
@@ -64,6 +65,26 @@ def test_a_slow_submit_that_timed_out_may_be_charged_and_holds_up_no_stop(
     local.stop()
     with pytest.raises(httpx.ConnectError):
         get(local.url)
+
+
+def test_an_api_that_is_far_away_is_so_for_every_request_but_ours(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def sleeping(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    with calling(Options(api_latency=0.3), clock) as caller:
+        monkeypatch.setattr("airflow_provider_bitdance.local.app.sleep", sleeping)
+        url = caller.finish(caller.submit())
+        assert slept == [0.15] * 4, "there and back, for the submission and its result"
+        caller.http.get(url)
+        assert slept == [0.15] * 6
+        caller.http.get("/admin/bill")
+        assert slept == [0.15] * 6
 
 
 def test_a_client_that_stalls_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

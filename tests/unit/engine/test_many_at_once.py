@@ -50,7 +50,7 @@ class SlowFolder(MemoryFolder):
 
 def test_a_process_that_is_replaced_during_eight_purchases_writes_each_of_them_down() -> None:
     world = World()
-    context = world.context()
+    context = world.context(max_in_flight=8)
     context.journal._folder = SlowFolder(world.disk, RECORDS)
     submit, sent, all_sent = context.client.submit, [], asyncio.Event()
 

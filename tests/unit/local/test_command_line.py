@@ -16,6 +16,7 @@ from airflow_provider_bitdance.local.options import Options
 
 GIVEN = (
     *("--api-key", "k", "--latency", "80%:1-2,20%:9", "--balance", "5", "--pictures", "fast"),
+    *("--api-latency", "0.3"),
     *("--min-pixels", "9", "--submit-echo", "none", "--result-echo", "intact", "--history-echo", "no_seed"),
     *("--history-inputs-key", "inputs", "--include-inputs", "needed", "--history-lag", "0-90"),
     *("--history-drop", "0.1", "--history-filter", "date"),
@@ -29,6 +30,7 @@ def test_every_option_arrives() -> None:
     assert options == Options(
         api_key="k",
         latency="80%:1-2,20%:9",
+        api_latency=0.3,
         balance_usd=5.0,
         pictures="fast",
         min_pixels=9,
@@ -61,6 +63,8 @@ def test_without_options_it_is_a_service_of_two_seconds() -> None:
     ("name", "value"),
     [
         ("--latency", "80%:1,10%:2"),
+        ("--api-latency", "-1"),
+        ("--api-latency", "inf"),
         ("--balance", "nan"),
         ("--balance", "much"),
         ("--tier", "platinum"),
@@ -82,10 +86,13 @@ def test_a_wrong_value_is_refused_by_name(capsys: pytest.CaptureFixture[str], na
     assert f"argument {name}: " in capsys.readouterr().err
 
 
-def test_fast_pictures_in_another_format_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["fast", "photo"])
+def test_pictures_for_load_in_another_format_are_refused(
+    capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     with pytest.raises(SystemExit):
-        main(["--pictures", "fast", "--format", "jpeg"])
-    assert "argument --pictures: fast images are PNG" in capsys.readouterr().err
+        main(["--pictures", kind, "--format", "jpeg"])
+    assert f"argument --pictures: {kind} images are PNG" in capsys.readouterr().err
 
 
 def test_the_help_is_a_manual_that_fits_the_screen() -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_bitdance.imaging.validation import validate_image
-from airflow_provider_bitdance.local.pictures import Labels, MediaType, draw, draw_fast, labels
+from airflow_provider_bitdance.local.pictures import Labels, MediaType, draw, draw_fast, draw_photo, labels
 
 MODEL: Final = "wavespeed-ai/bitdance-14b/text-to-image"
 ASKED: Final[dict[str, str | int]] = {
@@ -38,7 +38,8 @@ def a_drawing(media_type: MediaType) -> Drawing:
     return drawing
 
 
-DRAWINGS: Final[dict[str, Drawing]] = {"fast": draw_fast} | {kind: a_drawing(kind) for kind in MEDIA_TYPES}
+FOR_LOAD: Final[dict[str, Drawing]] = {"fast": draw_fast, "photo": draw_photo}
+DRAWINGS: Final[dict[str, Drawing]] = FOR_LOAD | {kind: a_drawing(kind) for kind in MEDIA_TYPES}
 every_drawing = pytest.mark.parametrize("drawing", DRAWINGS.values(), ids=list(DRAWINGS))
 
 
@@ -58,7 +59,7 @@ def test_a_picture_is_whole_and_of_the_asked_size(drawing: Drawing) -> None:
 def test_a_picture_is_of_the_asked_format(name: str) -> None:
     looked = validate_image(DRAWINGS[name](**ASKED))
 
-    assert looked.media_type == ("image/png" if name == "fast" else name)
+    assert looked.media_type == ("image/png" if name in FOR_LOAD else name)
 
 
 @every_drawing
@@ -72,7 +73,7 @@ def test_a_picture_says_what_it_shows(drawing: Drawing) -> None:
     assert int(said.id, 16) >= 0
 
 
-@pytest.mark.parametrize("drawing", [draw_fast, DRAWINGS["image/png"]], ids=["fast", "drawn"])
+@pytest.mark.parametrize("drawing", [*FOR_LOAD.values(), DRAWINGS["image/png"]], ids=[*FOR_LOAD, "drawn"])
 def test_anyone_can_read_the_labels_of_a_png(drawing: Drawing) -> None:
     with Image.open(io.BytesIO(drawing(**ASKED))) as image:
         image.load()
@@ -104,6 +105,12 @@ def test_another_request_gives_another_picture(drawing: Drawing, other: dict[str
     assert labels(one).id != labels(two).id
 
 
+def test_a_photo_has_as_many_bytes_as_one_of_its_size() -> None:
+    asked = {**ASKED, "width": 1024, "height": 1024}
+
+    assert 800_000 < len(draw_photo(**asked)) < 1_200_000  # type: ignore[arg-type]
+
+
 def test_the_end_of_a_long_prompt_counts() -> None:
     one, two = (labels(draw_fast(**{**ASKED, "prompt": "x" * 6_000 + end})) for end in "ab")  # type: ignore[arg-type]
 
@@ -114,14 +121,15 @@ def test_the_end_of_a_long_prompt_counts() -> None:
 def test_the_same_request_gives_the_same_bytes_in_every_process() -> None:
     script = f"""
 from hashlib import sha256
-from airflow_provider_bitdance.local.pictures import draw, draw_fast
+from airflow_provider_bitdance.local.pictures import draw, draw_fast, draw_photo
 for media_type in {MEDIA_TYPES}:
     print(sha256(draw(**{ASKED}, media_type=media_type)).hexdigest())
 print(sha256(draw_fast(**{ASKED})).hexdigest())
+print(sha256(draw_photo(**{ASKED})).hexdigest())
 """
     here = [
         validate_image(drawing(**ASKED)).sha256
-        for drawing in (*(DRAWINGS[media_type] for media_type in MEDIA_TYPES), draw_fast)
+        for drawing in (*(DRAWINGS[media_type] for media_type in MEDIA_TYPES), draw_fast, draw_photo)
     ]
 
     for hash_seed in ("1", "2"):
