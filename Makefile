@@ -38,7 +38,7 @@ cluster: $(STAMP) ## Kill the parts of an Airflow under Celery, 30 minutes; need
 batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed, 15 minutes
 	BITDANCE_BATCH_PROOF=1 $(BIN)/python -m pytest -rA tests/system/test_batch.py tests/integration/test_batch_engine.py
 
-bench: $(STAMP) ## Measure it against what you would take instead, 40 minutes; ARGS="2 4" plays two rows
+bench: $(STAMP) ## Measure it against what you would take instead, an hour; ARGS="2 4" plays two rows
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 fab: $(STAMP) ## Ask the tab Images as users of FAB's auth manager, in .fab/, 3 minutes

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure this provider against what a user would take instead; 40 minutes.
+"""`python -m benchmarks`: measure this provider against what a user would take instead; about an hour.
 
 Exits with 1 where a row could not be played. That one misses what it must reach is a result, in the table.
 """
@@ -26,14 +26,14 @@ def main() -> int:
     """Play the rows that are asked for, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [row.name for row in ROWS]
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(sorted(names))}; default: all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; default: all")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, to see that it works; keeps nothing"
     )
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     given = parser.parse_args()
     if unknown := set(given.rows) - set(names):
-        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     rows = [row for row in ROWS if not given.rows or row.name in given.rows]

@@ -15,33 +15,57 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
 from airflow_provider_bitdance.records import Job, Journal, Owner
-from airflow_provider_bitdance.storage import LocalFolder
+from airflow_provider_bitdance.storage import Folder, LocalFolder
 from airflow_provider_bitdance.storage.naming import parse_destination
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from benchmarks.account import Account
 from benchmarks.asyncio_script import make_images
+from benchmarks.far_folder import FarFolder
 from benchmarks.measure import Figures, figures
 
 T = TypeVar("T")
-THREADS = 16
+THREADS = 48
 """As many as the operator gives the engine."""
 RETRIES = 2
 
 Way = Callable[[Account, Sequence[str], Path, int], Awaitable[None]]
+Store = Callable[[Path], tuple[Folder, Folder]]
+
+
+def nearby(folder: Path) -> tuple[Folder, Folder]:
+    """Return folders for images and for records on the local disk."""
+    return LocalFolder(folder), LocalFolder(folder / ".bitdance")
+
+
+def far_away(folder: Path, *, seconds: float) -> tuple[Folder, Folder]:
+    """Return the same, where each operation takes so many seconds more."""
+    images, records = nearby(folder)
+    return FarFolder(images, seconds), FarFolder(records, seconds)
 
 
 async def by_engine(
-    account: Account, prompts: Sequence[str], folder: Path, in_flight: int, per_minute: int | None = None
+    account: Account,
+    prompts: Sequence[str],
+    folder: Path,
+    in_flight: int | None,
+    *,
+    store: Store = nearby,
+    **policy: Any,
 ) -> None:
-    """Make an image of each prompt with this provider's engine."""
+    """Make an image of each prompt with this provider's engine.
+
+    :param in_flight: ``None`` lets it find out.
+    :param store: Opens the folders of images and of records.
+    :param policy: More options of a batch.
+    """
+    images, records = store(folder)
     job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=RETRIES)
-    records = LocalFolder(folder / ".bitdance")
     writer = Owner(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
     journal = Journal(records, writer)
     journal.load()
@@ -49,14 +73,14 @@ async def by_engine(
         Wanted(prompt, ImageRequest(prompt=prompt), parse_destination(f"{folder}/{prompt}", default_stem=""))
         for prompt in prompts
     ]
-    many = {"max_in_flight": in_flight, "requests_per_minute": per_minute, "is_batch": True}
+    many = {"max_in_flight": in_flight, "is_batch": True} | policy
     async with AsyncClient(ClientSettings(account.api_key, base_url=account.url)) as client:
         context = JobContext(
             client=client,
             journal=journal,
             records=records,
-            images=LocalFolder(folder),
-            policy=Policy(**many) if len(prompts) > 1 else Policy(),  # type: ignore[arg-type]
+            images=images,
+            policy=Policy(**many) if len(prompts) > 1 else Policy(),
             log=logging.getLogger("benchmarks.engine"),
             started_at=time.time(),
         )

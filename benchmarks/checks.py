@@ -16,7 +16,7 @@ class Check:
     """One criterion.
 
     :param what: In words; a ratio names both sides.
-    :param most: It must not be above this; with `exactly` it must be this.
+    :param most: It must not be above this; with `exactly` it must be this, with `is_least` not below.
     :param where: Which of several cases was the worst.
     """
 
@@ -25,16 +25,20 @@ class Check:
     most: float
     exactly: bool = False
     where: str = ""
+    is_least: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether it is reached; what could not be measured is not."""
+        if self.is_least:
+            return self.measured >= self.most
         return self.measured == self.most if self.exactly else self.measured <= self.most
 
     @property
     def must(self) -> str:
         """What must be reached, in words."""
-        return f"{self.what} {'=' if self.exactly else '≤'} {self.most:g}"
+        sign = "=" if self.exactly else "≥" if self.is_least else "≤"
+        return f"{self.what} {sign} {self.most:g}"
 
     @property
     def reached(self) -> str:
@@ -53,6 +57,11 @@ class Result:
     checks: list[Check]
     runs: Runs = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
+
+
+def at_least(what: str, measured: float, least: float) -> Check:
+    """Return the criterion that something is not below a number."""
+    return Check(what, measured, least, is_least=True)
 
 
 def worst(what: str, cases: dict[str, float], most: float) -> Check:

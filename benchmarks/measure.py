@@ -49,7 +49,7 @@ class Figures:
 
 def figures(books: Books, folder: Path, *, wall: float, slot_seconds: float | None = None) -> Figures:
     """Count one run."""
-    written = {path.stem: path.stat().st_mtime for path in folder.glob("*.png")}
+    written = {path.stem: path.stat().st_mtime for path in folder.rglob("*.png")}
     stored = [image for image in books.predictions if image.prompt in written]
     looks = [request for request in books.requests if request.path.startswith(PREDICTIONS)]
     seen = lags(books)
@@ -101,6 +101,26 @@ def most_a_minute(times: Iterable[float]) -> int:
             first += 1
         most = max(most, number - first + 1)
     return most
+
+
+def batches_of(books: Books) -> dict[str, list[Prediction]]:
+    """Return the predictions by batch: what stands before the last hyphen of the prompt."""
+    found: dict[str, list[Prediction]] = {}
+    for image in books.predictions:
+        found.setdefault(image.prompt.rpartition("-")[0], []).append(image)
+    return found
+
+
+def while_all_buy(books: Books, slots: int) -> tuple[float, float]:
+    """Return from when to when as many batches have something to buy as there are slots; Unix times."""
+    last = sorted(max(image.submitted for image in found) for found in batches_of(books).values())
+    return min(image.submitted for image in books.predictions), last[-slots]
+
+
+def in_flight_on_average(predictions: Iterable[Prediction], began: float, ended: float) -> float:
+    """Return how many predictions there are at once between two moments."""
+    held = (min(image.completed, ended) - max(image.submitted, began) for image in predictions)
+    return sum(max(0.0, seconds) for seconds in held) / (ended - began)
 
 
 def quickest(

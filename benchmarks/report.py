@@ -70,7 +70,11 @@ def keep(entries: Mapping[str, Known]) -> None:
 
 def lines(known: Known) -> list[str]:
     """Return the table's lines, in the order of the rows' numbers."""
-    return [line(name, known[name]) for name in sorted(known) if known[name]["checks"]]
+    return [line(name, known[name]) for name in sorted(known, key=_number) if known[name]["checks"]]
+
+
+def _number(name: str) -> tuple[int, str]:
+    return (int(name) if name.isdecimal() else 0), name
 
 
 def line(name: str, row: Known) -> str:

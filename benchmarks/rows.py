@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import airflow_rows, engine_rows, thousand
+from benchmarks import airflow_rows, distance_rows, engine_rows, limit_rows, thousand
 from benchmarks.checks import Result
 from benchmarks.lab import Lab
 
@@ -33,6 +33,22 @@ COMPARISON = "ways"
 ROWS = [
     Row("2", "100 images, 100 in flight, engine alone, each latency profile", engine_rows.hundred_images),
     Row("4", "120 images at 60 a minute and 10 in flight, engine alone", engine_rows.explicit_limits),
+    Row(
+        "9",
+        "300 images of 1 MB, 100 in flight, 5 s, the API near and 300 ms away, engine alone",
+        distance_rows.far_api,
+    ),
+    Row("10", "the same, the API 300 ms away and the store 30 ms, engine alone", distance_rows.far_store),
+    Row(
+        "11",
+        "2,000 images, 5 s, nothing configured, 429 above 100 in flight, engine alone",
+        limit_rows.one_batch,
+    ),
+    Row(
+        "12",
+        "ten batches of 60, four at a time, nothing configured, 429 above 20 in flight, engine alone",
+        limit_rows.ten_batches,
+    ),
     Row("1", "1 image: engine alone on each latency profile; whole Dag run at 5 s", airflow_rows.one_image),
     Row("3", "1,000 images, 100 in flight, 5 s, whole Dag run", airflow_rows.thousand_images),
     Row(COMPARISON, "1 and 100 images of 5 s, what a user would take instead", airflow_rows.ways),

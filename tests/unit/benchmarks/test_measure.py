@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from benchmarks.account import Books, Prediction, Request
-from benchmarks.measure import figures, held, lags, most_a_minute, most_in_flight, quickest
+from benchmarks.checks import at_least
+from benchmarks.measure import (
+    figures,
+    held,
+    in_flight_on_average,
+    lags,
+    most_a_minute,
+    most_in_flight,
+    quickest,
+    while_all_buy,
+)
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -107,3 +117,21 @@ def test_the_books_of_one_image_hold_what_was_asked_about_it() -> None:
     assert [image.id for image in alone.predictions] == ["a"]
     assert [request.path.split("/")[1] for request in alone.requests] == ["api", "outputs"]
     assert alone.billed == 1
+
+
+def test_all_slots_buy_until_fewer_batches_than_slots_have_something_to_buy() -> None:
+    spans = {"a-1": (0, 5), "b-1": (1, 6), "a-2": (5, 9), "b-2": (7, 12), "c-1": (8, 13), "c-2": (11, 16)}
+    books = Books([Prediction("", name, *span) for name, span in spans.items()], [], billed=6, refused=0)
+    assert while_all_buy(books, 2) == (0, 7)
+    assert while_all_buy(books, 1) == (0, 11)
+
+
+def test_what_is_in_flight_on_average_counts_only_the_time_between_the_moments() -> None:
+    spans = [(0, 4), (2, 6), (9, 20)]
+    assert in_flight_on_average([Prediction("", "", *span) for span in spans], 2, 10) == (2 + 4 + 1) / 8
+
+
+@pytest.mark.parametrize(("measured", "ok"), [(0.89, False), (0.9, True), (1.0, True)])
+def test_what_must_not_be_below_a_number(measured: float, ok: bool) -> None:
+    check = at_least("share", measured, 0.9)
+    assert (check.ok, check.must) == (ok, "share ≥ 0.9")
