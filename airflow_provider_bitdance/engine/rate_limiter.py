@@ -13,12 +13,12 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-FIRST_WINDOW = 1.0
-"""Predictions in flight at the start, where no limit is given; or so many more than there are. With 8, each
-task that comes to a full account would have up to 8 submissions refused at once."""
-START_GROWTH = 48
-"""The start grows faster by one place for so many accepted submissions: after 30 of them, 8 are under way
-unanswered. Slower, 100 images at an API that is 300 ms away would take 30 s to submit."""
+FIRST_WINDOW = 8.0
+"""Predictions in flight at the start, where no limit is given; or so many more than there are."""
+START_GROWTH = 96
+"""At the start one submission is sent at a time, and more with the square of the accepted ones, divided by
+this: 8 after 26. With 8 from the first on, each task that comes to a full account would have as many refused
+at once; with one, 100 images at an API that is 300 ms away would take 30 s to submit."""
 LARGEST_WINDOW = 1000.0
 YIELD = 0.8
 """Who is refused what it held before gives up this many times the square root of its window. With a fifth of
@@ -68,7 +68,7 @@ class RateLimiter:
         self.queued: set[str] = set()
         self._max_in_flight, self._per_minute = max_in_flight, requests_per_minute
         self._window = float(max_in_flight or window or in_flight_before + FIRST_WINDOW)
-        self._is_starting = window is None
+        self._is_starting = window is None and max_in_flight is None
         self._taken_at_start = 0
         self._ceiling = self.window
         self._gained = self._on_trial = 0
@@ -87,7 +87,7 @@ class RateLimiter:
     @property
     def found_window(self) -> int | None:
         """Predictions in flight that the account takes at once; ``None`` where no 429 has shown that."""
-        return None if self._is_starting else self.window
+        return None if self._is_starting or self._max_in_flight is not None else self.window
 
     @property
     def is_refused(self) -> bool:
@@ -110,7 +110,7 @@ class RateLimiter:
 
     def turn(self, *, now: float) -> float:
         """Take the turn for a submission at this very moment, and return 0; or the seconds until it comes."""
-        wait = self._until_sent(now=now) or (SHORT_WAIT if self._taken > self.window else 0.0)
+        wait = self._until_sent(now=now) or (0.0 if self._has_place(self._taken - 1) else SHORT_WAIT)
         if wait == 0:
             self._unanswered += 1
             self._is_trying = self.is_refused
@@ -118,7 +118,14 @@ class RateLimiter:
 
     def until_turn(self, *, now: float) -> float:
         """Return the seconds until the turn of a purchase comes that is ``queued``, and take none."""
-        return self._until_sent(now=now) or (SHORT_WAIT if self._taken >= self.window else 0.0)
+        return self._until_sent(now=now) or (0.0 if self._has_place(self._taken) else SHORT_WAIT)
+
+    def _has_place(self, others: int) -> bool:
+        """Say whether a submission may be sent beside others that are in flight or about to be."""
+        if self._is_starting:
+            # A purchase whose response was lost keeps its place for minutes: only what is on its way counts.
+            return self._unanswered < 1 + self._taken_at_start**2 // START_GROWTH
+        return others < self.window
 
     def _until_sent(self, *, now: float, others: int = 0) -> float:
         """Return the seconds until one more may be sent, as far as pauses and the rate are concerned.
@@ -192,7 +199,7 @@ class RateLimiter:
         self._on_trial = max(0, self._on_trial - 1)
         if self._is_starting:
             self._taken_at_start += 1
-            step = 1.0 + self._taken_at_start / START_GROWTH
+            step = 1.0
         else:
             rounds = max(1.0, min(self._window**2 / 5, TRIAL_ROUNDS) / 2.0**self._gained)
             step = 1.0 / (self._window * (RECLAIM_ROUNDS if before < self._ceiling else rounds))

@@ -133,18 +133,29 @@ def test_a_refused_submission_counts_against_the_given_rate() -> None:
     assert limiter.turn(now=NOW + 5) == 55
 
 
-def test_without_limits_it_starts_with_one_in_flight_and_each_answer_allows_one_more() -> None:
+def test_without_limits_one_submission_is_sent_first_and_the_next_one_waits_for_its_answer() -> None:
     limiter = RateLimiter()
-    for count in range(1, 6):
-        assert limiter.window == count
-        accept(limiter)
+    assert limiter.turn(now=NOW) == 0
+    assert limiter.turn(now=NOW) > 0
+    limiter.accepted(now=NOW)
+    assert limiter.turn(now=NOW) == 0
+
+
+def test_a_lost_response_at_the_start_holds_up_no_other_submission() -> None:
+    limiter = RateLimiter()
+    assert limiter.turn(now=NOW) == 0
+    limiter.started = 1
+    limiter.lost(now=NOW)
+    assert (limiter.wait(now=NOW), limiter.until_turn(now=NOW)) == (0, 0)
 
 
 def test_the_start_grows_faster_the_more_the_account_has_taken() -> None:
     limiter = RateLimiter()
-    for _ in range(30):
-        accept(limiter, full=True)
-    assert limiter.window - 30 >= 8
+    for _ in range(26):
+        assert limiter.turn(now=NOW) == 0
+        limiter.in_flight += 1
+        limiter.accepted(now=NOW)
+    assert [limiter.turn(now=NOW) == 0 for _ in range(9)] == [True] * 8 + [False]
 
 
 def test_a_window_that_is_not_used_up_shows_nothing_and_does_not_grow() -> None:
