@@ -21,7 +21,7 @@ PAGE, SECTION = "docs/operations/celery.md", "Celery from nothing"
 FOLDER, IMAGE = "/tmp/bitdance", "covers/2026-11-22.png"
 PORTS = ("5432", "6379", "8080", "8700")
 """Those that the page names: of Postgres, Redis, the API server and the local service."""
-INSTALLED = 900.0
+INSTALLED = 1500.0
 """Seconds until the image is there at the latest: pip installs 150 packages first."""
 READER = """set -e
 # The packages are there, or make cluster had said so; psql asks the server of this test.
