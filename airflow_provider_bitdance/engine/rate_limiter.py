@@ -183,11 +183,13 @@ class RateLimiter:
         pause = requested or 0.0
         if is_new:
             self._refusals, self._refused_at = self._refusals + 1, now
-            pause = max(pause, self._pause(now=now, has_place=others < self.window) * (1 + draw / 10))
+            # What has only begun is no prediction whose end one could wait for.
+            is_full = others >= self.window and self.in_flight + self._unanswered > 0
+            pause = max(pause, self._pause(now=now, is_full=is_full) * (1 + draw / 10))
         self._blocked_until = max(self._blocked_until, now + pause)
 
-    def _pause(self, *, now: float, has_place: bool) -> float:
-        pause = min(FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10), MINUTE) if has_place else 0.0
+    def _pause(self, *, now: float, is_full: bool) -> float:
+        pause = 0.0 if is_full else min(FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10), MINUTE)
         _forget_before(now - MINUTE, self._accepted)
         if self._refusals > SHORT_REFUSALS and self._accepted:
             return max(pause, self._accepted[0] + MINUTE - now)

@@ -192,6 +192,13 @@ def test_what_is_refused_waits_for_the_end_of_one_in_flight_and_not_for_a_time()
     assert limiter.until_turn(now=NOW) == 0
 
 
+def test_what_has_only_begun_is_not_waited_for() -> None:
+    limiter = RateLimiter()
+    limiter.started = 2
+    assert limiter.turn(now=NOW) == 0
+    assert refuse(limiter, NOW) == 1
+
+
 def test_of_many_that_were_refused_as_many_try_again_as_there_are_places() -> None:
     limiter = refused_at(20)
     limiter.started, limiter.queued = 5, set("abcde")
