@@ -35,6 +35,8 @@ def furnish(folder: Path) -> None:
     for name in ("data", "s3"):
         (folder / name).mkdir()
     (folder / "s3" / "products.csv").write_text("key,product\np-17,teapot\np-18,kettle\n")
+    (folder / "s3" / "shop").mkdir()
+    (folder / "s3" / "shop" / "products.csv").write_text("key,name\np-1,teapot\np-2,kettle\n")
     with closing(sqlite3.connect(folder / "data" / "shop.db")) as shop, shop:
         shop.execute(
             "CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, image TEXT, "

@@ -6,6 +6,7 @@ here, and runs on a real Airflow in ``tests/system/test_examples.py``.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 import shutil
@@ -28,6 +29,7 @@ from airflow_provider_bitdance.local.pictures import labels
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from tests.builders import load_dags
 from tests.integration.test_dag_test import DAG_FILES, assert_right_picture, local_path, results, run_of
+from tests.s3 import S3Server
 from tests.unit.support import FakeClock
 
 EXAMPLES = sorted(DAG_FILES.glob("example_*.py"))
@@ -379,6 +381,43 @@ def test_one_product_is_drawn_by_two_models_side_by_side_and_only_once(
 
     assert run_of(example("example_bitdance_models")).state == "success"
     assert local.bill().billed == 2
+
+
+# A table on S3, with an approval
+
+
+@pytest.fixture
+def shop_on_s3(s3: S3Server, output: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return bucket and key of a shop with two products."""
+    path = s3.new_path()
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP_S3", s3.connection())
+    monkeypatch.setenv("BITDANCE_SHOP_PATH", f"s3://shop_s3@{path}")
+    s3.filesystem().pipe_file(f"{path}/products.csv", b"key,name\np-1,teapot\np-2,lantern\n")
+    return path
+
+
+def test_a_table_on_s3_becomes_images_that_are_written_back_and_bought_once(
+    local: LocalService, s3: S3Server, shop_on_s3: str, example: Example
+) -> None:
+    dag = example("example_bitdance_production")
+
+    assert run_of(dag, mark_success_pattern="approve").state == "success"
+
+    stored = s3.files(shop_on_s3)
+    table = list(csv.DictReader(stored["products-with-images.csv"].decode().splitlines()))
+    assert [row["name"] for row in table] == ["teapot", "lantern"]
+    for row in table:
+        assert row["image"] == f"s3://shop_s3@{shop_on_s3}/images/{row['key']}.png"
+        assert row["url"].startswith(f"https://cdn.example.com/shop/images/{row['key']}.png?v=")
+        assert row["name"] in labels(stored[f"images/{row['key']}.png"]).prompt
+    assert local.bill().billed == 2
+
+    s3.filesystem().pipe_file(f"{shop_on_s3}/products.csv", b"key,name\np-1,teapot\np-2,lamp\np-3,bell\n")
+    assert run_of(dag, mark_success_pattern="approve").state == "success"
+    assert local.bill().billed == 4  # one is changed, one is new
+
+    assert states(run_of(dag, mark_success_pattern="approve"))["images"] == "skipped"
+    assert local.bill().billed == 4
 
 
 # As Airflow parses them
