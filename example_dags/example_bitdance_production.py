@@ -4,7 +4,8 @@
 
 1. estimates what is to buy; if nothing is, the run ends here, free,
 2. asks a person, with the cost in the question; without an approval within a day nothing is bought,
-3. buys the images in one batch on the workers of the Celery queue ``images``, at most for ``LIMIT_USD``,
+3. buys the images in one batch on the workers of the Celery queue ``images``, for the approved sum and never
+   for more than ``LIMIT_USD``,
 4. writes ``products-with-images.csv``: the table with the image's address, its URL and the reason of a
    failure.
 
@@ -53,6 +54,13 @@ LIMIT_USD = 5.00
 )
 def example_bitdance_production() -> None:
     """Estimate, ask, buy, write back."""
+
+    @task.short_circuit(multiple_outputs=True)
+    def estimate() -> dict[str, Any]:
+        found = images.estimate(get_current_context())
+        return {"text": str(found), "usd": min(found.cost_usd, LIMIT_USD)} if found.buy else {}
+
+    cost = estimate()
     images = BitDanceBatchOperator(
         task_id="images",
         items=f"{SHOP}/products.csv",
@@ -61,21 +69,16 @@ def example_bitdance_production() -> None:
         output_path=f"{SHOP}/images/",
         url_base=f"{URL}/images/",
         label="iptc",
-        max_cost_usd=LIMIT_USD,
+        max_cost_usd=cost["usd"],
         on_item_failure="tolerate",
         deferrable=True,
         queue=QUEUE,
     )
 
-    @task.short_circuit
-    def estimate() -> str:
-        found = images.estimate(get_current_context())
-        return str(found) if found.buy else ""
-
     approve = ApprovalOperator(
         task_id="approve",
         subject="Buy images of products?",
-        body="{{ ti.xcom_pull('estimate') }}",
+        body=f"{cost['text']}",
         response_timeout=timedelta(days=1),
         defaults=ApprovalOperator.REJECT,
     )
@@ -94,7 +97,7 @@ def example_bitdance_production() -> None:
         ObjectStoragePath(f"{SHOP}/products-with-images.csv").write_text(file.getvalue())
         return sum(row.status == "stored" for row in rows)
 
-    chain(estimate(), approve, images, EmptyOperator(task_id="all_made"))
+    chain(cost, approve, images, EmptyOperator(task_id="all_made"))
     write_back(images.output)
 
 
