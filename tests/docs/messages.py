@@ -38,6 +38,9 @@ _LABELS = {
     "in",
     "all",
     "covers",
+    "run",
+    "journals",
+    "kept",
     "dag",
     "day",
     "images",
@@ -50,7 +53,7 @@ _LABELS = {
 _FILLED_IN = re.compile(
     r"'[^']*'|/\S+|A paper-cut fox in a birch forest|A lighthouse above the sea at dusk"
     r"|A teapot on a wooden table, soft morning light"
-    r"|\b(covers|posters)\.cover\b|^(  )?covers\b"
+    r"|\b(covers|posters)\.cover\b|^(  )?covers\b(?!\.)"
     r"|should be less than or equal to|unexpected end of data"
 )
 """Quotations, paths, the prompts and the Dags of the pages; what pydantic and the csv module say."""
@@ -99,7 +102,7 @@ def is_said(line: str) -> bool:
     had = [text for text in texts() if _pattern(text, ".+?").search(line)]
     words = _words(_VALUE.sub("", _FILLED_IN.sub("", line)))
     tells = any(map(_says_something, had)) or _words(_VALUE.sub("", line)) <= _LABELS
-    return tells and words <= {word for text in had for word in _words(text)}
+    return tells and words <= _LABELS | {word for text in had for word in _words(text)}
 
 
 def _says_something(text: str) -> bool:
