@@ -66,7 +66,8 @@ fuzz: $(STAMP) ## Mutate records, answers, items, URLs, pictures, 10 minutes; AR
 
 docs: $(STAMP) ## Build the documentation's site into build/docs, half a minute; warnings are errors
 	rm -rf build/docs
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/docs
+	AIRFLOW_HOME=$(CURDIR)/build/airflow AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING \
+	  $(BIN)/python -m sphinx -q -W --keep-going -c docs . build/docs
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .
