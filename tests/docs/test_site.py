@@ -29,6 +29,10 @@ ALSO_PUBLIC = {
     "links.bitdance.StoredLink",
     "links.bitdance.WaveSpeedLink",
     "maintenance.reconcile",
+    "maintenance.prune.prune",
+    "maintenance.prune.PruneReport",
+    "engine.estimate.Estimate",
+    "wavespeed.responses.Prediction",
     "exceptions",
     "local.pytest_plugin",
 }
