@@ -47,7 +47,9 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
     ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
     ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (how many submissions
     whose response was lost may have been charged), ``prompts_possibly_paid`` (the same for its enhanced
-    prompt). With ``url_base`` it also has ``url``, after ``uri``.
+    prompt).
+
+    With ``url_base`` the result also has ``url``, after ``uri``.
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: An absolute path or a URI that every worker can access. With a trailing slash it is a

@@ -8,7 +8,7 @@ PURCHASE = mutations_of(
     "engine/purchase.py",
     "unit/engine/test_purchase.py",
     (
-        "                await context.write(NotCreated(key=key, reason=str(postponed)))\n",
+        "            await context.write(NotCreated(key=key, reason=str(postponed)))\n",
         "",
         "a postponed image counts as bought",
         "unit/engine/test_purchase.py unit/engine/test_handoff.py unit/engine/test_dispatcher.py",
@@ -19,18 +19,18 @@ PURCHASE = mutations_of(
         "each process of a try loses as many responses again",
     ),
     (
-        "await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(lost))",
-        "await resolve_intents(context, context.journal, may_arrive=may_arrive(lost))",
+        "await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(error))",
+        "await resolve_intents(context, context.journal, may_arrive=may_arrive(error))",
         "purchases under way are written off with the lost one",
         "unit/engine/test_purchase.py unit/engine/test_many_at_once.py unit/engine/test_dispatcher.py",
     ),
     (
-        "may_arrive=may_arrive(lost)",
+        "may_arrive=may_arrive(error)",
         "may_arrive=False",
         "a request that still arrives is bought again after ten seconds",
     ),
     (
-        "may_arrive=may_arrive(lost)",
+        "may_arrive=may_arrive(error)",
         "may_arrive=True",
         "an error of the API itself holds the purchase for a minute",
     ),

@@ -103,7 +103,7 @@ def test_what_is_there_already_costs_nothing_of_the_budget(world: World) -> None
 def test_what_is_possibly_paid_counts(world: World) -> None:
     world.api.on_post = [world.api.lose_answer]
     with pytest.raises(
-        BudgetError, match=r"spent, \$0\.01; another image costs about \$0\.01, and .* \$0\.015"
+        BudgetError, match=r"spent, \$0\.01; another image costs about \$0\.01, but .* \$0\.015"
     ):
         go(world, max_cost_usd=0.015)
     assert world.api.billed == 1

@@ -326,7 +326,8 @@ def test_an_account_that_refuses_for_long_is_left_alone_until_then() -> None:
     assert 50 <= rests[0].resume_at - started <= 60
     assert world.api.histories == []
     rested = [event for event in world.events if event["event"] == "rested"]
-    assert [event["window"] for event in rested] == [1]
+    # The image in flight, and another one if its submission is about to be sent.
+    assert [event["window"] for event in rested] in ([1], [2])
 
 
 def test_what_an_account_takes_at_once_is_remembered_over_a_rest() -> None:

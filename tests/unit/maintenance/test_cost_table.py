@@ -122,7 +122,7 @@ def test_the_json_has_money_as_text_that_is_exact() -> None:
 
 @pytest.mark.parametrize("text", ["", "dag,hour", "dag,dag", "dag;day"])
 def test_a_dimension_that_is_not_known_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="Allowed: some of dag, day, month, model, task, run, size"):
+    with pytest.raises(InputError, match="Allowed: one or more of dag, day, month, model, task, run, size"):
         dimensions_of(text)
 
 
