@@ -60,7 +60,7 @@ def example_bitdance_production() -> None:
         found = images.estimate(get_current_context())
         return {"text": str(found), "usd": min(found.cost_usd, LIMIT_USD)} if found.buy else {}
 
-    cost = estimate()
+    cost: Any = estimate()
     images = BitDanceBatchOperator(
         task_id="images",
         items=f"{SHOP}/products.csv",
