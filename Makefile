@@ -53,7 +53,7 @@ load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
 test: $(STAMP) ## Run the tests, 17 minutes on two cores; ARGS="tests/unit -n 0 -x" goes to pytest
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 quick: $(STAMP) ## Run the unit and contract tests, while you write; ARGS="-k budget" goes to pytest
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract $(ARGS)
