@@ -34,23 +34,12 @@ class S3Server:
 
     :ivar url: Its address.
     :ivar bucket: A bucket for everyone, each test in a folder of its own.
-    :ivar process: For those who kill it.
     """
 
     url: str
     bucket: str
-    process: Component = field(repr=False, compare=False)
 
-    def start(self) -> None:
-        """Start it, also again after it was killed, and wait until it takes a file."""
-        self.process.start()
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not self._takes_a_file():
-            self.process.check()
-            assert time.monotonic() < deadline, self.process.report()
-            time.sleep(0.1)
-
-    def _takes_a_file(self) -> bool:
+    def takes_a_file(self) -> bool:
         """Say whether it works: its port answers before its parts know each other."""
         try:
             with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
@@ -100,8 +89,27 @@ def _shared_filesystem(server: S3Server) -> Any:
     return server.filesystem()
 
 
+@dataclass(frozen=True)
+class OwnS3Server(S3Server):
+    """One that was started here.
+
+    :ivar process: For those who kill it.
+    """
+
+    process: Component = field(repr=False, compare=False)
+
+    def start(self) -> None:
+        """Start it, also again after it was killed, and wait until it takes a file."""
+        self.process.start()
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not self.takes_a_file():
+            self.process.check()
+            assert time.monotonic() < deadline, self.process.report()
+            time.sleep(0.1)
+
+
 @contextmanager
-def running_s3(folder: Path) -> Iterator[S3Server]:
+def running_s3(folder: Path) -> Iterator[OwnS3Server]:
     """Run a server in an empty folder, which keeps its log, until the block ends."""
     data, home = folder / "data", folder / "home"
     for each in (data, home):
@@ -119,7 +127,7 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     process = Component(
         "seaweedfs", _command(data, config, ports), env=env, cwd=folder, log=folder / "seaweedfs.log"
     )
-    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", "bitdance-tests", process)
+    server = OwnS3Server(f"http://127.0.0.1:{ports['s3.port']}", "bitdance-tests", process)
     try:
         server.start()
         yield server

@@ -62,7 +62,7 @@ def test_the_program_prints_the_table_and_writes_the_file(service: LocalService,
 
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
 
-    assert "assumptions hold, 0 not;" in done.stdout.splitlines()[-1]
+    assert "assumptions hold, 0 do not;" in done.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "check.json").read_text())["verdicts"]["key"] == "holds"
     assert API_KEY not in done.stdout + done.stderr
     assert service.bill().submitted == 0

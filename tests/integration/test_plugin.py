@@ -279,7 +279,7 @@ def test_where_there_is_no_contact_sheet_a_picture_says_what_to_do(as_role: Any)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "image/svg+xml"
     assert "previews = 0" in answer.text
-    assert "Open the file" in answer.text
+    assert "Open the sheet's file" in answer.text
 
 
 @pytest.mark.parametrize("map_index", ["9" * 20, "9" * 5_000, "-2", "1e3", "%00"])

@@ -71,7 +71,7 @@ def test_of_several_writers_of_a_journal_exactly_one_wins_each_number(
     path = s3.new_path()
     tokens = [f"writer-{number}" for number in range(WRITERS)]
     with workers() as pool:
-        won = list(pool.map(write_entries, [s3] * WRITERS, [path] * WRITERS, tokens))
+        won = list(pool.map(write_entries, [S3Server(s3.url, s3.bucket)] * WRITERS, [path] * WRITERS, tokens))
 
     claims = [(number, token) for token, numbers in zip(tokens, won, strict=True) for number in numbers]
     assert sorted(number for number, _ in claims) == list(range(1, len(claims) + 1))

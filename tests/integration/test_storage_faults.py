@@ -29,15 +29,19 @@ from tests.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 CLOSED_PORT = "http://127.0.0.1:9"
 IMAGE = "dag.image.run.png"
 
-WRITES = ["create 1", "create 2", "replace image", "replace receipt", "create 3"]
+WRITES = ["create 1", "create 2", "create image", "create receipt", "create 3"]
 READS = [
     "read 1",  # is there a journal?
     "read receipt",  # is there an image?
-    "read 2",  # has another process taken over, before the purchase?
-    "read 3",  # has another process taken over, before the image is written?
-    "read 3",
 ]
 """What one image does to its store, in order."""
+READS_TO_REPLACE = [
+    *READS,
+    "read receipt",  # whose is the file that is there?
+    "read 3",  # has another process taken over, before the image is written?
+    "read 3",  # and before its receipt is?
+]
+"""The same where a file is in the image's place."""
 PAID = "The image is paid for."
 NOT_PAID = "Nothing was charged for it."
 
@@ -120,7 +124,8 @@ def forbidden_to_write(folder: Folder) -> AbstractContextManager[Folder]:
 
 
 def forbidden_to_read(folder: Folder) -> AbstractContextManager[Folder]:
-    return patched(disk_store, "_open", PermissionError(errno.EACCES, "Permission denied"), folder)
+    """Not even whether a file is there can be seen, as in a folder that may not be searched."""
+    return patched(LocalFolder, "_opened", PermissionError(errno.EACCES, "Permission denied"), folder)
 
 
 @dataclass
@@ -235,6 +240,15 @@ def test_the_points_of_this_test_are_all_that_there_are(
     assert watch.seen == meant
 
 
+def test_the_points_of_a_replacement_are_all_that_there_are(
+    local: LocalService, disk: Store, watched: Callable[..., Subscription]
+) -> None:
+    Path(disk.uri, IMAGE).write_bytes(b"a file without a receipt")
+    watch = watched(READ)
+    execute(disk)
+    assert watch.seen == READS_TO_REPLACE
+
+
 def test_only_the_entry_that_says_what_will_be_bought_is_written_before_the_purchase(
     local: LocalService, disk: Store, watched: Callable[..., Subscription]
 ) -> None:
@@ -292,6 +306,14 @@ def test_a_disk_that_fails_from_one_write_on(
 def test_a_disk_that_fails_from_one_read_on(
     local: LocalService, disk: Store, watched: Callable[..., Subscription], point: int
 ) -> None:
+    fails_and_goes_on(local, disk, watched(READ, point, forbidden_to_read))
+
+
+@pytest.mark.parametrize("point", range(len(READS), len(READS_TO_REPLACE)))
+def test_a_disk_that_fails_from_one_read_of_a_replacement_on(
+    local: LocalService, disk: Store, watched: Callable[..., Subscription], point: int
+) -> None:
+    Path(disk.uri, IMAGE).write_bytes(b"a file without a receipt")
     fails_and_goes_on(local, disk, watched(READ, point, forbidden_to_read))
 
 
