@@ -185,14 +185,17 @@ class BitDanceHook(BitDanceBaseHook):
         """Store the image of a prediction with its receipt, as the operator does. Free.
 
         Use it for an image that was bought without ``output_path``, within the 7 days for which WaveSpeed
-        keeps it. It waits if the prediction has not ended, and replaces a different image at the path. A
-        second call for the same prediction returns the stored image.
+        keeps it. It waits if the prediction has not ended, and **replaces a different image at the path**. A
+        second call for the same prediction returns the stored image. Its receipt is in the records path of
+        the connection, then of ``[bitdance]``, then in ``.bitdance`` of the folder.
 
         :param prediction: A prediction that :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or
             :meth:`history` returned.
         :param output_path: As for :meth:`generate`.
-        :param request: The arguments of the :meth:`submit` that bought it. Needed only if the prediction does
-            not have them: the API may omit them from what :meth:`get_prediction` and :meth:`history` return.
+        :param request: What was requested, with the arguments of :meth:`submit`. Needed if the prediction does
+            not have it: the API may omit it from what :meth:`get_prediction` and :meth:`history` return. A
+            task reuses the image only if this is what the task requests: its rendered prompt and its size,
+            and a seed only if the task sets one, not the seed that was drawn.
         :param timeout: Seconds to wait.
         :param nsfw: As for :meth:`generate`.
         :return: The plain dict that the operator returns.

@@ -75,8 +75,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         the batch adapts to what the account accepts.
     :param requests_per_minute: The most submissions in any minute. Default: the connection's limit; without
         one there is none.
-    :param max_unanswered: The most submissions without a recorded response, 1 to 64. A worker that is killed
-        may lose so many, about $0.01 each. A higher number buys faster if the API is far away.
+    :param max_unanswered: The most submissions without a recorded response, 1 to 64. If the worker is
+        killed, up to this many purchases may be lost, about $0.01 each. A higher number buys faster if the
+        API is far away.
     :param on_item_failure: What to do if an image fails. ``"finish_then_fail"``: make the others, then fail.
         ``"fail_fast"``: buy nothing more and fail. ``"tolerate"``: succeed, and count the failures.
     :param max_failures: With ``"tolerate"``, the most failures with which the task succeeds. Default: any
