@@ -39,6 +39,7 @@ _LABELS = {
     "all",
     "covers",
     "run",
+    "journal",
     "journals",
     "kept",
     "dag",

@@ -324,6 +324,20 @@ def test_a_prediction_of_the_history_is_saved_as_somebody_says_it_was_requested(
     assert hook.save(listed, output / "fox", request=request)["prediction_id"] == bought.id
 
 
+@pytest.mark.parametrize(("seed", "purchases"), [({}, 1), ({"seed": 7}, 2)], ids=["as requested", "as drawn"])
+def test_a_task_without_a_seed_reuses_what_was_saved_without_one(
+    hook: BitDanceHook, local: LocalService, output: Path, seed: dict[str, Any], purchases: int
+) -> None:
+    bought = hook.submit(prompt="A fox", size="1280*720", seed=7)
+    request = {"prompt": "A fox", "size": "1280*720", **seed}
+    hook.save(hook.get_prediction(bought.id), output / "dag.image.run", request=request)
+    operator = BitDanceTextToImageOperator(
+        task_id="image", prompt="A fox", size="16:9", output_path=f"{output}/"
+    )
+    result = operator.execute(context())
+    assert (result["prediction_id"] == bought.id, posts(local)) == (purchases == 1, purchases)
+
+
 def test_a_prediction_that_has_failed_is_not_bought_again_by_saving_it(
     hook: BitDanceHook, local: LocalService, output: Path, in_task: Any
 ) -> None:
