@@ -186,22 +186,19 @@ class BitDanceHook(BitDanceBaseHook):
 
         Use it for an image that was bought without ``output_path``, or whose response was lost, within the 7
         days for which WaveSpeed keeps it. It waits if the prediction has not ended, and **replaces a
-        different image at the path**. A second call for the same prediction returns the stored image.
+        different image at the path**. A second call for the same prediction returns the stored image. A
+        cleared task reuses it, free, if it was saved where and as the task requests it, and buys it again if
+        not. Tasks with ``enhance_prompt`` do not find it.
 
-        A task that is cleared then reuses the image, free, if it was saved where and as the task requests
-        it; otherwise the task buys it again. It does not find an image for a task with ``enhance_prompt``.
-
-        :param prediction: A prediction that :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or
-            :meth:`history` returned.
+        :param prediction: From :meth:`submit`, :meth:`generate`, :meth:`get_prediction` or :meth:`history`.
         :param output_path: As for :meth:`generate`. For a task whose ``output_path`` is a folder, the file in
             it is ``<dag_id>.<task_id>.<run_id>``, in a batch ``<key>``. The receipt goes to the records path
             of the connection, then of ``[bitdance]``, then to ``.bitdance`` in the folder. If an operator
             sets ``records_path``, use a connection with that path.
-        :param request: What was requested, with the arguments of :meth:`submit`. Needed if the prediction
-            does not have it: the API may omit it from what :meth:`get_prediction` and :meth:`history` return.
-            For a task, pass what the task requests: the whole rendered prompt; the size in any form
-            (``"16:9"`` is the same as ``"1280*720"``); ``model`` and ``inputs``; and ``seed`` only if the
-            task or row sets one. The seed that was drawn is another request.
+        :param request: What was requested, with the arguments of :meth:`submit`. Needed if the API does not
+            return it with the prediction. For a task, pass what the task requests: the whole rendered prompt;
+            the size in any form (``"16:9"`` is ``"1280*720"``); ``model`` and ``inputs``; and ``seed`` only
+            if the task or row sets one. The seed that was drawn is another request.
         :param timeout: Seconds to wait.
         :param nsfw: As for :meth:`generate`.
         :return: The plain dict that the operator returns.
