@@ -78,7 +78,8 @@ class Dispatcher:
             requests_per_minute=policy.requests_per_minute,
             submitted=[*_sent_before(state), *context.coordination.submitted],
             in_flight_before=len(state.having(Status.SUBMITTED)),
-            window=state.window,
+            # A next try finds out anew: what is in flight may never end.
+            window=state.window if state.rested_in == context.journal.owner.try_number else None,
             blocked_until=min(state.blocked_until, context.clock.time() + LONGEST_LEASE),
         )
         self._poller = Poller(context.client, policy=policy.poll, clock=context.clock)

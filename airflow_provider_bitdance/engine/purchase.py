@@ -74,7 +74,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
         async with AsyncExitStack() as place:
             limiter.queued.add(key)
             place.callback(limiter.queued.discard, key)
-            if not await _intend(context, key, lock, place):
+            if not await _intend(context, key, limiter, lock, place):
                 return
             lost = await _buy_once(context, key, limiter, lost)
             if context.journal.state.images[key].status is Status.SUBMITTED:
@@ -83,7 +83,9 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
     raise _judged(lost, context.journal.state.images[key]) from lost.__cause__
 
 
-async def _intend(context: JobContext, key: str, lock: DestinationLock, place: AsyncExitStack) -> bool:
+async def _intend(
+    context: JobContext, key: str, limiter: RateLimiter, lock: DestinationLock, place: AsyncExitStack
+) -> bool:
     """Write the intent of an image that has none, and say whether it is to be bought.
 
     :param place: Gets one of the places for purchases without a response. An image that waits for one has its
@@ -100,6 +102,10 @@ async def _intend(context: JobContext, key: str, lock: DestinationLock, place: A
         if not await lock.take(image) or await _is_restored(context, image, lock):
             return False
         await place.enter_async_context(context.unanswered)
+        if context.coordination.killed.is_set():
+            raise TaskKilledError("Airflow stopped the task, so nothing more is bought")
+        if limiter.is_closed:  # while it waited for its place
+            raise PostponedError(0.0)
         await context.write(Intended(keys=(key,)))
     finally:
         context.coordination.starting.discard(key)

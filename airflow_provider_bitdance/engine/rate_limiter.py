@@ -90,6 +90,11 @@ class RateLimiter:
         return None if self._is_starting or self._max_in_flight is not None else self.window
 
     @property
+    def at_once(self) -> float:
+        """Submissions that may be on their way at the same time."""
+        return 1 + self._taken_at_start**2 // START_GROWTH if self._is_starting else math.inf
+
+    @property
     def is_refused(self) -> bool:
         """Whether the last response was a 429."""
         return self._refusals > 0
@@ -124,7 +129,7 @@ class RateLimiter:
         """Say whether a submission may be sent beside others that are in flight or about to be."""
         if self._is_starting:
             # A purchase whose response was lost keeps its place for minutes: only what is on its way counts.
-            return self._unanswered < 1 + self._taken_at_start**2 // START_GROWTH
+            return self._unanswered < self.at_once
         return others < self.window
 
     def _until_sent(self, *, now: float, others: int = 0) -> float:

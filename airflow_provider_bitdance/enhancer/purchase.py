@@ -28,7 +28,7 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_submission,
 )
 from airflow_provider_bitdance.engine.purchase import RECORD_PAUSES, take
-from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.rate_limiter import SHORT_WAIT, RateLimiter
 from airflow_provider_bitdance.enhancer.decisions import Buy, GiveUp, Poll, TextFacts, WaitUntil, decide
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
@@ -307,7 +307,7 @@ class Enhancer:
         """Wait until rate limit and budget admit one more purchase, and begin it."""
         async with self._turns:  # of hundreds that wait, one asks
             self._check_going_on()
-            while (wait := self._limiter.wait(now=self._context.clock.time())) > 0:
+            while (wait := self._until_begun()) > 0:
                 await self._wait(min(wait, ASK_AGAIN))
             begun = self._limiter.started * self._price
             if self._price > self.budget_left - begun:
@@ -317,6 +317,11 @@ class Enhancer:
                     fix="Raise max_cost_usd, or request fewer images",
                 )
             self._limiter.started += 1
+
+    def _until_begun(self) -> float:
+        """Return the seconds until one more purchase may begin: its intent comes right before its POST."""
+        wait = self._limiter.wait(now=self._context.clock.time())
+        return wait or (SHORT_WAIT if self._limiter.started >= self._limiter.at_once else 0.0)
 
     async def _collect(self, key: PromptKey, attempt: PromptAttempt) -> bool:
         """Wait for the text of a prediction and write it down; say whether there is one.

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 _HEADER = 8 + 8
 """Bytes before what the first chunk of a PNG says: the signature, its length and name."""
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Samples a pixel, by colour type."""
+_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
+"""Samples a pixel, by colour type. Of one with a palette a decoder has to say whether that can be used."""
 _MOST_FILTER = 4
 """Each row begins with the number of its filter, 0 to 4: https://www.w3.org/TR/png-3/#9Filter-types."""
 

@@ -57,7 +57,7 @@ def rendered_amount(name: str, value: Any, *, most: float) -> float:
     if isinstance(value, str | Decimal):
         try:
             number = float(Decimal(value))
-        except InvalidOperation:
+        except (InvalidOperation, ValueError):  # the second of a signaling NaN
             number = None
     try:
         return checked_number(name, number, 0.0, most, "US dollars")

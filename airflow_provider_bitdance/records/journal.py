@@ -103,13 +103,15 @@ class Journal:
             name, data = _entry_name(self.job.folder, entry.number), _encoded(entry)
             try:
                 self._folder.create(name, data)
+                self.written_at = now
             except FileExistsError:
                 found = _read_entry(self._folder, self.job.folder, entry.number)
                 if found is None or found.writer.token != self.owner.token:  # None: it is not to be seen yet
                     raise self._fenced() from None
-                # Written although the store said that it failed, or that it took too long.
+                # Written although the store said that it failed, or that it took too long. When that was
+                # nobody knows, so it does not show that this process still has the job.
                 entry, after = found, fold(self.state, found)
-            self.state, self.written_at = after, now
+            self.state = after
             left = tuple(event for event in left if event not in entry.events)
         return self.state
 

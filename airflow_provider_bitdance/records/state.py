@@ -134,6 +134,7 @@ class JobState:
     :param is_batch: It was planned as a batch. Of several images it is one, whatever an older plan says.
     :param window: Predictions in flight that the account took at once, where a process before found out.
     :param blocked_until: Unix time before which the account takes no submission, after a 429; 0 without one.
+    :param rested_in: Number of the try that found that out.
     :param key_of: By id, the image that a prediction was bought or adopted for. It is never that of two.
     :param noted: Ids of the predictions that notes speak of.
     :param spent: What the job has spent at most: estimated, with what is possibly paid, in millionths of $1.
@@ -149,6 +150,7 @@ class JobState:
     is_batch: bool = False
     window: int | None = None
     blocked_until: float = 0.0
+    rested_in: int = 0
     images: dict[str, ImageState] = field(default_factory=dict)
     key_of: dict[str, str] = field(default_factory=dict)
     noted: frozenset[str] = frozenset()
@@ -289,7 +291,9 @@ def _apply(state: JobState, entry: Entry, event: Event) -> JobState:
     if isinstance(event, Claimed):
         return replace(state, deadline=event.deadline)
     if isinstance(event, Rested):
-        return replace(state, window=event.window, blocked_until=event.until)
+        return replace(
+            state, window=event.window, blocked_until=event.until, rested_in=entry.writer.try_number
+        )
     if isinstance(event, Orphaned):
         raise _broken(entry, "has 'orphaned' among other events")
     if isinstance(event, Planned):

@@ -131,6 +131,11 @@ class ObjectFolder:
                         self._fs.rm_file(path)
                 else:
                     self._fs.rm(paths)
+        if left := set(names).intersection(self.names(name)):  # s3fs drops the errors of single objects
+            raise StorageError(
+                f"Could not delete {len(left)} of {len(names)} files below {self.uri}/{name}",
+                fix="Check that the credentials allow deleting below this path",
+            )
 
     def names(self, below: str) -> list[str]:
         """Return the names of all objects at any depth below a folder in this one, in any order."""

@@ -467,7 +467,7 @@ def test_what_has_begun_when_a_429_comes_is_not_sent_under_its_intent(world: Wor
             assert refused.wait(10)
 
     world.api.on_enhance = [refuse]
-    finished(world.context(is_batch=True, step=hold_the_second), wanted("one", "two"))
+    finished(world.context(is_batch=True, max_in_flight=8, step=hold_the_second), wanted("one", "two"))
     first, second, *_ = [at for _, at in world.api.enhanced]
     assert second - first >= 1.0
     both = [attempts(world, PromptKey(text, STYLE, API_HOST)) for text in ("one", "two")]
@@ -697,3 +697,20 @@ def test_an_attempt_says_of_which_job_it_is(world: World) -> None:
     (attempt,) = attempts(world)
     assert isinstance(attempt, PromptAttempt)
     assert (attempt.is_of(a_job(run_id="run-0")), attempt.is_of(a_job())) == (True, False)
+
+
+def test_an_intent_is_written_for_each_submission_and_no_more() -> None:
+    world = World(latency=1.0)
+    context = world.context(is_batch=True)
+    send = context.client.send
+
+    async def with_others_under_way(call: Any) -> Any:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await send(call)
+
+    context.client.send = with_others_under_way  # type: ignore[method-assign]
+    run(enhance_prompts(context, wanted(*(f"prompt {number}" for number in range(6)))))
+
+    intents = [name for name in world.disk if name.endswith("intent.json")]
+    assert (len(world.api.enhanced), len(intents)) == (6, 6)

@@ -17,7 +17,7 @@ from airflow_provider_bitdance.imaging.png_pixels import are_pixels_complete
 from airflow_provider_bitdance.imaging.structure import read_structure
 from airflow_provider_bitdance.imaging.validation import validate_image
 
-MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "I;16")
+MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -55,6 +55,14 @@ def test_all_pixels_of_a_png_of_any_kind_are_found(mode: str, width: int, height
     file = BytesIO()
     Image.new(mode, (width, height)).save(file, "PNG")
     assert is_complete(file.getvalue())
+
+
+def test_a_decoder_has_to_say_whether_a_palette_can_be_used() -> None:
+    """Pillow refuses one that is longer than it may be, which the pixels do not show."""
+    file = BytesIO()
+    Image.new("P", (3, 3)).save(file, "PNG")
+    assert not is_complete(file.getvalue())
+    assert validate_image(file.getvalue()).width == 3
 
 
 @pytest.mark.parametrize("number", range(5))

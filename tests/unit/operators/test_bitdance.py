@@ -102,6 +102,8 @@ def event_of(trigger: BitDanceTrigger) -> dict[str, Any]:
         ("max_cost_usd", -1, "a number of US dollars, 0 to 1e+06"),
         ("max_cost_usd", "one", "a number of US dollars, 0 to 1e+06"),
         ("max_cost_usd", "nan", "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", "snan", "a number of US dollars, 0 to 1e+06"),
+        ("max_cost_usd", Decimal("sNaN"), "a number of US dollars, 0 to 1e+06"),
         ("max_cost_usd", True, "a number of US dollars, 0 to 1e+06"),
         ("deferrable", "False", "True or False, without quotes"),
         ("deferrable", "{{ params.deferrable }}", "True or False, without quotes"),

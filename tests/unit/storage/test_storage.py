@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
@@ -493,3 +493,22 @@ def test_a_folder_is_removed_whole_and_a_link_in_its_place_is_not_followed(tmp_p
 
     assert (elsewhere / "kept").read_text() == "kept"
     assert [each.name for each in (tmp_path / "records/jobs").iterdir()] == ["b"]
+
+
+class Busy(MemoryFileSystem):  # type: ignore[misc]
+    """An S3 that is too busy for some deletes of many: s3fs says nothing of those."""
+
+    cachable = False
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        super().rm(path[:2], recursive, maxdepth)
+
+
+def test_what_a_store_did_not_delete_is_an_error() -> None:
+    folder = ObjectFolder(Busy(), "/records", "memory://records")
+    for number in range(5):
+        folder.replace(f"jobs/x/{number}.json", b"{}")
+    with pytest.raises(StorageError, match="3 of 5 files"):
+        folder.remove_folder("jobs/x")
