@@ -17,7 +17,7 @@ from demo.processes import Component, end, free_port, uninterrupted
 from tests.chaos.stage import until
 from tests.docs.pages import BLOCKS, ROOT, Block
 
-PAGE, SECTION = "docs/operations/celery.md", "Celery from nothing"
+PAGE, SECTION = "docs/operations/celery.md", "Set up Celery from scratch"
 FOLDER, IMAGE = "/tmp/bitdance", "covers/2026-11-22.png"
 PORTS = ("5432", "6379", "8080", "8700")
 """Those that the page names: of Postgres, Redis, the API server and the local service."""

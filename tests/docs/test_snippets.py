@@ -51,7 +51,7 @@ FOLLOWED = {
     ("docs/how-to/testing.md", ""): "tests/packaging/test_user_dag_test.py",
     ("README.md", "Your first image"): "tests/docs/test_first_image.py",
     ("ARCHITECTURE.md", "The rooms"): "tests/docs/test_architecture.py",
-    ("docs/operations/celery.md", "Celery from nothing"): "tests/cluster/walk.py",
+    ("docs/operations/celery.md", "Set up Celery from scratch"): "tests/cluster/walk.py",
 }
 """Pages and sections that another test follows to the letter, command by command."""
 DRAWINGS = ("<records path>/\n", "000001   claimed ")

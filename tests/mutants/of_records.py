@@ -205,8 +205,8 @@ JOURNAL = mutations_of(
         "an entry that the store refused is taken for written",
     ),
     (
-        "self.state, self.written_at = after, now",
-        "self.written_at = now",
+        "            self.state = after\n",
+        "            pass\n",
         "a process does not know what it has written itself",
     ),
     ("if self.state.may_have_notes:  #", "if False:  #", "notes are never read"),

@@ -701,7 +701,7 @@ def test_an_attempt_says_of_which_job_it_is(world: World) -> None:
 
 def test_an_intent_is_written_for_each_submission_and_no_more() -> None:
     world = World(latency=1.0)
-    context = world.context(is_batch=True)
+    context = world.context(is_batch=True, timeout=86_400.0)
     send = context.client.send
 
     async def with_others_under_way(call: Any) -> Any:
