@@ -51,6 +51,9 @@ STORED_BYTES = 320 * 2**20
 """Memory for images that are fetched, checked and written at once, if each is as large as its model may make
 it: 32 of BitDance's 10 MiB; most have 1 MB. Where API and store are far away, an image waits for them most of
 the time."""
+STORED_LATER = 2.0
+"""Seconds that a completed image waits, at most, while others are being bought. Where a hundred end together,
+to check and write them would keep the account idle; what is completed can be fetched for 7 days."""
 LEASE = 0.9
 """The deadline is moved on with a purchase once less than this part of the timeout is left."""
 
@@ -90,6 +93,7 @@ class Dispatcher:
         self._lock = DestinationLock(context)
         self._has_failed = False
         self._changed = asyncio.Event()
+        self._none_begun = asyncio.Event()
         self._idle_since = 0.0
         self.failures = Failures(context, self._limiter, self._changed)
         for image in state.having(Status.FAILED):
@@ -194,6 +198,7 @@ class Dispatcher:
             await self._renew_deadline(0.0)
         if self.failures.stopped is None:
             self._limiter.started += 1
+            self._none_begun.clear()
             group.create_task(self._carry(self._left.popleft()))
 
     async def _goes_on_late(self) -> bool:
@@ -310,6 +315,8 @@ class Dispatcher:
             failure = error
         finally:
             self._limiter.started -= 1
+            if not self._limiter.started:
+                self._none_begun.set()
             self._move(bought=True)
         if failure is not None:
             self._has_failed = True
@@ -325,6 +332,8 @@ class Dispatcher:
                 self._limiter.in_flight -= 1
                 self._move(bought=False)
             if ended is not None:
+                if self._limiter.started:
+                    await self._context.clock.wait_for(self._none_begun, STORED_LATER)
                 async with self._storing:
                     image = self._context.journal.state.images[key]
                     self.receipts[key] = await collect_output(self._context, image, ended)

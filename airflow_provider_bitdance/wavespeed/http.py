@@ -43,8 +43,8 @@ else:
         import httpx2 as httpx
 
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
-MAX_CONNECTIONS = 96
-"""To the API, and as many to the hosts of outputs: at most, 64 submissions and 32 polls are under way."""
+MAX_CONNECTIONS = 128
+"""To the API, and as many to the hosts of outputs: at most, 64 submissions and 64 polls are under way."""
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 CONNECT_SECONDS = 10.0

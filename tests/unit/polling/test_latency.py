@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from airflow_provider_bitdance.polling.latency import TELLING, Latencies, Poll
+from airflow_provider_bitdance.polling.latency import AT_ONCE, TELLING, Latencies, Poll
 
 
 def after_polls(*polls: tuple[float, bool | None], is_first: bool = True) -> Latencies:
@@ -61,11 +61,16 @@ def test_one_of_the_last_few_that_found_an_end_makes_nobody_wait() -> None:
     assert quiet_until(kind, 10.1) == 0.0
 
 
-@pytest.mark.parametrize(("ends", "under_way"), [(1, TELLING), (2, 2 * TELLING), (TELLING, TELLING**2)])
-def test_the_more_of_the_last_few_found_an_end_the_more_are_polled_at_once(ends: int, under_way: int) -> None:
-    found = [(10.0, number < ends) for number in range(TELLING)]
-    assert quiet_until(after_polls(*found, *[(10.0, None)] * (under_way - 1)), 10.1) == 0.0
-    assert quiet_until(after_polls(*found, *[(10.0, None)] * under_way), 10.1) == 10.5
+def test_where_one_of_the_last_few_found_an_end_only_as_few_are_polled_at_once() -> None:
+    found = [(10.0, number == 0) for number in range(TELLING)]
+    assert quiet_until(after_polls(*found, *[(10.0, None)] * (TELLING - 1)), 10.1) == 0.0
+    assert quiet_until(after_polls(*found, *[(10.0, None)] * TELLING), 10.1) == 10.5
+
+
+def test_where_most_of_the_last_few_found_an_end_any_number_is_polled_at_once() -> None:
+    """An API that is 300 ms away would show a hundred that end together only after three seconds."""
+    found = [(10.0, number > 0) for number in range(TELLING)]
+    assert quiet_until(after_polls(*found, *[(10.0, None)] * (AT_ONCE - 1)), 10.1) == 0.0
 
 
 def test_polls_under_way_count_before_anything_is_known() -> None:
