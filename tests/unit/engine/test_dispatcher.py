@@ -77,6 +77,21 @@ def test_no_more_than_the_limit_are_in_flight() -> None:
     assert highest == 3
 
 
+def test_what_ends_together_is_bought_anew_before_it_is_stored() -> None:
+    """To check and write twenty images at once would keep the account idle meanwhile."""
+    world = World(latency=10)
+    go(world, 40, max_in_flight=20)
+    moves = [event["event"] for event in world.events if event["event"] in ("submitted", "stored")]
+    assert moves[:40].count("stored") <= 2
+
+
+def test_what_is_completed_is_stored_though_others_wait_for_the_account_to_take_them(world: World) -> None:
+    """At three a minute a purchase is always under way."""
+    go(world, 7, requests_per_minute=3)
+    moves = [event["event"] for event in world.events if event["event"] in ("submitted", "stored")]
+    assert moves[:7].count("stored") >= 3
+
+
 def test_no_more_are_sent_in_a_minute_than_the_limit(world: World) -> None:
     go(world, 7, requests_per_minute=3)
     made = sorted(prediction.created for prediction in world.api.made.values())
