@@ -41,7 +41,7 @@ batch-proof: $(STAMP) ## Batches of 1,000 and 10,000 images, killed and weighed,
 bench: $(STAMP) ## Measure it against what you would take instead, an hour; ARGS="2 4" plays two rows
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-fab: $(STAMP) ## Ask the tab Images as users of FAB's auth manager, in .fab/, 3 minutes
+fab: $(STAMP) ## Ask the Images tab as users of FAB's auth manager, in .fab/, 3 minutes
 	@[ -x .fab/bin/python ] || $(BIN)/python -m venv .fab
 	@.fab/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . $(FAB)
 	.fab/bin/python -m pytest tests/integration/test_plugin_server.py

@@ -1,4 +1,4 @@
-"""What the tab Images costs: CPU of a thumbnail, size and time of its page: `python -m benchmarks.previews`.
+"""What the Images tab costs: CPU of a thumbnail, size and time of its page: `python -m benchmarks.previews`.
 
 The page is that of Airflow's own app, with a database of its own (SQLite) and without a network between.
 """

@@ -186,7 +186,7 @@ def _why(airflow: RealAirflow, task: TaskRun) -> str:
 def _keep_up(airflow: RealAirflow, tasks: list[TaskRun], images: list[Stored]) -> None:
     print(f"Airflow stays up: {_run_page(airflow, tasks[0])}")
     for page in dict.fromkeys(_run_page(airflow, image.task) for image in images):
-        print(f"The tab Images: {page}/plugin/{IMAGES_TAB}")
+        print(f"The Images tab: {page}/plugin/{IMAGES_TAB}")
     print("No login is needed, everyone on this machine is admin. Ctrl-C stops everything.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -1,7 +1,7 @@
 """Takes the pictures of the docs, of a real Airflow below a path of its host. Needs Chromium.
 
 It fills in the connection's form as a person does, runs the smallest example Dag with what it saved, looks at
-the tab Images of many tasks, decides in the approval example, and writes docs/images/*.png. It fails where a
+the Images tab of many tasks, decides in the approval example, and writes docs/images/*.png. It fails where a
 step does, or where a page lacks its pictures.
 """
 

@@ -35,8 +35,7 @@ class BitDanceBaseOperator(EngineOperator):
     :param seed: 0 to 2147483647, or -1 to draw a seed, which is then recorded. In a batch it applies to rows
         without a seed of their own. Default: -1. (templated)
     :param model: The model's path on WaveSpeed. The provider knows the sizes, seeds, inputs and prices of
-        four models (docs/reference/models.md); it checks requests for any other against the schema that the
-        API publishes. (templated)
+        four models; it checks requests for any other against the schema that the API publishes. (templated)
     :param inputs: The model's other inputs by name, such as ``{"guidance_scale": 5}``. They are checked
         before anything is bought. (templated)
     :param enhance_prompt: The style in which WaveSpeed's Prompt Enhancer rewrites each prompt first, for
@@ -75,7 +74,7 @@ class BitDanceBaseOperator(EngineOperator):
     :param records_path: The folder of the journal and the receipts, which every worker must be able to
         access. Default: that of the connection, then ``[bitdance] records_path``, then ``.bitdance`` in the
         output folder. (templated)
-    :param previews: How many images of this task the "Images" tab of Airflow's UI shows. Their thumbnails are
+    :param previews: How many images of this task the Images tab of Airflow's UI shows. Their thumbnails are
         kept in Airflow's database, at most 200 kB per task; 0 shows none. If the task is mapped, the first
         task instances up to this number show theirs. Default: ``[bitdance] previews``, which is 24.
     :param label: ``"iptc"``: label newly stored files as AI-generated, in about 580 bytes of XMP metadata

@@ -1,4 +1,4 @@
-"""Pushes the preview of what a task made, for the tab "Images". It is a help: no task fails for it."""
+"""Pushes the preview of what a task made, for the Images tab. It is a help: no task fails for it."""
 
 from __future__ import annotations
 

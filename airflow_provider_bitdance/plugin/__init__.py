@@ -1,4 +1,4 @@
-"""The tab "Images" of task instances and Dag runs in Airflow's UI.
+"""The Images tab of task instances and Dag runs in Airflow's UI.
 
 Airflow loads plugins in each of its processes, so this module imports next to nothing: the app is made at its
 first request, in the api-server.

@@ -1,4 +1,4 @@
-"""What the screenshots of the tab Images show: a batch with failures and reuse, mapped tasks, variants."""
+"""What the screenshots of the Images tab show: a batch with failures and reuse, mapped tasks, variants."""
 
 from __future__ import annotations
 

@@ -57,4 +57,4 @@ def test_while_airflow_is_up_the_tab_images_of_each_run_with_images_is_linked(
     (view,) = (view for view in BitDancePlugin.external_views if view["destination"] == "dag_run")
     run = "http://127.0.0.1:8080/dags/a_dag/runs/manual__2026-11-29T22%3A00%3A00%2B00%3A00"
     page = f"{run}/plugin/{view['url_route']}"
-    assert capsys.readouterr().out.count(f"The tab Images: {page}\n") == 1
+    assert capsys.readouterr().out.count(f"The Images tab: {page}\n") == 1

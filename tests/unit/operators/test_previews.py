@@ -1,4 +1,4 @@
-"""The preview that a task pushes for the tab "Images", and the mark in its files."""
+"""The preview that a task pushes for the Images tab, and the mark in its files."""
 
 from __future__ import annotations
 
