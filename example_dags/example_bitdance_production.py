@@ -2,10 +2,10 @@
 
 ``products.csv`` has one row per product, with the columns ``key`` and ``name``. The Dag
 
-1. estimates what is to buy; if nothing is, the run ends here, free,
+1. estimates what is to buy; if nothing is, the run ends here, free; if it costs more than ``LIMIT_USD``, the
+   run fails here,
 2. asks a person, with the cost in the question; without an approval within a day nothing is bought,
-3. buys the images in one batch on the workers of the Celery queue ``images``, for the approved sum and never
-   for more than ``LIMIT_USD``,
+3. buys the images in one batch on the workers of the Celery queue ``images``, for the approved sum at most,
 4. writes ``products-with-images.csv``: the table with the image's address, its URL and the reason of a
    failure.
 
@@ -31,6 +31,7 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import ObjectStoragePath, chain, dag, get_current_context, task
@@ -58,7 +59,9 @@ def example_bitdance_production() -> None:
     @task.short_circuit(multiple_outputs=True)
     def estimate() -> dict[str, Any]:
         found = images.estimate(get_current_context())
-        return {"text": str(found), "usd": min(found.cost_usd, LIMIT_USD)} if found.buy else {}
+        if found.cost_usd > LIMIT_USD:
+            raise AirflowFailException(f"{found}: more than the limit of ${LIMIT_USD:.2f}")
+        return {"text": str(found), "usd": found.cost_usd} if found.buy else {}
 
     cost: Any = estimate()
     images = BitDanceBatchOperator(
