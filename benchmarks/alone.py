@@ -14,8 +14,9 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
@@ -34,6 +35,27 @@ THREADS = 48
 """As many as the operator gives the engine."""
 RETRIES = 2
 
+
+class HasKey(Protocol):
+    """Where an API is, and the key for it: an account, or what a process knows of it."""
+
+    @property
+    def url(self) -> str:
+        """The API's address."""
+
+    @property
+    def api_key(self) -> str:
+        """The key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a process knows of the account of another one."""
+
+    url: str
+    api_key: str
+
+
 Way = Callable[[Account, Sequence[str], Path, int], Awaitable[None]]
 Store = Callable[[Path], tuple[Folder, Folder]]
 
@@ -50,23 +72,28 @@ def far_away(folder: Path, *, seconds: float) -> tuple[Folder, Folder]:
 
 
 async def by_engine(
-    account: Account,
+    account: HasKey,
     prompts: Sequence[str],
     folder: Path,
     in_flight: int | None,
     *,
     store: Store = nearby,
+    run_id: str | None = None,
+    try_number: int = 1,
     **policy: Any,
 ) -> None:
     """Make an image of each prompt with this provider's engine.
 
     :param in_flight: ``None`` lets it find out.
     :param store: Opens the folders of images and of records.
+    :param run_id: Of the job, where another process may go on with it.
     :param policy: More options of a batch.
     """
     images, records = store(folder)
-    job = Job(dag_id="benchmark", run_id=uuid4().hex, task_id="images", map_index=-1, generation=RETRIES)
-    writer = Owner(job=job, try_number=1, host="benchmark", pid=os.getpid(), token=uuid4().hex)
+    job = Job(
+        dag_id="benchmark", run_id=run_id or uuid4().hex, task_id="images", map_index=-1, generation=RETRIES
+    )
+    writer = Owner(job=job, try_number=try_number, host="benchmark", pid=os.getpid(), token=uuid4().hex)
     journal = Journal(records, writer)
     journal.load()
     wanted = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import airflow_rows, distance_rows, engine_rows, limit_rows, thousand
+from benchmarks import airflow_rows, distance_rows, engine_rows, large_batch, limit_rows, thousand
 from benchmarks.checks import Result
 from benchmarks.lab import Lab
 
@@ -48,6 +48,11 @@ ROWS = [
         "12",
         "ten batches of 60, four at a time, nothing configured, 429 above 20 in flight, engine alone",
         limit_rows.ten_batches,
+    ),
+    Row(
+        "14",
+        "10,000 images of 5 s on S3, 100 in flight, killed at 90 % and taken over, engine alone",
+        large_batch.play,
     ),
     Row("1", "1 image: engine alone on each latency profile; whole Dag run at 5 s", airflow_rows.one_image),
     Row("3", "1,000 images, 100 in flight, 5 s, whole Dag run", airflow_rows.thousand_images),
