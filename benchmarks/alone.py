@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
@@ -147,8 +147,10 @@ def play(way: Way, account: Account, images: int, in_flight: int) -> Figures:
     prompts = [f"image-{number:04}" for number in range(images)]
     with tempfile.TemporaryDirectory(prefix="bitdance-bench-") as name:
         folder = Path(name)
+        before = time.process_time()
         wall = run(timed(way(account, prompts, folder, in_flight)))
-        return figures(account.books(), folder, wall=wall)
+        cpu = time.process_time() - before
+        return replace(figures(account.books(), folder, wall=wall), cpu_seconds=cpu)
 
 
 def warm_up(home: Path) -> None:

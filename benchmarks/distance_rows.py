@@ -40,6 +40,7 @@ def far_api(lab: Lab) -> Result:
         Check("0 ms, wall / physics", _wall(near["engine"]) / near_physics, 1.15),
         Check("300 ms, wall / physics with 8 unanswered", _wall(far["engine"]) / bounded, 1.03),
         Check("300 ms, 32 unanswered, wall / physics", _wall(far[MANY]) / far_physics, 1.12),
+        Check("0 ms, CPU of an image, ms", _cpu(near["engine"]) / _images(lab) * 1000, 25),
         Check("0 ms, wall / asyncio", median_ratio(near["engine"], near["asyncio"]), 0.85),
         Check("300 ms, wall / asyncio", median_ratio(far["engine"], far["asyncio"]), 0.85),
         all_there(runs, _images(lab)),
@@ -115,6 +116,10 @@ def _named(runs: Runs, where: str) -> Runs:
 
 def _wall(runs: list[Figures]) -> float:
     return median(run.wall for run in runs)
+
+
+def _cpu(runs: list[Figures]) -> float:
+    return median(run.cpu_seconds or 0.0 for run in runs)
 
 
 def _images(lab: Lab) -> int:

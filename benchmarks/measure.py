@@ -31,6 +31,7 @@ class Figures:
     :ivar in_flight: The most predictions at once.
     :ivar a_minute: The most submissions in any 60 seconds.
     :ivar slot_seconds: How long tasks ran, all together; None outside Airflow.
+    :ivar cpu_seconds: Of the process that made the images; None within Airflow.
     """
 
     wall: float
@@ -45,6 +46,7 @@ class Figures:
     in_flight: int
     a_minute: int
     slot_seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 def figures(books: Books, folder: Path, *, wall: float, slot_seconds: float | None = None) -> Figures:
