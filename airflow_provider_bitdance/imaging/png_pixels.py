@@ -14,6 +14,9 @@ _HEADER = 8 + 8
 """Bytes before what the first chunk of a PNG says: the signature, its length and name."""
 _SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 """Samples a pixel, by colour type. Of one with a palette a decoder has to say whether that can be used."""
+_STEP = 32 * 2**10
+"""Bytes that are unpacked at a time. An encoder may write all pixels as one chunk: unpacked at once, they are
+megabytes in each thread that checks an image, and glibc keeps them for that thread: 170 MB of a batch."""
 _MOST_FILTER = 4
 """Each row begins with the number of its filter, 0 to 4: https://www.w3.org/TR/png-3/#9Filter-types."""
 
@@ -41,7 +44,7 @@ def _are_rows(packed: Iterable[memoryview], row: int, rows: int) -> bool:
     :raises zlib.error: It is damaged.
     """
     unpacker, count, most = zlib.decompressobj(), 0, row * rows
-    for part in packed:
+    for part in (chunk[start : start + _STEP] for chunk in packed for start in range(0, len(chunk), _STEP)):
         piece = unpacker.decompress(part, most + 1 - count)
         if max(piece[-count % row :: row], default=0) > _MOST_FILTER:
             return False
