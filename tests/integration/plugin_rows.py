@@ -40,6 +40,8 @@ def a_run() -> Iterator[None]:
 def write_xcom(value: Any, *, task_id: str = TASK_ID, map_index: int = -1, key: str = PREVIEW_KEY) -> None:
     """Write an XCom as a task instance does; the instance itself is of no interest here."""
     with create_session() as session:
+        # Not back to the pool: whoever got it next would delete runs and leave their rows behind.
+        session.connection().detach()
         session.execute(text("PRAGMA foreign_keys = OFF"))
         run = session.query(DagRun).filter_by(dag_id=DAG_ID, run_id=RUN_ID).one()
         session.add(
