@@ -97,6 +97,8 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
     :param journal: Of that job, loaded.
     :return: Whether it was claimed, and not written to by somebody else meanwhile; then it is loaded again.
     """
+    if journal.state.is_removed:
+        return True  # no process enters it any more, and what it bought was over long ago
     now = context.clock.time()
     may_arrive = now < journal.state.lease_end(now) + ARRIVES_WITHIN
     try:

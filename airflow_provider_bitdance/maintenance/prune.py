@@ -3,8 +3,9 @@
 A task's journals go when the task has been over for a long time, in each of its generations: nothing that it
 bought can be collected any more, and nothing is possibly paid. A receipt goes when its file is gone.
 
-A journal is claimed before it is removed, by an owner that is no task. While that lease lasts no process
-enters the job, so none goes on from records that are about to vanish; a process that was at work is stopped.
+A journal is claimed before it is removed, by an owner that is no task: a process that was at work is stopped.
+Then a claim takes the place of entry 1, which is removed last. While it is there no process enters the job,
+so none goes on from a part of its journal. A prune that was killed is finished by the next.
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.exceptions import BitDanceError, FencedError, InputError, StorageError
+from airflow_provider_bitdance.exceptions import (
+    BitDanceError,
+    FencedError,
+    InputError,
+    RecordUnreadableError,
+    StorageError,
+)
 from airflow_provider_bitdance.maintenance.outputs import Place, addresses_of, named, open_place
 from airflow_provider_bitdance.maintenance.report import plain
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records, read_records
 from airflow_provider_bitdance.maintenance.triage import KEPT_SECONDS
-from airflow_provider_bitdance.records import Job, Journal, Owner, Status
-from airflow_provider_bitdance.records.codec import read_record
-from airflow_provider_bitdance.records.events import PRUNER, Entry
+from airflow_provider_bitdance.records import Job, JobState, Journal, Owner, Status
+from airflow_provider_bitdance.records.events import PRUNER, Claimed, Entry
+from airflow_provider_bitdance.records.journal import read_entries
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
+from airflow_provider_bitdance.records.state import fold_all
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 
@@ -37,9 +45,10 @@ DAY = 24 * 3600.0
 LEAST_AGE, USUAL_AGE = timedelta(days=8), timedelta(days=30)
 """WaveSpeed keeps outputs for 7 days: for so long a journal may lead to an image."""
 CLOSED_FOR = 600.0
-"""Seconds for which no process enters a job that is about to be removed: longer than a removal takes."""
-RUNNING, POSSIBLY_PAID, DAMAGED = "running or recent", "possibly paid", "damaged"
-_ENTRY = re.compile(r"(jobs/.+/generation=\d+)/(\d{6,})\.json")
+"""Seconds for which no process enters a job that is about to be removed, and no other prune removes it:
+longer than a removal takes."""
+RUNNING, POSSIBLY_PAID, DAMAGED, FAILED = "running or recent", "possibly paid", "damaged", "not removed"
+_FIRST_ENTRY = re.compile(r"(jobs/.+/generation=\d+)/000001\.json")
 _LEFT_OVER = re.compile(r"(jobs/.+/\.[0-9a-f]{16}\.tmp)/.+")
 """What a removal on a disk leaves that was killed."""
 
@@ -143,9 +152,8 @@ class Pruning:
 
     def run(self) -> PruneReport:
         """Read the records, and remove what may go."""
-        if not self.dry_run:
-            self._finish_earlier()
         records = read_records(self.folder)
+        findings = [] if self.dry_run else self._finish_earlier(records)
         groups: dict[str, list[JobRecord]] = defaultdict(list)
         for record in records.jobs:
             groups[record.job.task_folder].append(record)
@@ -157,10 +165,13 @@ class Pruning:
                 kept[task] = why
         going = [group for task, group in groups.items() if task not in kept]
         with ThreadPoolExecutor(READERS) as pool:
-            removed = list(pool.map(self._remove_task, going))
-        receipts, findings = self._prune_receipts(records, [groups[task] for task in kept], now)
+            results = list(pool.map(self._remove_task, going))
+        removed = [jobs for jobs, _ in results]
+        findings += [error for _, error in results if error]
+        receipts, lost = self._prune_receipts(records, [groups[task] for task in kept], now)
         counts = Counter(why for task, why in kept.items() for _ in groups[task])
-        counts[RUNNING] += sum(map(len, going)) - sum(map(len, removed))  # entered since they were read
+        for group, (jobs, error) in zip(going, results, strict=True):
+            counts[FAILED if error else RUNNING] += len(group) - len(jobs)  # or entered since they were read
         return PruneReport(
             records=self.folder.uri,
             dry_run=self.dry_run,
@@ -168,54 +179,70 @@ class Pruning:
             journals=tuple(job for jobs in removed for job in jobs),
             receipts=receipts,
             kept=dict(+counts),
-            findings=(*records.findings, *findings),
+            findings=(*records.findings, *findings, *lost),
         )
 
-    def _finish_earlier(self) -> None:
-        """Remove what an earlier prune was removing when it was killed.
+    def _finish_earlier(self, records: Records) -> list[Finding]:
+        """Remove what an earlier prune was removing when it was killed, and return what could not be."""
+        findings, known = [], {record.job.folder for record in records.jobs}
+        names = self.folder.names("jobs")
+        left_over = {match[1] for name in names if (match := _LEFT_OVER.fullmatch(name))}
+        first = (match[1] for name in names if (match := _FIRST_ENTRY.fullmatch(name)))
+        for name in sorted(left_over.union(first) - known):
+            try:
+                if name in left_over:
+                    self.folder.remove_folder(name)
+                elif self._was_being_removed(name):
+                    self._remove_journal(name)
+            except StorageError as error:
+                findings.append(Finding(uri_of(self.folder, name), error.what))
+        return findings
 
-        On a disk a journal vanishes at once. In an object store its first entries may be gone: then its last
-        one is the claim of the prune.
-        """
-        entries: dict[str, list[int]] = defaultdict(list)
-        left_over = set()
-        for name in self.folder.names("jobs"):
-            if match := _LEFT_OVER.fullmatch(name):
-                left_over.add(match[1])
-            elif match := _ENTRY.fullmatch(name):
-                entries[match[1]].append(int(match[2]))
-        for journal, numbers in entries.items():
-            if 1 not in numbers and self._was_claimed(journal, max(numbers)):
-                left_over.add(journal)
-        for name in sorted(left_over):
-            self.folder.remove_folder(name)
-
-    def _was_claimed(self, journal: str, number: int) -> bool:
+    def _was_being_removed(self, journal: str) -> bool:
+        """Say whether a prune has begun to remove a journal, and has given up or died since."""
         try:
-            entry = read_record(Entry, self.folder, f"{journal}/{number:06}.json")
-        except BitDanceError:
-            return False
-        return entry is not None and entry.writer.job == PRUNER
+            state = fold_all(JobState(), read_entries(self.folder, journal))
+        except RecordUnreadableError:
+            return False  # a finding already
+        now = self.clock.time()
+        return state.is_removed and state.lease_end(now) <= now
 
-    def _remove_task(self, group: list[JobRecord]) -> list[Job]:
-        """Remove the journals of one task instance, the oldest first, and return whose were removed."""
+    def _remove_task(self, group: list[JobRecord]) -> tuple[list[Job], Finding | None]:
+        """Remove the journals of one task instance, the oldest first.
+
+        :return: Whose were removed, and what has failed.
+        """
         ordered = sorted(group, key=lambda record: record.state.planned_at)
         if self.dry_run:
-            return [record.job for record in ordered]
-        until = self.clock.time() + CLOSED_FOR
-        for record in ordered:
-            journal = Journal(self.folder, self._owner, job=record.job)
-            journal.state = record.state  # not read again: the claim fails where an entry was added since
-            try:
+            return [record.job for record in ordered], None
+        until, removed = self.clock.time() + CLOSED_FOR, list[Job]()
+        record = ordered[0]
+        try:
+            for record in ordered:
+                journal = Journal(self.folder, self._owner, job=record.job)
+                journal.state = record.state  # not read again: the claim fails where an entry was added since
                 journal.claim(until, self.clock.time())
-            except (FencedError, StorageError):
-                return []
-        removed = []
-        for record in ordered:
-            if self.clock.time() < until - CLOSED_FOR / 2:
-                self.folder.remove_folder(record.job.folder)
-                removed.append(record.job)
-        return removed
+            for record in ordered:
+                if self.clock.time() < until - CLOSED_FOR / 2:
+                    self._remove_journal(record.job.folder)
+                    removed.append(record.job)
+        except FencedError:
+            pass
+        except BitDanceError as error:
+            return removed, Finding(record.uri, error.what)
+        return removed, None
+
+    def _remove_journal(self, journal: str) -> None:
+        """Put a claim in the place of the first entry, and remove all others before it."""
+        now = self.clock.time()
+        claim = Entry(
+            number=1,
+            time=datetime.fromtimestamp(now, UTC),
+            writer=self._owner,
+            events=(Claimed(deadline=now + CLOSED_FOR),),
+        )
+        self.folder.replace(f"{journal}/000001.json", claim.model_dump_json(indent=1).encode())
+        self.folder.remove_folder(journal)
 
     def _prune_receipts(
         self, records: Records, kept: Iterable[list[JobRecord]], now: float
@@ -248,9 +275,13 @@ class Pruning:
             and name not in in_use
             and now - reachable[name].stored_at.timestamp() > self.older_than.total_seconds()
         ]
-        removed = [
-            name for name in gone if self.dry_run or self._remove_receipt(name, reachable[name], places)
-        ]
+        removed = []
+        for name in gone:
+            try:
+                if self.dry_run or self._remove_receipt(name, reachable[name], places):
+                    removed.append(name)
+            except BitDanceError as error:
+                findings.append(Finding(uri_of(self.folder, f"receipts/{name}"), error.what))
         return tuple(reachable[name].uri for name in removed), findings
 
     def _place(self, uri: str) -> Place | None:
@@ -259,11 +290,13 @@ class Pruning:
         return place if isinstance(place, Place) else None
 
     def _remove_receipt(self, name: str, receipt: Receipt, places: Mapping[str, Place | None]) -> bool:
-        """Remove a receipt, unless it or its file has been written since."""
-        try:
-            is_same = Receipts(self.folder).listed(f"receipts/{name}") == receipt
-        except BitDanceError:
-            return False
+        """Remove a receipt, unless it or its file has been written since.
+
+        Between this look and the removal is one operation of the store. A task that stores an image there in
+        that moment loses its receipt, and a later run buys the image again. So docs/operations/maintenance.md
+        says to remove receipts while no task stores images.
+        """
+        is_same = Receipts(self.folder).listed(f"receipts/{name}") == receipt
         if not is_same or _is_there(receipt, places[receipt.folder]):
             return False
         self.folder.remove(f"receipts/{name}")
@@ -278,7 +311,8 @@ def _receipt_of(record: JobRecord, key: str) -> str:
 
 
 def _is_there(receipt: Receipt, place: Place | None) -> bool:
-    """Say whether the file of a receipt is there; also what is no file, as a link, is something."""
+    """Say whether the file of a receipt is there; also half a file, or what is none, as a link, is
+    something."""
     assert place is not None
     try:
         return place.folder.size(f"{place.below}{receipt.file}") is not None

@@ -261,13 +261,16 @@ def _read_all(
 
 
 def _read_job(records: Folder, name: str, last: int, notes: list[str]) -> JobRecord | None:
-    """Read one journal, by its folder; ``None`` where its own task has written nothing into it.
+    """Read one journal, by its folder; ``None`` where its own task has written nothing into it, or
+    a prune that was killed was removing it.
 
     :param last: Number of the last entry that was listed.
     """
     with _ONE_LONG if last > READ_AHEAD else nullcontext():
         entries = list(read_entries(records, name))
     state = fold_all(JobState(), entries)
+    if state.is_removed:
+        return None
     if state.number < last:
         raise RecordUnreadableError(
             f"Entry {state.number + 1} of {last} is missing",

@@ -17,7 +17,7 @@ from itertools import count, islice
 
 from airflow_provider_bitdance.exceptions import FencedError, InputError, StorageError
 from airflow_provider_bitdance.records.codec import damaged, read_record
-from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Job, Owner, Planned
+from airflow_provider_bitdance.records.events import PRUNER, Claimed, Entry, Event, Job, Owner, Planned
 from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
 from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
@@ -76,10 +76,14 @@ class Journal:
         :raises StorageError: ``records prune`` is removing the journal. Soon there is none.
         """
         with self._turn:
-            if self.state.is_owned_by_prune and now < self.state.lease_end(now):
+            state = self.state
+            if state.is_removed or (state.is_owned_by_prune and now < state.lease_end(now)):
                 raise StorageError(
                     f"records prune is removing the journal {self.uri}",
-                    fix="A retry begins a new journal. Nothing that is stored is bought again",
+                    fix=(
+                        "A retry begins a new journal. Nothing that is stored is bought again. If this "
+                        "stays so, that prune was killed: run records prune --delete again"
+                    ),
                 )
             return self._append(now, Claimed(deadline=deadline), *events)
 
@@ -154,7 +158,8 @@ def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[En
 
     A short journal, as most are, is read entry by entry: a store charges for a read that finds nothing, too.
     The longer a journal turns out to be, the more is read ahead, up to :data:`READ_AHEAD` entries at once.
-    An entry beyond a missing number does not count: it was written after that number was read.
+    An entry beyond a missing number does not count: it was written after that number was read. Nor does any
+    behind a first one of ``records prune``: these are being removed.
 
     :param journal: The journal's folder.
     :param after: Begin after this number.
@@ -164,6 +169,8 @@ def read_entries(folder: Folder, journal: str, *, after: int = 0) -> Iterator[En
         if (entry := _read_entry(folder, journal, number)) is None:
             return
         yield entry
+        if number == 1 and entry.writer.job == PRUNER:
+            return
     with ThreadPoolExecutor(READ_AHEAD, "bitdance-journal") as pool:
         ahead = deque[Future[Entry | None]]()
         for read in count(ONE_BY_ONE):

@@ -174,6 +174,14 @@ class JobState:
         return self.owner is not None and self.owner.job == PRUNER
 
     @property
+    def is_removed(self) -> bool:
+        """Whether a process has begun to remove the journal: it has put its claim in the place of entry 1.
+
+        That one goes last, so what is left of a journal is never taken for a new one.
+        """
+        return self.number == 1 and self.is_owned_by_prune
+
+    @property
     def is_stored(self) -> bool:
         """Whether there is a plan, and each of its images is stored."""
         return bool(self.images) and all(image.status is Status.STORED for image in self.images.values())

@@ -57,7 +57,8 @@ class Folder(Protocol):
     def remove_folder(self, name: str) -> None:
         """Delete a folder in this one with all files at any depth; none of that name is no error.
 
-        A disk shows all of it or nothing. An object store deletes 1,000 files at once, the first ones first.
+        A disk shows all of it or nothing. An object store deletes 1,000 files at once, and the one whose name
+        comes first when all others are gone.
         """
 
     def names(self, below: str) -> list[str]:

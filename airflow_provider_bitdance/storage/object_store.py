@@ -121,21 +121,27 @@ class ObjectFolder:
             self._fs.rm_file(self._full(name))
 
     def remove_folder(self, name: str) -> None:
-        """Delete all objects below a name; none is no error."""
-        names = sorted(self.names(name))
-        with translate_errors("delete", self.uri, name), contextlib.suppress(FileNotFoundError):
-            for start in range(0, len(names), DELETED_AT_ONCE):
-                paths = [self._full(each) for each in names[start : start + DELETED_AT_ONCE]]
-                if has_magic("".join(paths)):  # fsspec would take a name for a pattern
-                    for path in paths:
-                        self._fs.rm_file(path)
-                else:
-                    self._fs.rm(paths)
-        if left := set(names).intersection(self.names(name)):  # s3fs drops the errors of single objects
-            raise StorageError(
-                f"Could not delete {len(left)} of {len(names)} files below {self.uri}/{name}",
-                fix="Check that the credentials allow deleting below this path",
-            )
+        """Delete all objects below a name, the first one when the others are gone; none is no error."""
+        names = sorted(self.names(name), reverse=True)
+        for part in (names[:-1], names[-1:]):
+            for start in range(0, len(part), DELETED_AT_ONCE):
+                self._remove_all(name, part[start : start + DELETED_AT_ONCE])
+            # s3fs drops the errors of single objects.
+            left = set(names).intersection(self.names(name)) if part else set()
+            if not left.isdisjoint(part):
+                raise StorageError(
+                    f"Could not delete {len(left)} of {len(names)} files below {self.uri}/{name}",
+                    fix="Check that the credentials allow deleting below this path",
+                )
+
+    def _remove_all(self, folder: str, names: list[str]) -> None:
+        with translate_errors("delete", self.uri, folder), contextlib.suppress(FileNotFoundError):
+            paths = [self._full(each) for each in names]
+            if has_magic("".join(paths)):  # fsspec would take a name for a pattern
+                for path in paths:
+                    self._fs.rm_file(path)
+            else:
+                self._fs.rm(paths)
 
     def names(self, below: str) -> list[str]:
         """Return the names of all objects at any depth below a folder in this one, in any order."""

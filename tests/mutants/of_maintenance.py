@@ -277,4 +277,41 @@ OUTPUTS = mutations_of(
     ("key=len", "key=lambda _: 0", "a link that the user names is not followed"),
 )
 
-MUTATIONS = (*RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
+PRUNE = mutations_of(
+    "maintenance/prune.py",
+    "unit/maintenance/test_prune.py",
+    (
+        "if not is_old or now < state.lease_end(now):",
+        "if not is_old:",
+        "the journal of a task that is at work is removed",
+    ),
+    (
+        "if record.losses or any(image.unconfirmed for image in state.images.values()):",
+        "if record.losses:",
+        "what is possibly paid is forgotten",
+    ),
+    (
+        "                journal.claim(until, self.clock.time())\n",
+        "                pass\n",
+        "the journal of a task that has begun since is removed",
+    ),
+    (
+        "state.is_removed and state.lease_end(now) <= now",
+        "state.is_removed",
+        "two prunes remove one journal, and the second that of a new task",
+    ),
+    (
+        """        self.folder.replace(f"{journal}/000001.json", claim.model_dump_json(indent=1).encode())\n""",
+        "",
+        "a task goes on from a part of its journal",
+    ),
+    (
+        "if not is_same or _is_there(receipt, places[receipt.folder]):",
+        "if not is_same:",
+        "the receipt of an image that was stored meanwhile is removed, and the image bought again",
+    ),
+    ("            and roots[name] in alive\n", "", "all receipts are removed where a disk is not mounted"),
+    ("            and name not in in_use\n", "", "a receipt is removed that a task is about to need"),
+)
+
+MUTATIONS = (*PRUNE, *RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)

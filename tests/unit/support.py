@@ -172,7 +172,7 @@ class MemoryFolder:
         self.disk.pop(f"{self.uri}/{name}", None)
 
     def remove_folder(self, name: str) -> None:
-        for each in self.names(name):
+        for each in sorted(self.names(name), reverse=True):  # as an object store does it
             self.remove(each)
 
     def names(self, below: str) -> list[str]:

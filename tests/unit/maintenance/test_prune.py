@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from airflow_provider_bitdance.engine import run_job
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, PruneReport, Pruning
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import Folder
 from tests.unit.maintenance.support import Office
-from tests.unit.support import OUTPUT, Crash, MemoryFolder, SteppingFolder, a_job, a_wanted, a_writer
+from tests.unit.support import OUTPUT, Crash, MemoryFolder, SteppingFolder, a_job, a_wanted, a_writer, run
 
 
 def prune(office: Office, folder: Folder | None = None, **changes: Any) -> PruneReport:
@@ -235,17 +237,142 @@ def test_a_prune_that_is_killed_at_any_step_costs_nothing_and_the_next_one_ends_
         assert office.api.billed == 1
 
 
-def test_what_a_killed_prune_left_of_a_journal_in_an_object_store_is_removed_by_the_next() -> None:
+class Half(MemoryFolder):
+    """An object store, in the middle of whose removal of a folder the process dies."""
+
+    left = 1
+
+    def remove_folder(self, name: str) -> None:
+        for each in sorted(self.names(name), reverse=True)[: -self.left]:
+            self.remove(each)
+        raise Crash(name)
+
+
+def a_half_removed_image(left: int) -> Office:
     office = an_old_image()
+    folder = Half(office.disk, office.folder.uri)
+    folder.left = left
+    with pytest.raises(Crash):
+        prune(office, folder)  # type: ignore[arg-type]
+    assert len(files(office, "jobs")) == left
+    office.wait(seconds=CLOSED_FOR)
+    return office
 
-    class Half(MemoryFolder):
-        def remove_folder(self, name: str) -> None:
-            self.remove(min(self.names(name)))
-            raise Crash(name)
 
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_what_a_killed_prune_left_of_a_journal_in_an_object_store_is_removed_by_the_next(left: int) -> None:
+    office = a_half_removed_image(left)
+
+    prune(office)
+
+    assert files(office, "jobs") == []
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_journal_that_is_half_removed_is_no_new_one(left: int) -> None:
+    office = a_half_removed_image(left)
+    before = files(office, "jobs")
+
+    with pytest.raises(StorageError, match="records prune is removing the journal"):
+        run(run_job(office.context(try_number=2), [a_wanted()]))
+    assert files(office, "jobs") == before
+
+    office.task(job=a_job(generation=2), try_number=2)  # a clear goes on without it
+    prune(office)
+    office.task(try_number=3)  # max_tries has come back to its old value
+    assert office.api.billed == 1
+
+
+def test_another_task_at_the_destination_of_a_half_removed_job_buys_once() -> None:
+    wanted = a_wanted(named=True)
+    office = an_old_image(wanted=wanted)
     with pytest.raises(Crash):
         prune(office, Half(office.disk, office.folder.uri))  # type: ignore[arg-type]
-    assert files(office, "jobs")
+    del office.disk[f"{OUTPUT}/cover.png"]
+    office.wait(seconds=CLOSED_FOR)
+
+    for task_id in ("second", "third"):
+        office.task(job=a_job(task_id=task_id), wanted=wanted)
+
+    assert office.api.billed == 2
+
+
+def test_what_another_prune_removes_at_this_moment_is_left_to_it() -> None:
+    office = an_old_image()
+    with pytest.raises(Crash):
+        prune(office, Half(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    prune(office)
+
+    assert len(files(office, "jobs")) == 1
+
+
+@pytest.mark.parametrize("fails", ["create", "replace", "remove_folder"])
+def test_a_store_error_at_one_journal_is_a_finding_and_the_others_go(fails: str) -> None:
+    office = an_old_image()
+    office.task(job=a_job(dag_id="posters"), wanted=a_wanted("a cat", name="cat"))
+    office.wait(days=31)
+
+    class Failing(MemoryFolder):
+        def __getattribute__(self, name: str) -> Any:
+            def refused(path: str, *_: Any) -> None:
+                if "posters" in path:
+                    raise StorageError(f"Could not write {path}")
+                getattr(MemoryFolder, name)(self, path, *_)
+
+            return refused if name == fails else super().__getattribute__(name)
+
+    report = prune(office, Failing(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert (report.journals, report.kept) == ((a_job(),), {"not removed": 1})
+    assert [finding.uri.partition("/jobs/")[2][:7] for finding in report.findings] == ["posters"]
+    assert report.needs_attention
+
+
+def test_a_store_error_at_one_receipt_is_a_finding_and_the_others_go() -> None:
+    office = an_old_image()
+    for name in ("hare", "cat"):
+        office.task(job=a_job(task_id=name), wanted=a_wanted(f"a {name}", name=name))
+    office.wait(days=31)
+    for name in ("cover", "hare"):
+        del office.disk[f"{OUTPUT}/{name}.png"]
+
+    class Failing(MemoryFolder):
+        def remove(self, name: str) -> None:
+            if name.startswith("receipts/") and b"hare.png" in (self.read(name) or b""):
+                raise StorageError(f"Could not delete {name}")
+            super().remove(name)
+
+    report = prune(office, Failing(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert report.receipts == (f"{OUTPUT}/cover.png",)
+    assert [finding.what for finding in report.findings] != []
+
+
+def test_a_receipt_that_is_written_between_the_search_and_the_removal_stays() -> None:
+    office = an_old_image()
+    office.task(job=a_job(task_id="second"), wanted=a_wanted("a hare", name="hare"))
+    image = office.disk.pop(f"{OUTPUT}/cover.png")
+
+    class Late(MemoryFolder):
+        reads = 0
+
+        def read(self, name: str) -> bytes | None:
+            if name.startswith("receipts/") and image not in office.disk.values():
+                self.reads += 1
+                if self.reads > 2:  # each receipt has been read once: now it is to be removed
+                    office.disk[f"{OUTPUT}/cover.png"] = image
+            return super().read(name)
+
+    report = prune(office, Late(office.disk, office.folder.uri))  # type: ignore[arg-type]
+
+    assert (report.receipts, len(files(office, "receipts"))) == ((), 2)
+
+
+def test_a_hostile_journal_that_says_it_is_being_removed_until_2096_is_removed() -> None:
+    office = a_half_removed_image(1)
+    (name,) = files(office, "jobs")
+    office.disk[name] = re.sub(rb'"deadline": [0-9.]+', b'"deadline": 3976214400.0', office.disk[name])
 
     prune(office)
 
@@ -270,25 +397,22 @@ def test_a_task_that_began_since_its_journal_was_read_keeps_it() -> None:
     assert len(files(office, "jobs")) >= 3
 
 
-def test_no_process_enters_a_job_that_is_being_removed_until_that_lease_has_ended() -> None:
-    office, entered = an_old_image(), []
-
-    def enter() -> None:
-        journal = Journal(office.folder, a_writer(try_number=2))
-        journal.load()
-        journal.claim(office.clock.now, office.clock.now)
-        entered.append(office.clock.now)
+def test_no_process_enters_a_job_that_is_being_removed_however_long_that_takes() -> None:
+    office, refused = an_old_image(), []
 
     class Slow(MemoryFolder):
         def remove_folder(self, name: str) -> None:
-            with pytest.raises(StorageError, match="records prune is removing the journal"):
-                enter()
-            office.wait(seconds=CLOSED_FOR)
-            enter()
+            for _ in range(2):
+                journal = Journal(office.folder, a_writer(try_number=2))
+                journal.load()
+                with pytest.raises(StorageError, match="records prune is removing the journal"):
+                    journal.claim(office.clock.now, office.clock.now)
+                refused.append(office.clock.now)
+                office.wait(seconds=CLOSED_FOR)
 
     prune(office, Slow(office.disk, office.folder.uri))  # type: ignore[arg-type]
 
-    assert len(entered) == 1
+    assert len(refused) == 2
 
 
 def test_two_prunes_at_once_remove_a_journal_once() -> None:

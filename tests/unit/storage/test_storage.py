@@ -512,3 +512,25 @@ def test_what_a_store_did_not_delete_is_an_error() -> None:
         folder.replace(f"jobs/x/{number}.json", b"{}")
     with pytest.raises(StorageError, match="3 of 5 files"):
         folder.remove_folder("jobs/x")
+    assert folder.read("jobs/x/0.json") == b"{}"  # the first one goes last
+
+
+def test_the_first_file_of_a_folder_is_deleted_last_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted: list[list[str]] = []
+
+    class Store(MemoryFileSystem):  # type: ignore[misc]
+        cachable = False
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+            deleted.append([each.rpartition("/")[2] for each in path])
+            super().rm(path, recursive, maxdepth)
+
+    monkeypatch.setattr(object_store, "DELETED_AT_ONCE", 2)
+    folder = ObjectFolder(Store(), "/records", "memory://records")
+    for number in range(1, 5):
+        folder.replace(f"jobs/x/{number:06}.json", b"{}")
+    folder.remove_folder("jobs/x")
+    assert deleted == [["000004.json", "000003.json"], ["000002.json"], ["000001.json"]]
+    assert folder.names("jobs") == []
