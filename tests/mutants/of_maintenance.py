@@ -301,8 +301,8 @@ PRUNE = mutations_of(
         "two prunes remove one journal, and the second that of a new task",
     ),
     (
-        """        self.folder.replace(f"{journal}/000001.json", claim.model_dump_json(indent=1).encode())\n""",
-        "",
+        "self.folder.replace(f",
+        "print(f",
         "a task goes on from a part of its journal",
     ),
     (
