@@ -2,9 +2,9 @@
 
 ``products.csv`` has one row per product, with the columns ``key`` and ``name``. The Dag
 
-1. estimates what is to buy; if nothing is, the run ends here, free; if it costs more than ``LIMIT_USD``, the
-   run fails here,
-2. asks a person, with the cost in the question; without an approval within a day nothing is bought,
+1. estimates what is to buy; if it costs more than ``LIMIT_USD``, the run fails here,
+2. asks a person, with the cost in the question; without an approval within a day nothing is bought; if there
+   is nothing to buy, nobody is asked,
 3. buys the images in one batch on the workers of the Celery queue ``images``, for the approved sum at most,
 4. writes ``products-with-images.csv``: the table with the image's address, its URL and the reason of a
    failure.
@@ -56,14 +56,19 @@ LIMIT_USD = 5.00
 def example_bitdance_production() -> None:
     """Estimate, ask, buy, write back."""
 
-    @task.short_circuit(multiple_outputs=True)
+    @task(multiple_outputs=True)
     def estimate() -> dict[str, Any]:
         found = images.estimate(get_current_context())
         if found.cost_usd > LIMIT_USD:
             raise AirflowFailException(f"{found}: more than the limit of ${LIMIT_USD:.2f}")
-        return {"text": str(found), "usd": found.cost_usd} if found.buy else {}
+        return {"text": str(found), "buy": found.buy, "usd": found.cost_usd}
+
+    @task.branch
+    def ask(buy: int) -> str:
+        return "approve" if buy else "images"  # all is reused, free, and the table is written again
 
     cost: Any = estimate()
+    asked: Any = ask(cost["buy"])
     images = BitDanceBatchOperator(
         task_id="images",
         items=f"{SHOP}/products.csv",
@@ -76,6 +81,7 @@ def example_bitdance_production() -> None:
         on_item_failure="tolerate",
         deferrable=True,
         queue=QUEUE,
+        trigger_rule="none_failed_min_one_success",
     )
 
     approve = ApprovalOperator(
@@ -100,7 +106,8 @@ def example_bitdance_production() -> None:
         ObjectStoragePath(f"{SHOP}/products-with-images.csv").write_text(file.getvalue())
         return sum(row.status == "stored" for row in rows)
 
-    chain(cost, approve, images, EmptyOperator(task_id="all_made"))
+    chain(asked, approve, images, EmptyOperator(task_id="all_made"))
+    asked >> images
     write_back(images.output)
 
 

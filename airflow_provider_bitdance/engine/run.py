@@ -7,9 +7,10 @@ import contextlib
 
 from airflow_provider_bitdance.engine.budget import count_todays_prices
 from airflow_provider_bitdance.engine.charges import with_charges_of_one
-from airflow_provider_bitdance.engine.context import JobContext, Wanted
+from airflow_provider_bitdance.engine.context import MANY, JobContext, Wanted
 from airflow_provider_bitdance.engine.dispatcher import Dispatcher
 from airflow_provider_bitdance.engine.failures import recorded_error
+from airflow_provider_bitdance.engine.memory import return_large_buffers
 from airflow_provider_bitdance.engine.plan import plan
 from airflow_provider_bitdance.engine.result import Finished, Waiting, job_result
 from airflow_provider_bitdance.engine.takeover import check_is_latest
@@ -29,6 +30,8 @@ async def run_job(context: JobContext, wanted: list[Wanted]) -> Finished | Waiti
     :raises BitDanceError: See its class: does a retry help, and may an image be paid for?
     """
     _warn_if_changed(context, wanted)
+    if len(wanted) > MANY:
+        return_large_buffers()
     try:
         left_open = await _claim(context, wanted)
         dispatcher = Dispatcher(context)

@@ -10,8 +10,8 @@ EARLY = 0.4
 TELLING = 3
 """So many polls in a row that find no end tell that others of that age have hardly ended, either."""
 AT_ONCE = 32
-"""Polls under way, at most. With 16, a hundred that end within a second were seen 0.2 s later where the API is
-300 ms away."""
+"""Polls under way, at most. With 16, a hundred that end within a second were seen 0.2 s later where the API
+is 300 ms away."""
 RECENT = 48
 """Polls, and ends, that are remembered of a kind. With more, a batch would take longer to see that its images
 have become quicker."""
