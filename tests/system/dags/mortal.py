@@ -140,6 +140,11 @@ class Killer:
 
         wrap(Journal, "_append", after=look)
 
+    def before_receipt(self) -> None:
+        """Kill before a receipt is created, or written where one may be."""
+        for name in ("create", "write"):
+            wrap(Receipts, name, before=self.kill)
+
     def in_download(self) -> None:
         original = AsyncClient.download
         killer = self
@@ -185,7 +190,7 @@ LURKERS: dict[str, Callable[[Killer], None]] = {
     # Airflow's task runner calls it after its supervisor has been told of the deferral.
     "deferred": lambda killer: wrap(task_runner, "finalize", before=killer.kill),
     "half a download": Killer.in_download,
-    "file written, receipt not": lambda killer: wrap(Receipts, "write", before=killer.kill),
+    "file written, receipt not": Killer.before_receipt,
     "receipt written, journal entry missing": lambda killer: killer.on_entry(
         lambda kinds: Stored in kinds, written=False
     ),
