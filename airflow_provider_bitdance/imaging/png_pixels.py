@@ -16,7 +16,7 @@ _SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
 """Samples a pixel, by colour type. Of one with a palette a decoder has to say whether that can be used."""
 _STEP = 32 * 2**10
 """Bytes that are unpacked at a time. An encoder may write all pixels as one chunk: unpacked at once, they are
-megabytes in each thread that checks an image, and glibc keeps them for that thread: 170 MB of a batch."""
+megabytes in each thread that checks an image, and glibc keeps them for that thread: 120 MB of a batch."""
 _MOST_FILTER = 4
 """Each row begins with the number of its filter, 0 to 4: https://www.w3.org/TR/png-3/#9Filter-types."""
 
