@@ -127,14 +127,15 @@ def test_a_request_that_waits_for_a_connection_was_not_sent(monkeypatch: pytest.
 
     async def submissions(url: str) -> list[Any]:
         async with AsyncClient(settings(url)) as client:
-            return await asyncio.gather(*(client.submit(REQUEST) for _ in range(3)), return_exceptions=True)
+            return await asyncio.gather(*(client.submit(REQUEST) for _ in range(20)), return_exceptions=True)
 
     with slow_server(HEADERS) as server, ending_soon():
         errors = asyncio.run(submissions(server.url))
-    assert sorted(type(error).__name__ for error in errors) == [
-        *("LostResponseError", "LostResponseError", "NotSentError")
-    ]
-    assert len(server.heads) == 2
+    # Where the first two give up, the next two may be sent at the last moment.
+    lost = [error for error in errors if isinstance(error, LostResponseError)]
+    waited = [error for error in errors if isinstance(error, NotSentError)]
+    assert 2 <= len(server.heads) <= len(lost) < 20, "what the server has seen may be paid for"
+    assert len(lost) + len(waited) == 20
 
 
 def test_a_download_that_trickles_ends_at_its_deadline() -> None:
