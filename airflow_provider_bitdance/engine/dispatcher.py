@@ -30,6 +30,7 @@ from airflow_provider_bitdance.engine.next_step import (
 from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.purchase import PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.storing_limiter import StoringLimiter
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     DestinationBusyError,
@@ -44,13 +45,8 @@ from airflow_provider_bitdance.records import JobState, Status
 from airflow_provider_bitdance.records.events import Claimed, Rested
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import LONGEST_LEASE
-from airflow_provider_bitdance.wavespeed.models import largest_file
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
-STORED_BYTES = 320 * 2**20
-"""Memory for images that are fetched, checked and written at once, if each is as large as its model may make
-it: 32 of BitDance's 10 MiB; most have 1 MB. Where API and store are far away, an image waits for them most of
-the time."""
 STORED_LATER = 2.0
 """Seconds that a completed image waits, at most, while others are being bought. Where a hundred end together,
 to check and write them would keep the account idle; what is completed can be fetched for 7 days."""
@@ -88,7 +84,8 @@ class Dispatcher:
         self._poller = Poller(context.client, policy=policy.poll, clock=context.clock)
         self._subscription = self._poller.subscribe(is_single=len(state.images) == 1)
         self._progress = Progress(context)
-        self._storing = asyncio.Semaphore(_stored_at_once(state))
+        models = {image.plan.request.model for image in state.images.values()}
+        self._storing = StoringLimiter(models, clock=context.clock)
         self._left: deque[str] = deque()
         self._lock = DestinationLock(context)
         self._has_failed = False
@@ -334,9 +331,10 @@ class Dispatcher:
             if ended is not None:
                 if self._limiter.started:
                     await self._context.clock.wait_for(self._none_begun, STORED_LATER)
-                async with self._storing:
-                    image = self._context.journal.state.images[key]
-                    self.receipts[key] = await collect_output(self._context, image, ended)
+                image = self._context.journal.state.images[key]
+                self.receipts[key] = await collect_output(
+                    self._context, image, ended, place=self._storing.place
+                )
         except Exception as error:
             # A poll that failed or a full disk costs nothing itself, but the image it is about is bought.
             is_bought = not isinstance(error, PredictionError)
@@ -377,12 +375,6 @@ class Dispatcher:
             await self._context.write(event)
         except BitDanceError as error:
             self.failures.stop(error)
-
-
-def _stored_at_once(state: JobState) -> int:
-    """Return how many images of a job may be in memory."""
-    models = {image.plan.request.model for image in state.images.values()}
-    return max(1, STORED_BYTES // max(map(largest_file, models), default=1))
 
 
 def _sent_before(state: JobState) -> list[float]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,9 +38,16 @@ from airflow_provider_bitdance.wavespeed.protocol import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 
-async def collect_output(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
+async def collect_output(
+    context: JobContext,
+    image: ImageState,
+    prediction: Prediction,
+    *,
+    place: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+) -> Receipt:
     """Store the image of a prediction that ended, and return its receipt; or write down why there is none.
 
+    :param place: Entered while an image is fetched, checked and written.
     :raises PredictionError: The prediction ended without an image, or with one that may not be kept.
     :raises SizeMismatchError: The image is stored with its receipt, and may not be the result.
     :raises OutputError: The image could not be fetched; it is paid for, and collectable if a retry helps.
@@ -49,11 +58,8 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         is_vacant = image.plan.key in context.coordination.vacant
         receipt = None if is_vacant else await asyncio.to_thread(_receipt_of_this, context, image)
         if receipt is None:
-            model, wants = image.plan.request.model, context.thumbnails.wants_more()
-            valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
-            receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
-            if not receipt.nsfw:
-                context.thumbnails.take(image.plan.key, valid.thumbnail)
+            async with place():
+                receipt = await _fetch_and_store(context, image, prediction)
         context.check_allowed(receipt)
     except (PredictionError, OutputExpiredError, OutputRefusedError, SizeMismatchError) as error:
         await context.write(Failed(key=image.plan.key, failure=FAILURE_OF[type(error)], reason=error.what))
@@ -61,6 +67,21 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
             words = "A retry does not buy it again, because retry_failed is off."
             raise error.with_verdict(retry=False, retry_in_words=words) from error.__cause__
         raise
+    await _note_stored(context, image, receipt)
+    return receipt
+
+
+async def _fetch_and_store(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
+    model, wants = image.plan.request.model, context.thumbnails.wants_more()
+    valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
+    receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
+    if not receipt.nsfw:
+        context.thumbnails.take(image.plan.key, valid.thumbnail)
+    return receipt
+
+
+async def _note_stored(context: JobContext, image: ImageState, receipt: Receipt) -> None:
+    """Write into the journal that an image is stored, and tell the user."""
     destination = context.destination_of(image.plan)
     bought_here = image.bought_by is None or image.bought_by.same_task(context.journal.job)
     await context.write(
@@ -74,7 +95,6 @@ async def collect_output(context: JobContext, image: ImageState, prediction: Pre
         (receipt.stored_at - receipt.submitted_at).total_seconds(),
         receipt.uri,
     )
-    return receipt
 
 
 def _check_is_ours(image: ImageState, prediction: Prediction) -> None:
