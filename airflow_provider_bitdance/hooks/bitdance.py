@@ -198,7 +198,7 @@ class BitDanceHook(BitDanceBaseHook):
         :param request: What was requested, with the arguments of :meth:`submit`. Needed if the API does not
             return it with the prediction. For a task, pass what the task requests: the whole rendered prompt;
             the size in any form (``"16:9"`` is ``"1280*720"``); ``model`` and ``inputs``; and ``seed`` only
-            if the task or row sets one. The seed that was drawn is another request.
+            if the task or row sets one. Never pass a drawn seed.
         :param timeout: Seconds to wait.
         :param nsfw: As for :meth:`generate`.
         :return: The plain dict that the operator returns.

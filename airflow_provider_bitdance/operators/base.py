@@ -65,8 +65,8 @@ class BitDanceBaseOperator(EngineOperator):
         is reported as possibly paid. ``"fail"``: fail without a retry, so that a person can decide.
     :param max_cost_usd: The most that this task may spend, in US dollars. All tries count, and what is
         possibly paid; clearing the task restarts the count. A plan that costs more fails before the first
-        purchase. A number, or text of one, such as a sum that an earlier task returns; a template that gives
-        none fails. Default: no limit. (templated)
+        purchase. A number or numeric text, such as an earlier task's result; a template that renders
+        anything else fails. Default: no limit. (templated)
     :param check_balance: Whether to request the account's balance before the first purchase, and to fail if
         it does not cover the plan.
     :param retry_failed: Whether a retry buys an image again if its prediction failed. WaveSpeed refunds
