@@ -89,7 +89,7 @@ def explicit_limits(lab: Lab) -> Result:
     alone.warm_up(lab.home)
     images, in_flight, per_minute = lab.size(120, 14), 10, lab.size(60, 12)
     with lab.account(PROFILES["5 s"]) as account:
-        way = functools.partial(alone.by_engine, per_minute=per_minute)
+        way = functools.partial(alone.by_engine, requests_per_minute=per_minute)
         run = alone.play(way, account, images, in_flight)
         latencies = [image.latency for image in account.books().predictions]
     limit = quickest(latencies, in_flight=in_flight, per_minute=per_minute)
