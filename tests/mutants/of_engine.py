@@ -499,6 +499,29 @@ PROGRESS = mutations_of(
     ("self._context.policy.is_batch and (last", "(last", "each of a thousand mapped tasks has a row"),
 )
 
+STORING_LIMITER = mutations_of(
+    "engine/storing_limiter.py",
+    "unit/engine/test_storing_limiter.py",
+    ("seconds > SLOWED * self._quickest", "seconds > 1e9 * self._quickest", "storing keeps others waiting"),
+    ("seconds = max(seconds, QUICKEST)", "pass", "after a clock was set back all look slow"),
+    (
+        "if self.at_once < self._most and self._places.locked():",
+        "if self._places.locked():",
+        "more images are in memory than fit",
+    ),
+    ("                self._surplus += 1\n", "", "a place that was taken away is still given"),
+    (
+        "timer = asyncio.get_running_loop().call_later(STUCK_AFTER, self._admit_one_more)",
+        "timer = asyncio.get_running_loop().call_later(1e6, self._admit_one_more)",
+        "four downloads that hang hold up a batch",
+    ),
+    (
+        "self.at_once = min(FEW, self._most)",
+        "self.at_once = self._most",
+        "a hundred that end together are seen late",
+    ),
+)
+
 MUTATIONS = (
     *DESTINATION_LOCK,
     *TAKEOVER,
@@ -514,4 +537,5 @@ MUTATIONS = (
     *SAVING,
     *IMAGE_JOB,
     *PROGRESS,
+    *STORING_LIMITER,
 )

@@ -307,6 +307,21 @@ def test_what_another_prune_removes_at_this_moment_is_left_to_it() -> None:
     assert len(files(office, "jobs")) == 1
 
 
+def test_what_another_prune_has_claimed_at_this_moment_is_left_to_it() -> None:
+    office = an_old_image()
+
+    def step(name: str) -> None:
+        if name.startswith("before replace"):
+            raise Crash(name)
+
+    with pytest.raises(Crash):
+        prune(office, SteppingFolder(office.folder, step))  # type: ignore[arg-type]
+    assert prune(office).kept == {"running or recent": 1}
+
+    office.wait(seconds=CLOSED_FOR)
+    assert len(prune(office).journals) == 1
+
+
 @pytest.mark.parametrize("fails", ["create", "replace", "remove_folder"])
 def test_a_store_error_at_one_journal_is_a_finding_and_the_others_go(fails: str) -> None:
     office = an_old_image()
