@@ -18,6 +18,8 @@ from airflow_provider_bitdance.wavespeed import protocol
 GZIP = frozenset({"gzip", "x-gzip"})
 MEMBERS = 16
 """Of a response that is packed in gzip, so many are read."""
+CUT_OFF = b"\0"
+"""No JSON ends so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,18 @@ def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
 
 
 def _unpacked(packed: bytes, most: int) -> bytes:
-    """Unpack gzip, which may have several members, up to one byte above the bound."""
+    """Unpack gzip, which may have several members, up to one byte above the bound.
+
+    Where that is not all, ``CUT_OFF`` stands for the rest: what reads it must not take it for whole.
+    """
     body = b""
     for _ in range(MEMBERS):
         member = zlib.decompressobj(wbits=31)  # gzip only
         body += member.decompress(packed, most + 1 - len(body))
-        packed = member.unused_data
+        packed = member.unused_data.lstrip(b"\0")  # it may be padded
         if len(body) > most or not packed.startswith(b"\x1f\x8b"):
             break
-    return body
+    return body if member.eof and not packed else body + CUT_OFF
 
 
 def too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:

@@ -18,7 +18,7 @@ from tests.matrix.play import install_commands
 class Clean:
     """An empty environment.
 
-    :ivar http: Which of the two HTTP clients is there; the other is not.
+    :ivar http: The HTTP client that the provider uses.
     """
 
     airflow: str
@@ -32,10 +32,28 @@ class Clean:
 CLEAN = (
     Clean("3.3.2", "3.11", "httpx"),
     Clean("3.3.2", "3.13", "httpx"),
-    # The first Airflow whose own task SDK needs httpx2.
+    # The first Airflow whose own task SDK needs httpx2. Its core needs httpx, too.
     Clean("3.4.0b2", "3.11", "httpx2"),
     Clean("3.4.0b2", "3.13", "httpx2"),
 )
+
+
+WITHOUT_HTTPX = """
+import builtins
+
+_import = builtins.__import__
+
+
+def _without_httpx(name, globals=None, *rest):
+    if name == "httpx" and (globals or {}).get("__name__") == "airflow_provider_bitdance.wavespeed.http":
+        raise ImportError("hidden by tests/release")
+    return _import(name, globals, *rest)
+
+
+builtins.__import__ = _without_httpx
+"""
+"""A ``sitecustomize.py``: the provider's process finds no httpx, and Airflow's command line does."""
+USED = "from airflow_provider_bitdance.wavespeed.http import httpx; print(httpx.__name__)"
 
 
 def first_image(clean: Clean, dist: Path, folder: Path) -> None:
@@ -62,14 +80,18 @@ def _install(clean: Clean, dist: Path, home: Path) -> Path:
     python = interpreter(clean.python)
     assert python, f"no Python {clean.python} here"
     (wheel,) = dist.glob("*.whl")
-    pip = [str(home / "env" / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    other = {"httpx": "httpx2", "httpx2": "httpx"}[clean.http]
+    inside = str(home / "env" / "bin" / "python")
+    pip = [inside, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     for argv in (
         *install_commands(home, python, constraints(clean.airflow), str(wheel)).values(),
         # uv leaves pip out.
         [python, "-m", "venv", "--upgrade", str(home / "env")],
         [*pip, "install", "-c", str(home / "constraints.txt"), clean.http],
-        [*pip, "uninstall", "--yes", other],
     ):
         subprocess.run(argv, check=True)
+    if clean.http == "httpx2":
+        (packages,) = (home / "env").glob("lib/python*/site-packages")
+        (packages / "sitecustomize.py").write_text(WITHOUT_HTTPX)
+    used = subprocess.run([inside, "-c", USED], check=True, capture_output=True, text=True).stdout
+    assert used.split()[-1:] == [clean.http], f"the provider uses {used}"
     return home / "env" / "bin"

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_bitdance import exceptions
 from airflow_provider_bitdance.exceptions import BitDanceError, Paid
-from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed import bodies, protocol
 from airflow_provider_bitdance.wavespeed.client import PARSED_ON_LOOP, AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.protocol import KIB, MIB
@@ -97,6 +97,32 @@ def test_any_other_encoding_is_refused_and_may_hide_a_purchase(encoding: str) ->
 def test_gzip_that_is_damaged_is_a_garbled_response(body: bytes) -> None:
     error = failure(SUBMIT, body=body, encoding="gzip")
     assert (type(error), error.paid) == (exceptions.GarbledResponseError, Paid.POSSIBLY)
+
+
+NO = json.dumps({"code": 429, "message": "slow down"}).encode()
+CUT = gzip.compress(NO)[:-8]
+
+
+@pytest.mark.parametrize(
+    ("body", "paid"),
+    [
+        (gzip.compress(NO), Paid.NO),
+        (gzip.compress(NO) + b"\0" * 8, Paid.NO),
+        (gzip.compress(NO[:9]) + gzip.compress(NO[9:]), Paid.NO),
+        (CUT, Paid.POSSIBLY),
+        (gzip.compress(NO[:9]) + gzip.compress(NO[9:])[:-8], Paid.POSSIBLY),
+        (gzip.compress(NO) + b"<html>", Paid.POSSIBLY),
+        (gzip.compress(NO) + gzip.compress(b"") * bodies.MEMBERS, Paid.POSSIBLY),
+    ],
+    ids=["whole", "padded", "two", "cut", "two, cut", "something behind", "many members"],
+)
+def test_a_packed_refusal_that_may_not_be_all_may_be_a_purchase(body: bytes, paid: Paid) -> None:
+    assert zlib.decompressobj(31).decompress(CUT) == NO
+    assert failure(SUBMIT, body=body, encoding="gzip").paid is paid
+
+
+def test_a_purchase_whose_packing_is_cut_off_has_its_id() -> None:
+    assert sent(SUBMIT, body=gzip.compress(CREATED)[:-8], encoding="gzip").id == "p-1"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", ""])
