@@ -44,10 +44,10 @@ import builtins
 _import = builtins.__import__
 
 
-def _without_httpx(name, globals=None, *rest):
+def _without_httpx(name, globals=None, *rest, **named):
     if name == "httpx" and (globals or {}).get("__name__") == "airflow_provider_bitdance.wavespeed.http":
         raise ImportError("hidden by tests/release")
-    return _import(name, globals, *rest)
+    return _import(name, globals, *rest, **named)
 
 
 builtins.__import__ = _without_httpx
