@@ -114,6 +114,8 @@ def _copy(root: Path, mutation: Mutation) -> Path:
     changed = mutation.apply((root / PACKAGE / mutation.module).read_text())
     folder = Path(tempfile.mkdtemp(prefix="bitdance-mutant-"))
     for name in COPIED:
+        if not (root / name).exists():
+            continue
         if (root / name).is_dir():  # with the compiled files: they are found by the time of the source
             shutil.copytree(root / name, folder / name)
         else:

@@ -39,7 +39,7 @@ def finished(world: World, count: int, **options: Any) -> Finished:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    return [text for text in found if "last try" not in text]
+    return [text for text in found if "last try" not in text and "size_differs" not in text]
 
 
 async def replaced_after(world: World, seconds: float, count: int) -> None:
