@@ -3,8 +3,8 @@
 ``products.csv`` has one row per product, with the columns ``key`` and ``name``. The Dag
 
 1. estimates what is to buy; if it costs more than ``LIMIT_USD``, the run fails here,
-2. asks a person, with the cost in the question; without an approval within a day nothing is bought; if there
-   is nothing to buy, nobody is asked,
+2. asks a person, with the cost in the question; without an approval within 20 hours nothing is bought; if
+   there is nothing to buy, nobody is asked,
 3. buys the images in one batch on the workers of the Celery queue ``images``, for the approved sum at most,
 4. writes ``products-with-images.csv``: the table with the image's address, its URL and the reason of a
    failure.
@@ -88,7 +88,7 @@ def example_bitdance_production() -> None:
         task_id="approve",
         subject="Buy images of products?",
         body=f"{cost['text']}",
-        response_timeout=timedelta(days=1),
+        response_timeout=timedelta(hours=20),  # the next day's run waits for this one
         defaults=ApprovalOperator.REJECT,
     )
 

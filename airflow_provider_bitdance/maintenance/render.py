@@ -36,14 +36,16 @@ def jobs_as_json(records: Records, jobs: list[JobRecord]) -> dict[str, Any]:
             "journal": record.uri,
             "tries": record.last_try,
             "last_entry_at": _moment(record.state.time),
-            "images": [_image_as_json(image, records) for image in record.state.images.values()],
+            "images": [
+                _image_as_json(image, records, record.state.output) for image in record.state.images.values()
+            ],
         }
         for record in jobs
     ]
     return {"records": records.uri, "jobs": shown, "findings": plain(records.findings)}
 
 
-def _image_as_json(image: ImageState, records: Records) -> dict[str, Any]:
+def _image_as_json(image: ImageState, records: Records, output: str) -> dict[str, Any]:
     plan, request = image.plan, image.plan.request
     receipt = records.receipt_of(image)
     return {
@@ -57,6 +59,7 @@ def _image_as_json(image: ImageState, records: Records) -> dict[str, Any]:
         "prediction_id": image.prediction_id or None,
         "bought_at": _moment(image.submitted_at) if image.prediction_id else None,
         "reused": image.reused,
+        "destination": f"{output}/{plan.stem}",
         "uri": receipt.uri if receipt else None,
         "receipt": image.receipt or None,
         "failure": image.failure.value if image.failure and image.status is Status.FAILED else None,
@@ -75,11 +78,11 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
     for record in jobs:
         lines += ["", f"{name_of(record.job)}, generation {record.job.generation}, try {record.last_try}"]
         for image in record.state.images.values():
-            lines += _image_lines(image, records)
+            lines += _image_lines(image, records, record.state.output)
     return "\n".join(lines + unreadable_lines(records.findings))
 
 
-def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
+def _image_lines(image: ImageState, records: Records, output: str) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
     named = f"{shorten(plan.key, _LONGEST)}: " if plan.key != "image" else ""
     prompt = shorten(plan.prompt_asked or request.prompt)
@@ -95,7 +98,7 @@ def _image_lines(image: ImageState, records: Records) -> Iterator[str]:
     elif image.status is Status.FAILED:
         yield f"  failed    {shorten(image.reason, 300)}"
     else:
-        yield f"  pending   {_OPEN[image.status]}"
+        yield f"  pending   {_OPEN[image.status]}; destination {shorten(f'{output}/{plan.stem}', _LONGEST)}"
     if image.possibly_paid:
         yield f"  also possibly paid: {image.possibly_paid}. {shorten(image.reason, 300)}"
 

@@ -18,8 +18,8 @@ from tests.chaos.stage import until
 from tests.docs.pages import BLOCKS, ROOT, Block
 
 PAGE, SECTION = "docs/operations/celery.md", "Set up Celery from scratch"
-FOLDER, IMAGE = "/tmp/bitdance", "covers/2026-11-22.png"
-PORTS = ("5432", "6379", "8080", "8700")
+FOLDER, IMAGE = "/tmp/bitdance", "covers/2026-11-23.png"
+PORTS = ("5432", "6390", "8080", "8700")
 """Those that the page names: of Postgres, Redis, the API server and the local service."""
 INSTALLED = 1500.0
 """Seconds until the image is there at the latest: pip installs 150 packages first."""

@@ -30,6 +30,17 @@ def test_a_stored_image_is_shown_with_its_place_though_the_records_have_moved() 
     assert verify(records, office.open_folder, outputs=[OUTPUT]) == []
 
 
+def test_an_image_that_is_not_stored_is_shown_with_where_it_goes_for_a_person_to_save_it_there() -> None:
+    office = Office()
+    office.task(dies="before poll")
+
+    records = office.records
+
+    assert shown_jobs(records, list(records.jobs)).splitlines()[-1].endswith(f"; destination {OUTPUT}/cover")
+    (image,) = jobs_as_json(records, list(records.jobs))["jobs"][0]["images"]
+    assert (image["destination"], image["uri"]) == (f"{OUTPUT}/cover", None)
+
+
 def test_a_missing_receipt_is_named_where_the_records_are_now() -> None:
     office = Office()
     office.task()
