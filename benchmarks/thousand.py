@@ -173,13 +173,16 @@ def _subscription(
 
 
 def _wait_until_idle(airflow: RealAirflow) -> None:
-    """Wait until the triggerer's two processes have started and come to rest."""
+    """Wait until the triggerer's two processes have started and come to rest.
+
+    At rest they use 0.4 s of 3 on a slow machine.
+    """
     while True:
         before, _ = _usage(airflow)
         time.sleep(3)
         airflow.check()
         after, _ = _usage(airflow)
-        if len(airflow.processes_of("triggerer")) > 1 and after - before < 0.3:
+        if len(airflow.processes_of("triggerer")) > 1 and after - before < 0.6:
             return
 
 

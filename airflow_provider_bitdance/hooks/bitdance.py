@@ -238,6 +238,7 @@ class BitDanceHook(BitDanceBaseHook):
         bought in the past minutes may be missing. A failed prediction is refunded within 3 hours.
 
         :param since: A time without a zone is in UTC.
+        :raises AuthenticationError: The key may not read the bill.
         :raises GarbledResponseError: Part of the bill could not be read.
         """
         from airflow_provider_bitdance.hooks.account import read_charges

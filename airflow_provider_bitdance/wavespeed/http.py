@@ -14,8 +14,9 @@ import logging
 import os
 import platform
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import IO, TYPE_CHECKING, Any
 
@@ -45,6 +46,9 @@ else:
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_CONNECTIONS = 128
 """To the API, and as many to the hosts of outputs: at most, 64 submissions and 64 polls are under way."""
+CONNECTIONS_EACH = 8
+"""Connections of one httpx client. Before and after each request httpcore goes over all of them, and for each
+idle one over all again: with 60 in one client, that was a seventh of the event loop's time."""
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 CONNECT_SECONDS = 10.0
@@ -78,29 +82,37 @@ class Pool:
         # Only of a real network it is known what left this machine: httpcore tells.
         self._is_network = transport is None
         verify = tls_context()
+        # Clients over one transport would close it for each other.
+        most = max(1, MAX_CONNECTIONS // CONNECTIONS_EACH) if self._is_network else 1
+        connections = min(CONNECTIONS_EACH, MAX_CONNECTIONS)
         with _environment_explained():
-            self._http = httpx.AsyncClient(
-                base_url=settings.base_url,
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"} | key,
-                # A total bounds all: httpx counts from one byte to the next.
-                timeout=httpx.Timeout(None, connect=min(CONNECT_SECONDS, settings.timeout)),
-                # Redirects are never followed: a POST must not move.
-                follow_redirects=False,
-                transport=transport,
-                # No proxy for this machine: it would get the key, and could not reach the service.
-                mounts={f"all://{host}": None for host in urls.loopback_hosts(settings.base_url)},
-                verify=verify,
-                limits=httpx.Limits(
-                    max_connections=MAX_CONNECTIONS,
-                    max_keepalive_connections=MAX_CONNECTIONS,
-                    keepalive_expiry=idle,
+            self._clients = _Clients(
+                functools.partial(
+                    httpx.AsyncClient,
+                    base_url=settings.base_url,
+                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"} | key,
+                    # A total bounds all: httpx counts from one byte to the next.
+                    timeout=httpx.Timeout(None, connect=min(CONNECT_SECONDS, settings.timeout)),
+                    # Redirects are never followed: a POST must not move.
+                    follow_redirects=False,
+                    transport=transport,
+                    # No proxy for this machine: it would get the key, and could not reach the service.
+                    mounts={f"all://{host}": None for host in urls.loopback_hosts(settings.base_url)},
+                    verify=verify,
+                    limits=httpx.Limits(
+                        max_connections=connections,
+                        max_keepalive_connections=connections,
+                        keepalive_expiry=idle,
+                    ),
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 ),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                most=most,
+                idle=idle,
             )
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._clients.aclose()
 
     async def exchange(self, call: protocol.Call[Any]) -> Response:
         """Send a request once, and return its whole response.
@@ -118,7 +130,8 @@ class Pool:
             try:
                 async with (
                     timeout,
-                    self._http.stream(
+                    self._clients.one() as http,
+                    http.stream(
                         call.method, call.path, json=call.body, extensions={"trace": exchange.note}
                     ) as response,
                 ):
@@ -155,7 +168,10 @@ class Pool:
         exchange = Exchange(is_unsent=False)
         with _under_way(exchange):
             try:
-                async with self._http.stream("GET", url, extensions={"trace": exchange.note}) as response:
+                async with (
+                    self._clients.one() as http,
+                    http.stream("GET", url, extensions={"trace": exchange.note}) as response,
+                ):
                     await _check_peer(response, rule)
                     observe(_response(response, b""))
                     if response.next_request is not None:
@@ -169,6 +185,75 @@ class Pool:
             except _BROKEN as error:
                 # No chaining: the text of some of these holds the output's URL.
                 raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """A client of httpx.
+
+    :ivar under_way: Requests that use it.
+    :ivar connections: As many as it had requests under way at once; some may have expired since.
+    :ivar left_at: When the last one left it, on the event loop's clock.
+    """
+
+    http: httpx.AsyncClient
+    under_way: int = 0
+    connections: int = 0
+    left_at: float = 0.0
+
+
+@dataclass
+class _Clients:
+    """Clients of few connections each: as many as the requests that are under way need.
+
+    :param new: Makes one.
+    :param most: At most so many; further requests wait for a connection.
+    :param idle: Seconds after which one that nobody uses is closed.
+    """
+
+    new: Callable[[], httpx.AsyncClient]
+    most: int
+    idle: float
+    _clients: list[_Client] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._clients = [_Client(self.new())]  # what is wrong with the environment shows here
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend a client until the response is read, and close those that nobody used for a while."""
+        used_since = asyncio.get_running_loop().time() - self.idle
+        spare = [each for each in self._clients[1:] if not each.under_way and each.left_at < used_since]
+        for each in spare:
+            self._clients.remove(each)
+        for each in spare:
+            await each.http.aclose()
+        client = self._with_room()
+        client.under_way += 1
+        client.connections = max(client.connections, client.under_way)
+        try:
+            yield client.http
+        finally:
+            client.under_way -= 1
+            client.left_at = asyncio.get_running_loop().time()
+
+    def _with_room(self) -> _Client:
+        """Return the first client that has an idle connection, else the first that may open one."""
+        for each in self._clients:
+            if each.under_way < each.connections:
+                return each
+        for each in self._clients:
+            if each.connections < CONNECTIONS_EACH:
+                return each
+        if len(self._clients) == self.most:
+            return min(self._clients, key=lambda each: each.under_way)
+        self._clients.append(_Client(self.new()))
+        return self._clients[-1]
+
+    async def aclose(self) -> None:
+        """Close all."""
+        for client in self._clients:
+            await client.http.aclose()
 
 
 def _why(error: BaseException) -> str:
