@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from airflow_provider_bitdance.wavespeed import client as client_module
+from airflow_provider_bitdance.wavespeed import http
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.http import CONNECTIONS_EACH
 from tests.unit.wavespeed.test_idle_connections import RESPONSE
@@ -86,6 +87,19 @@ def test_one_request_after_the_other_uses_one_connection() -> None:
             return server.opened
 
     assert asyncio.run(run()) == 1
+
+
+def test_more_requests_than_connections_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 2 * CONNECTIONS_EACH
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", most)
+
+    async def run() -> int:
+        async with server_and_client() as (server, client):
+            server.wanted = most
+            await asyncio.gather(*(client.get_balance() for _ in range(3 * most)))
+            return server.opened
+
+    assert asyncio.run(run()) == most
 
 
 def test_connections_that_a_burst_has_opened_are_closed_when_nobody_needs_them(
