@@ -222,12 +222,9 @@ class _Clients:
     @asynccontextmanager
     async def one(self) -> AsyncIterator[httpx.AsyncClient]:
         """Lend a client until the response is read, and close those that nobody used for a while."""
-        used_since = asyncio.get_running_loop().time() - self.idle
-        spare = [each for each in self._clients[1:] if not each.under_way and each.left_at < used_since]
-        for each in spare:
-            self._clients.remove(each)
-        for each in spare:
-            await each.http.aclose()
+        while (spare := self._unused()) is not None:
+            self._clients.remove(spare)
+            await spare.http.aclose()
         client = self._with_room()
         client.under_way += 1
         client.connections = max(client.connections, client.under_way)
@@ -236,6 +233,12 @@ class _Clients:
         finally:
             client.under_way -= 1
             client.left_at = asyncio.get_running_loop().time()
+
+    def _unused(self) -> _Client | None:
+        """Return one that may be closed. The first one stays: its connections expire by themselves."""
+        since = asyncio.get_running_loop().time() - self.idle
+        unused = (each for each in self._clients[1:] if not each.under_way and each.left_at < since)
+        return next(unused, None)
 
     def _with_room(self) -> _Client:
         """Return the first client that has an idle connection, else the first that may open one."""

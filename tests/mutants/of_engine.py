@@ -526,7 +526,7 @@ CONNECTIONS = mutations_of(
     "wavespeed/http.py",
     "unit/wavespeed/test_connections.py unit/wavespeed/test_deadlines.py",
     ("if each.under_way < each.connections:", "if False:", "requests open connections beside idle ones"),
-    ("            await each.http.aclose()", "            pass", "the connections of a burst stay open"),
+    ("            await spare.http.aclose()", "            pass", "the connections of a burst stay open"),
     (
         "        for client in self._clients:\n",
         "        for client in ():\n",
