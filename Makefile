@@ -52,7 +52,7 @@ matrix: $(STAMP) ## Run the tests on each Airflow and Python that is here, an ho
 load: $(STAMP) ## Count the local service's requests a second; needs wrk
 	@benchmarks/local_service/run.sh $(BIN)/python
 
-test: $(STAMP) ## Run the tests, 17 minutes on two cores; ARGS="tests/unit -n 0 -x" goes to pytest
+test: $(STAMP) ## Run the tests, 13 minutes on two cores; ARGS="tests/unit -n 0 -x" goes to pytest
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 quick: $(STAMP) ## Run the unit and contract tests, while you write; ARGS="-k budget" goes to pytest
