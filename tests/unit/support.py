@@ -7,6 +7,7 @@ compare what was paid for with what was stored.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -15,7 +16,7 @@ import logging
 import math
 import time as real_time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -71,13 +72,28 @@ class Busy(ThreadPoolExecutor):
         self.jobs = 0
 
     def submit(self, work: Any, /, *args: Any, **options: Any) -> Any:
-        self.jobs += 1
-        future = super().submit(work, *args, **options)
-        future.add_done_callback(self._done)
-        return future
+        """Let a thread do it, and hand over what comes of it on the event loop.
 
-    def _done(self, _: object) -> None:
-        self.jobs -= 1
+        The work ends for the clock and for its caller in one step there: a thread that lost its turn between
+        the two would let time pass in which the caller had not heard yet.
+        """
+        self.jobs += 1
+        loop, handed_over = asyncio.get_running_loop(), Future[Any]()
+
+        def hand_over(done: Future[Any]) -> None:
+            if not handed_over.cancelled():  # by a caller that was stopped meanwhile
+                if (error := done.exception()) is not None:
+                    handed_over.set_exception(error)
+                else:
+                    handed_over.set_result(done.result())
+            self.jobs -= 1
+
+        def ended(done: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(hand_over, done)
+
+        super().submit(work, *args, **options).add_done_callback(ended)
+        return handed_over
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
