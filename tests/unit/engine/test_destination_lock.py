@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -942,7 +943,7 @@ def locked(world: World, *, seed_of_b: int = 7, **policy: Any) -> tuple[Destinat
 
 def test_what_a_known_holder_has_bought_is_adopted_once_its_lease_has_ended() -> None:
     world = World(latency=5000)
-    two_in_flight(world)
+    bought = two_in_flight(world).journal.state.images
     lock, (a, b) = locked(world)
 
     async def take() -> bool:
@@ -952,7 +953,7 @@ def test_what_a_known_holder_has_bought_is_adopted_once_its_lease_has_ended() ->
         return await lock.take(b)
 
     assert run(take()) is False
-    assert world.context(job=SECOND).journal.state.images["b"].prediction_id == "pred-2"
+    assert world.context(job=SECOND).journal.state.images["b"].prediction_id == bought["b"].prediction_id
 
 
 @pytest.mark.parametrize("at", ["before its journal is read", "when its journal is claimed"])
@@ -1049,7 +1050,7 @@ def test_what_a_stopped_task_buys_after_it_has_come_back_is_shared_and_not_bough
     assert (world.api.billed, second["prediction_id"], second["reused"]) == (1, "pred-1", True)
 
 
-def test_of_many_images_each_that_another_task_stores_is_read_little_more_than_once() -> None:
+def test_of_many_images_each_that_another_task_stores_is_read_when_it_is_tried_and_for_the_result() -> None:
     world, read = World(), list[str]()
     wanted = [a_wanted(f"prompt {n}", key=f"{n}", name=f"{n}", named=True) for n in range(MANY + 5)]
     second = world.context(job=SECOND)
@@ -1067,20 +1068,20 @@ def test_of_many_images_each_that_another_task_stores_is_read_little_more_than_o
 
     first, second_outcome = run(both())
     assert len(first.stored) == len(second_outcome.stored) == world.api.billed == len(wanted)
-    assert len(read) <= 1.5 * len(wanted)
+    assert max(Counter(read).values(), default=0) <= 2
 
 
 def test_what_another_task_claims_to_have_bought_is_not_adopted_where_it_is_another_image_of_ours() -> None:
     """The records of that task were changed, or a gateway repeated one response to both."""
     world = World(latency=5000)
-    two_in_flight(world)
+    bought = two_in_flight(world).journal.state.images
     lock, (_, b) = locked(world)
     context = lock._context
     world.clock.now += 700
 
     async def take() -> list[bool]:
         await context.write(Intended(keys=("a",)))
-        await context.write(Submitted(key="a", prediction_id="pred-2"))
+        await context.write(Submitted(key="a", prediction_id=bought["b"].prediction_id))
         return [await lock.take(b)]
 
     assert run(take()) == [True]

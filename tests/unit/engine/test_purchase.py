@@ -377,11 +377,12 @@ def both(
     context = world.context()
     images = tuple(a_plan(key, stem=key, seed=seed) for key, seed in zip("ab", seeds, strict=True))
     context.journal.claim(world.clock.now + 600, world.clock.now, Planned(output=OUTPUT, images=images))
-    submit, lost = context.client.submit, list[str]()
+    submit, lost, is_first_sent = context.client.submit, list[str](), asyncio.Event()
 
     async def send(request: ImageRequest) -> Prediction:
         if not lost:
             lost.append("a")
+            is_first_sent.set()
             await world.clock.sleep(0.5)
             raise LostResponseError("time-out")
         if len(lost) == 1:
@@ -396,9 +397,14 @@ def both(
 
     async def buy_both() -> None:
         limiter = RateLimiter()
+
+        async def buy_second() -> None:
+            await is_first_sent.wait()
+            await buy(context, "b", limiter=limiter, lock=DestinationLock(context))
+
         await asyncio.gather(
             buy(context, "a", limiter=limiter, lock=DestinationLock(context)),
-            buy(context, "b", limiter=limiter, lock=DestinationLock(context)),
+            buy_second(),
         )
 
     run(buy_both())
