@@ -213,8 +213,8 @@ async def write_journal(journal: Journal, plan: Planned, done: int, rate: Rate) 
         async with storing:
             records = RECORDS_A_STORED_IMAGE * OPERATION_SECONDS
             await asyncio.sleep(dice.uniform(*DOWNLOAD_SECONDS) + records)
-            receipt = f"{journal.uri}/receipts/catalogue-{key}-{dice.getrandbits(64):016x}.json"
-            await group_commit.write(Stored(key=key, receipt=receipt))
+        receipt = f"{journal.uri}/receipts/catalogue-{key}-{dice.getrandbits(64):016x}.json"
+        await group_commit.write(Stored(key=key, receipt=receipt))
 
     journal.claim(START + TIMEOUT, START, plan)
     async with asyncio.TaskGroup() as group:

@@ -8,22 +8,29 @@ its :meth:`GroupCommit.write` returns.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.records import Journal
-from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.events import Event, Stored
 
-LONG_JOURNAL = 256
-LINGER_SECONDS = 0.025
-"""Beyond this many entries, a journal is written in larger pieces, so that it stays quick to read."""
+LONG_JOURNAL = 64
+LINGER_SECONDS = 0.1
+"""Beyond this many entries an event that nothing waits for lets the next one take it along: the journal stays
+quick to read, and the store free for intents and bought predictions."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     events: tuple[Event, ...]
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether something hangs on it. That an image is stored is known from its receipt, too."""
+        return not all(isinstance(event, Stored) for event in self.events)
 
 
 class GroupCommit:
@@ -46,6 +53,8 @@ class GroupCommit:
         """
         mine = _Waiting(events)
         self._waiting.append(mine)
+        if self._journal.state.number >= LONG_JOURNAL and not mine.is_urgent:
+            await self._clock.wait_for(mine.is_over, LINGER_SECONDS)
         async with self._turn:
             if mine in self._waiting:  # else it was written along with others
                 await self._write_all()
@@ -53,8 +62,6 @@ class GroupCommit:
             raise mine.error
 
     async def _write_all(self) -> None:
-        if self._journal.state.number >= LONG_JOURNAL:
-            await self._clock.sleep(LINGER_SECONDS)
         together, self._waiting = self._waiting, []
         events = [event for waiting in together for event in waiting.events]
         try:
@@ -65,3 +72,6 @@ class GroupCommit:
             for waiting in together:
                 waiting.error = error if isinstance(error, Exception) else interrupted
             raise
+        finally:
+            for waiting in together:
+                waiting.is_over.set()

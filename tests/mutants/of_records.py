@@ -4,6 +4,36 @@ from __future__ import annotations
 
 from tests.mutants.mutations import mutations_of
 
+GROUP_COMMIT = mutations_of(
+    "records/group_commit.py",
+    "unit/records/test_group_commit.py",
+    (
+        "and not mine.is_urgent",
+        "",
+        "what is bought stays unrecorded for a moment more",
+    ),
+    (
+        "self._journal.state.number >= LONG_JOURNAL and ",
+        "",
+        "the only image of a task is noted a tenth of a second later",
+    ),
+    (
+        "await self._clock.wait_for(mine.is_over, LINGER_SECONDS)",
+        "pass",
+        "each stored image makes an entry of its own",
+    ),
+    (
+        "waiting.error = error if isinstance(error, Exception) else interrupted",
+        "pass",
+        "an image whose event another one's entry lost passes for recorded",
+    ),
+    (
+        "waiting.is_over.set()",
+        "pass",
+        "what was written along waits on all the same",
+    ),
+)
+
 STATE = mutations_of(
     "records/state.py",
     "unit/records/test_state.py",
@@ -321,4 +351,4 @@ CODEC = mutations_of(
     ),
 )
 
-MUTATIONS = (*STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS, *CODEC)
+MUTATIONS = (*GROUP_COMMIT, *STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS, *CODEC)
