@@ -15,10 +15,11 @@ from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.records.events import Event, Stored
 
-LONG_JOURNAL = 64
-LINGER_SECONDS = 0.1
-"""Beyond this many entries an event that nothing waits for lets the next one take it along: the journal stays
-quick to read, and the store free for intents and bought predictions."""
+LONG_JOURNAL, STORED_LINGERS = 64, 0.1
+"""Beyond this many entries an event that nothing waits for lets the next one take it along, for so many
+seconds: the store is free for intents and bought predictions."""
+HUGE_JOURNAL, ALL_LINGER = 1024, 0.025
+"""Beyond this many, each entry gathers events for so many seconds: the journal stays quick to read."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +55,7 @@ class GroupCommit:
         mine = _Waiting(events)
         self._waiting.append(mine)
         if self._journal.state.number >= LONG_JOURNAL and not mine.is_urgent:
-            await self._clock.wait_for(mine.is_over, LINGER_SECONDS)
+            await self._clock.wait_for(mine.is_over, STORED_LINGERS)
         async with self._turn:
             if mine in self._waiting:  # else it was written along with others
                 await self._write_all()
@@ -62,6 +63,8 @@ class GroupCommit:
             raise mine.error
 
     async def _write_all(self) -> None:
+        if self._journal.state.number >= HUGE_JOURNAL:
+            await self._clock.sleep(ALL_LINGER)
         together, self._waiting = self._waiting, []
         events = [event for waiting in together for event in waiting.events]
         try:

@@ -18,7 +18,7 @@ GROUP_COMMIT = mutations_of(
         "the only image of a task is noted a tenth of a second later",
     ),
     (
-        "await self._clock.wait_for(mine.is_over, LINGER_SECONDS)",
+        "await self._clock.wait_for(mine.is_over, STORED_LINGERS)",
         "pass",
         "each stored image makes an entry of its own",
     ),
@@ -26,6 +26,11 @@ GROUP_COMMIT = mutations_of(
         "waiting.error = error if isinstance(error, Exception) else interrupted",
         "pass",
         "an image whose event another one's entry lost passes for recorded",
+    ),
+    (
+        "await self._clock.sleep(ALL_LINGER)",
+        "pass",
+        "ten thousand images make an entry each for intent and prediction",
     ),
     (
         "waiting.is_over.set()",

@@ -12,7 +12,13 @@ import pytest
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.records import Intended, Journal, Planned, Stored, Submitted
 from airflow_provider_bitdance.records.events import Event
-from airflow_provider_bitdance.records.group_commit import LINGER_SECONDS, LONG_JOURNAL, GroupCommit
+from airflow_provider_bitdance.records.group_commit import (
+    ALL_LINGER,
+    HUGE_JOURNAL,
+    LONG_JOURNAL,
+    STORED_LINGERS,
+    GroupCommit,
+)
 from tests.unit.support import OUTPUT, RECORDS, START, FakeClock, MemoryFolder, a_plan, a_writer, run
 
 PLAN = Planned(output=OUTPUT, images=tuple(a_plan(key, stem=key) for key in "abc"))
@@ -31,14 +37,16 @@ def stored(key: str) -> Stored:
     return Stored(key=key, receipt=f"mem://{key}")
 
 
-def a_journal(disk: Disk, *, is_long: bool = True, folder: type[MemoryFolder] = MemoryFolder) -> Journal:
+def a_journal(
+    disk: Disk, *, length: int = LONG_JOURNAL, folder: type[MemoryFolder] = MemoryFolder
+) -> Journal:
     """Return a journal in which two of three images are bought."""
     journal = Journal(folder(disk, RECORDS), a_writer())
     journal.load()
     journal.claim(START + 600, START, PLAN)
     journal.append(START, *map(intended, "abc"))
     journal.append(START, *map(submitted, "ab"))
-    while is_long and journal.state.number < LONG_JOURNAL:
+    while journal.state.number < length:
         journal.claim(START + 600, START)
     return journal
 
@@ -50,10 +58,10 @@ def entries(disk: Disk, since: int) -> list[list[str]]:
 
 
 def written(
-    disk: Disk, clock: FakeClock, work: Callable[[GroupCommit], Awaitable[Any]], *, is_long: bool = True
+    disk: Disk, clock: FakeClock, work: Callable[[GroupCommit], Awaitable[Any]], *, length: int = LONG_JOURNAL
 ) -> list[list[str]]:
     """Let something be written, and return the entries that it made."""
-    journal = a_journal(disk, is_long=is_long)
+    journal = a_journal(disk, length=length)
     before = journal.state.number
     run(work(GroupCommit(journal, clock)))  # type: ignore[arg-type]
     return entries(disk, before)
@@ -66,11 +74,23 @@ def side_by_side(*events: Event) -> Callable[[GroupCommit], Awaitable[Any]]:
     return work
 
 
-@pytest.mark.parametrize("is_long", [False, True])
-def test_what_is_bought_waits_for_no_other_event(is_long: bool) -> None:
+@pytest.mark.parametrize("length", [0, LONG_JOURNAL])
+def test_what_is_bought_waits_for_no_other_event(length: int) -> None:
     clock = FakeClock()
-    assert written({}, clock, side_by_side(submitted("c")), is_long=is_long) == [["submitted c"]]
+    assert written({}, clock, side_by_side(submitted("c")), length=length) == [["submitted c"]]
     assert clock.slept == []
+
+
+def test_in_a_journal_of_thousands_each_entry_gathers_events_for_a_moment() -> None:
+    clock = FakeClock()
+
+    async def work(commit: GroupCommit) -> None:
+        first = asyncio.create_task(commit.write(submitted("c")))
+        await clock.sleep(ALL_LINGER / 2)
+        await asyncio.gather(first, commit.write(stored("a")))
+
+    assert written({}, clock, work, length=HUGE_JOURNAL) == [["submitted c", "stored a"]]
+    assert clock.now == START + ALL_LINGER
 
 
 def test_in_a_long_journal_what_is_stored_goes_along_with_what_is_bought_next() -> None:
@@ -89,12 +109,12 @@ def test_in_a_long_journal_what_is_stored_goes_along_with_what_is_bought_next() 
 def test_what_is_stored_last_waits_a_moment_and_is_written_by_itself() -> None:
     clock = FakeClock()
     assert written({}, clock, side_by_side(stored("a"), stored("b"))) == [["stored a", "stored b"]]
-    assert clock.now == START + LINGER_SECONDS
+    assert clock.now == START + STORED_LINGERS
 
 
 def test_in_a_short_journal_nothing_waits() -> None:
     clock = FakeClock()
-    assert written({}, clock, side_by_side(stored("a")), is_long=False) == [["stored a"]]
+    assert written({}, clock, side_by_side(stored("a")), length=0) == [["stored a"]]
     assert clock.slept == []
 
 
