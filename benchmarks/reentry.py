@@ -187,7 +187,7 @@ def a_plan(images: int) -> Planned:
                 request=ImageRequest(prompt=f"Product {number} on white, soft light", seed=number),
                 seed_asked=-1,
                 fingerprint=f"{number:064x}",
-                stem=f"catalogue/product-{number:05}",
+                stem=f"product-{number:05}",
                 estimated_cost_usd=0.01,
                 columns={"product_id": number},
             )

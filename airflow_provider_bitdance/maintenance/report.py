@@ -19,13 +19,21 @@ class CollectStatus(StrEnum):
     """
 
     STORED = "stored"
+    """Downloaded and stored where its plan says."""
     FAILED = "failed"
+    """It gave no image, or its output has expired."""
     POSSIBLY_PAID = "possibly paid"
+    """The response was lost, and nothing proves what became of it."""
     RUNNING = "running"
+    """Its task may still wait for it."""
     SUPERSEDED = "superseded"
+    """The task was cleared and planned again, or a newer image is stored there."""
     ANOTHER_API = "another API"
+    """Bought from another API than this connection's."""
     LEFT = "left"
+    """It could not be stored."""
     DUE = "due"
+    """Would be collected, if this were not a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,11 @@ class Verdict(StrEnum):
     """What the account's history proves about a purchase whose response was lost."""
 
     BOUGHT = "bought"
+    """It created a prediction, which was charged."""
     NOT_CREATED = "not created"
+    """It created none, and was not charged."""
     UNKNOWN = "cannot be determined"
+    """It stays possibly paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +163,11 @@ class Report:
         return bool(self.findings) or any(image.outcome is CollectStatus.LEFT for image in self.open_images)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values, with the totals."""
+        """Return the report as plain JSON values, with the totals.
+
+        :return: The fields by name, and ``estimated_usd``, ``real_usd``, ``needs_attention``. Times are
+            ISO 8601 in UTC, outcomes and verdicts their texts.
+        """
         totals = {"estimated_usd": self.estimated_usd, "real_usd": self.real_usd}
         return {**plain(self), **totals, "needs_attention": self.needs_attention}
 

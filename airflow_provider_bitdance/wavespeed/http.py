@@ -14,9 +14,8 @@ import logging
 import os
 import platform
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from airflow_provider_bitdance.exceptions import (
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed import protocol, urls
 from airflow_provider_bitdance.wavespeed.bodies import GZIP, Response, too_large, unpack_file
+from airflow_provider_bitdance.wavespeed.clients import CONNECTIONS_EACH, Clients
 from airflow_provider_bitdance.wavespeed.reading import Exchange, TooManyChunksError, current, in_steps
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 
@@ -46,9 +46,6 @@ else:
 USER_AGENT = f"airflow-provider-bitdance/{__version__} (Python {platform.python_version()})"
 MAX_CONNECTIONS = 128
 """To the API, and as many to the hosts of outputs: at most, 64 submissions and 64 polls are under way."""
-CONNECTIONS_EACH = 8
-"""Connections of one httpx client. Before and after each request httpcore goes over all of them, and for each
-idle one over all again: with 60 in one client, that was a seventh of the event loop's time."""
 IDLE_SECONDS = 5.0
 """An idle connection is kept so long. A server that closes one would lose the response to a purchase."""
 CONNECT_SECONDS = 10.0
@@ -86,7 +83,7 @@ class Pool:
         most = max(1, MAX_CONNECTIONS // CONNECTIONS_EACH) if self._is_network else 1
         connections = min(CONNECTIONS_EACH, MAX_CONNECTIONS)
         with _environment_explained():
-            self._clients = _Clients(
+            self._clients = Clients(
                 functools.partial(
                     httpx.AsyncClient,
                     base_url=settings.base_url,
@@ -185,78 +182,6 @@ class Pool:
             except _BROKEN as error:
                 # No chaining: the text of some of these holds the output's URL.
                 raise OutputError(f"The download of the output failed: {type(error).__name__}") from None
-
-
-@dataclass(slots=True, eq=False)
-class _Client:
-    """A client of httpx.
-
-    :ivar under_way: Requests that use it.
-    :ivar connections: As many as it had requests under way at once; some may have expired since.
-    :ivar left_at: When the last one left it, on the event loop's clock.
-    """
-
-    http: httpx.AsyncClient
-    under_way: int = 0
-    connections: int = 0
-    left_at: float = 0.0
-
-
-@dataclass
-class _Clients:
-    """Clients of few connections each: as many as the requests that are under way need.
-
-    :param new: Makes one.
-    :param most: At most so many; further requests wait for a connection.
-    :param idle: Seconds after which one that nobody uses is closed.
-    """
-
-    new: Callable[[], httpx.AsyncClient]
-    most: int
-    idle: float
-    _clients: list[_Client] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._clients = [_Client(self.new())]  # what is wrong with the environment shows here
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lend a client until the response is read, and close those that nobody used for a while."""
-        while (spare := self._unused()) is not None:
-            self._clients.remove(spare)
-            await spare.http.aclose()
-        client = self._with_room()
-        client.under_way += 1
-        client.connections = max(client.connections, client.under_way)
-        try:
-            yield client.http
-        finally:
-            client.under_way -= 1
-            client.left_at = asyncio.get_running_loop().time()
-
-    def _unused(self) -> _Client | None:
-        """Return one that may be closed. The first one stays: its connections expire by themselves."""
-        since = asyncio.get_running_loop().time() - self.idle
-        unused = (each for each in self._clients[1:] if not each.under_way and each.left_at < since)
-        return next(unused, None)
-
-    def _with_room(self) -> _Client:
-        """Return the first client that has an idle connection, else the first that may open one."""
-        for each in self._clients:
-            if each.under_way < each.connections:
-                return each
-        for each in self._clients:
-            if each.connections < CONNECTIONS_EACH:
-                return each
-        if len(self._clients) == self.most:
-            return min(self._clients, key=lambda each: each.under_way)
-        self._clients.append(_Client(self.new()))
-        return self._clients[-1]
-
-    async def aclose(self) -> None:
-        """Close all."""
-        for client in self._clients:
-            await client.http.aclose()
 
 
 def _why(error: BaseException) -> str:

@@ -523,13 +523,13 @@ STORING_LIMITER = mutations_of(
 )
 
 CONNECTIONS = mutations_of(
-    "wavespeed/http.py",
+    "wavespeed/clients.py",
     "unit/wavespeed/test_connections.py unit/wavespeed/test_deadlines.py",
     ("if each.under_way < each.connections:", "if False:", "requests open connections beside idle ones"),
-    ("            await spare.http.aclose()", "            pass", "the connections of a burst stay open"),
+    ("            await spare.client.aclose()", "            pass", "the connections of a burst stay open"),
     (
-        "        for client in self._clients:\n",
-        "        for client in ():\n",
+        "        for lent in self._clients:\n",
+        "        for lent in ():\n",
         "some stay open",
     ),
     ("if len(self._clients) == self.most:", "if False:", "there are more connections than the bound"),

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_bitdance.wavespeed import client as client_module
 from airflow_provider_bitdance.wavespeed import http
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
-from airflow_provider_bitdance.wavespeed.http import CONNECTIONS_EACH
+from airflow_provider_bitdance.wavespeed.clients import CONNECTIONS_EACH
 from tests.unit.wavespeed.test_idle_connections import RESPONSE
 
 AT_ONCE = 2 * CONNECTIONS_EACH + 4
