@@ -165,4 +165,4 @@ class Notices:
 def reason_of_doubt(count: int) -> str:
     """Say that the account's history shows predictions that may be that of a lost response."""
     predictions = "a prediction" if count == 1 else f"{count} predictions"
-    return f"The account's history shows {predictions} from that time that may be the lost one, without proof"
+    return f"The account's history shows {predictions} from that time that may be a lost one, without proof"

@@ -43,7 +43,7 @@ def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
 
     The image comes from Airflow's own database; everyone who may read the XComs of the Dag can see it. Its
     URL is relative to Airflow's UI, so it does not work elsewhere, for example in an e-mail. If there is no
-    contact sheet (docs/how-to/images.md), a placeholder that explains why is shown instead. Free.
+    contact sheet, a placeholder that explains why is shown instead. Free.
 
     :param task_id: The id of the batch task with ``variants``, including its task groups.
     :param key: The key of the row, or a template for it such as ``"{{ params.name }}"``.

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from glob import has_magic
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.storage.base import LARGEST_FILE, parts_of, translate_errors, unsafe
+from airflow_provider_bitdance.storage.naming import EXTENSIONS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-ATOMIC = {"s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"}
+S3, GCS, AZURE = "s3fs.core.S3FileSystem", "gcsfs.core.GCSFileSystem", "adlfs.spec.AzureBlobFileSystem"
+ATOMIC = {S3, GCS, AZURE}
 """The filesystems whose ``pipe_file(mode="create")`` lets the server decide, each since version 2024.12.0:
 ``If-None-Match: *`` on S3 and Azure, ``ifGenerationMatch=0`` on Google Cloud. Others check first and then
 write, as fsspec's own ``pipe_file`` does. See docs/operations/storage.md."""
@@ -24,6 +27,7 @@ PROOF_TEXT = (
 )
 DELETED_AT_ONCE = 1000
 """Objects that S3 deletes at a request."""
+MEDIA_TYPES = {extension: media_type for media_type, extension in EXTENSIONS.items()}
 CONFLICT_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between tries to create an object that others create at this moment."""
 
@@ -47,6 +51,11 @@ class ObjectFolder:
         """The URL that the filesystem was given; without one it uses the vendor's."""
         return str(self._fs.storage_options.get("endpoint_url") or "")
 
+    @property
+    def _kinds(self) -> set[str]:
+        """The full names of the filesystem's class and of those that it is made from."""
+        return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
+
     def is_exclusive(self) -> bool:
         """Return whether the store itself refuses to create a file twice; else two workers could both do it.
 
@@ -59,8 +68,7 @@ class ObjectFolder:
         return self._refuses_a_second
 
     def _is_refused_a_second(self) -> bool:
-        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
-        if names.isdisjoint(ATOMIC):
+        if self._kinds.isdisjoint(ATOMIC):
             return False
         for _ in range(2):
             try:
@@ -74,7 +82,7 @@ class ObjectFolder:
         with translate_errors("write", self.uri, name):
             for pause in (*CONFLICT_PAUSES, None):
                 try:
-                    self._fs.pipe_file(self._full(name), data, mode="create")
+                    self._fs.pipe_file(self._full(name), data, mode="create", **self._media_type(name))
                 except OSError as error:
                     code = _s3_code(error)
                     # s3fs recognizes AWS's response by a field that SeaweedFS, for one, does not send.
@@ -90,7 +98,25 @@ class ObjectFolder:
     def replace(self, name: str, data: bytes) -> None:
         """Write an object; stores show it whole or not at all."""
         with translate_errors("write", self.uri, name):
-            self._fs.pipe_file(self._full(name), data)
+            self._fs.pipe_file(self._full(name), data, **self._media_type(name))
+
+    def _media_type(self, name: str) -> dict[str, Any]:
+        """Return the option that tells the store what an image is, by each library's own name.
+
+        A browser saves an object without a type instead of showing it.
+        """
+        media_type = MEDIA_TYPES.get(PurePosixPath(name).suffix)
+        if media_type is None:
+            return {}
+        if S3 in self._kinds:
+            return {"ContentType": media_type}
+        if GCS in self._kinds:
+            return {"content_type": media_type}
+        if AZURE in self._kinds:
+            from azure.storage.blob import ContentSettings
+
+            return {"content_settings": ContentSettings(content_type=media_type)}
+        return {}
 
     def read(self, name: str) -> bytes | None:
         """Return an object's bytes, or ``None`` where there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -42,6 +43,19 @@ def test_what_one_worker_writes_another_sees_at_once(s3: S3Server) -> None:
     assert (here.read("a/x"), here.size("a/x")) == (b"12345", 5)
     there.remove("a/x")
     assert (here.read("a/x"), here.size("a/x")) == (None, None)
+
+
+@pytest.mark.parametrize("write", [ObjectFolder.create, ObjectFolder.replace])
+def test_an_image_on_s3_has_its_media_type_so_that_a_browser_shows_it(
+    s3: S3Server, write: Callable[[ObjectFolder, str, bytes], None]
+) -> None:
+    path, filesystem = s3.new_path(), s3.filesystem()
+    names = ["a.png", "a.jpg", "covers/a.webp", "a.json"]
+    for name in names:
+        write(s3.folder(path), name, b"123")
+    kinds = [filesystem.info(f"{path}/{name}", refresh=True).get("ContentType") for name in names]
+    assert kinds[:3] == ["image/png", "image/jpeg", "image/webp"]
+    assert "image" not in kinds[3]
 
 
 def write_entries(server: S3Server, path: str, token: str) -> list[int]:

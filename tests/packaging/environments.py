@@ -20,11 +20,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def make_environment(home: Path, wheel: Path, *others: str, extra: str) -> Path:
+def make_environment(home: Path, wheel: Path, *others: str, extra: str = "") -> Path:
     """Make the environment, and return its folder of programs.
 
     :param others: The names of what shall be there as well.
-    :param extra: The extra of the wheel that is wanted.
+    :param extra: The extra of the wheel that is wanted, if any.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))

@@ -14,14 +14,14 @@ from tests.packaging.environments import make_environment
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "testing.md").read_text()
 BLOCK = re.compile(r"^(?:`(?P<file>[\w./]+)`\n\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
-INSTALL = "pip install 'airflow-provider-bitdance[local]' pytest\n"
+INSTALL = "pip install airflow-provider-bitdance pytest\n"
 
 
 @pytest.fixture(scope="module")
 def programs(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Do what the page's first command asks for, with this wheel, and return the folder of programs."""
     home = tmp_path_factory.mktemp("clean") / "venv"
-    return make_environment(home, wheel_file, "pytest", "pytest-xdist", extra="local")
+    return make_environment(home, wheel_file, "pytest", "pytest-xdist")
 
 
 def as_a_script(page: str) -> str:

@@ -89,7 +89,7 @@ def test_four_lost_responses_are_two_lines_with_each_candidate_once(
     assert first.endswith("was lost: ReadTimeout. Searching the account's history for the prediction")
     assert last == (
         "Lost responses: 4 possibly paid, about $0.04. The account's history shows 4 predictions from that "
-        "time that may be the lost one, without proof: pred-1, pred-2, pred-3, pred-4"
+        "time that may be a lost one, without proof: pred-1, pred-2, pred-3, pred-4"
     )
 
 

@@ -7,9 +7,11 @@ import errno
 import os
 import resource
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -120,6 +122,42 @@ def test_a_subclass_counts_as_what_it_extends(name: str) -> None:
         pass
 
     assert in_memory(Mine()).is_exclusive()
+
+
+class Remembering(Atomic):
+    """Remembers which options it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options: list[dict[str, Any]] = []
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self.options.append(kwargs)
+        super().pipe_file(path, value, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("s3fs.core.S3FileSystem", {"ContentType": "image/webp"}),
+        ("gcsfs.core.GCSFileSystem", {"content_type": "image/webp"}),
+        ("adlfs.spec.AzureBlobFileSystem", {"content_settings": {"content_type": "image/webp"}}),
+        ("of.another.Store", {}),
+    ],
+)
+def test_each_library_is_told_in_its_own_words_what_an_image_is(
+    name: str, option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https://gcsfs.readthedocs.io and https://github.com/fsspec/adlfs name theirs otherwise than S3 does."""
+    azure = ModuleType("azure.storage.blob")
+    azure.ContentSettings = dict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "azure.storage.blob", azure)
+    filesystem = called(name, Remembering)()
+    folder = in_memory(filesystem)
+    folder.create("a.webp", b"1")
+    folder.replace("a.webp", b"2")
+    folder.replace("a.webp.json", b"3")
+    assert filesystem.options == [option, option, {}]
 
 
 def test_asking_a_store_writes_one_small_file_and_only_once() -> None:
