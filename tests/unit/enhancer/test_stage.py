@@ -221,9 +221,8 @@ def test_a_person_decides_about_a_lost_response_where_the_user_wants_that(world:
 
 def test_a_response_that_repeats_another_one_is_a_lost_one(world: World) -> None:
     """A cache before the API would give two prompts one text."""
-    first = world.api.create({"text": "first", "style": STYLE})
-    repeated = {"code": 200, "data": {"id": first.id, "status": "created"}}
-    world.api.on_enhance = [httpx.Response(200, json=repeated)] * 2
+    repeated = {"code": 200, "data": {"id": "pred-1", "status": "created"}}
+    world.api.on_enhance = [world.api.answer_rightly, httpx.Response(200, json=repeated)]
     context = world.context(is_batch=True)
     outcome = finished(context, wanted("first", "second"))
     sent = {body["prompt"] for body in world.api.posts}
