@@ -363,7 +363,7 @@ def test_a_plan_of_what_is_saved_has_no_seed_of_ours(hook: BitDanceHook, output:
     with in_task():
         hook.save(prediction, output / "fox")
     (record,) = read_records(LocalFolder(output, step=".bitdance")).jobs
-    entry = json.loads(next(output.rglob("000001.json")).read_text())
+    entry = json.loads(next((output / ".bitdance" / "jobs").rglob("000001.json")).read_text())
     (planned,) = (event for event in entry["events"] if event["event"] == "planned")
     assert planned["images"][0]["request"]["seed"] == -1
     assert record.job.call is not None
