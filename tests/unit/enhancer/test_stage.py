@@ -455,14 +455,18 @@ def test_a_429_is_waited_out_without_an_intent(world: World) -> None:
 
 
 def test_what_has_begun_when_a_429_comes_is_not_sent_under_its_intent(world: World) -> None:
-    refused, begun = threading.Event(), itertools.count(1)
+    refused, both_begun, begun = threading.Event(), threading.Event(), itertools.count(1)
 
     def refuse(_: httpx.Request) -> httpx.Response:
         refused.set()
         return refusal(429, "slow down")
 
     def hold_the_second(step: str) -> None:
-        if step == "after create 1.intent" and next(begun) == 2:
+        number = next(begun) if step == "after create 1.intent" else 0
+        if number == 1:
+            assert both_begun.wait(10)
+        if number == 2:
+            both_begun.set()
             assert refused.wait(10)
 
     world.api.on_enhance = [refuse]
