@@ -56,8 +56,9 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
 
     The result is a small plain dict: ``manifest`` (its URI; read it with
     :func:`~airflow_provider_bitdance.manifest.read_manifest`), ``items``, ``stored``, ``reused``, ``failed``,
-    ``size_differs``, ``possibly_paid``, ``estimated_cost_usd``. A batch that fails after it has written its
-    manifest also leaves this result in XCom, for tasks with ``trigger_rule="all_done"``.
+    ``size_differs``, ``possibly_paid``, ``prompts_possibly_paid``, ``estimated_cost_usd`` (of all that this
+    task bought, failed images too). A batch that fails after it has written its manifest also leaves this
+    result in XCom, for tasks with ``trigger_rule="all_done"``.
 
     :param items: A list of prompts, or of dicts with ``key``, ``prompt``, ``size``, ``seed``, ``inputs`` and
         columns of your own. Or the URI of a ``.csv``, ``.jsonl`` or ``.parquet`` file with such rows, in

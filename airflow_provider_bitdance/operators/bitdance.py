@@ -45,9 +45,9 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
 
     The result is a plain dict: ``uri``, ``receipt``, ``prediction_id``, ``model``, ``size``, ``width``,
     ``height``, ``size_differs`` (from what was requested), ``media_type``, ``bytes``, ``sha256``, ``seed``,
-    ``inference_ms``, ``estimated_cost_usd``, ``reused``, ``nsfw``, ``possibly_paid`` (how many submissions
-    whose response was lost may have been charged), ``prompts_possibly_paid`` (the same for its enhanced
-    prompt).
+    ``inference_ms``, ``estimated_cost_usd`` (0 for a reused image; its receipt has the price), ``reused``,
+    ``nsfw``, ``possibly_paid`` (how many submissions whose response was lost may have been charged),
+    ``prompts_possibly_paid`` (the same for its enhanced prompt).
 
     With ``url_base`` the result also has ``url``, after ``uri``.
 

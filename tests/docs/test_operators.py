@@ -7,10 +7,12 @@ from pathlib import Path
 
 from airflow_provider_bitdance.decorators.bitdance import FOR_A_LIST, FOR_ONE
 from airflow_provider_bitdance.local import LocalService
+from airflow_provider_bitdance.manifest import ManifestRow
 from airflow_provider_bitdance.operators.bitdance import BitDanceBatchOperator, BitDanceTextToImageOperator
 from tests.builders import context
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "operators.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "reference" / "operators.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 
 
@@ -27,6 +29,18 @@ def test_the_results_have_the_fields_that_are_named(local: LocalService, tmp_pat
     common = {"task_id": "it", "output_path": f"{tmp_path}/"}
     image = BitDanceTextToImageOperator(prompt="a hill", **common).execute(context())
     batch = BitDanceBatchOperator(items=["a hill"], **common).execute(context(run_id="another"))
-    for what, result in ("one image", image), ("a batch", batch):
+    for what, operator, result in (
+        ("one image", BitDanceTextToImageOperator, image),
+        ("a batch", BitDanceBatchOperator, batch),
+    ):
         (line,) = re.findall(rf"^\| {what} \| (.+) \|$", SECTIONS["What they return"], re.MULTILINE)
         assert re.findall(r"`(\w+)`", line) == list(result)
+        (sentence,) = re.findall(r"The result is a (.+?)\.\s", str(operator.__doc__), re.DOTALL)
+        assert re.findall(r"``(\w+)``", sentence) == list(result)
+
+
+def test_the_manifest_has_the_columns_that_are_named() -> None:
+    batches = (DOCS / "how-to" / "batches.md").read_text()
+    table = batches.partition("\n## The manifest\n")[2].partition("\n| your own columns")[0]
+    cells = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == [*ManifestRow.model_fields, "url"]
