@@ -1,7 +1,7 @@
 """What 10,000, 100,000 and 1,000,000 images a day need, on paper: `python -m benchmarks.capacity`.
 
-Nothing is measured here: each figure follows from one that a command has measured, and writes the table of
-docs/operations/capacity.md.
+Nothing is measured here: each figure follows from one that a command has measured, or from WaveSpeed's
+limits. Writes the tables of docs/operations/capacity.md.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ IMAGE_BYTES = 0.92e6
 RECORD_BYTES = 4e3
 XCOM_BYTES = 133e3
 """Of a batch of 1,000 with 24 previews: `python -m benchmarks.previews`."""
-TIERS = (("Bronze", 2), ("Silver", 500), ("Gold", 3000), ("Ultra", 5000))
-"""Images a minute: https://wavespeed.ai/docs, the lower ones where its pages contradict each other."""
+TIERS = (
+    ("Bronze", 2, 2, "a new account"),
+    ("Silver", 500, 100, "a top-up of $100"),
+    ("Gold", 3000, 2000, "$1,000"),
+    ("Ultra", 5000, 5000, "$10,000"),
+)
+"""Images a minute, tasks in flight, and what it takes: https://wavespeed.ai/docs/account-levels. Two versions
+of that page contradict each other; these are the lower figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ def batch_seconds() -> float:
 
 def tier(a_day: int) -> str:
     """Return the smallest tier that takes so many images a day, spread evenly."""
-    return next(name for name, a_minute in TIERS if a_minute * DAY / MINUTE >= a_day)
+    return next(name for name, a_minute, *_ in TIERS if a_minute * DAY / MINUTE >= a_day)
 
 
 def _slots(a_day: int) -> str:
@@ -73,7 +79,7 @@ def _slots(a_day: int) -> str:
 NEEDS = (
     Need("price of the images", lambda n: f"${n * PRICE_USD:,.0f}", "[costs](costs.md)"),
     Need("submissions a minute", lambda n: f"{n * MINUTE / DAY:,.0f}", "spread over 24 hours"),
-    Need("tier of the account", tier, "WaveSpeed's limits of images a minute"),
+    Need("tier of the account", tier, "WaveSpeed's limits of images a minute, below"),
     Need("in flight", lambda n: f"{n * IMAGE_SECONDS / DAY:,.0f}", f"images of {IMAGE_SECONDS} s"),
     Need("batches of 1,000 images", lambda n: f"{n // BATCH:,}", "one task instance each"),
     Need("worker slots", _slots, f"`make bench ARGS=3`: {IN_FLIGHT} in flight; worker waits, not deferred"),
@@ -92,8 +98,14 @@ NEEDS = (
 )
 
 
-def table() -> str:
-    """Return the table in Markdown."""
+def tiers() -> str:
+    """Return in Markdown what an account takes, tier by tier."""
+    lines = ["| tier | images a minute | in flight | reached by |", "| --- | ---: | ---: | --- |"]
+    return "\n".join([*lines, *(f"| {n} | {m:,} | {f:,} | {by} |" for n, m, f, by in TIERS)])
+
+
+def needs() -> str:
+    """Return in Markdown what so many images a day need."""
     head = " | ".join(f"{n:,}" for n in A_DAY)
     lines = [f"| a day | {head} | follows from |", f"| --- |{' ---: |' * len(A_DAY)} --- |"]
     for need in NEEDS:
@@ -101,12 +113,17 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def tables() -> str:
+    """Return what the page shows."""
+    return f"{needs()}\n\n{tiers()}"
+
+
 def main() -> None:
-    """Write the table into the page."""
+    """Write the tables into the page."""
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}")
-    print(table())
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{tables()}\n{END}{after}")
+    print(tables())
 
 
 if __name__ == "__main__":

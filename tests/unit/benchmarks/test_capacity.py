@@ -8,7 +8,7 @@ from benchmarks import capacity
 
 
 def test_the_page_has_the_table_that_follows_from_todays_figures() -> None:
-    assert f"{capacity.BEGIN}\n{capacity.table()}\n{capacity.END}" in capacity.DOCUMENT.read_text()
+    assert f"{capacity.BEGIN}\n{capacity.tables()}\n{capacity.END}" in capacity.DOCUMENT.read_text()
 
 
 @pytest.mark.parametrize(
