@@ -34,7 +34,7 @@ from airflow_provider_bitdance.records.integrity import is_intact
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.wavespeed.models import is_other_size
-from airflow_provider_bitdance.wavespeed.protocol import failure_of
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 

@@ -57,6 +57,7 @@ from airflow_provider_bitdance.records.enhanced_prompts import (
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import check_echo, check_enhanced, enhanced_in
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
 
@@ -356,7 +357,7 @@ class Enhancer:
 
         :raises PredictionError: It may not: what this very try bought failed, or the prompt was refused.
         """
-        error, ours = protocol.failure_of(prediction, prompt=key.text), self._context.journal.owner
+        error, ours = failure_of(prediction, prompt=key.text), self._context.journal.owner
         buyer = attempt.intent.owner
         is_retried = self._context.policy.retry_failed or buyer.job != ours.job
         if isinstance(error, PredictionFailedError | PredictionGoneError):

@@ -27,7 +27,7 @@ from airflow_provider_bitdance.wavespeed.prompt_enhancer import (
     enhanced_in,
     style_of,
 )
-from airflow_provider_bitdance.wavespeed.protocol import failure_of
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 __all__ = ["BitDanceHook", "ConnectionExtra"]

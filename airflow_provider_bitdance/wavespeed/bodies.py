@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from airflow_provider_bitdance.exceptions import ResponseTooLargeError
 from airflow_provider_bitdance.redaction import redact
-from airflow_provider_bitdance.wavespeed import protocol
+from airflow_provider_bitdance.wavespeed.protocol import Call
+from airflow_provider_bitdance.wavespeed.response_errors import garbled, too_large
 
 GZIP = frozenset({"gzip", "x-gzip"})
 MEMBERS = 16
@@ -43,7 +43,7 @@ class Response:
         return 200 <= self.status < 300
 
 
-def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
+def decoded(response: Response, call: Call[Any]) -> bytes:
     """Return the body of a response without its encoding.
 
     Encoded ones are not asked for; one layer of gzip is read all the same, and JSON that is said to be
@@ -66,7 +66,7 @@ def decoded(response: Response, call: protocol.Call[Any]) -> bytes:
     else:
         wrong = f"has the encoding {redact(response.encoding)}, which was not requested"
     if wrong and response.is_good:
-        raise protocol.garbled(call, wrong)
+        raise garbled(call, wrong)
     return b"" if wrong else body[: call.max_bytes]
 
 
@@ -83,16 +83,6 @@ def _unpacked(packed: bytes, most: int) -> bytes:
         if len(body) > most or not packed.startswith(b"\x1f\x8b"):
             break
     return body if member.eof and not packed else body + CUT_OFF
-
-
-def too_large(call: protocol.Call[Any]) -> ResponseTooLargeError:
-    """Return the error for a response that is larger than its call allows."""
-    return ResponseTooLargeError(
-        f"The response to {call.method} {call.path} is too large",
-        allowed=f"at most {call.max_bytes} bytes",
-        fix="Check the connection's host: the response may come from a proxy",
-        paid=call.paid,
-    )
 
 
 def unpack_file(into: IO[bytes], max_bytes: int) -> bool:

@@ -30,9 +30,10 @@ from airflow_provider_bitdance.exceptions import (
 )
 from airflow_provider_bitdance.redaction import redact
 from airflow_provider_bitdance.wavespeed import protocol, urls
-from airflow_provider_bitdance.wavespeed.bodies import GZIP, Response, too_large, unpack_file
+from airflow_provider_bitdance.wavespeed.bodies import GZIP, Response, unpack_file
 from airflow_provider_bitdance.wavespeed.clients import CONNECTIONS_EACH, Clients
 from airflow_provider_bitdance.wavespeed.reading import Exchange, TooManyChunksError, current, in_steps
+from airflow_provider_bitdance.wavespeed.response_errors import too_large
 from airflow_provider_bitdance.wavespeed.settings import ClientSettings
 
 if TYPE_CHECKING:

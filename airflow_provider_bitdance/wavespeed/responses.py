@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
@@ -81,6 +82,15 @@ def _time(value: object) -> datetime | None:
     if not isinstance(read, datetime):
         return None
     return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def http_date(value: str) -> float | None:
+    """Read the date of a header, UTC unless it says otherwise, as Unix time."""
+    try:
+        read = parsedate_to_datetime(value)
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 MAX_NUMBER = 1e15

@@ -1,8 +1,8 @@
 """What became of a submission: the table on which money depends.
 
 A POST is sent again by itself only if :attr:`SubmissionOutcome.NOT_CREATED` says that no prediction can
-exist. The wire cases behind each error are in ``protocol.py`` (responses) and ``http.py`` (no response);
-docs/operations/costs.md names the source of each row.
+exist. The wire cases behind each error are in ``response_errors.py`` (responses) and ``http.py`` (no
+response); docs/operations/costs.md names the source of each row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from airflow_provider_bitdance import exceptions
-from airflow_provider_bitdance.wavespeed.protocol import GAVE_UP
+from airflow_provider_bitdance.wavespeed.response_errors import GAVE_UP
 
 
 class SubmissionOutcome(StrEnum):

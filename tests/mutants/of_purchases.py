@@ -470,7 +470,6 @@ PROTOCOL = mutations_of(
         "if False and not",
         "two envelopes in one response are no purchase, whatever the second says",
     ),
-    ("GAVE_UP = frozenset({408, 460, 499})", "GAVE_UP = frozenset({408})", "a 499 costs nothing, it says"),
     (
         'if isinstance(found, Prediction) and call.about not in ("", found.id):',
         "if False:",
@@ -478,4 +477,10 @@ PROTOCOL = mutations_of(
     ),
 )
 
-MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET, *PROTOCOL)
+RESPONSE_ERRORS = mutations_of(
+    "wavespeed/response_errors.py",
+    "unit/wavespeed/test_response_errors.py",
+    ("GAVE_UP = frozenset({408, 460, 499})", "GAVE_UP = frozenset({408})", "a 499 costs nothing, it says"),
+)
+
+MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS)

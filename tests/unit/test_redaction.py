@@ -12,6 +12,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError, InputError
 from airflow_provider_bitdance.redaction import hide, masked, printable, redact, shorten
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 pytestmark = pytest.mark.usefixtures("no_garbage_collection")
@@ -63,7 +64,7 @@ def test_no_error_has_it_whoever_said_it(hostile: str) -> None:
     ended = Prediction(id="p-1", status=f"failed{hostile}", error=said)
     for error in (
         refused.value,
-        protocol.failure_of(ended),
+        failure_of(ended),
         InputError(said),
         BitDanceError("x").with_verdict(what=said),
     ):

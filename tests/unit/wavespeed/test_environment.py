@@ -17,9 +17,9 @@ import pytest
 
 from airflow_provider_bitdance import redaction
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError, LostResponseError
-from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, Client, ClientSettings, tls_context
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from tests.wire import httpx, slow_server
 
 KEY = "wsk_Secret/0123+456789"
@@ -119,7 +119,7 @@ def test_a_key_that_is_echoed_is_masked_however_it_is_written(echo: str) -> None
         answered(message=f"Bad key <{echo}>", status=401)
     assert "Bad key <***>" in str(caught.value)
     failed = answered(data={"id": "p-1", "status": "failed", "error": f"Bad key <{echo}>"})
-    assert "Bad key <***>" in str(protocol.failure_of(failed))
+    assert "Bad key <***>" in str(failure_of(failed))
 
 
 @pytest.mark.parametrize("key", ["e", "12", "p-1", "data", '"id"'])

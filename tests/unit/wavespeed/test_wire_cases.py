@@ -22,6 +22,7 @@ from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
+from airflow_provider_bitdance.wavespeed.response_errors import failure_of
 from airflow_provider_bitdance.wavespeed.responses import HistoryPage, Prediction
 from airflow_provider_bitdance.wavespeed.submission_outcome import submission_outcome
 from airflow_provider_bitdance.wavespeed.urls import OutputRule
@@ -100,7 +101,7 @@ def test_the_right_conclusion_is_drawn(name: str) -> None:
     found = api.conclude()
     error = found if isinstance(found, exceptions.BitDanceError) else None
     if isinstance(found, Prediction) and "failure" in expect:
-        error = protocol.failure_of(found)
+        error = failure_of(found)
     wrong = {
         what: seen
         for what, right in expect.items()
