@@ -12,17 +12,24 @@ from urllib.parse import quote
 import pytest
 from airflow.api_fastapi.app import create_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
 from jinja2 import Environment
-from sqlalchemy import delete, event, text
+from sqlalchemy import event
 
 from airflow_provider_bitdance.plugin import PREFIX, BitDancePlugin
 from airflow_provider_bitdance.plugin.page import NO_SHEET
 from airflow_provider_bitdance.preview.content import MAX_PREVIEW, Preview, PreviewImage
 from airflow_provider_bitdance.preview.sheet import as_xcom, sheet_key, sheet_markdown
-from tests.integration.plugin_rows import DAG_ID, RUN_ID, TASK_ID, a_run, write_xcom
+from tests.integration.plugin_rows import (
+    DAG_ID,
+    RUN_ID,
+    TASK_ID,
+    a_run,
+    begin_next_try,
+    write_xcom,
+    write_xcom_text,
+)
 
 WEBP = b64encode(b"RIFF....WEBP").decode()
 STORED = PreviewImage(
@@ -33,12 +40,11 @@ STORED = PreviewImage(
 
 @pytest.fixture(scope="module")
 def app(airflow_db: None) -> Iterator[Any]:
-    """Return Airflow's app with the plugin's in it, and a Dag run."""
+    """Return Airflow's app with the plugin's in it."""
     with pytest.MonkeyPatch.context() as patch:
         # PyJWT warns of short ones.
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of a test " * 4)
-        with a_run():
-            yield create_app(apps="core")
+        yield create_app(apps="core")
 
 
 @pytest.fixture
@@ -53,10 +59,9 @@ def as_role(app: Any) -> Any:
 
 @pytest.fixture
 def xcom(app: Any) -> Iterator[Any]:
-    """Write an XCom of the run."""
-    yield write_xcom
-    with create_session() as session:
-        session.execute(delete(XComModel).where(XComModel.dag_id == DAG_ID))
+    """Have a Dag run, and write its XComs."""
+    with a_run():
+        yield write_xcom
 
 
 def of_task(task_id: str = TASK_ID, map_index: str = "{MAP_INDEX}", dag_id: str = DAG_ID) -> str:
@@ -211,6 +216,20 @@ def test_mapped_tasks_have_pages_of_their_own_and_a_run_has_all(as_role: Any, xc
     assert "no images to show" in viewer.get(of_task()).text
 
 
+def test_only_the_images_of_the_latest_try_are_shown(as_role: Any, xcom: Any) -> None:
+    sheets = {"first": SHEET, "second": SHEET.replace(b"VP8 ", b"VP8L")}
+    for name, sheet in sheets.items():
+        if name == "second":
+            begin_next_try()
+        image = STORED.model_copy(update={"key": f"of-the-{name}-try"})
+        xcom(Preview(total=1, stored=1, images=(image,)).as_xcom())
+        xcom(as_xcom(b64encode(sheet).decode()), key=sheet_key("jazz"))
+    viewer = as_role("viewer")
+    for page in PAGES:
+        assert re.findall("<dt>(.+)</dt>", viewer.get(page).text) == ["of-the-second-try"]
+    assert viewer.get(of_sheet()).content == sheets["second"]
+
+
 def test_what_has_failed_comes_first(as_role: Any, xcom: Any) -> None:
     variants = [
         PreviewImage(key=f"b-v{n}", status="failed" if n == 2 else "stored", variant_of="b") for n in (1, 2)
@@ -326,20 +345,13 @@ def test_the_dag_of_the_path_is_the_one_that_is_checked(as_role: Any, page: str,
     assert as_role(None).get(page).status_code == 403
 
 
-def as_stored(value: str) -> None:
-    """Put text in the place of an XCom's JSON."""
-    with create_session() as session:
-        session.execute(text("UPDATE xcom SET value = :it WHERE dag_id = :dag"), {"it": value, "dag": DAG_ID})
-
-
 @pytest.mark.parametrize(
     "value", ["[" * 100_000 + "]" * 100_000, '{"a":' * 30_000 + "1" + "}" * 30_000, "9" * 5_000, "{no"]
 )
 def test_json_that_cannot_be_parsed_leaves_the_other_tasks_of_the_page(
     as_role: Any, value: str, xcom: Any
 ) -> None:
-    xcom({"format": 1, "total": 1})
-    as_stored(value)
+    write_xcom_text(value)
     xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom(), task_id="z")
     viewer = as_role("viewer")
     assert "not in Airflow" in viewer.get(of_task()).text
