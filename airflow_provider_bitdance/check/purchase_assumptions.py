@@ -18,7 +18,7 @@ from airflow_provider_bitdance.check.verdicts import (
     judged,
     said,
 )
-from airflow_provider_bitdance.engine.decisions import SHOWN_WITHIN
+from airflow_provider_bitdance.engine.lost_response_decisions import SHOWN_WITHIN
 
 WAITED_IN_WORKER = 15.0
 """Seconds: the default of ``defer_after``."""

@@ -282,7 +282,8 @@ def _is_within(periods: Sequence[tuple[float, float]], moment: datetime | None, 
 def controls(history: History, known: Collection[str], bill: Bill | None) -> tuple[float, ...]:
     """Return when purchases were made that our records know, and that history and bill both show.
 
-    They show how far both can be believed (:func:`~.decisions.decide_losses`): none, if a row cannot be read.
+    They show how far both can be believed (:func:`~.lost_response_decisions.decide_losses`): none, if a row
+    cannot be read.
 
     :param bill: ``None`` where this key may not read it: then the history alone has to do.
     :return: Unix times by our clock.

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
-from airflow_provider_bitdance.engine.decisions import Proof
 from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours, is_within_lease
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
+from airflow_provider_bitdance.engine.lost_response_decisions import Proof
 from airflow_provider_bitdance.engine.output import fetch_output, labelled
 from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.exceptions import (

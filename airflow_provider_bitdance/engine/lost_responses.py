@@ -13,9 +13,9 @@ import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from airflow_provider_bitdance.engine import decisions
+from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.decisions import (
+from airflow_provider_bitdance.engine.lost_response_decisions import (
     ARRIVES_WITHIN,
     IntentFacts,
     LossFacts,

@@ -26,7 +26,7 @@ from airflow_provider_bitdance.engine.account_history import (
     with_inputs,
 )
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.decisions import Proof
+from airflow_provider_bitdance.engine.lost_response_decisions import Proof
 from airflow_provider_bitdance.exceptions import StorageError, UnsafeFileError
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.records.notes import NOTES, is_note

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
+from airflow_provider_bitdance.engine.lost_response_decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.exceptions import FencedError, InputError, RecordUnreadableError
 from airflow_provider_bitdance.records import Adopted, ImageState, Job, Journal, Status

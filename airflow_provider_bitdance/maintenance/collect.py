@@ -10,8 +10,8 @@ import asyncio
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.download import collect_output
+from airflow_provider_bitdance.engine.lost_response_decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.engine.restore import PATIENCE

@@ -8,7 +8,13 @@ from datetime import UTC, date, datetime, timedelta
 from math import fsum
 
 from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN, History, controls
-from airflow_provider_bitdance.engine.decisions import LossFacts, Lost, NotCreated, Proof, decide_losses
+from airflow_provider_bitdance.engine.lost_response_decisions import (
+    LossFacts,
+    Lost,
+    NotCreated,
+    Proof,
+    decide_losses,
+)
 from airflow_provider_bitdance.engine.proof import proof_of
 from airflow_provider_bitdance.maintenance.account import Account
 from airflow_provider_bitdance.maintenance.report import (
@@ -95,7 +101,7 @@ def explain(
     """Say of each lost purchase whether the account proves that it was bought, or that it was not.
 
     It was not if the account shows a later purchase of the same Dag run, in the listing of the same model,
-    and not this: :func:`~.decisions.decide_losses`.
+    and not this: :func:`~.lost_response_decisions.decide_losses`.
 
     :param account: Of the period in which the losses are.
     :param now: Unix time of the listing.

@@ -11,14 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import (
-    JobContext,
-    Wanted,
-    decisions,
-    lost_responses,
-    proof,
-    run_job,
-)
+from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, proof, run_job
+from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.account_history import Bill
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.maintenance import costs

@@ -251,9 +251,9 @@ SUBMISSION = mutations_of(
     ),
 )
 
-INTENT = mutations_of(
-    "engine/decisions.py",
-    "unit/engine/test_decisions.py",
+LOST_RESPONSES = mutations_of(
+    "engine/lost_response_decisions.py",
+    "unit/engine/test_lost_response_decisions.py",
     (
         "(len(SEARCH_PAUSES) if facts.may_arrive else SHORT_SEARCHES)",
         "(SHORT_SEARCHES)",
@@ -373,4 +373,4 @@ INPUTS = mutations_of(
     ),
 )
 
-MUTATIONS = (*INPUTS, *WANTED, *ALLOWED, *DESTINATION, *SUBMISSION, *INTENT)
+MUTATIONS = (*INPUTS, *WANTED, *ALLOWED, *DESTINATION, *SUBMISSION, *LOST_RESPONSES)

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_bitdance.check.assumptions import judge_all
 from airflow_provider_bitdance.check.history import PAUSES, TRIES
 from airflow_provider_bitdance.check.observations import Spending
-from airflow_provider_bitdance.engine.decisions import SHOWN_WITHIN
+from airflow_provider_bitdance.engine.lost_response_decisions import SHOWN_WITHIN
 from tests.unit.check.support import Place
 from tests.unit.support import refusal
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.decisions import SEARCH_PAUSES, Proof
+from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES, Proof
 from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
     resolve_intents,

@@ -13,8 +13,9 @@ import pytest
 
 from airflow_provider_bitdance.engine import JobContext
 from airflow_provider_bitdance.engine.context import JUST_NOW
-from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES, SEARCH_PAUSES, SHORT_SEARCHES
+from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
+from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES, SHORT_SEARCHES
 from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.exceptions import (
