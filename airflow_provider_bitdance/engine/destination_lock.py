@@ -14,7 +14,6 @@ import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import MANY, JobContext
 from airflow_provider_bitdance.engine.decisions import (
     Adopt,
@@ -103,7 +102,7 @@ class DestinationLock:
             if held is None:
                 continue  # another task was quicker, and the store does not list its reservation yet
             if isinstance(command, Refuse):
-                raise _refusal(context, image, held.writer.job, command)
+                raise refusal_of(context, image, held.writer.job, command)
             is_adopted = await self._adopts(held.writer.job, image, command)
             mine = self._reservation(image, held.number + 1)
             if await asyncio.to_thread(context.reservations.take, destination, mine) == mine:
@@ -362,37 +361,9 @@ class DestinationLock:
         )
 
 
-def is_within_lease(context: JobContext) -> bool:
-    """Say whether no other task may have taken a destination that this job has reserved."""
-    state, now = context.journal.state, context.clock.time()
-    return now + CLOCK_MARGIN < state.lease_end(now - CLOCK_MARGIN)
-
-
-def check_destination_is_ours(context: JobContext, image: ImageState, *, known: int = 0) -> int:
-    """Return the number of the reservation under which an image may be stored; 0 if none is needed.
-
-    :param known: Number of a reservation that is known to be there.
-    :raises InputError: Another task has taken the destination for another image meanwhile.
-    """
-    if not image.plan.named:
-        return 0
-    reserved, key = context.coordination.reserved, image.plan.key
-    destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
-    held = context.reservations.last(destination, known=known, after=seen)
-    if held is None:
-        return seen
-    if held.fingerprint != image.plan.fingerprint:
-        raise _refusal(context, image, held.writer.job, Refuse(Refusal.IN_USE))
-    reserved[key] = held.number
-    return held.number
-
-
-def _destination_in(state: JobState, image: ImageState) -> Destination:
-    plan = image.plan
-    return Destination(state.output, plan.stem, plan.extension, plan.named)
-
-
-def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
+def refusal_of(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
+    """Return the error of an image at whose destination another task makes, or has just made, a different
+    one."""
     theirs, ours = job_name(holder), job_name(context.journal.job)
     where = shorten(context.destination_of(image.plan).identity, 200)
     if command.why is Refusal.JUST_MADE:
@@ -412,3 +383,8 @@ def _refusal(context: JobContext, image: ImageState, holder: Job, command: Refus
         fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
+
+
+def _destination_in(state: JobState, image: ImageState) -> Destination:
+    plan = image.plan
+    return Destination(state.output, plan.stem, plan.extension, plan.named)

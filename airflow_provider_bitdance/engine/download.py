@@ -13,8 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
-from airflow_provider_bitdance.engine.destination_lock import check_destination_is_ours, is_within_lease
+from airflow_provider_bitdance.engine.decisions import Refusal, Refuse
+from airflow_provider_bitdance.engine.destination_lock import refusal_of
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.lost_response_decisions import Proof
 from airflow_provider_bitdance.engine.output import fetch_output, labelled
@@ -145,7 +147,7 @@ def keep(context: JobContext, image: ImageState, made: Receipt, data: bytes) -> 
     destination, vacant = context.destination_of(image.plan), context.coordination.vacant
     if image.plan.key in vacant:
         vacant.discard(image.plan.key)
-        if context.coordination.creates and is_within_lease(context):
+        if context.coordination.creates and _is_within_lease(context):
             number = context.coordination.reserved.get(image.plan.key, 0)
             with contextlib.suppress(FileExistsError):
                 context.images.create(made.file, data)
@@ -165,18 +167,43 @@ def _replace(context: JobContext, image: ImageState, made: Receipt, data: bytes)
     destination = context.destination_of(image.plan)
     replaced = context.receipts.find(destination)
     context.journal.check_unchanged()
-    number = check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
+    number = _check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)
     if replaced is not None and replaced.prediction_id != made.prediction_id:
         context.receipts.withdraw(destination)
     _warn_of_unknown_file(context, made, replaced)
     context.images.replace(made.file, data)
     receipt = _stored_now(context, made, reservation=number)
     context.journal.check_unchanged()
-    check_destination_is_ours(context, image, known=number)
+    _check_destination_is_ours(context, image, known=number)
     context.receipts.write(destination, receipt)
     if replaced is not None and replaced.file != made.file:
         context.images.remove(replaced.file)
     return receipt
+
+
+def _is_within_lease(context: JobContext) -> bool:
+    """Say whether no other task may have taken a destination that this job has reserved."""
+    state, now = context.journal.state, context.clock.time()
+    return now + CLOCK_MARGIN < state.lease_end(now - CLOCK_MARGIN)
+
+
+def _check_destination_is_ours(context: JobContext, image: ImageState, *, known: int = 0) -> int:
+    """Return the number of the reservation under which an image may be stored; 0 if none is needed.
+
+    :param known: Number of a reservation that is known to be there.
+    :raises InputError: Another task has taken the destination for another image meanwhile.
+    """
+    if not image.plan.named:
+        return 0
+    reserved, key = context.coordination.reserved, image.plan.key
+    destination, seen = context.destination_of(image.plan), reserved.get(key, 0)
+    held = context.reservations.last(destination, known=known, after=seen)
+    if held is None:
+        return seen
+    if held.fingerprint != image.plan.fingerprint:
+        raise refusal_of(context, image, held.writer.job, Refuse(Refusal.IN_USE))
+    reserved[key] = held.number
+    return held.number
 
 
 def _stored_now(context: JobContext, made: Receipt, *, reservation: int) -> Receipt:

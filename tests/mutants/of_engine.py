@@ -92,7 +92,6 @@ DESTINATION_LOCK = mutations_of(
         "if wanted[0] in {place for place, _ in theirs}:",
         "a task waits for an image of another request",
     ),
-    ("known=known, after=seen)", "known=known, after=seen + 1)", "another task's reservation is overlooked"),
     ("        context.check_allowed(receipt)\n", "", "a flagged picture of another task is the result"),
     ("receipt=uri, reused=True)", "receipt=uri)", "another task's image is said to cost money here"),
     ("run_started_at=context.run_started_at,", "run_started_at=0.0,", "a cleared run is refused"),
@@ -100,16 +99,6 @@ DESTINATION_LOCK = mutations_of(
         "await context.write(adoption(command.image, image.plan.key, holder))",
         "pass",
         "what a dead task bought is bought again",
-    ),
-    (
-        "if held.fingerprint != image.plan.fingerprint:",
-        "if False:",
-        "another task's picture is overwritten",
-    ),
-    (
-        "return seen",
-        "return 0",
-        "a receipt does not say under which reservation its image was made",
     ),
 )
 
@@ -312,14 +301,14 @@ DOWNLOAD = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "        if context.coordination.creates and is_within_lease(context):",
+        "        if context.coordination.creates and _is_within_lease(context):",
         "        if context.coordination.creates:",
         "a task whose lease has ended stores where another task makes its image",
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "        if context.coordination.creates and is_within_lease(context):",
-        "        if is_within_lease(context):",
+        "        if context.coordination.creates and _is_within_lease(context):",
+        "        if _is_within_lease(context):",
         "a store that overwrites what it is to create loses another process's picture",
         "unit/engine/test_download.py",
     ),
@@ -336,13 +325,13 @@ DOWNLOAD = mutations_of(
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "number = check_destination_is_ours(",
-        "number = 0 * check_destination_is_ours(",
+        "number = _check_destination_is_ours(",
+        "number = 0 * _check_destination_is_ours(",
         "a receipt does not say under which reservation its image was made",
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)",
+        "_check_destination_is_ours(context, image, known=replaced.reservation if replaced else 0)",
         "0",
         "another task's picture is overwritten",
         "unit/engine/test_destination_lock.py",
@@ -352,6 +341,24 @@ DOWNLOAD = mutations_of(
         "if False:",
         "a crash leaves the old receipt with the new picture",
         "unit/engine/test_download.py unit/engine/test_crashes.py",
+    ),
+    (
+        "known=known, after=seen)",
+        "known=known, after=seen + 1)",
+        "another task's reservation is overlooked",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "if held.fingerprint != image.plan.fingerprint:",
+        "if False:",
+        "a task that slept puts its picture over that of another task",
+        "unit/engine/test_destination_lock.py",
+    ),
+    (
+        "return seen",
+        "return 0",
+        "a receipt does not say under which reservation its image was made",
+        "unit/engine/test_destination_lock.py",
     ),
     ("possibly_paid=image.possibly_paid,", "possibly_paid=0,", "a receipt hides what is possibly paid"),
     (
@@ -368,13 +375,13 @@ DOWNLOAD = mutations_of(
     ("prompt_asked=image.plan.prompt_asked,", "", "a receipt forgets the prompt as asked"),
     ("seed_asked=image.plan.seed_asked,", "seed_asked=-1,", "a receipt forgets the seed as asked"),
     (
-        "    context.journal.check_unchanged()\n    check_destination",
-        "    check_destination",
+        "    context.journal.check_unchanged()\n    _check_destination",
+        "    _check_destination",
         "a process that slept through a clear puts its old receipt over the new one",
         "unit/engine/test_destination_lock.py",
     ),
     (
-        "    check_destination_is_ours(context, image, known=number)\n",
+        "    _check_destination_is_ours(context, image, known=number)\n",
         "",
         "a receipt is put over that of another task's picture",
         "unit/engine/test_destination_lock.py",
