@@ -48,6 +48,8 @@ class Journal:
         self.written_at = -math.inf
         self._folder = folder
         self._turn = threading.RLock()
+        self._unsure: list[tuple[int, tuple[Event, ...]]] = []
+        self._recovered: list[Event] = []
 
     @property
     def uri(self) -> str:
@@ -91,6 +93,8 @@ class Journal:
         """Write the next entry, and return the state after it.
 
         :param now: Unix time.
+        :param events: An event whose write seemed to fail may be given again, as the same object: it is
+            written once.
         :raises FencedError: The number is taken: another process has gone on with the job.
         """
         with self._turn:
@@ -100,7 +104,7 @@ class Journal:
             return self._append(now, *events)
 
     def _append(self, now: float, *events: Event) -> JobState:
-        left, time = events, datetime.fromtimestamp(now, UTC)
+        left, time = self._not_recovered(events), datetime.fromtimestamp(now, UTC)
         while left:
             entry = Entry(number=self.state.number + 1, time=time, writer=self.owner, events=left)
             after = fold(self.state, entry)
@@ -115,9 +119,28 @@ class Journal:
                 # Written although the store said that it failed, or that it took too long. When that was
                 # nobody knows, so it does not show that this process still has the job.
                 entry, after = found, fold(self.state, found)
+                self._take_for_written(entry)
+            except StorageError:
+                self._unsure.append((entry.number, left))
+                raise
             self.state = after
             left = tuple(event for event in left if event not in entry.events)
         return self.state
+
+    def _take_for_written(self, entry: Entry) -> None:
+        """Remember which events of writes that seemed to fail an entry of ours has: of several images that
+        write again after a failure, the first one finds what all have written.
+        """
+        for number, events in self._unsure:
+            if number == entry.number:
+                self._recovered += [event for event in events if event in entry.events]
+
+    def _not_recovered(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        """Return the events without those that are written. The same object is the same event; an equal one
+        may be that of a later purchase.
+        """
+        written = set(map(id, self._recovered))
+        return tuple(event for event in events if id(event) not in written)
 
     def note(self, now: float, *, key: str, prediction_id: str, intent: int) -> None:
         """Leave a note of what was bought, as a process that has been replaced; it changes no entry.

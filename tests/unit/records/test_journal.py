@@ -108,6 +108,48 @@ def test_an_event_is_written_though_its_number_is_that_of_an_earlier_entry_that_
     assert a_journal(disk).state == again.state
 
 
+class ForgetfulFolder(MemoryFolder):
+    """A store that writes, and then says that it took too long."""
+
+    takes_too_long = False
+
+    def create(self, name: str, data: bytes) -> None:
+        super().create(name, data)
+        if self.takes_too_long:
+            raise StorageError("The store took too long")
+
+
+def test_an_event_that_seemed_to_fail_is_written_once_though_another_image_has_found_it(disk: Disk) -> None:
+    folder = ForgetfulFolder(disk, RECORDS)
+    ours = Journal(folder, a_writer())
+    ours.claim(DEADLINE, START, Planned(output=OUTPUT, images=(a_plan("image"), a_plan("b", stem="b"))))
+    ours.append(START, INTENT)
+    folder.takes_too_long = True
+    with pytest.raises(StorageError):
+        ours.append(START, SUBMITTED, Intended(keys=("b",)))
+    folder.takes_too_long = False
+    ours.append(START, Claimed(deadline=DEADLINE))
+    ours.append(START, SUBMITTED)
+    assert list(disk) == [entry_path(number) for number in (1, 2, 3, 4)]
+    assert a_journal(disk).state == ours.state
+    assert [image.status for image in ours.state.images.values()] == [Status.SUBMITTED, Status.INTENDED]
+
+
+def test_an_event_that_was_found_written_may_happen_again_later(disk: Disk) -> None:
+    folder, again = ForgetfulFolder(disk, RECORDS), NotCreated(key="image", reason="429")
+    ours = Journal(folder, a_writer())
+    ours.claim(DEADLINE, START, PLAN)
+    ours.append(START, INTENT)
+    folder.takes_too_long = True
+    with pytest.raises(StorageError):
+        ours.append(START, again)
+    folder.takes_too_long = False
+    ours.append(START, Claimed(deadline=DEADLINE))
+    ours.append(START, Intended(keys=("image",)))
+    ours.append(START, again.model_copy())
+    assert a_journal(disk).state.images["image"].status is Status.PLANNED
+
+
 def test_a_newer_claim_is_seen_behind_an_entry_that_another_thread_of_ours_has_written(disk: Disk) -> None:
     ours = a_journal(disk)
     ours.claim(DEADLINE, START, PLAN)
