@@ -14,6 +14,7 @@ from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
+from airflow_provider_bitdance.engine.unanswered import Unanswered
 from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError
 from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
@@ -118,14 +119,14 @@ class JobContext:
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
     show_progress: Callable[[JobProgress], None] = lambda _progress: None
     notices: Notices = field(init=False, repr=False)
-    unanswered: asyncio.Semaphore = field(init=False, repr=False)
+    unanswered: Unanswered = field(init=False, repr=False)
     _group_commit: GroupCommit = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make what writes the journal and what many images say together; a frozen dataclass has no other
         way."""
         object.__setattr__(self, "notices", Notices(self.log))
-        object.__setattr__(self, "unanswered", asyncio.Semaphore(self.policy.max_unanswered))
+        object.__setattr__(self, "unanswered", Unanswered(self.policy.max_unanswered))
         object.__setattr__(self, "_group_commit", GroupCommit(self.journal, self.clock))
 
     @property

@@ -94,19 +94,24 @@ async def _intend(
     image = context.journal.state.images[key]
     _check_losses(context, image)
     if image.status is Status.INTENDED:
-        await place.enter_async_context(context.unanswered)
+        await context.unanswered.enter(None)
+        place.callback(context.unanswered.leave)
         return True
     check_purchase(context, image)
     context.coordination.starting.add(key)
     try:
         if not await lock.take(image) or await _is_restored(context, image, lock):
             return False
-        await place.enter_async_context(context.unanswered)
+        intent = Intended(keys=(key,))
+        is_written = await context.unanswered.enter(intent)
+        place.callback(context.unanswered.leave)
+        if is_written:
+            return True
         if context.coordination.killed.is_set():
             raise TaskKilledError("Airflow stopped the task, so nothing more is bought")
         if limiter.is_closed:  # while it waited for its place
             raise PostponedError(0.0)
-        await context.write(Intended(keys=(key,)))
+        await context.write(intent)
     finally:
         context.coordination.starting.discard(key)
     return True
@@ -123,7 +128,7 @@ async def _buy_once(
     image = context.journal.state.images[key]
     match await _submit(context, image, limiter):
         case Record(), Prediction() as prediction:
-            await _record(context, image, prediction.id)
+            await _record(context, image, prediction.id, limiter)
             return None
         case Postpone() as command, _:
             postponed = PostponedError(command.seconds)
@@ -166,15 +171,22 @@ def _check_losses(context: JobContext, image: ImageState) -> None:
         raise LostResponseError(f"The responses to {lost} purchases of this image were lost: {image.reason}")
 
 
-async def _record(context: JobContext, image: ImageState, prediction_id: str) -> None:
-    """Write down what is bought, again and again for a while: unwritten, it would be bought twice."""
+async def _record(context: JobContext, image: ImageState, prediction_id: str, limiter: RateLimiter) -> None:
+    """Write down what is bought, again and again for a while: unwritten, it would be bought twice. The next
+    purchase begins with it, unless nothing more is bought.
+    """
     bought = Submitted(key=image.plan.key, prediction_id=prediction_id)
-    try:
+
+    async def record(*also: Intended) -> None:
         await context.retrying(
-            lambda: context.write(bought),
+            lambda: context.write(bought, *also),
             pauses=RECORD_PAUSES,
             is_transient=lambda error: isinstance(error, StorageError),
         )
+
+    is_over = limiter.is_closed or context.coordination.killed.is_set()
+    try:
+        await (record() if is_over else context.unanswered.hand_on(record))
     except RecordError as error:
         if isinstance(error, FencedError):
             await _leave_a_note(context, bought, image.intent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, proof, run_job
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.account_history import Bill
+from airflow_provider_bitdance.engine.unanswered import Unanswered
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.maintenance import costs
 from airflow_provider_bitdance.records import Intended, JobState, Journal, Status, fold
@@ -200,7 +200,7 @@ def more_is_bought_at_once_than_a_kill_may_lose(patch: pytest.MonkeyPatch) -> No
 
     def prepare_for_more(context: JobContext) -> None:
         prepare(context)
-        object.__setattr__(context, "unanswered", asyncio.Semaphore(MOST_UNANSWERED + 1))
+        object.__setattr__(context, "unanswered", Unanswered(MOST_UNANSWERED + 1))
 
     patch.setattr(JobContext, "__post_init__", prepare_for_more)
 

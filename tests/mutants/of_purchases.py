@@ -125,6 +125,37 @@ PURCHASE = mutations_of(
         "    if False:\n        return",
         "a task that Airflow stops buys on",
     ),
+    (
+        "is_over = limiter.is_closed or context.coordination.killed.is_set()",
+        "is_over = False",
+        "a purchase begins after Airflow has stopped the task",
+        "unit/engine/test_unanswered.py",
+    ),
+)
+
+UNANSWERED = mutations_of(
+    "engine/unanswered.py",
+    "unit/engine/test_unanswered.py",
+    (
+        "            self._free -= 1  # until the other one is back: nobody else may take that\n",
+        "",
+        "each place that is handed on becomes two, and a kill loses more than it may",
+    ),
+    (
+        "await record(*([intent] if intent else []))",
+        "await record()",
+        "a purchase is sent that no entry of the journal speaks of",
+    ),
+    (
+        "        if self._free > 0 and (first",
+        "        if (first",
+        "a place goes to two purchases",
+    ),
+    (
+        "                self.leave()  # it came at this very moment\n",
+        "                pass\n",
+        "a place is lost with the purchase that was cancelled",
+    ),
 )
 
 PROOF = mutations_of(
@@ -483,4 +514,7 @@ RESPONSE_ERRORS = mutations_of(
     ("GAVE_UP = frozenset({408, 460, 499})", "GAVE_UP = frozenset({408})", "a 499 costs nothing, it says"),
 )
 
-MUTATIONS = (*PURCHASE, *PROOF, *LOST_RESPONSES, *ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS)
+MUTATIONS = (
+    *(*PURCHASE, *UNANSWERED, *PROOF, *LOST_RESPONSES),
+    *(*ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS),
+)

@@ -252,6 +252,16 @@ JOURNAL = mutations_of(
         "a note that the store's client wrote twice is an error",
     ),
     ("safe_name(prediction_id)", "prediction_id", "an id chooses where its note lies"),
+    (
+        "        left, time = self._not_recovered(events), datetime",
+        "        left, time = events, datetime",
+        "a purchase that is written twice over is a damaged journal",
+    ),
+    (
+        "if id(event) not in written",
+        "if event not in self._recovered",
+        "what happens twice is written once",
+    ),
 )
 
 NOTES = mutations_of(
