@@ -38,7 +38,7 @@ class Unanswered:
         if self._free > 0:
             self._free -= 1
             return False
-        place = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((intent, place))
         try:
             return await place
