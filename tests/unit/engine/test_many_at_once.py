@@ -217,7 +217,20 @@ def test_two_purchases_that_are_answered_with_one_prediction_are_not_both_that(
         return envelope({"id": "pred-1", "status": "created"})
 
     world.api.on_post = [repeat, repeat, repeat]
-    finished = run(run_job(world.context(), many(3)))
+    context = world.context(max_in_flight=3)
+    submit, answered, both = context.client.submit, [], asyncio.Event()
+
+    async def together(request: ImageRequest) -> Any:
+        """Hold the first response back until there is a second: the journal knows of neither."""
+        answered.append(made := await submit(request))
+        if len(answered) >= 2:
+            both.set()
+            await asyncio.sleep(0)  # whose response it is has it first
+        await both.wait()
+        return made
+
+    context.client.submit = together  # type: ignore[method-assign]
+    finished = run(run_job(context, many(3)))
     assert isinstance(finished, Finished)
     shown = {key: result["prediction_id"] for key, result in finished.stored.items()}
     assert len(set(shown.values())) == len(shown) == 3
