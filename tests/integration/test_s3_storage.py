@@ -10,11 +10,13 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 
 from airflow_provider_bitdance.exceptions import FencedError, StorageError
+from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, PruneReport, Pruning
 from airflow_provider_bitdance.records import Journal
 from airflow_provider_bitdance.storage import ObjectFolder, check_writable
 from tests.s3 import S3Server
 from tests.suites.storage import FolderSuite, Place, RaceSuite, WholeSuite
-from tests.unit.support import START, a_writer
+from tests.unit.maintenance.support import Office
+from tests.unit.support import START, Crash, a_writer
 
 WRITERS, ENTRIES = 3, 12
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -43,6 +45,34 @@ def test_what_one_worker_writes_another_sees_at_once(s3: S3Server) -> None:
     assert (here.read("a/x"), here.size("a/x")) == (b"12345", 5)
     there.remove("a/x")
     assert (here.read("a/x"), here.size("a/x")) == (None, None)
+
+
+class DyingFolder(ObjectFolder):
+    """Its process dies in the middle of a removal: all files but the first one are gone."""
+
+    def _remove_all(self, folder: str, names: list[str]) -> None:
+        super()._remove_all(folder, names)
+        raise Crash(folder)
+
+
+def test_what_a_killed_prune_left_of_a_journal_on_s3_is_removed_by_the_next(s3: S3Server) -> None:
+    office, path = Office(), s3.new_path()
+    office.task()
+    office.wait(days=31)
+    folder = s3.folder(path)
+    for name, data in office.disk.items():
+        if name.startswith(f"{office.folder.uri}/"):
+            folder.create(name.removeprefix(f"{office.folder.uri}/"), data)
+
+    def prune(records: ObjectFolder) -> PruneReport:
+        return Pruning(records, office.open_folder, dry_run=False, clock=office.clock).run()
+
+    with pytest.raises(Crash):
+        prune(DyingFolder(s3.filesystem(), path, folder.uri))
+    assert [name.rpartition("/")[2] for name in folder.names("jobs")] == ["000001.json"]
+    office.wait(seconds=CLOSED_FOR)
+    assert prune(s3.folder(path)).findings == ()
+    assert folder.names("jobs") == []
 
 
 @pytest.mark.parametrize("write", [ObjectFolder.create, ObjectFolder.replace])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from airflow_provider_bitdance.engine import run_job
 from airflow_provider_bitdance.exceptions import StorageError
 from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, PruneReport, Pruning
+from airflow_provider_bitdance.maintenance.scan import read_records
 from airflow_provider_bitdance.records import Journal
-from airflow_provider_bitdance.storage import Folder
+from airflow_provider_bitdance.storage import Folder, LocalFolder
 from tests.unit.maintenance.support import Office
 from tests.unit.support import OUTPUT, Crash, MemoryFolder, SteppingFolder, a_job, a_wanted, a_writer, run
 
@@ -281,6 +284,32 @@ def test_a_journal_that_is_half_removed_is_no_new_one(left: int) -> None:
     prune(office)
     office.task(try_number=3)  # max_tries has come back to its old value
     assert office.api.billed == 1
+
+
+def test_what_a_killed_prune_left_of_a_journal_on_a_disk_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is renamed before its files go, so a reader never sees half of a journal."""
+    office, folder = an_old_image(), LocalFolder(tmp_path)
+    for path, data in office.disk.items():
+        if path.startswith(f"{office.folder.uri}/"):
+            folder.create(path.removeprefix(f"{office.folder.uri}/"), data)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", dies)
+        with pytest.raises(Crash):
+            prune(office, folder)
+    assert [*tmp_path.rglob("jobs/**/*.json")] != []
+    assert read_records(folder).jobs == ()
+    office.wait(seconds=CLOSED_FOR)
+
+    report = prune(office, folder)
+
+    assert report.findings == ()
+    assert [*tmp_path.rglob("jobs/**/*.json")] == []
+
+
+def dies(*_: object, **__: object) -> None:
+    raise Crash
 
 
 def test_another_task_at_the_destination_of_a_half_removed_job_buys_once() -> None:
