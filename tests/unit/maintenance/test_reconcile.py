@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Policy, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
+from airflow_provider_bitdance.engine.saving import save_prediction
 from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
 from airflow_provider_bitdance.maintenance import reconcile
 from airflow_provider_bitdance.maintenance.costs import explain
@@ -342,6 +343,33 @@ def test_an_open_intent_that_cannot_be_told_is_possibly_paid_and_its_candidate_i
     assert [loss.verdict for loss in report.possibly_paid] == [Verdict.UNKNOWN]
     assert [item.prediction_id for item in report.untracked] == ["pred-1"]
     assert (report.unattributed.predictions, report.unattributed.real_usd) == (1, 0.01)
+
+
+def test_a_lost_purchase_that_a_person_has_saved_is_charged_to_its_receipt_and_closed_by_a_later_one() -> (
+    None
+):
+    """As docs/operations/maintenance.md says: the saved image's receipt has the charge, the loss no other."""
+    office = Office()
+    office.task(dies="after POST")
+    office.wait(hours=1)
+    office.reconcile()
+    by_hand = office.context(job=a_job(dag_id="by hand", task_id="save"), step=lambda name: None)
+
+    async def save() -> None:
+        async with by_hand.client as client:
+            prediction = await client.get_prediction("pred-1")
+            await save_prediction(by_hand, a_wanted(name="saved"), prediction)
+
+    run(save())
+    saved = office.reconcile()
+    a_later_purchase(office)
+    closing, after = office.reconcile(), office.reconcile()
+
+    assert [loss.verdict for loss in saved.possibly_paid] == [Verdict.UNKNOWN]
+    assert saved.unattributed.real_usd == 0
+    assert [loss.verdict for loss in closing.possibly_paid] == [Verdict.NOT_CREATED]
+    assert after.possibly_paid == ()
+    assert after.real_usd == office.api.paid == 0.02
 
 
 def test_an_intent_after_a_failed_prediction_does_not_pass_for_that_prediction() -> None:
