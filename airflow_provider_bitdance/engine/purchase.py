@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from airflow_provider_bitdance.engine.budget import check_purchase
 from airflow_provider_bitdance.engine.context import JobContext
@@ -47,6 +49,7 @@ from airflow_provider_bitdance.wavespeed.submission_outcome import may_arrive, s
 PURCHASES_A_TRY = 3
 """So often one try buys an image, if each response before was lost."""
 RECORD_PAUSES = (1.0, 3.0, 10.0)
+T = TypeVar("T")
 
 
 class PostponedError(Exception):
@@ -172,17 +175,11 @@ def _check_losses(context: JobContext, image: ImageState) -> None:
 
 
 async def _record(context: JobContext, image: ImageState, prediction_id: str, limiter: RateLimiter) -> None:
-    """Write down what is bought, again and again for a while: unwritten, it would be bought twice. The next
-    purchase begins with it, unless nothing more is bought.
-    """
+    """Write down what is bought. The next purchase begins with it, unless nothing more is bought."""
     bought = Submitted(key=image.plan.key, prediction_id=prediction_id)
 
     async def record(*also: Intended) -> None:
-        await context.retrying(
-            lambda: context.write(bought, *also),
-            pauses=RECORD_PAUSES,
-            is_transient=lambda error: isinstance(error, StorageError),
-        )
+        await record_patiently(context, lambda: context.write(bought, *also))
 
     is_over = limiter.is_closed or context.coordination.killed.is_set()
     try:
@@ -319,21 +316,38 @@ def take(context: JobContext, prediction: Prediction) -> None:
 async def _post(
     context: JobContext, image: ImageState, limiter: RateLimiter, *, sent_at: float
 ) -> Prediction | BitDanceError:
-    """Send one POST, and let the limiter learn from what came back."""
+    """Send one POST, and return what came back."""
     try:
-        prediction = await context.client.submit(image.plan.request)
-        take(context, prediction)
+        with noting_response(context, limiter, sent_at=sent_at):
+            prediction = await context.client.submit(image.plan.request)
+            take(context, prediction)
+    except BitDanceError as error:
+        return error
+    return prediction
+
+
+@contextlib.contextmanager
+def noting_response(context: JobContext, limiter: RateLimiter, *, sent_at: float) -> Iterator[None]:
+    """Send one POST within, and take its response: the limiter learns from what comes back.
+
+    :param sent_at: Unix time at which it is sent.
+    """
+    try:
+        yield
     except RateLimitError as error:
         now = context.clock.time()
         limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())
-        return error
-    except BitDanceError as error:
-        limiter.lost(now=context.clock.time())
-        return error
+        raise
     except BaseException:
         limiter.lost(now=context.clock.time())
         raise
     limiter.accepted(now=context.clock.time())
     context.notices.reached()
     context.notices.accepted(now=context.clock.time(), window=limiter.found_window)
-    return prediction
+
+
+async def record_patiently(context: JobContext, write: Callable[[], Awaitable[T]]) -> T:
+    """Write down what came of a purchase, again and again for a while: unwritten, it may be bought twice."""
+    return await context.retrying(
+        write, pauses=RECORD_PAUSES, is_transient=lambda error: isinstance(error, StorageError)
+    )

@@ -27,7 +27,7 @@ from airflow_provider_bitdance.engine.decisions import (
     SubmissionFacts,
     decide_submission,
 )
-from airflow_provider_bitdance.engine.purchase import RECORD_PAUSES, take
+from airflow_provider_bitdance.engine.purchase import noting_response, record_patiently, take
 from airflow_provider_bitdance.engine.rate_limiter import SHORT_WAIT, RateLimiter
 from airflow_provider_bitdance.enhancer.decisions import Buy, GiveUp, Poll, TextFacts, WaitUntil, decide
 from airflow_provider_bitdance.exceptions import (
@@ -40,7 +40,6 @@ from airflow_provider_bitdance.exceptions import (
     PredictionTimeoutError,
     RateLimitError,
     RecordError,
-    StorageError,
     TaskKilledError,
     UnconfirmedPurchaseError,
 )
@@ -263,27 +262,20 @@ class Enhancer:
         return "the rate limit" if self._limiter.turn(now=now) else ""
 
     async def _post(self, key: PromptKey) -> Prediction | BitDanceError:
-        """Send one POST, and let the limiter learn from what came back."""
-        context, limiter, sent_at = self._context, self._limiter, self._context.clock.time()
+        """Send one POST, and return what came back."""
+        context, limiter = self._context, self._limiter
         try:
-            prediction = await context.client.send(protocol.enhance(key.text, key.style))
-            take(context, prediction)
-            check_echo(prediction, requested=key.text, style=key.style)
-        except RateLimitError as error:
-            now = context.clock.time()
-            limiter.refused(sent_at=sent_at, now=now, requested=error.retry_after, draw=random.random())
-            context.notices.refused(error.what, now=now, wait=limiter.blocked(now=now))
-            return error
-        except BaseException as error:
-            limiter.lost(now=context.clock.time())
-            if not isinstance(error, BitDanceError):
-                raise
+            with noting_response(context, limiter, sent_at=context.clock.time()):
+                prediction = await context.client.send(protocol.enhance(key.text, key.style))
+                take(context, prediction)
+                check_echo(prediction, requested=key.text, style=key.style)
+        except BitDanceError as error:
+            if isinstance(error, RateLimitError):
+                now = context.clock.time()
+                context.notices.refused(error.what, now=now, wait=limiter.blocked(now=now))
             return error
         finally:
             context.coordination.submitted.append(context.clock.time())
-        limiter.accepted(now=context.clock.time())
-        context.notices.reached()
-        context.notices.accepted(now=context.clock.time(), window=limiter.found_window)
         return prediction
 
     async def _end(
@@ -294,13 +286,11 @@ class Enhancer:
         prediction_id: str | None = None,
         reason: str | None = None,
     ) -> PromptAttempt:
-        """Write down what became of an intent, again and again: unwritten, it stays possibly paid."""
+        """Write down what became of an intent: unwritten, it stays possibly paid."""
         time = datetime.fromtimestamp(self._context.clock.time(), UTC)
         outcome = PromptOutcome(time=time, prediction_id=prediction_id, reason=reason)
-        await self._context.retrying(
-            lambda: asyncio.to_thread(self.records.end, key, attempt.number, outcome),
-            pauses=RECORD_PAUSES,
-            is_transient=lambda error: isinstance(error, StorageError),
+        await record_patiently(
+            self._context, lambda: asyncio.to_thread(self.records.end, key, attempt.number, outcome)
         )
         return PromptAttempt(attempt.number, attempt.intent, outcome)
 

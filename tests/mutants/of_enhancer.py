@@ -69,9 +69,9 @@ PURCHASE = mutations_of(
     ),
     ("self.budget_left -= self._price", "pass", "prompts that are bought again take the images' money"),
     ("            tried.bought += 1\n", "", "a text is bought for ever while responses are lost"),
-    ("            take(context, prediction)\n", "", "two texts share one prediction"),
+    ("                take(context, prediction)\n", "", "two texts share one prediction"),
     (
-        "            check_echo(prediction, requested=key.text, style=key.style)\n        except",
+        "                check_echo(prediction, requested=key.text, style=key.style)\n        except",
         "        except",
         "a purchase that is another text's is recorded as this one's",
     ),

@@ -93,7 +93,7 @@ PURCHASE = mutations_of(
     ),
     ("paid=Paid.YES,", "paid=Paid.NO,", "an error says free where it is paid"),
     (
-        "        take(context, prediction)\n",
+        "            take(context, prediction)\n",
         "",
         "a response that a gateway repeats is a purchase",
         "unit/engine/test_purchase.py unit/engine/test_many_at_once.py",
