@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from glob import has_magic
 from pathlib import PurePosixPath
@@ -51,7 +52,7 @@ class ObjectFolder:
         """The URL that the filesystem was given; without one it uses the vendor's."""
         return str(self._fs.storage_options.get("endpoint_url") or "")
 
-    @property
+    @functools.cached_property
     def _kinds(self) -> set[str]:
         """The full names of the filesystem's class and of those that it is made from."""
         return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(self._fs).__mro__}
