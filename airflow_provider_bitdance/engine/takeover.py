@@ -114,5 +114,5 @@ async def claim_journal(context: JobContext, journal: Journal) -> bool:
 
 def job_name(job: Job) -> str:
     """Name a job as a person would search for it in Airflow."""
-    index = f" [{job.map_index}]" if job.map_index >= 0 else ""
+    index = "".join(f" [{part}]" for part in job.instance)
     return shorten(f"{job.dag_id}.{job.task_id}{index} of run {job.run_id}", 800)

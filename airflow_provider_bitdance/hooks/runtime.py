@@ -45,7 +45,15 @@ def job_of(context: Context) -> Job:
         task_id=ti.task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
         generation=ti.max_tries or 0,
+        iteration=_iteration_of(context),
     )
+
+
+def _iteration_of(context: Context) -> str | None:
+    # Only from Airflow 3.4 on. All iterations of a task that is not mapped have the map index -1.
+    loop: Any = context.get("loop")
+    ti: Any = context["ti"]
+    return None if loop is None else f"{loop.index}.{ti.region_id.hex}"
 
 
 def this_owner(context: Context) -> Owner:
@@ -82,7 +90,7 @@ def label_of(option: str | None) -> Literal["iptc"] | None:
 def default_stem(job: Job) -> str:
     """Return the name of an image in a folder. The Dag's id is in it, for two Dags may share the folder, and
     a scheduled run has the same id in both."""
-    ids = [job.dag_id, job.task_id, job.run_id, *([str(job.map_index)] if job.map_index >= 0 else [])]
+    ids = [job.dag_id, job.task_id, job.run_id, *job.instance]
     return safe_name(".".join(ids), parts=ids)
 
 

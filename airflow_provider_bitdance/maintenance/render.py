@@ -21,7 +21,7 @@ _LONGEST = 1000
 
 def name_of(job: Job) -> str:
     """Name a job as a person would search for it in Airflow."""
-    index = f" [{job.map_index}]" if job.map_index >= 0 else ""
+    index = "".join(f" [{part}]" for part in job.instance)
     return shorten(f"{job.dag_id}.{job.task_id}{index}, run {job.run_id}", _LONGEST)
 
 

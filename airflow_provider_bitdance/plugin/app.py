@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import HTMLResponse
@@ -46,6 +47,8 @@ _check_dag = requires_access_dag("GET", DagAccessEntity.XCOM)
 Id = Annotated[str, Path(min_length=1, max_length=250, pattern=r"^[^\x00]+$")]
 MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 _INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
+_IDENTITY = XComModel.__mapper__.primary_key
+"""Of an XCom: from Airflow 3.4 on, iterations of a loop may share task id and map index."""
 _SIZE = func.length(cast(XComModel.value, Text))
 """Of an XCom, in characters of JSON: what is too large is never read."""
 
@@ -86,20 +89,18 @@ def make_app() -> FastAPI:
 
 
 def of_task(dag_id: Id, run_id: Id, task_id: Id, map_index: str, session: SessionDep) -> str:
-    """Show the images of a task instance: of its last try, for XComs have no others."""
+    """Show the images of a task instance: of its last try, for Airflow shows no other XComs.
+
+    The UI does not say which iteration of a loop it is about: all of them are shown.
+    """
     # Where a task is not mapped, the UI leaves the placeholder as it is.
-    index = int(map_index) if _INDEX.fullmatch(map_index) else -1
-    where = _previews(dag_id, run_id, XComModel.task_id == task_id, XComModel.map_index == index)
-    sections = [_section(session, row, title="") for row in _rows(session, where)]
-    return render(sections, nothing=_NOTHING)
+    index = (XComModel.map_index == int(map_index),) if _INDEX.fullmatch(map_index) else ()
+    return _page(session, _previews(dag_id, run_id, XComModel.task_id == task_id, *index), is_run=False)
 
 
 def of_run(dag_id: Id, run_id: Id, session: SessionDep) -> str:
     """Show the images of all tasks of a Dag run."""
-    where = _previews(dag_id, run_id)
-    sections = [_section(session, row, title=_title(row)) for row in _rows(session, where)]
-    found = session.scalar(select(func.count()).select_from(XComModel).where(*where)) or 0
-    return render(sections, nothing=_NOTHING, more=max(found - MOST_SECTIONS, 0))
+    return _page(session, _previews(dag_id, run_id), is_run=True)
 
 
 def sheet_of_row(
@@ -117,31 +118,36 @@ def sheet_of_row(
     return Response(NO_SHEET, status_code=404, media_type="image/svg+xml")
 
 
+def _page(session: Session, where: tuple[Any, ...], *, is_run: bool) -> str:
+    rows = _rows(session, where)
+    is_titled = is_run or len(rows) > 1
+    sections = [_section(session, row, title=_title(row) if is_titled else "") for row in rows]
+    found = session.scalar(select(func.count()).select_from(XComModel).where(*where)) or 0
+    return render(sections, nothing=_NOTHING, more=max(found - MOST_SECTIONS, 0))
+
+
 def _previews(dag_id: str, run_id: str, *where: Any) -> tuple[Any, ...]:
     return _xcoms(dag_id, run_id, PREVIEW_KEY, *where)
 
 
 def _xcoms(dag_id: str, run_id: str, key: str, *where: Any) -> tuple[Any, ...]:
-    return XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == key, *where
+    # By the run's number, and not by its id: only for that XComs of a run have an index below Airflow 3.4.
+    run = select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id).scalar_subquery()
+    return XComModel.dag_run_id == run, XComModel.key == key, *where
 
 
 def _rows(session: Session, where: tuple[Any, ...]) -> list[Any]:
     """Return where the first previews are, and how large they are: their values are read one by one."""
     size = _SIZE.label("size")
-    query = select(XComModel.dag_run_id, XComModel.task_id, XComModel.map_index, size).where(*where)
-    first = query.order_by(XComModel.task_id, XComModel.map_index).limit(MOST_SECTIONS)
+    query = select(XComModel.task_id, XComModel.map_index, size, *_IDENTITY).where(*where)
+    first = query.order_by(XComModel.task_id, XComModel.map_index, *_IDENTITY).limit(MOST_SECTIONS)
     return list(session.execute(first))
 
 
 def _section(session: Session, row: Any, *, title: str) -> Section:
     if row.size is None or row.size > 2 * MAX_PREVIEW:
         return Section(title, message=_TOO_LARGE)
-    value = select(XComModel.value).where(
-        XComModel.dag_run_id == row.dag_run_id,
-        XComModel.task_id == row.task_id,
-        XComModel.map_index == row.map_index,
-        XComModel.key == PREVIEW_KEY,
-    )
+    value = select(XComModel.value).where(*(column == getattr(row, column.name) for column in _IDENTITY))
     try:
         preview = read_preview(session.scalar(value))
     except (ValueError, RecursionError):  # JSON that is nested too deep, or has a number without end

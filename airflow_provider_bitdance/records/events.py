@@ -60,6 +60,8 @@ class Job(Strict):
     :param generation: Changes when a user clears the task and not when Airflow retries it.
     :param call: Of an image that a plain task stores through the hook, the name of its destination's records:
         such a task may have several images, each a job of its own. ``None``: of an operator.
+    :param iteration: Of a task in a loop (Airflow 3.4): the iteration's number and the id of its region in
+        Airflow. A clear can have iterations begin anew, in another region and with ``max_tries`` as at first.
     """
 
     dag_id: Name
@@ -68,10 +70,11 @@ class Job(Strict):
     map_index: Integer
     generation: Integer
     call: Name | None = None
+    iteration: Name | None = None
 
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(whole(self), "call")
+        return _without(_without(whole(self), "call"), "iteration")
 
     @property
     def is_task(self) -> bool:
@@ -88,7 +91,14 @@ class Job(Strict):
         """The folder of the journals of all generations, below the records path."""
         parts = [safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]
         call = [] if self.call is None else [f"call={safe_name(self.call)}"]
-        return "/".join(["jobs", *parts, *call, f"map={self.map_index}"])
+        iteration = [] if self.iteration is None else [f"iteration={safe_name(self.iteration)}"]
+        return "/".join(["jobs", *parts, *call, *iteration, f"map={self.map_index}"])
+
+    @property
+    def instance(self) -> tuple[str, ...]:
+        """What tells the task's instances of a run apart: iteration and map index, as far as it has them."""
+        iteration = () if self.iteration is None else (f"iteration {self.iteration.partition('.')[0]}",)
+        return (*iteration, *((str(self.map_index),) if self.map_index >= 0 else ()))
 
     def same_task(self, other: Job) -> bool:
         """Say whether the other is this task instance, in this generation or another."""

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_bitdance.exceptions import InputError, RecordUnreadableError
-from airflow_provider_bitdance.hooks.runtime import label_of, planned_output, warn_if_not_exclusive
-from airflow_provider_bitdance.records import Journal, Planned
+from airflow_provider_bitdance.hooks.runtime import (
+    default_stem,
+    job_of,
+    label_of,
+    planned_output,
+    warn_if_not_exclusive,
+)
+from airflow_provider_bitdance.records import Job, Journal, Planned
 from airflow_provider_bitdance.storage import LocalFolder, ObjectFolder
+from tests.builders import context
 from tests.unit.support import RECORDS, START, MemoryFolder, a_plan, a_writer
 
 LOG = logging.getLogger("bitdance.test")
@@ -31,6 +41,30 @@ def test_a_store_on_which_two_workers_may_collide_is_told_of_with_a_way_out(
     assert record.levelname == "WARNING"
     for part in ("memory://b/records", "two workers", "Use S3, Google Cloud Storage", "records_path"):
         assert part in record.getMessage()
+
+
+def test_iterations_of_a_loop_have_journals_and_file_names_of_their_own() -> None:
+    def job(index: int | None = None, region: int = 1, map_index: int = -1) -> Job:
+        of_task: Any = context(map_index=map_index)
+        if index is not None:
+            of_task["ti"].region_id = UUID(int=region)
+            of_task["loop"] = SimpleNamespace(index=index)
+        return job_of(of_task)
+
+    jobs = [job(), job(0), job(1), job(1, map_index=0), job(1, map_index=1), job(map_index=1)]
+    assert len({job.folder for job in jobs}) == len({default_stem(job) for job in jobs}) == len(jobs)
+    assert not any(one.same_task(other) for one in jobs for other in jobs if one is not other)
+    assert Job.model_validate_json(jobs[1].model_dump_json()) == jobs[1]
+    assert "iteration" not in jobs[0].model_dump()
+
+
+def test_an_iteration_that_a_clear_has_begun_anew_has_a_journal_of_its_own_and_the_same_file() -> None:
+    before, after = (
+        Job(dag_id="d", run_id="r", task_id="t", map_index=-1, generation=2, iteration=f"1.{region}")
+        for region in ("01a2", "03b4")
+    )
+    assert before.folder != after.folder
+    assert default_stem(before) == default_stem(after)
 
 
 PLANNED: list[tuple[str, str, str, bool]] = [
