@@ -6,6 +6,7 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from tests.integration.plugin_rows import (
     DAG_ID,
     RUN_ID,
     TASK_ID,
+    XCOM_TABLE,
     a_run,
     begin_next_try,
     write_xcom,
@@ -375,17 +377,40 @@ def test_of_thousands_of_previews_the_database_reads_only_those_that_are_shown(
 ) -> None:
     for index in range(40):
         xcom({"format": 1, "total": 1}, map_index=index)
-    sized: list[str] = []
+    with noted_statements() as statements:
+        assert "16 more tasks of this run" in as_role("viewer").get(OF_RUN).text
+    sized = [statement for statement, _ in statements if "length(" in statement]
+    assert sized
+    assert all("LIMIT" in statement for statement in sized)
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_the_database_does_not_go_through_the_previews_of_other_runs(
+    as_role: Any, xcom: Any, page: str
+) -> None:
+    xcom(Preview(total=1, stored=1, images=(STORED,)).as_xcom())
+    with noted_statements() as statements:
+        as_role("viewer").get(page)
+    with create_session() as session:
+        database = session.connection().connection.cursor()
+        plans = [list(database.execute(f"EXPLAIN QUERY PLAN {it}", values)) for it, values in statements]
+    steps = [step[-1] for plan in plans for step in plan if f" {XCOM_TABLE} " in step[-1]]
+    assert steps
+    assert not [step for step in steps if not re.search(r"\((dag_run_id|task_instance_id)=", step)]
+
+
+@contextmanager
+def noted_statements() -> Iterator[list[tuple[str, Any]]]:
+    """Have the list of what the database is asked meanwhile."""
+    noted: list[tuple[str, Any]] = []
     with create_session() as session:
         engine = session.get_bind()
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sized.extend([statement] if "length(" in statement else [])
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        noted.append((statement, values))
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        assert "16 more tasks of this run" in as_role("viewer").get(OF_RUN).text
+        yield noted
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    assert sized
-    assert all("LIMIT" in statement for statement in sized)
