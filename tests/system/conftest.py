@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+import httpx
 import pytest
 
 from airflow_provider_bitdance.local import LocalService, Options, running_service
 from airflow_provider_bitdance.local.pictures import draw
+from airflow_provider_bitdance.plugin import PREFIX
 from airflow_provider_bitdance.records.receipts import Receipt
 from demo.real_airflow import RealAirflow
 from tests.s3 import S3Server
@@ -56,6 +59,17 @@ class System:
                 check_picture(result)
                 found.append(result)
         return found
+
+    def images_tab(self, dag_id: str, run_id: str) -> list[str]:
+        """The URIs of the images that the Images tab of a run shows."""
+        api = self.airflow.url
+        token = httpx.get(f"{api}/auth/token", trust_env=False).json()["access_token"]
+        page = httpx.get(
+            f"{api}{PREFIX}/images/{dag_id}/{quote(run_id, safe='')}",
+            headers={"Authorization": f"Bearer {token}"},
+            trust_env=False,
+        )
+        return re.findall(r"<code[^>]*>([^<]+)</code>", page.raise_for_status().text)
 
     def fails(self, dag_id: str, run_id: str) -> str:
         """What the logs say, for a run that did not end as it should."""

@@ -21,6 +21,7 @@ def test_the_example_stores_what_it_buys_and_a_clear_buys_nothing(system: System
     assert system.airflow.wait_for_run(EXAMPLE, run) == "success", system.fails(EXAMPLE, run)
     first = system.results(EXAMPLE, run)
     assert len({result["uri"] for result in first}) == 3 == system.billed
+    assert sorted(system.images_tab(EXAMPLE, run)) == sorted(result["uri"] for result in first)
 
     system.airflow.clear(EXAMPLE, run)
     assert system.airflow.wait_for_run(EXAMPLE, run) == "success", system.fails(EXAMPLE, run)
@@ -28,6 +29,7 @@ def test_the_example_stores_what_it_buys_and_a_clear_buys_nothing(system: System
     assert system.billed == 3
     assert [result["reused"] for result in again] == [True, True, True]
     assert {result["sha256"] for result in again} == {result["sha256"] for result in first}
+    assert sorted(system.images_tab(EXAMPLE, run)) == sorted(result["uri"] for result in again)
 
 
 def test_a_task_killed_between_submission_and_storing_is_stored_once_and_billed_once(system: System) -> None:
