@@ -41,7 +41,7 @@ from airflow_provider_bitdance.exceptions import (
     TaskKilledError,
 )
 from airflow_provider_bitdance.polling.poller import Poller
-from airflow_provider_bitdance.records import JobState, Status
+from airflow_provider_bitdance.records import JobState, NotCreated, Status
 from airflow_provider_bitdance.records.events import Claimed, Rested
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.state import LONGEST_LEASE
@@ -110,16 +110,17 @@ class Dispatcher:
                 if left_open:
                     await self._resolve_intents(group)
                 # Only now: what became of the intents is in the state that the journal has by now.
+                state = self._context.journal.state
+                # The claim's own intent first, or it would be open beside as many others as there may be.
+                self._left.extend(image.plan.key for image in state.having(Status.INTENDED))
                 self._left.extend(
                     image.plan.key
-                    for image in self._context.journal.state.having(
-                        Status.INTENDED, Status.PLANNED, Status.FAILED
-                    )
+                    for image in state.having(Status.PLANNED, Status.FAILED)
                     if image.status is not Status.FAILED or self._context.may_buy_anew(image)
                 )
                 self._report()
                 await self._dispatch(group)
-                await self._finish()
+                await self._finish(left_open=left_open)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -243,12 +244,14 @@ class Dispatcher:
             self.failures.add(key, busy)
         self._lock.held.clear()
 
-    async def _finish(self) -> None:
+    async def _finish(self, *, left_open: bool) -> None:
         """Poll for the last time, and write down what a later process needs.
 
         Also at a handoff: a trigger may have brought the job back because something has ended, and with
         ``defer_after=0`` nothing else polls here.
         """
+        if not left_open:
+            await self._withdraw_intents()
         stopped, now = self.failures.stopped, self._context.clock.time()
         is_late = now >= self._context.journal.state.deadline
         if self.hand_over is not None and self._left:
@@ -262,6 +265,13 @@ class Dispatcher:
         if self.failures.stopped is None:
             with contextlib.suppress(BitDanceError):  # reconcile settles them, too
                 await settle_losses(self._context)
+
+    async def _withdraw_intents(self) -> None:
+        """Write down that an intent of the claim was not sent: a later process would take it for lost."""
+        state = self._context.journal.state
+        for key in self._left:
+            if state.images[key].status is Status.INTENDED:
+                await self._write(NotCreated(key=key, reason="It was never sent"))
 
     async def _resolve_intents(self, group: asyncio.TaskGroup) -> None:
         """Find out what became of the intents of another process, and wait for what it bought."""
@@ -318,6 +328,9 @@ class Dispatcher:
         if failure is not None:
             self._has_failed = True
             self.failures.add(key, failure)
+            if self._context.journal.state.images[key].status is Status.INTENDED:
+                # Its intent stays open: each further purchase could leave another one.
+                self.failures.stop(failure)
         return failure is None
 
     async def _wait_and_store(self, key: str, in_flight: asyncio.Future[Prediction | None]) -> None:
@@ -369,7 +382,7 @@ class Dispatcher:
         if self._context.journal.state.deadline - now <= least:
             await self._write(Claimed(deadline=now + timeout))
 
-    async def _write(self, event: Claimed | Rested) -> None:
+    async def _write(self, event: Claimed | Rested | NotCreated) -> None:
         """Write what a later process needs; if that fails, nothing more is bought."""
         try:
             await self._context.write(event)

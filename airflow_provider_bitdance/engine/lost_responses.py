@@ -68,6 +68,8 @@ async def resolve_intents(
     :raises TaskKilledError: Airflow stops the task; the same.
     """
     searches, given_up_at = 0, context.clock.time()
+    if keys is None:  # of another process: of our own nobody else had the response
+        await _take_noted(context, journal)
     with context.notices.search():
         while intents := _open_intents(journal, keys):
             attempt = _Attempt(intents, given_up_at, searches, may_arrive)
@@ -124,6 +126,21 @@ async def settle_losses(context: JobContext) -> None:
 def _period(loss: LostPurchase) -> tuple[float, float]:
     """Return between which times, by the clock of any worker, a lost purchase was made, if it was."""
     return loss.intended_at - CLOCKS_MAY_DIFFER, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER
+
+
+async def _take_noted(context: JobContext, journal: Journal) -> None:
+    """Take what replaced processes have noted of open intents: they had the response.
+
+    The search would not find it, because it leaves out what the job's records know.
+    """
+    taken = context.coordination.taken
+    for image in _open_intents(journal, None):
+        noted = [note.prediction_id for note in image.notes if note.intent == image.intent]
+        if noted and noted[0] not in taken and noted[0] not in journal.state.key_of:
+            taken.add(noted[0])
+            bought = Submitted(key=image.plan.key, prediction_id=noted[0], found=True)
+            await context.write(bought, journal=journal)
+            context.notices.found(noted[0])
 
 
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:

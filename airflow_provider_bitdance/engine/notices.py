@@ -145,7 +145,7 @@ class Notices:
     def _say_what_was_found(self) -> None:
         if self._found:
             self._log.info(
-                "Lost responses: the account's history proves that %d created a prediction: %s",
+                "Lost responses: history or a note proves that %d created a prediction: %s",
                 len(self._found),
                 some_of(self._found),
             )

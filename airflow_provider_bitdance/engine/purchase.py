@@ -144,9 +144,12 @@ async def _buy_once(
             await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(error))
             return error
         case _, BitDanceError() as error:
-            # The error matters more than the store. Unwritten, the intent is resolved by the next try.
-            with contextlib.suppress(RecordError):
-                await context.write(NotCreated(key=key, reason=error.what))
+            refused = NotCreated(key=key, reason=error.what)
+            try:
+                await record_patiently(context, lambda: context.write(refused))
+            except RecordError as unwritten:  # the next try resolves the intent
+                if context.policy.is_batch:  # and this one buys nothing more
+                    raise unwritten from error
             raise error
     raise AssertionError("unreachable: a response is a prediction or an error")
 

@@ -236,7 +236,8 @@ class Intended(Strict):
 class Submitted(Strict):
     """The API created a prediction: the image is paid for and collectable by its id.
 
-    :param found: Its response was lost; the account's history proved that it is ours.
+    :param found: Its response was lost; the account's history proved that it is ours, or the replaced process
+        that had the response left a note.
     """
 
     event: Literal["submitted"] = "submitted"

@@ -245,7 +245,7 @@ def _check_error(case: Case, error: BitDanceError) -> None:
 def _check_found(case: Case, found: Any) -> None:
     refuses = not 200 <= case["status"] < 300
     # What a refusal to a submission names by id and status was made, and is paid for.
-    is_purchase = case["call"] == "submit" and refuses and found.id.encode() in _readable(case)
+    is_purchase = case["call"] == "submit" and refuses and found.id in _readable(case)
     is_result = not refuses or case["call"] == "poll" or is_purchase
     expect(is_result, "an answer that refuses is a result", case["status"])
     expect(SECRET not in repr(found), "a result shows the API key", found)
@@ -270,7 +270,7 @@ def _reference(case: Case) -> Any:
     if body is None or len(body) > 64 * 1024:
         return None
     try:
-        return json.loads(body.decode())
+        return json.loads(body)  # in UTF-16 and UTF-32, too, as the client reads it
     except (ValueError, RecursionError):
         return None
 
@@ -287,14 +287,15 @@ def _unpacked(case: Case) -> bytes | None:
         return None
 
 
-def _readable(case: Case) -> bytes:
+def _readable(case: Case) -> str:
     """Return what can be read of a body, though its packing may end too early."""
-    if (unpacked := _unpacked(case)) is not None:
-        return unpacked
-    try:
-        return zlib.decompressobj(wbits=31).decompress(case["body"], 100_000)
-    except zlib.error:
-        return b""
+    body = _unpacked(case)
+    if body is None:
+        try:
+            body = zlib.decompressobj(wbits=31).decompress(case["body"], 100_000)
+        except zlib.error:
+            return ""
+    return body.decode(json.detect_encoding(body), "replace")
 
 
 def _code(said: dict[str, Any]) -> int:

@@ -166,6 +166,32 @@ def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_
     assert (image.prediction_id, image.possibly_paid) == (made.id, 0)
 
 
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_what_a_replaced_process_has_noted_of_an_open_intent_is_taken_without_a_search(
+    world: World, is_shown: bool
+) -> None:
+    """It had the response. The next process but one reads the note before it searches."""
+    world.api.echo = "history" if is_shown else None
+    replaced, dying = left_open(world), world.context()
+    dying.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+    replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+    process = world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    assert resolved(world, process) == ["submitted"]
+    image = process.journal.state.images["image"]
+    assert (image.prediction_id, image.possibly_paid, world.api.histories) == (made.id, 0, [])
+
+
+def test_a_note_of_an_earlier_intent_is_no_response_to_the_open_one(world: World) -> None:
+    process = left_open(world)
+    process.journal.append(world.clock.now, Lost(key="image", reason="x"), Intended(keys=("image",)))
+    process.journal.note(world.clock.now, key="image", prediction_id="pred-early", intent=1)
+    after = world.context()
+    after.journal.claim(world.clock.now + 600, world.clock.now)
+    assert resolved(world, after) == ["lost"]
+
+
 @pytest.mark.parametrize(
     ("changed", "doubtful"),
     [

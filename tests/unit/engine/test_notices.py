@@ -98,7 +98,7 @@ def test_lost_responses_that_are_found_are_two_lines(world: World, caplog: pytes
     world.api.on_post = [world.api.lose_answer] * 3
     go(world, 6)
     assert lines(caplog)[1:] == [
-        "Lost responses: the account's history proves that 3 created a prediction: pred-1, pred-2, pred-3"
+        "Lost responses: history or a note proves that 3 created a prediction: pred-1, pred-2, pred-3"
     ]
 
 

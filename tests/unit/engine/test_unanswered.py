@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import Finished, JobContext, Wanted, run_job
+from airflow_provider_bitdance.engine import Finished, JobContext, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.unanswered import Unanswered
-from airflow_provider_bitdance.exceptions import StorageError
+from airflow_provider_bitdance.exceptions import LostResponseError, StorageError
 from airflow_provider_bitdance.records import Intended, Status
 from airflow_provider_bitdance.records.events import Entry
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
@@ -23,9 +23,12 @@ from tests.unit.support import (
     MemoryFolder,
     SteppingFolder,
     World,
+    a_job,
     a_wanted,
+    refusal,
     run,
 )
+from tests.wire import httpx
 
 IMAGES, MOST = 6, 2
 BATCH: dict[str, Any] = {"is_batch": True, "max_in_flight": 9}
@@ -155,6 +158,71 @@ def test_a_purchase_begins_no_other_one_where_nothing_more_is_bought() -> None:
     context = far_away(world.context(max_unanswered=1, killed=killed, **BATCH), killed.set)
     run(run_job(context, many(3)))
     assert [line for line in map(told, entries(world)) if line] == [["intended k0"], ["submitted k0"]]
+
+
+def test_the_intent_of_the_claim_goes_first_so_that_no_other_is_open_beside_it() -> None:
+    """The first image may be one that was stored and is gone: the claim has the intent of the second."""
+    world = World()
+    run(run_job(world.context(job=a_job(task_id="before"), **BATCH), many(1)))
+    world.disk.pop(next(path for path in world.disk if path.endswith("k0.png")))
+    world.clock.now += 8 * 24 * 3600
+    context = world.context(max_unanswered=1, requests_per_minute=1, is_batch=True)
+    run(run_job(far_away(context), many(3)))
+    assert most_open(world) == 1
+
+
+def test_an_intent_of_the_claim_that_is_not_sent_before_a_deferral_is_no_lost_purchase() -> None:
+    world = World()
+    limits: dict[str, Any] = {"requests_per_minute": 1, "defer_after": 0.0, "break_even": 5.0}
+    context = world.context(is_batch=True, **limits)
+    context.coordination.submitted.append(world.clock.now)  # by the Prompt Enhancer
+    assert isinstance(run(run_job(context, many(1))), Waiting)
+    assert world.api.posts == []
+    assert world.unconfirmed == 0
+    world.clock.now += 60
+    assert isinstance(run(run_job(world.context(is_batch=True, max_in_flight=9), many(1))), Finished)
+    assert (world.api.billed, world.api.histories) == (1, [])
+
+
+def test_nothing_more_is_bought_while_an_intent_stays_open_because_the_history_cannot_be_read() -> None:
+    """Each further purchase could be lost like that one, and none of them could be looked for."""
+    world = World()
+    world.api.on_post = [world.api.lose_answer] * IMAGES
+    world.api.on_history = [httpx.Response(503)] * 100
+    outcome = run(run_job(world.context(max_unanswered=1, **BATCH), many()))
+    assert isinstance(outcome, Finished)
+    assert isinstance(outcome.stopped, LostResponseError)
+    assert (world.api.billed, most_open(world)) == (1, 1)
+
+
+class RefusingFolder(MemoryFolder):
+    """A store that takes no entry with a certain event, so many times."""
+
+    refused, times = b"not_created", 1
+
+    def create(self, name: str, data: bytes) -> None:
+        if name.startswith("jobs/") and self.refused in data and self.times:
+            self.times -= 1
+            raise StorageError("The store is full")
+        super().create(name, data)
+
+
+@pytest.mark.parametrize(("times", "posts", "left"), [(1, 3, 0), (99, 1, 1)])
+def test_that_a_purchase_was_refused_is_written_again_and_unwritten_it_ends_the_buying(
+    times: int, posts: int, left: int
+) -> None:
+    world = World()
+    world.api.on_post = [refusal(400, "no such size")] * 3
+    folder = RefusingFolder(world.disk, RECORDS)
+    folder.times = times
+    context = world.context(max_unanswered=1, **BATCH)
+    context.journal._folder = SteppingFolder(folder, lambda _: None)
+    outcome = run(run_job(context, many(3)))
+    assert isinstance(outcome, Finished)
+    assert isinstance(outcome.stopped, StorageError) is (left > 0)
+    assert len(world.api.posts) == posts
+    assert len(world.context().journal.state.having(Status.INTENDED)) == left
+    assert most_open(world) == 1
 
 
 def intent(key: str) -> Intended:

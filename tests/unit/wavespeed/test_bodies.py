@@ -157,6 +157,21 @@ def test_a_bomb_takes_no_more_memory_than_the_bound() -> None:
     assert peak < 3 * MIB
 
 
+def unpacked_of(call: protocol.Call[Any], status: int) -> int:
+    """Return how many bytes are unpacked of a bomb."""
+    bomb = gzip.compress(b" " * 20 * MIB)
+    response = bodies.Response("https://api.test", status, {}, bomb, "gzip")
+    try:
+        return len(bodies.decoded(response, call))
+    except BitDanceError:
+        return call.max_bytes
+
+
+def test_of_a_refusal_a_sentence_is_unpacked_and_of_a_purchase_all() -> None:
+    assert unpacked_of(protocol.list_models(), 400) < 2 * bodies.LARGEST_REFUSAL
+    assert unpacked_of(SUBMIT, 400) == SUBMIT.max_bytes
+
+
 BOUNDS: list[tuple[protocol.Call[Any], int]] = [
     (protocol.get_balance(), 64 * KIB),
     (protocol.get_prediction("p-1"), MIB),
