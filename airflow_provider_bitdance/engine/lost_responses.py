@@ -68,10 +68,8 @@ async def resolve_intents(
     :raises TaskKilledError: Airflow stops the task; the same.
     """
     searches, given_up_at = 0, context.clock.time()
-    if keys is None:  # of another process: of our own nobody else had the response
-        await _take_noted(context, journal)
     with context.notices.search():
-        while intents := _open_intents(journal, keys):
+        while intents := await _left_open(context, journal, keys):
             attempt = _Attempt(intents, given_up_at, searches, may_arrive)
             pause = await _search_patiently(context, journal, attempt)
             if pause is None:
@@ -128,11 +126,20 @@ def _period(loss: LostPurchase) -> tuple[float, float]:
     return loss.intended_at - CLOCKS_MAY_DIFFER, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER
 
 
-async def _take_noted(context: JobContext, journal: Journal) -> None:
-    """Take what replaced processes have noted of open intents: they had the response.
+async def _left_open(context: JobContext, journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
+    """Return the open intents, after those of which a replaced process has noted the response by now.
 
-    The search would not find it, because it leaves out what the job's records know.
+    The search would not find these: it leaves out what the job's records know. Of our own intents nobody else
+    had the response.
     """
+    if keys is None and _open_intents(journal, keys):
+        with contextlib.suppress(RecordError):
+            await asyncio.to_thread(journal.read_notes)
+        await _take_noted(context, journal)
+    return _open_intents(journal, keys)
+
+
+async def _take_noted(context: JobContext, journal: Journal) -> None:
     taken = context.coordination.taken
     for image in _open_intents(journal, None):
         noted = [note.prediction_id for note in image.notes if note.intent == image.intent]

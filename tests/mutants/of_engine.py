@@ -542,8 +542,30 @@ CONNECTIONS = mutations_of(
     ("if len(self._clients) == self.most:", "if False:", "there are more connections than the bound"),
 )
 
+DISPATCHER = mutations_of(
+    "engine/dispatcher.py",
+    "unit/engine/test_unanswered.py",
+    (
+        "                self.failures.stop(failure)\n        return failure is None",
+        "                pass\n        return failure is None",
+        "an API that answers nothing gets every image of a batch",
+    ),
+    (
+        "            await self._withdraw_intents()\n",
+        "            pass\n",
+        "an image that was never sent is possibly paid",
+    ),
+    (
+        "        if not left_open:\n            await self._withdraw",
+        "        if True:\n            await self._withdraw",
+        "what another process sent is called unsent",
+        "unit/engine/test_unanswered.py unit/engine/test_lost_responses.py unit/engine/test_dispatcher.py",
+    ),
+)
+
 MUTATIONS = (
     *CONNECTIONS,
+    *DISPATCHER,
     *DESTINATION_LOCK,
     *TAKEOVER,
     *POLICY,

@@ -240,6 +240,16 @@ LOST_RESPONSES = mutations_of(
     "engine/lost_responses.py",
     "unit/engine/test_lost_responses.py",
     (
+        "        await _take_noted(context, journal)\n",
+        "        pass\n",
+        "what a replaced process has bought and noted is bought again",
+    ),
+    (
+        "if note.intent == image.intent",
+        "if True",
+        "a purchase that is counted as lost is the open one, too",
+    ),
+    (
         "return intents if keys is None else [image for image in intents if image.plan.key in keys]",
         "return intents",
         "purchases under way are written off",

@@ -167,20 +167,36 @@ def test_a_proven_prediction_is_adopted_also_where_a_replaced_process_has_noted_
 
 
 @pytest.mark.parametrize("is_shown", [True, False])
+@pytest.mark.parametrize("is_next", [True, False])
 def test_what_a_replaced_process_has_noted_of_an_open_intent_is_taken_without_a_search(
-    world: World, is_shown: bool
+    world: World, *, is_next: bool, is_shown: bool
 ) -> None:
-    """It had the response. The next process but one reads the note before it searches."""
+    """It had the response; by the process that replaced it, or by one after that."""
     world.api.echo = "history" if is_shown else None
-    replaced, dying = left_open(world), world.context()
-    dying.journal.claim(world.clock.now + 600, world.clock.now)
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
     made = world.api.create(SENT)
     replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
-    process = world.context()
-    process.journal.claim(world.clock.now + 600, world.clock.now)
+    if not is_next:
+        process = world.context()
+        process.journal.claim(world.clock.now + 600, world.clock.now)
     assert resolved(world, process) == ["submitted"]
     image = process.journal.state.images["image"]
     assert (image.prediction_id, image.possibly_paid, world.api.histories) == (made.id, 0, [])
+
+
+def test_a_response_that_a_replaced_process_notes_during_the_search_ends_it(world: World) -> None:
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+
+    def late(_: httpx.Request) -> httpx.Response:
+        replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+        return envelope({"page": 1, "items": []})
+
+    world.api.on_history = [late]
+    assert resolved(world, process) == ["submitted"]
+    assert (world.clock.slept, len(world.api.histories)) == ([SEARCH_PAUSES[0]], 1)
 
 
 def test_a_note_of_an_earlier_intent_is_no_response_to_the_open_one(world: World) -> None:
@@ -510,8 +526,9 @@ def test_a_loss_that_a_replaced_process_has_noted_does_not_account_for_another_o
     process.journal.append(world.clock.now, Intended(keys=("lost",)))
     noted, after = world.api.create(SENT | {"seed": 8}), world.context()
     after.journal.claim(world.clock.now + 600, world.clock.now)
-    process.journal.note(world.clock.now, key="lost", prediction_id=noted.id, intent=2)
     assert resolved(world, after) == ["lost"]
+    process.journal.note(world.clock.now, key="lost", prediction_id=noted.id, intent=2)
+    after.journal.read_notes()
     bought_later(world)
     assert settled(after) == 0
 
