@@ -107,7 +107,7 @@ def tiers() -> str:
 def needs() -> str:
     """Return in Markdown what so many images a day need."""
     head = " | ".join(f"{n:,}" for n in A_DAY)
-    lines = [f"| images a day | {head} | follows from |", f"| --- |{' ---: |' * len(A_DAY)} --- |"]
+    lines = [f"| images/day | {head} | follows from |", f"| --- |{' ---: |' * len(A_DAY)} --- |"]
     for need in NEEDS:
         lines.append(f"| {need.what} | {' | '.join(map(need.of, A_DAY))} | {need.source} |")
     return "\n".join(lines)

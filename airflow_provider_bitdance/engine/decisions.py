@@ -29,6 +29,7 @@ class Refusal(StrEnum):
     NOT_ALLOWED = "not allowed"  # flagged, or of another size than was requested
     IN_USE = "in use"  # another task makes a different image there
     JUST_MADE = "just made"  # another task of this Dag run has made a different image there
+    CLEARED = "cleared"  # the same iteration of a loop, begun again by a clear, has the destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class DestinationFacts:
-    """What is known of a destination that the user named, which two tasks may want at once.
+    """What is known of a destination that two jobs may want at once.
 
     :param job: Ours.
     :param fingerprint: Identity of what our job requests.
@@ -156,6 +157,8 @@ def decide_destination(facts: DestinationFacts) -> Adopt | Buy | WaitUntil | Reu
         return Reuse(receipt)
     if held is None or held.writer.job.same_task(facts.job):
         return Buy()
+    if held.writer.job.replaces(facts.job):
+        return Refuse(Refusal.CLEARED)
     if holder is None or held.key not in holder.images:
         return Buy()
     return _decide_held(facts, held, holder)
@@ -173,7 +176,7 @@ def _decide_held(
         is_bought = theirs.status is Status.SUBMITTED
         return _adopted_or_left(theirs, is_same=facts.is_same) if is_bought else Buy()
     lease_end = holder.lease_end(facts.now)
-    if facts.now >= lease_end or not holder.has_work:
+    if facts.now >= lease_end or not holder.has_work or facts.job.replaces(held.writer.job):
         return TakeOver()
     return WaitUntil(lease_end) if facts.is_same else Refuse(Refusal.IN_USE, until=lease_end)
 
@@ -185,7 +188,7 @@ def _is_just_made(facts: DestinationFacts, held: Reservation) -> bool:
     """
     other, ours = held.writer.job, facts.job
     is_of_this_run = (other.dag_id, other.run_id) == (ours.dag_id, ours.run_id)
-    is_old = held.time.timestamp() < facts.run_started_at
+    is_old = held.time.timestamp() < facts.run_started_at or ours.replaces(other)
     return is_of_this_run and not is_old and held.fingerprint != facts.fingerprint
 
 

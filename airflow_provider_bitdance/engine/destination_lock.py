@@ -4,7 +4,7 @@ A reservation is a lease that ends with the deadline of the job that made it. Un
 wants the same image waits for its receipt: with one listing for all its images, and without reading the
 other's journal again. When the lease has ended, the other's journal is loaded once and claimed; what was
 submitted is adopted, and the rest is bought. Every image at a destination that the user named goes through
-here.
+here, and every one of a loop: a clear may begin an iteration again as another job, which takes over at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_destination,
 )
 from airflow_provider_bitdance.engine.takeover import adoption, claim_journal, job_name
-from airflow_provider_bitdance.exceptions import InputError
+from airflow_provider_bitdance.exceptions import FencedError, InputError
 from airflow_provider_bitdance.records import ImageState, Job, JobState, Journal, Status, Stored
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
@@ -82,6 +82,7 @@ class DestinationLock:
 
         :raises HeldError: Another task makes the same image.
         :raises InputError: Another task makes, or has just made, a different image there.
+        :raises FencedError: A clear has begun this task's iteration of a loop again.
         """
         context, destination = self._context, self._context.destination_of(image.plan)
         if not image.plan.named:
@@ -361,9 +362,13 @@ class DestinationLock:
         )
 
 
-def refusal_of(context: JobContext, image: ImageState, holder: Job, command: Refuse) -> InputError:
+def refusal_of(
+    context: JobContext, image: ImageState, holder: Job, command: Refuse
+) -> InputError | FencedError:
     """Return the error of an image at whose destination another task makes, or has just made, a different
     one."""
+    if command.why is Refusal.CLEARED:
+        return context.journal.fenced()
     theirs, ours = job_name(holder), job_name(context.journal.job)
     where = shorten(context.destination_of(image.plan).identity, 200)
     if command.why is Refusal.JUST_MADE:
@@ -371,8 +376,8 @@ def refusal_of(context: JobContext, image: ImageState, holder: Job, command: Ref
             f"Task {theirs} has just stored a different image at {where}, which task {ours} would replace",
             allowed="one image per output_path in a Dag run",
             fix=(
-                "End output_path with a slash, so that each task and each map index gets "
-                "its own file, or put {{ ti.map_index }} into the file name"
+                "End output_path with a slash, so that each task, map index and iteration gets "
+                f"its own file, or put {_index_of(context.journal.job)} into the file name"
             ),
         )
     when = datetime.fromtimestamp(command.until, UTC)
@@ -383,6 +388,13 @@ def refusal_of(context: JobContext, image: ImageState, holder: Job, command: Ref
         fix="Give the tasks different output_paths, or run one Dag after the other"
         + (free if command.until else ""),
     )
+
+
+def _index_of(job: Job) -> str:
+    """Return the template that differs between the instances of a task in its Dag run."""
+    if job.iteration is None:
+        return "{{ ti.map_index }}"
+    return "{{ loop.index }}" if job.map_index < 0 else "{{ loop.index }}-{{ ti.map_index }}"
 
 
 def _destination_in(state: JobState, image: ImageState) -> Destination:

@@ -192,6 +192,7 @@ def _check_destination_is_ours(context: JobContext, image: ImageState, *, known:
 
     :param known: Number of a reservation that is known to be there.
     :raises InputError: Another task has taken the destination for another image meanwhile.
+    :raises FencedError: So has this iteration of a loop, begun again by a clear.
     """
     if not image.plan.named:
         return 0
@@ -200,6 +201,8 @@ def _check_destination_is_ours(context: JobContext, image: ImageState, *, known:
     held = context.reservations.last(destination, known=known, after=seen)
     if held is None:
         return seen
+    if held.writer.job.replaces(context.journal.job):
+        raise context.journal.fenced()
     if held.fingerprint != image.plan.fingerprint:
         raise refusal_of(context, image, held.writer.job, Refuse(Refusal.IN_USE))
     reserved[key] = held.number

@@ -205,7 +205,8 @@ def planned_image(
         fingerprint=item.fingerprint(context.client.settings.host),
         stem=item.destination.stem,
         extension=item.destination.extension,
-        named=item.destination.named,
+        # A clear may begin an iteration again as another job, which stores at the same destination.
+        named=item.destination.named or context.journal.job.iteration is not None,
         estimated_cost_usd=price_usd,
         columns=dict(item.columns),
         variant_of=item.variant_of,

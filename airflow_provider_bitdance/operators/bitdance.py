@@ -53,8 +53,8 @@ class BitDanceTextToImageOperator(BitDanceBaseOperator):
 
     :param prompt: The text, or the name of a ``.prompt`` file. (templated)
     :param output_path: An absolute path or a URI that every worker can access. With a trailing slash it is a
-        folder, and the file is named after Dag, task, run and map index. Without one it names the file. The
-        stored file gets the extension of its real format. (templated)
+        folder, and the file is named after Dag, task, run and map index. Without one it names the file; of a
+        batch it is always the folder. The stored file gets the extension of its real format. (templated)
     :param width: The width in pixels; give ``height`` with it, and no ``size``. (templated)
     :param height: The height in pixels; give ``width`` with it, and no ``size``. (templated)
     :param kwargs: The options of :class:`~airflow_provider_bitdance.operators.base.BitDanceBaseOperator`.

@@ -104,6 +104,16 @@ class Job(Strict):
         """Say whether the other is this task instance, in this generation or another."""
         return self.model_copy(update={"generation": other.generation}) == other
 
+    def replaces(self, other: Job) -> bool:
+        """Say whether this task instance is the other's iteration of a loop, begun again by a clear.
+
+        Then the other one never runs again. The ids of regions are UUIDs of version 7, which sort by time
+        (``models/dynamic_region.py``, 3.4.0b2).
+        """
+        fields = ("dag_id", "run_id", "task_id", "call", "instance")
+        is_same_iteration = all(getattr(self, name) == getattr(other, name) for name in fields)
+        return is_same_iteration and (self.iteration or "") > (other.iteration or "")
+
 
 PRUNER = Job(dag_id=OUTSIDE, run_id="records prune", task_id=OUTSIDE, map_index=-1, generation=0)
 """The job of a process that removes journals: its claim closes a journal, for no task has it."""
@@ -185,7 +195,8 @@ class PlannedImage(Strict):
     :param fingerprint: Identity of what was requested.
     :param stem: The image's file name below the output folder, without extension.
     :param extension: The extension the user gave, with its dot, or nothing.
-    :param named: The user named the file, so another task may want the same destination.
+    :param named: Another job may want the same destination: the user named the file, or it is of a loop, in
+        which a clear may begin the iteration again as another job.
     :param possibly_paid: Responses that were lost before the task was cleared.
     :param columns: The free columns of a batch's item, for its manifest.
     :param variant_of: The key of the item's row, where the row has several variants.

@@ -100,7 +100,7 @@ class Journal:
         with self._turn:
             last = self.state.owner
             if last and last.token != self.owner.token:
-                raise self._fenced()  # this process has read on since it was replaced
+                raise self.fenced()  # this process has read on since it was replaced
             return self._append(now, *events)
 
     def _append(self, now: float, *events: Event) -> JobState:
@@ -115,7 +115,7 @@ class Journal:
             except FileExistsError:
                 found = _read_entry(self._folder, self.job.folder, entry.number)
                 if found is None or found.writer.token != self.owner.token:  # None: it is not to be seen yet
-                    raise self._fenced() from None
+                    raise self.fenced() from None
                 # Written although the store said that it failed, or that it took too long. When that was
                 # nobody knows, so it does not show that this process still has the job.
                 entry, after = found, fold(self.state, found)
@@ -169,10 +169,11 @@ class Journal:
         number = self.state.number + 1
         while (entry := _read_entry(self._folder, self.job.folder, number)) is not None:
             if entry.writer.token != self.owner.token:
-                raise self._fenced()
+                raise self.fenced()
             number += 1  # an entry of ours is written at this moment, in another thread
 
-    def _fenced(self) -> FencedError:
+    def fenced(self) -> FencedError:
+        """Return the error of a process that must do nothing more."""
         return FencedError(f"Another process of this task has taken over the job {self.uri}")
 
 

@@ -144,14 +144,29 @@ DESTINATION = mutations_of(
         "what a dead task had bought is bought again",
     ),
     (
-        "if facts.now >= lease_end or not holder.has_work:",
-        "if facts.now >= lease_end:",
+        "if facts.now >= lease_end or not holder.has_work or facts",
+        "if facts.now >= lease_end or facts",
         "a task whose holder has ended waits for nothing",
     ),
     (
-        "if facts.now >= lease_end or not holder.has_work:",
-        "if not holder.has_work:",
+        "if facts.now >= lease_end or not holder.has_work or facts",
+        "if not holder.has_work or facts",
         "a dead task holds its destination for ever",
+    ),
+    (
+        "or not holder.has_work or facts.job.replaces(held.writer.job):",
+        "or not holder.has_work:",
+        "an iteration of a loop that a clear began again waits for the process that it replaces",
+    ),
+    (
+        "if held.writer.job.replaces(facts.job):",
+        "if False:",
+        "a replaced iteration of a loop takes the destination back",
+    ),
+    (
+        "facts.run_started_at or ours.replaces(other)",
+        "facts.run_started_at",
+        "an iteration of a loop that a clear began again with another prompt is refused",
     ),
     (
         "facts.now >= lease_end or",

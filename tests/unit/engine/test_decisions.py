@@ -160,6 +160,8 @@ def holder(status: Status = Status.SUBMITTED, *, deadline: float = NOW + 60) -> 
 
 
 SIBLING = OURS.model_copy(update={"map_index": 3})
+EARLIER, LATER = (a_job(task_id="ours", iteration=f"1.019{region}") for region in "ac")
+IN_LOOP = a_job(task_id="ours", iteration="1.019b")
 OF_ANOTHER_RUN = SIBLING.model_copy(update={"run_id": "run-0"})
 DESTINATION: list[tuple[str, dict[str, Any], object]] = [
     ("nobody holds it", {}, Buy()),
@@ -227,6 +229,37 @@ DESTINATION: list[tuple[str, dict[str, Any], object]] = [
         "a sibling of another run of this Dag has made another",
         {"held": reservation(OF_ANOTHER_RUN, fingerprint=OTHER), "holder": holder(Status.STORED)},
         Buy(),
+    ),
+    *(
+        (
+            f"an earlier task instance of this iteration holds it, {status}",
+            {"job": IN_LOOP, "held": reservation(EARLIER, fingerprint=OTHER), "holder": holder(status)},
+            Buy() if status is Status.STORED else TakeOver(),
+        )
+        for status in Status
+    ),
+    (
+        "an earlier task instance of this iteration makes the same",
+        {"job": IN_LOOP, "held": reservation(EARLIER), "holder": holder()},
+        TakeOver(),
+    ),
+    *(
+        (
+            f"a later task instance of this iteration holds it, {status}",
+            {"job": IN_LOOP, "held": reservation(LATER, fingerprint=made), "holder": holder(status)},
+            Refuse(Refusal.CLEARED),
+        )
+        for status in Status
+        for made in (SAME, OTHER)
+    ),
+    (
+        "another iteration makes another",
+        {
+            "job": IN_LOOP,
+            "held": reservation(IN_LOOP.model_copy(update={"iteration": "2.019a"}), fingerprint=OTHER),
+            "holder": holder(),
+        },
+        Refuse(Refusal.IN_USE, NOW + 60),
     ),
     (
         "another run has made another",

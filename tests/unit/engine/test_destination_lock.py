@@ -47,6 +47,8 @@ T = TypeVar("T")
 
 FIRST, SECOND = a_job(task_id="first"), a_job(dag_id="other", task_id="second", run_id="run-2")
 CLEARED = a_job(generation=1)
+# A clear that has later iterations of a loop begin again makes new task instances of them, in a new region.
+IN_LOOP, AGAIN_IN_LOOP = (a_job(iteration=f"1.019{region}{'0' * 28}") for region in "ab")
 
 
 def go(world: World, job: Job | None = None, *, named: bool = False, **options: Any) -> Any:
@@ -290,25 +292,29 @@ def test_an_answer_that_a_clear_cut_off_is_looked_up(
 @pytest.mark.parametrize("if_exists", ["reuse", "regenerate"])
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("at", range(1, 25))
+@pytest.mark.parametrize(
+    ("job", "cleared", "try_number"), [(a_job(), CLEARED, 2), (IN_LOOP, AGAIN_IN_LOOP, 1)], ids=["", "loop"]
+)
 def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
-    at: int, named: bool, if_exists: str
+    job: Job, cleared: Job, try_number: int, at: int, named: bool, if_exists: str
 ) -> None:
     world = World()
     steps: list[str] = []
     found: list[dict[str, Any]] = []
+    options: dict[str, Any] = {"try_number": try_number, "named": named, "if_exists": if_exists}
 
     def sleep_through_the_clear(step: str) -> None:
         steps.append(step)
         if len(steps) == at:
-            found.append(elsewhere(world, CLEARED, try_number=2, named=named, if_exists=if_exists))
+            found.append(elsewhere(world, cleared, **options))
 
     try:
-        outcome = go(world, named=named, step=sleep_through_the_clear)
+        outcome = go(world, job, named=named, step=sleep_through_the_clear)
         assert isinstance(outcome, Finished)
     except BitDanceError as error:
         assert isinstance(error, FencedError | InputError)  # noqa: PT017
     if not found:
-        found.append(result(go(world, CLEARED, try_number=2, named=named, if_exists=if_exists)))
+        found.append(result(go(world, cleared, **options)))
     assert len(world.api.posts) <= (1 if if_exists == "reuse" else 2) + world.unconfirmed
     # A sleep within the write itself cannot be excluded: see docs/internals/records.md.
     if at > len(steps) or not steps[at - 1].startswith("before replace"):
@@ -316,6 +322,31 @@ def test_a_process_that_slept_through_a_clear_neither_buys_nor_spoils(
         receipt = world.context().receipts.find(a_wanted(named=named).destination)
         assert receipt is not None
         assert receipt.prediction_id == found[0]["prediction_id"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_iteration_that_begins_again_has_what_it_bought_before_and_is_refused_nothing(named: bool) -> None:
+    world = World()
+    in_flight(world, IN_LOOP, named=named)
+    again = result(go(world, AGAIN_IN_LOOP, named=named))
+    assert (world.api.billed, again["prediction_id"], again["reused"]) == (1, "pred-1", True)
+    another = a_job(iteration=AGAIN_IN_LOOP.iteration.replace("019b", "019c"))
+    changed = result(go(world, another, named=named, prompt="an owl", run_started_at=0.0))
+    assert shown(world) == changed["prediction_id"] == "pred-2"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_iteration_that_began_again_with_another_prompt_is_not_spoilt_by_the_earlier_one(
+    named: bool,
+) -> None:
+    world = World()
+    in_flight(world, IN_LOOP, named=named)
+    again = result(go(world, AGAIN_IN_LOOP, named=named, prompt="an owl"))
+    with pytest.raises(FencedError):
+        go(world, IN_LOOP, named=named)
+    with pytest.raises(FencedError):
+        go(world, IN_LOOP, named=named, try_number=2, prompt="a windmill")
+    assert (world.api.billed, shown(world)) == (2, again["prediction_id"])
 
 
 def aside(work: Callable[[], T]) -> T:
@@ -701,6 +732,27 @@ def test_mapped_tasks_with_one_file_s_name_do_not_each_buy_an_image_and_keep_one
 
     assert world.api.billed == 1
     assert "End output_path with a slash" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "index"),
+    [
+        ([a_job(map_index=at) for at in (0, 1)], "{{ ti.map_index }}"),
+        ([a_job(iteration=f"{at}.019a") for at in (0, 1)], "{{ loop.index }}"),
+        (
+            [a_job(iteration=f"{at}.019{at}", map_index=0) for at in (0, 1)],
+            "{{ loop.index }}-{{ ti.map_index }}",
+        ),
+    ],
+    ids=["mapped", "in a loop", "mapped in a loop"],
+)
+def test_the_refusal_of_one_file_s_name_says_which_index_tells_the_tasks_apart(
+    jobs: list[Job], index: str
+) -> None:
+    world = World()
+    result(go(world, jobs[0], named=True, run_started_at=0.0))
+    with pytest.raises(InputError, match=f"or put {index} into the file name"):
+        go(world, jobs[1], named=True, prompt="an owl", run_started_at=0.0)
 
 
 @pytest.mark.parametrize(
