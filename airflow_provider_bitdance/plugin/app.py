@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
-from airflow_provider_bitdance.plugin.page import NO_SHEET, STYLE_HASH, Section, render
+from airflow_provider_bitdance.plugin.page import NO_SHEET, STYLE_HASH, WHICH_SHEET, Section, render
 from airflow_provider_bitdance.preview.content import MAX_PREVIEW, PREVIEW_KEY, read_preview
 from airflow_provider_bitdance.preview.sheet import MAX_SHEET_XCOM, read_sheet, sheet_key
 
@@ -107,15 +107,18 @@ def sheet_of_row(
     dag_id: Id, run_id: Id, task_id: Id, map_index: MapIndex, key: Id, session: SessionDep
 ) -> Response:
     """Send the picture of all variants of a row. Where there is none, send one that says so: an ``img`` can
-    show nothing else, and shows it whatever the status is."""
+    show nothing else, and shows it whatever the status is.
+
+    A person may approve what they see, so where several iterations of a loop have one, none of them is sent.
+    """
     where = _xcoms(
         dag_id, run_id, sheet_key(key), XComModel.task_id == task_id, XComModel.map_index == map_index
     )
-    size = session.scalar(select(_SIZE).where(*where)) or 0
-    value = session.scalar(select(XComModel.value).where(*where)) if size <= 2 * MAX_SHEET_XCOM else None
-    if picture := read_sheet(value):
+    rows = session.execute(select(_SIZE.label("size"), *_IDENTITY).where(*where).limit(2)).all()
+    is_one = len(rows) == 1 and (rows[0].size or 0) <= 2 * MAX_SHEET_XCOM
+    if is_one and (picture := read_sheet(_value(session, rows[0]))):
         return Response(picture, media_type="image/webp")
-    return Response(NO_SHEET, status_code=404, media_type="image/svg+xml")
+    return Response(WHICH_SHEET if len(rows) > 1 else NO_SHEET, status_code=404, media_type="image/svg+xml")
 
 
 def _page(session: Session, where: tuple[Any, ...], *, is_run: bool) -> str:
@@ -144,12 +147,16 @@ def _rows(session: Session, where: tuple[Any, ...]) -> list[Any]:
     return list(session.execute(first))
 
 
+def _value(session: Session, row: Any) -> Any:
+    where = (column == getattr(row, column.name) for column in _IDENTITY)
+    return session.scalar(select(XComModel.value).where(*where))
+
+
 def _section(session: Session, row: Any, *, title: str) -> Section:
     if row.size is None or row.size > 2 * MAX_PREVIEW:
         return Section(title, message=_TOO_LARGE)
-    value = select(XComModel.value).where(*(column == getattr(row, column.name) for column in _IDENTITY))
     try:
-        preview = read_preview(session.scalar(value))
+        preview = read_preview(_value(session, row))
     except (ValueError, RecursionError):  # JSON that is nested too deep, or has a number without end
         preview = None
     return Section(title, preview) if preview else Section(title, message=_ELSEWHERE)

@@ -22,6 +22,8 @@ STYLE_HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 """By which the page's policy knows its own stylesheet."""
 NO_SHEET = _FILES.joinpath("no_sheet.svg").read_bytes()
 """What is shown in place of a contact sheet that is not there, and what to do."""
+WHICH_SHEET = _FILES.joinpath("which_sheet.svg").read_bytes()
+"""What is shown where several iterations of a loop have such a sheet, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ def sheet_markdown(task_id: str, key: str, *, map_index: int | str = -1) -> str:
     :param task_id: The id of the batch task with ``variants``, including its task groups.
     :param key: The key of the row, or a template for it such as ``"{{ params.name }}"``.
     :param map_index: The map index of the batch task, if it is mapped: such as ``"{{ ti.map_index }}"``
-        inside a mapped group.
+        inside a mapped group. In a loop (Airflow 3.4), ``"{{ loop.index }}"``; for a batch that is mapped in
+        a loop, Airflow does not tell the iterations apart, and the placeholder says so.
     """
     path = "/".join(("{{ dag.dag_id }}", "{{ run_id }}", task_id, str(map_index), key))
     # A run's id may have signs that mean something in an address or in Markdown.

@@ -42,7 +42,7 @@ def test_it_says_that_it_is_typed(wheel: ZipFile) -> None:
 
 
 def test_it_holds_what_the_plugins_page_is_made_of(wheel: ZipFile) -> None:
-    for name in ("page.css", "page.html.jinja", "no_sheet.svg"):
+    for name in ("page.css", "page.html.jinja", "no_sheet.svg", "which_sheet.svg"):
         assert f"airflow_provider_bitdance/plugin/{name}" in wheel.namelist()
 
 
