@@ -35,7 +35,7 @@ PURCHASE = mutations_of(
         "an error of the API itself holds the purchase for a minute",
     ),
     (
-        "await context.write(NotCreated(key=key, reason=error.what))",
+        "await record_patiently(context, lambda: context.write(refused))",
         "pass",
         "a refused purchase costs as much of the budget as a real one",
     ),
@@ -245,6 +245,11 @@ LOST_RESPONSES = mutations_of(
         "what a replaced process has bought and noted is bought again",
     ),
     (
+        "            await asyncio.to_thread(journal.read_notes)\n        await _take_noted",
+        "            pass\n        await _take_noted",
+        "what a replaced process notes during the search is bought again",
+    ),
+    (
         "if note.intent == image.intent",
         "if True",
         "a purchase that is counted as lost is the open one, too",
@@ -350,8 +355,10 @@ LOST_RESPONSES = mutations_of(
         "a picture of another size is taken",
     ),
     (
-        "await asyncio.to_thread(journal.read_notes)",
-        "pass",
+        "and reconcile read it.\n"
+        "    with contextlib.suppress(RecordError):\n"
+        "        await asyncio.to_thread(journal.read_notes)",
+        "and reconcile read it.",
         "what a replaced process has noted accounts for another loss",
         "unit/engine/test_lost_responses.py",
     ),
