@@ -354,14 +354,6 @@ LOST_RESPONSES = mutations_of(
         "True",
         "a picture of another size is taken",
     ),
-    (
-        "and reconcile read it.\n"
-        "    with contextlib.suppress(RecordError):\n"
-        "        await asyncio.to_thread(journal.read_notes)",
-        "and reconcile read it.",
-        "what a replaced process has noted accounts for another loss",
-        "unit/engine/test_lost_responses.py",
-    ),
 )
 
 ACCOUNT_HISTORY = mutations_of(

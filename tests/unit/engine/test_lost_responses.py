@@ -526,9 +526,14 @@ def test_a_loss_that_a_replaced_process_has_noted_does_not_account_for_another_o
     process.journal.append(world.clock.now, Intended(keys=("lost",)))
     noted, after = world.api.create(SENT | {"seed": 8}), world.context()
     after.journal.claim(world.clock.now + 600, world.clock.now)
+
+    def late(_: httpx.Request) -> httpx.Response:
+        """Answer the last search, during which the note comes."""
+        process.journal.note(world.clock.now, key="lost", prediction_id=noted.id, intent=2)
+        return envelope({"page": 1, "items": []})
+
+    world.api.on_history = [envelope({"page": 1, "items": []})] * len(SEARCH_PAUSES) + [late]
     assert resolved(world, after) == ["lost"]
-    process.journal.note(world.clock.now, key="lost", prediction_id=noted.id, intent=2)
-    after.journal.read_notes()
     bought_later(world)
     assert settled(after) == 0
 
