@@ -56,7 +56,7 @@ def go(world: World, wanted: list[Wanted] | None = None, **context: Any) -> Fini
     return run(run_job(world.context(**context), wanted or [a_wanted()]))
 
 
-def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_the_budget(
+def test_what_a_replaced_process_notes_while_its_intent_is_settled_is_all_that_the_budget_pays(
     world: World,
 ) -> None:
     world.api.on_history = [envelope({"page": 1, "items": []})] * 4
@@ -69,9 +69,9 @@ def test_what_a_replaced_process_notes_while_its_intent_is_settled_counts_for_th
             awake = Journal(MemoryFolder(world.disk, RECORDS), sleeper.journal.owner)
             awake.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
 
-    with pytest.raises(BudgetError, match=r"spent, or may have spent, \$0.01"):
-        go(world, try_number=2, step=wake_up, max_cost_usd=0.01)
-    assert world.api.billed == 1
+    finished = go(world, try_number=2, step=wake_up, max_cost_usd=0.01)
+    assert [result["prediction_id"] for result in finished.results] == ["pred-1"]
+    assert (world.api.billed, world.unconfirmed) == (1, 0)
 
 
 @pytest.mark.parametrize(
