@@ -65,7 +65,7 @@ def far_store(lab: Lab) -> Result:
 
 def _on_s3(lab: Lab) -> float:
     """Return the seconds that it takes where the store is a real S3 server, 30 ms away."""
-    with running_s3(lab.home / "s3") as server, _account(lab, 0, API_SECONDS) as account:
+    with running_s3(lab.home / "s3-distance") as server, _account(lab, 0, API_SECONDS) as account:
         path = server.new_path()
 
         def store(_: Path) -> tuple[Folder, Folder]:

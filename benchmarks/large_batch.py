@@ -32,7 +32,7 @@ LOST = 8
 def play(lab: Lab) -> Result:
     """Row 14."""
     few, many = lab.size(1000, 100), lab.size(10_000, 200)
-    with running_s3(lab.home / "s3") as server:
+    with running_s3(lab.home / "s3-large-batch") as server:
         with lab.account(PROFILES["5 s"]) as account:
             ended = _engine(account, server, server.new_path(), few).wait()
             assert ended == 0, "the engine of the small batch failed"
