@@ -139,10 +139,10 @@ NO_ANSWER: Final = "_SubmissionError: .*did not return a response"
 MEETINGS: Final = (
     Meeting(on("submit", "failed"), r"_TaskFailedError: Prediction failed \(task_id: \w+\): Task execution"),
     Meeting(on("submit", "failed", code=1200, error="sensitive"), r"_TaskFailedError: .*: sensitive"),
-    Meeting(on("submit", "never_finish"), "TimeoutError: Prediction timed out after", timeout=0.2),
+    Meeting(on("submit", "never_finish"), "TimeoutError: Prediction timed out after", timeout=1.0),
     Meeting(on("submit", "nsfw"), PICTURE),
     Meeting(on("submit", "latency", seconds=0.1), PICTURE),
-    Meeting(on("submit", "latency", seconds=60), "TimeoutError: Prediction timed out after", timeout=0.2),
+    Meeting(on("submit", "latency", seconds=60), "TimeoutError: Prediction timed out after", timeout=1.0),
     # A submission is never repeated, not even where that would cost nothing.
     Meeting(on("submit", "status", status=429, retry_after=1), "_SubmissionError: .*HTTP 429", bought=0),
     Meeting(on("submit", "status", status=503, body="html"), "_SubmissionError: .*HTTP 503.*nginx", bought=0),
@@ -160,7 +160,7 @@ MEETINGS: Final = (
     Meeting(on("submit", "reset", after_create=True), NO_ANSWER),
     Meeting(on("result", "reset", times=2), PICTURE),
     Meeting(on("output", "reset"), "ConnectionError"),
-    Meeting(on("submit", "slow", seconds=2), NO_ANSWER, timeout=0.2),
+    Meeting(on("submit", "slow", seconds=4), NO_ANSWER, timeout=1.0),
     Meeting(on("result", "slow", seconds=0.1, times=1), PICTURE),
     Meeting(on("submit", "drip", seconds=0.1), PICTURE),
     Meeting(on("result", "drip", seconds=0.1, times=1), PICTURE),
@@ -176,7 +176,7 @@ MEETINGS: Final = (
     Meeting(on("result", "envelope", code=5000), "AttributeError: 'NoneType' object has no attribute 'get'"),
     Meeting(on("submit", "bare"), "_SubmissionError: No request ID in response"),
     # Without an envelope it sees no status and polls on.
-    Meeting(on("result", "bare"), "TimeoutError: Prediction timed out after", timeout=0.2),
+    Meeting(on("result", "bare"), "TimeoutError: Prediction timed out after", timeout=1.0),
     Meeting(on("result", "failure_code"), PICTURE),
     Meeting(on("submit", "outage", seconds=60), "_SubmissionError: .*HTTP 503", bought=0),
     Meeting(on("result", "outage", seconds=60), "RuntimeError: Failed to get result.*HTTP 503"),
