@@ -83,7 +83,7 @@ async def buy(context: JobContext, key: str, *, limiter: RateLimiter, lock: Dest
             if context.journal.state.images[key].status is Status.SUBMITTED:
                 return
     assert lost is not None
-    raise _judged(lost, context.journal.state.images[key]) from lost.__cause__
+    raise lost
 
 
 async def _intend(
@@ -126,7 +126,7 @@ async def _buy_once(
     """Buy an image that has an intent. Return the error of a response that was lost; the journal says what
     became of it.
 
-    :param lost: That of its last purchase in this process.
+    :param lost: That of its last purchase in this process; it says that the image may be paid for.
     """
     image = context.journal.state.images[key]
     match await _submit(context, image, limiter):
@@ -135,18 +135,17 @@ async def _buy_once(
             return None
         case Postpone() as command, _:
             postponed = PostponedError(command.seconds)
-            await context.write(NotCreated(key=key, reason=str(postponed)))
+            await _record_refusal(context, NotCreated(key=key, reason=str(postponed)))
             # Postponed after a loss, each process would lose as many responses again.
-            raise _judged(lost, context.journal.state.images[key]) if lost else postponed
+            raise lost or postponed
         case Resolve(), BitDanceError() as error:
             context.notices.response_lost(error.what)
             # Of this image only: others may be under way.
             await resolve_intents(context, context.journal, {key}, may_arrive=may_arrive(error))
             return error
         case _, BitDanceError() as error:
-            refused = NotCreated(key=key, reason=error.what)
             try:
-                await record_patiently(context, lambda: context.write(refused))
+                await _record_refusal(context, NotCreated(key=key, reason=error.what))
             except RecordError as unwritten:  # the next try resolves the intent
                 if context.policy.is_batch:  # and this one buys nothing more
                     raise unwritten from error
@@ -162,11 +161,6 @@ async def _is_restored(context: JobContext, image: ImageState, lock: Destination
     uri = context.receipts.uri(context.destination_of(image.plan))
     await context.write(Stored(key=image.plan.key, receipt=uri, reused=True))
     return True
-
-
-def _judged(error: BitDanceError, image: ImageState) -> BitDanceError:
-    """Say in an error of a purchase whether the image may be paid for, now that the history was searched."""
-    return error.with_verdict(paid=Paid.POSSIBLY if image.unconfirmed else Paid.NO)
 
 
 def _check_losses(context: JobContext, image: ImageState) -> None:
@@ -205,10 +199,15 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str, li
     )
 
 
+async def _record_refusal(context: JobContext, refused: NotCreated) -> None:
+    await record_patiently(context, lambda: context.write(refused))
+
+
 async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> None:
     """Leave a note of what was bought for the process that has taken over: this one slept through the
     change."""
-    with contextlib.suppress(RecordError):
+
+    async def leave() -> None:
         await asyncio.to_thread(
             context.journal.note,
             context.clock.time(),
@@ -216,6 +215,9 @@ async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> 
             prediction_id=bought.prediction_id,
             intent=intent,
         )
+
+    with contextlib.suppress(RecordError):
+        await record_patiently(context, leave)
 
 
 async def _submit(

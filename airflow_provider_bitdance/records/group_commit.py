@@ -8,6 +8,7 @@ its :meth:`GroupCommit.write` returns.
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass, field
 
 from airflow_provider_bitdance.clock import Clock
@@ -26,7 +27,7 @@ HUGE_JOURNAL, ALL_LINGER = 1024, 0.025
 class _Waiting:
     events: tuple[Event, ...]
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def is_urgent(self) -> bool:
@@ -57,8 +58,9 @@ class GroupCommit:
         if self._journal.state.number >= LONG_JOURNAL and not mine.is_urgent:
             await self._clock.wait_for(mine.is_over, STORED_LINGERS)
         async with self._turn:
-            if mine in self._waiting:  # else it was written along with others
+            if mine in self._waiting:  # else others write it along
                 await self._write_all()
+        await mine.is_over.wait()
         if mine.error is not None:
             raise mine.error
 
@@ -67,14 +69,16 @@ class GroupCommit:
             await self._clock.sleep(ALL_LINGER)
         together, self._waiting = self._waiting, []
         events = [event for waiting in together for event in waiting.events]
-        try:
-            await asyncio.to_thread(self._journal.append, self._clock.time(), *events)
-        except BaseException as error:
-            # The others learn of it, too; one that is cancelled here must not appear cancelled there.
-            interrupted = StorageError("Writing to the journal was interrupted")
-            for waiting in together:
-                waiting.error = error if isinstance(error, Exception) else interrupted
-            raise
-        finally:
-            for waiting in together:
-                waiting.is_over.set()
+        writing = asyncio.ensure_future(asyncio.to_thread(self._journal.append, self._clock.time(), *events))
+        writing.add_done_callback(functools.partial(_tell, together))
+        # Who is cancelled here leaves the write to its thread, and the others learn how that ended.
+        await asyncio.wait({writing})
+
+
+def _tell(together: list[_Waiting], writing: asyncio.Future[object]) -> None:
+    """Tell each of those that were written together how it ended."""
+    interrupted = StorageError("Writing to the journal was interrupted")
+    error = interrupted if writing.cancelled() else writing.exception()
+    for waiting in together:
+        waiting.error = error
+        waiting.is_over.set()

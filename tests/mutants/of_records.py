@@ -23,7 +23,7 @@ GROUP_COMMIT = mutations_of(
         "each stored image makes an entry of its own",
     ),
     (
-        "waiting.error = error if isinstance(error, Exception) else interrupted",
+        "waiting.error = error",
         "pass",
         "an image whose event another one's entry lost passes for recorded",
     ),
@@ -36,6 +36,16 @@ GROUP_COMMIT = mutations_of(
         "waiting.is_over.set()",
         "pass",
         "what was written along waits on all the same",
+    ),
+    (
+        "await asyncio.wait({writing})",
+        "await writing",
+        "an image learns that its event is not written where another image was cancelled",
+    ),
+    (
+        "        await mine.is_over.wait()\n",
+        "",
+        "an event passes for recorded while it is being written",
     ),
 )
 

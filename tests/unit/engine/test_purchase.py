@@ -567,6 +567,36 @@ def test_a_take_over_during_the_post_leaves_a_note_and_says_that_the_prediction_
     assert recorded(world).possibly_paid == 1
 
 
+def test_a_store_that_fails_for_14_seconds_after_a_take_over_keeps_the_note_all_the_same(
+    world: World,
+) -> None:
+    """Without it the process that has taken over buys the image again."""
+    up_at = world.clock.now + 14
+
+    def take_over(name: str) -> None:
+        if name == "after POST":
+            world.context().journal.claim(world.clock.now + 600, world.clock.now)
+        if name == "before create pred-1" and world.clock.now < up_at:
+            raise StorageError("no connection")
+
+    with pytest.raises(FencedError, match="pred-1 is bought"):
+        buying(buyer(world, step=take_over))
+    assert [note.prediction_id for note in world.notes] == ["pred-1"]
+
+
+def test_a_store_that_fails_for_14_seconds_leaves_no_doubt_about_a_postponed_image(world: World) -> None:
+    limiter, up_at = full_account(world, ends_after=9999), world.clock.now + 14 + 14
+
+    def down(name: str) -> None:
+        if name == "before create 000002" and world.clock.now < up_at:
+            raise StorageError("no connection")
+
+    context = buyer(world, step=down, break_even=14.0)
+    with pytest.raises(PostponedError):
+        run(buy(context, "image", limiter=limiter, lock=DestinationLock(context)))
+    assert recorded(world).status is Status.PLANNED
+
+
 def test_an_error_of_the_api_is_raised_even_when_the_store_cannot_take_it(world: World) -> None:
     """The intent stays in the journal, for the next try to settle."""
     world.api.on_post = [refusal(401)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -140,3 +141,43 @@ def test_each_of_those_that_were_written_together_learns_that_the_store_failed()
     Failing.is_full = False
     run(commit.write(stored("b")))
     assert journal.state.images["b"].receipt == "mem://b"
+
+
+def test_who_is_cancelled_while_the_store_is_slow_leaves_the_others_their_outcome() -> None:
+    """The write goes on: an image that wrote the same event again would find it, and call the journal
+    damaged."""
+    writes_through = threading.Semaphore(0)
+
+    class Slow(MemoryFolder):
+        is_slow = False
+
+        def create(self, name: str, data: bytes) -> None:
+            if self.is_slow:
+                writes_through.acquire(timeout=60)
+            super().create(name, data)
+
+    disk: Disk = {}
+    journal = a_journal(disk, length=0, folder=Slow)
+    before, commit = journal.state.number, GroupCommit(journal, FakeClock())
+
+    async def work() -> list[BaseException | None]:
+        Slow.is_slow = True
+        events = submitted("c"), stored("a"), stored("b")
+        first, leader, other = (asyncio.create_task(commit.write(event)) for event in events)
+        await asyncio.sleep(0)
+        writes_through.release()
+        await first
+        for _ in range(3):  # the leader's turn
+            await asyncio.sleep(0)
+        leader.cancel()
+        await asyncio.wait({leader})
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not other.done()
+        writes_through.release()
+        return await asyncio.gather(leader, other, return_exceptions=True)
+
+    cancelled, told = run(work())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert told is None
+    assert entries(disk, before) == [["submitted c"], ["stored a", "stored b"]]
