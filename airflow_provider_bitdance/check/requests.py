@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 from airflow_provider_bitdance.check.observations import Answer, Echo
 from airflow_provider_bitdance.check.shapes import names_of, shape_of
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine.lost_response_decisions import Proof
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.exceptions import BitDanceError
 from airflow_provider_bitdance.wavespeed.client import AsyncClient
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest

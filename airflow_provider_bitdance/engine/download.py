@@ -18,9 +18,8 @@ from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
 from airflow_provider_bitdance.engine.decisions import Refusal, Refuse
 from airflow_provider_bitdance.engine.destination_lock import refusal_of
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
-from airflow_provider_bitdance.engine.lost_response_decisions import Proof
 from airflow_provider_bitdance.engine.output import fetch_output, labelled
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.exceptions import (
     NsfwError,
     OutputError,

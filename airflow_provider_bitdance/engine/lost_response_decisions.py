@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+
+from airflow_provider_bitdance.engine.proof import Proof
 
 SEARCH_PAUSES = (1.0, 3.0, 6.0, 10.0, 20.0, 26.0)
 """Seconds between searches of the account's history for a request that may still arrive."""
@@ -22,15 +23,6 @@ ARRIVES_WITHIN = 60.0
 SHOWN_WITHIN = 90.0
 """Seconds after which a prediction is in the history, if others that were made later are: they may show in
 another order than that in which they were made."""
-
-
-class Proof(StrEnum):
-    """What the API's echo of a prediction's inputs says: ours, perhaps ours, not ours, or nothing."""
-
-    OURS = "ours"
-    SIMILAR = "similar"
-    ANOTHER = "another"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,25 +15,22 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.context import JobContext
+from airflow_provider_bitdance.engine.listing import (
+    CLOCKS_MAY_DIFFER,
+    Listing,
+    list_account,
+    predictions_of,
+)
 from airflow_provider_bitdance.engine.lost_response_decisions import (
     ARRIVES_WITHIN,
     IntentFacts,
     LossFacts,
-    Proof,
     decide_intent,
     decide_losses,
 )
 from airflow_provider_bitdance.engine.notices import reason_of_doubt
 from airflow_provider_bitdance.engine.output import fetch_output
-from airflow_provider_bitdance.engine.proof import (
-    CLOCKS_MAY_DIFFER,
-    Listing,
-    are_alike,
-    list_account,
-    predictions_of,
-    proof_of,
-    sides_of,
-)
+from airflow_provider_bitdance.engine.proof import Proof, are_alike, proof_of, sides_of
 from airflow_provider_bitdance.exceptions import (
     APIError,
     BitDanceError,

@@ -10,9 +10,8 @@ import asyncio
 
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.download import keep, record_of
-from airflow_provider_bitdance.engine.lost_response_decisions import Proof
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED, fetch_output, labelled
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.exceptions import (
     OutputError,
     OutputExpiredError,

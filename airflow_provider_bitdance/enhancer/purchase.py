@@ -267,8 +267,8 @@ class Enhancer:
         try:
             with noting_response(context, limiter, sent_at=context.clock.time()):
                 prediction = await context.client.send(protocol.enhance(key.text, key.style))
-                take(context, prediction)
                 check_echo(prediction, requested=key.text, style=key.style)
+                take(context, prediction)
         except BitDanceError as error:
             if isinstance(error, RateLimitError):
                 now = context.clock.time()

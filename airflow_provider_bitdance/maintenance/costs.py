@@ -12,10 +12,9 @@ from airflow_provider_bitdance.engine.lost_response_decisions import (
     LossFacts,
     Lost,
     NotCreated,
-    Proof,
     decide_losses,
 )
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.maintenance.account import Account
 from airflow_provider_bitdance.maintenance.report import (
     Cost,

@@ -71,9 +71,18 @@ PURCHASE = mutations_of(
     ("            tried.bought += 1\n", "", "a text is bought for ever while responses are lost"),
     ("                take(context, prediction)\n", "", "two texts share one prediction"),
     (
-        "                check_echo(prediction, requested=key.text, style=key.style)\n        except",
-        "        except",
+        "                check_echo(prediction, requested=key.text, style=key.style)\n                take",
+        "                take",
         "a purchase that is another text's is recorded as this one's",
+    ),
+    (
+        """                check_echo(prediction, requested=key.text, style=key.style)
+                take(context, prediction)
+""",
+        """                take(context, prediction)
+                check_echo(prediction, requested=key.text, style=key.style)
+""",
+        "a response astray loses the purchase that it is of",
     ),
     (
         "        check_echo(prediction, requested=key.text, style=key.style)\n        text =",

@@ -203,6 +203,11 @@ PROOF = mutations_of(
         "what the API leaves out makes a prediction another program's",
     ),
     ("prompt.split() == request.prompt.split()", "prompt == request.prompt", "a trimmed prompt is not ours"),
+)
+
+LISTING = mutations_of(
+    "engine/listing.py",
+    "unit/engine/test_lost_responses.py",
     ("in self.unknown.since(since)", "in self.unknown.items", "what was made before is taken for it"),
     (
         "(item for item in history.items if item.id not in known))",
@@ -528,6 +533,6 @@ RESPONSE_ERRORS = mutations_of(
 )
 
 MUTATIONS = (
-    *(*PURCHASE, *UNANSWERED, *PROOF, *LOST_RESPONSES),
+    *(*PURCHASE, *UNANSWERED, *PROOF, *LISTING, *LOST_RESPONSES),
     *(*ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS),
 )

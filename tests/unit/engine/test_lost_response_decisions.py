@@ -21,12 +21,12 @@ from airflow_provider_bitdance.engine.lost_response_decisions import (
     LossFacts,
     Lost,
     NotCreated,
-    Proof,
     SearchAgain,
     decide_intent,
     decide_losses,
     may_be_settled,
 )
+from airflow_provider_bitdance.engine.proof import Proof
 
 NOW = 1_000.0
 

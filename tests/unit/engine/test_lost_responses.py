@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES, Proof
+from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES
 from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
     resolve_intents,
     settle_losses,
 )
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,

@@ -660,6 +660,27 @@ def test_a_response_that_shows_another_text_is_a_lost_one(world: World) -> None:
     assert result["prompts_possibly_paid"] == 1
 
 
+def test_a_response_astray_does_not_take_the_prediction_from_the_prompt_that_it_is_of(world: World) -> None:
+    """A gateway hands the same response to two requests, and to the wrong one first."""
+    texts = {"first", "second"}
+
+    def astray(request: httpx.Request) -> httpx.Response:
+        (other,) = texts - {json.loads(request.content)["text"]}
+        shown = {"text": other, "style": STYLE}
+        made = world.api.create(shown)
+        response = httpx.Response(
+            200, json={"code": 200, "data": {"id": made.id, "status": "created", "input": shown}}
+        )
+        world.api.on_enhance.insert(0, response)
+        return response
+
+    world.api.on_enhance = [astray]
+    outcome = finished(world.context(is_batch=True), wanted(*sorted(texts)))
+    assert {body["prompt"] for body in world.api.posts} == {f"{text}, {STYLE}" for text in texts}
+    assert sum(result["prompts_possibly_paid"] for result in outcome) == 1
+    assert len(world.api.enhanced) == 3
+
+
 def test_intents_that_say_they_cost_nothing_do_not_raise_the_budget(world: World) -> None:
     world.api.on_enhance = [lost] * 8
     limit = IMAGE_USD + 3 * TEXT_USD

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance import exceptions
-from airflow_provider_bitdance.engine.lost_response_decisions import Proof
-from airflow_provider_bitdance.engine.proof import proof_of
+from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.wavespeed import protocol
 from airflow_provider_bitdance.wavespeed.client import AsyncClient, ClientSettings
