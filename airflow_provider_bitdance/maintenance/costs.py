@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import fsum
 
@@ -25,6 +25,7 @@ from airflow_provider_bitdance.maintenance.report import (
 )
 from airflow_provider_bitdance.maintenance.scan import Loss, Purchase, Records
 from airflow_provider_bitdance.records.enhanced_prompts import PromptAttempt
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 
@@ -99,6 +100,7 @@ def explain(
 ) -> list[PossiblyPaid]:
     """Say of each lost purchase whether the account proves that it was bought, or that it was not.
 
+    Of predictions whose inputs the account does not show, a person has seen the picture that they have saved.
     It was not if the account shows a later purchase of the same Dag run, in the listing of the same model,
     and not this: :func:`~.lost_response_decisions.decide_losses`.
 
@@ -106,9 +108,10 @@ def explain(
     :param now: Unix time of the listing.
     :param oldest: Unix time from which on the account keeps its history.
     """
-    ordered, known = sorted(losses, key=lambda loss: loss.intended_at), records.predictions
+    ordered, saved = sorted(losses, key=lambda loss: loss.intended_at), records.saved_by_hand
+    known = records.predictions - saved.keys()
     facts = [
-        _facts(loss, account, known, records.bought_in_run(loss.job), now)
+        _facts(loss, account, known, saved, records.bought_in_run(loss.job), now)
         if loss.intended_at >= oldest and not loss.prediction_id
         else LossFacts({}, loss.given_up_at, (), now)
         for loss in ordered
@@ -160,11 +163,23 @@ def loss_periods(losses: Iterable[Loss]) -> dict[str, list[tuple[float, float]]]
     return periods
 
 
-def _facts(loss: Loss, account: Account, known: set[str], of_run: set[str], now: float) -> LossFacts:
+def _facts(
+    loss: Loss,
+    account: Account,
+    known: set[str],
+    saved: Mapping[str, Receipt],
+    of_run: set[str],
+    now: float,
+) -> LossFacts:
     history = account.histories.get(loss.request.model, History((), is_whole=False))
     items = history.since(loss.intended_at - BILLING_MARGIN.total_seconds())
+    proofs = {item.id: proof_of(item, loss.request) for item in items if item.id not in known}
+    for name in proofs.keys() & saved.keys():
+        is_of_prompt = saved[name].request.prompt == loss.request.prompt
+        if proofs[name] is Proof.NONE:
+            proofs[name] = Proof.OURS if is_of_prompt else Proof.ANOTHER
     return LossFacts(
-        proofs={item.id: proof_of(item, loss.request) for item in items if item.id not in known},
+        proofs=proofs,
         given_up_at=loss.given_up_at,
         controls=controls(history, of_run, account.bill),
         now=now,

@@ -143,6 +143,20 @@ class Records:
         return named.union(*(record.predictions for record in self.jobs))
 
     @property
+    def saved_by_hand(self) -> dict[str, Receipt]:
+        """The receipts of what a person has saved with the hook and no task knows, by prediction id: a lost
+        purchase may have bought it."""
+        by_hand = {
+            receipt.prediction_id: receipt
+            for receipt in self.receipts.values()
+            if (receipt.writer.job.call or "").endswith(f".{receipt.prediction_id}")
+        }
+        jobs = {receipt.writer.job for receipt in by_hand.values()}
+        of_tasks = (record.predictions for record in self.jobs if record.job not in jobs)
+        others = set[str]().union(*of_tasks)
+        return {name: receipt for name, receipt in by_hand.items() if name not in others}
+
+    @property
     def purchases(self) -> list[Purchase]:
         """Every prediction that some record says was bought, once. A receipt may outlive its journal."""
         found = {purchase.prediction_id: purchase for record in self.jobs for purchase in record.purchases}

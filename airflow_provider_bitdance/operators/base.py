@@ -46,8 +46,8 @@ class BitDanceBaseOperator(EngineOperator):
     :param deferrable: Whether to wait in the triggerer instead of the worker. Default: ``[operators]
         default_deferrable``.
     :param defer_after: Seconds to wait in the worker before deferring. A deferral costs about 3 seconds.
-    :param timeout: Seconds that one try may wait; in a batch, after its last purchase. The next try
-        waits for the same predictions.
+    :param timeout: Seconds that one try may wait; in a batch, counted from its last purchase. The
+        next try waits for the same predictions.
     :param poll_interval: The shortest pause between two polls of an image, in seconds; pauses grow to 15
         seconds. The first poll comes after 2 seconds at the earliest. In a batch, pauses may be as short as a
         tenth of this.

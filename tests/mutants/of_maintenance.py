@@ -220,6 +220,16 @@ COSTS = mutations_of(
     "unit/maintenance/test_costs.py unit/maintenance/test_reconcile.py",
     ("        known.add(purchase.prediction_id)\n", "", "our own charges are called unattributed"),
     (
+        "known = records.predictions - saved.keys()",
+        "known = records.predictions",
+        "a lost purchase that a person has saved was never made",
+    ),
+    (
+        "if proofs[name] is Proof.NONE:",
+        "if True:",
+        "what a person has saved is any lost purchase of its prompt",
+    ),
+    (
         "if purchase.bought_at >= since.timestamp():",
         "if True:",
         "purchases of before the period are in its costs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,21 @@ from airflow_provider_bitdance.maintenance.costs import costs, explain, untracke
 from airflow_provider_bitdance.maintenance.report import Verdict
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
 from airflow_provider_bitdance.records import Job, JobState
+from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Prediction
 from tests.unit.maintenance.support import DAY, Line, Office
-from tests.unit.support import START, a_job, a_plan, a_request, a_wanted, envelope, run
+from tests.unit.support import (
+    START,
+    a_job,
+    a_plan,
+    a_receipt,
+    a_request,
+    a_wanted,
+    a_writer,
+    envelope,
+    run,
+)
 
 SINCE = datetime.fromtimestamp(START, UTC)
 
@@ -227,17 +239,48 @@ def fates(
     now: float = 5 * DAY,
     is_whole: bool = True,
     bill: Bill | None = None,
+    receipts: Mapping[str, Receipt] | None = None,
 ) -> list[tuple[Verdict, str]]:
     """Return what the history says of losses.
 
-    :param unknown: What it shows that no record knows.
+    :param unknown: What it shows that no record knows, but for the receipts.
     :param bought: When purchases were made, in seconds, that it shows and the records know.
     """
     ours = [a_prediction(f"known-{number}", after=after) for number, after in enumerate(bought)]
     account = Account({BITDANCE_14B: History((*unknown, *ours), is_whole=is_whole)}, bill)
-    records = Records("mem://records", (a_record(*(item.id for item in ours)),), {}, ())
+    records = Records("mem://records", (a_record(*(item.id for item in ours)),), receipts or {}, ())
     explained = explain(losses, account, records, now=START + now, oldest=oldest)
     return [(found.verdict, found.prediction_id) for found in explained]
+
+
+def saved_by_hand(prediction_id: str, **changes: Any) -> dict[str, Receipt]:
+    job = a_job(dag_id="by hand", call=f"picture.{prediction_id}")
+    return {"saved": a_receipt(prediction_id=prediction_id, writer=a_writer(job=job), **changes)}
+
+
+FOX = {"prompt": "a fox", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("shown", "saved", "verdict"),
+    [
+        (FOX, saved_by_hand("pred"), (Verdict.BOUGHT, "pred")),
+        ({}, saved_by_hand("pred", request=a_request("a fox", seed=-1)), (Verdict.BOUGHT, "pred")),
+        ({}, saved_by_hand("pred", request=a_request("a hen")), (Verdict.NOT_CREATED, "")),
+        (FOX | {"seed": 8}, saved_by_hand("pred", request=a_request("a fox")), (Verdict.UNKNOWN, "")),
+        (FOX, {"of a task": a_receipt(prediction_id="pred")}, (Verdict.NOT_CREATED, "")),
+    ],
+    ids=["its seed is shown", "nothing is shown", "another prompt", "another seed", "of a task"],
+)
+def test_a_loss_that_a_person_has_saved_was_bought(
+    shown: dict[str, Any], saved: dict[str, Receipt], verdict: tuple[Verdict, str]
+) -> None:
+    assert fates([a_loss()], [a_prediction("pred", after=61, **shown)], receipts=saved) == [verdict]
+
+
+def test_what_a_task_has_bought_and_a_person_has_saved_was_no_loss() -> None:
+    saved = saved_by_hand("known-0")
+    assert fates([a_loss()], [], bought=(61, 4 * DAY), receipts=saved) == [(Verdict.NOT_CREATED, "")]
 
 
 def a_record(*bought: str, job: Job | None = None) -> JobRecord:
