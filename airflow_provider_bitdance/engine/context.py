@@ -15,7 +15,7 @@ from airflow_provider_bitdance.engine.metrics import counts
 from airflow_provider_bitdance.engine.notices import Log, Notices
 from airflow_provider_bitdance.engine.policy import Policy
 from airflow_provider_bitdance.engine.unanswered import Unanswered
-from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError
+from airflow_provider_bitdance.exceptions import BitDanceError, NsfwError, SizeMismatchError, StorageError
 from airflow_provider_bitdance.preview.collector import Thumbnails
 from airflow_provider_bitdance.records import ImageState, Journal, PlannedImage
 from airflow_provider_bitdance.records.events import Enhancement, Event
@@ -41,6 +41,8 @@ KEEP_OTHER_SIZE = (
 JUST_NOW = 0.5
 """Seconds since an entry began to be written, in which the journal is not read before money is spent. A read
 takes as long where the store is far away. A process that was paused between the two reads it."""
+RECORD_PAUSES = (1.0, 3.0, 10.0)
+"""Seconds between tries to write down what a purchase hangs on."""
 MANY = 20
 """Beyond this many images, receipts are found by one listing."""
 MOST_READ = 1000
@@ -218,6 +220,16 @@ class JobContext:
             await self.clock.wait_for(until or asyncio.Event(), pause)
         return await attempt()
 
+    async def record_patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write down what a purchase hangs on, again and again for a while. Unwritten, what was bought may be
+        bought again, and what was not may count as bought.
+
+        :param write: The same each time: what seems to have failed may be written.
+        """
+        return await self.retrying(
+            write, pauses=RECORD_PAUSES, is_transient=lambda error: isinstance(error, StorageError)
+        )
+
     async def check_unchanged(self) -> None:
         """Make sure that no other process has gone on with the job: called before money is spent.
 
@@ -231,7 +243,8 @@ class JobContext:
 
     async def claim(self, deadline: float, *events: Event) -> None:
         """Become the job's owner, with an entry that holds these events, too."""
-        await asyncio.to_thread(self.journal.claim, deadline, self.clock.time(), *events)
+        now = self.clock.time()
+        await self.record_patiently(lambda: asyncio.to_thread(self.journal.claim, deadline, now, *events))
         self._count(self.journal, events)
 
     async def write(self, *events: Event, journal: Journal | None = None) -> None:

@@ -18,7 +18,7 @@ from airflow_provider_bitdance.engine.destination_lock import DestinationLock, H
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.failures import Failures, recorded_error
 from airflow_provider_bitdance.engine.handoff import HandOver, waits_for
-from airflow_provider_bitdance.engine.lost_responses import resolve_intents, settle_losses
+from airflow_provider_bitdance.engine.lost_responses import recover_noted, resolve_intents, settle_losses
 from airflow_provider_bitdance.engine.next_step import (
     CheckHolders,
     JobFacts,
@@ -109,6 +109,7 @@ class Dispatcher:
                     self._start_waiting(group, image.plan.key)
                 if left_open:
                     await self._resolve_intents(group)
+                await self._recover_noted(group)
                 # Only now: what became of the intents is in the state that the journal has by now.
                 state = self._context.journal.state
                 # The claim's own intent first, or it would be open beside as many others as there may be.
@@ -284,6 +285,14 @@ class Dispatcher:
             if self._context.journal.state.images[key].status is Status.SUBMITTED:
                 self._start_waiting(group, key)
 
+    async def _recover_noted(self, group: asyncio.TaskGroup) -> None:
+        """Wait for what a replaced process has bought, instead of buying it again."""
+        try:
+            for key in await recover_noted(self._context):
+                self._start_waiting(group, key)
+        except BitDanceError as error:
+            self.failures.stop(error)
+
     def _start_waiting(self, group: asyncio.TaskGroup, key: str) -> None:
         group.create_task(self._wait_and_store(key, self._watched(key)))
 
@@ -385,7 +394,7 @@ class Dispatcher:
     async def _write(self, event: Claimed | Rested | NotCreated) -> None:
         """Write what a later process needs; if that fails, nothing more is bought."""
         try:
-            await self._context.write(event)
+            await self._context.record_patiently(lambda: self._context.write(event))
         except BitDanceError as error:
             self.failures.stop(error)
 

@@ -61,6 +61,7 @@ class IntentFacts:
     :param underway: Purchases of this job under way, whose responses may still come.
     :param same_underway: One of them is of the same request.
     :param doubted: Predictions that are already counted as another lost purchase.
+    :param may_be_noted: The process that made the intent may still get its response, and note it.
     """
 
     proofs: dict[str, Proof]
@@ -69,6 +70,7 @@ class IntentFacts:
     underway: int = 0
     same_underway: bool = False
     doubted: Collection[str] = ()
+    may_be_noted: bool = False
 
 
 def decide_intent(facts: IntentFacts) -> Found | Lost | SearchAgain:
@@ -81,8 +83,10 @@ def decide_intent(facts: IntentFacts) -> Found | Lost | SearchAgain:
     ours, doubtful = _ours_and_doubtful(facts.proofs, facts.doubted)
     if ours and (is_last or not facts.same_underway):
         return Found(ours)
+    is_awaited = facts.may_be_noted and facts.searches < SHORT_SEARCHES
     # Where inputs are shown, ours will show them, too.
-    may_clear_up = not doubtful or facts.underway or Proof.SIMILAR in facts.proofs.values()
+    is_shown = Proof.SIMILAR in facts.proofs.values()
+    may_clear_up = not doubtful or is_awaited or facts.underway or is_shown
     if not is_last and (ours or may_clear_up):
         return SearchAgain(SEARCH_PAUSES[facts.searches])
     return Lost(doubtful)

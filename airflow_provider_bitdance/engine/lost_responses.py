@@ -37,7 +37,10 @@ from airflow_provider_bitdance.exceptions import (
     LostResponseError,
     OutputError,
     Paid,
+    RateLimitError,
     RecordError,
+    ServerError,
+    StorageError,
     TaskKilledError,
 )
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
@@ -67,7 +70,9 @@ async def resolve_intents(
     searches, given_up_at = 0, context.clock.time()
     with context.notices.search():
         while intents := await _left_open(context, journal, keys):
-            attempt = _Attempt(intents, given_up_at, searches, may_arrive)
+            # All of the job's: another process made them, and may be waiting for the response.
+            may_be_noted = keys is None and may_arrive
+            attempt = _Attempt(intents, given_up_at, searches, may_arrive, may_be_noted)
             pause = await _search_patiently(context, journal, attempt)
             if pause is None:
                 break
@@ -131,7 +136,12 @@ async def _left_open(context: JobContext, journal: Journal, keys: Collection[str
     """
     if keys is None and _open_intents(journal, keys):
         with contextlib.suppress(RecordError):
-            await asyncio.to_thread(journal.read_notes)
+            await context.retrying(
+                lambda: asyncio.to_thread(journal.read_notes),
+                pauses=READING_PAUSES,
+                is_transient=lambda error: isinstance(error, StorageError),
+                until=context.coordination.killed,
+            )
         await _take_noted(context, journal)
     return _open_intents(journal, keys)
 
@@ -145,6 +155,26 @@ async def _take_noted(context: JobContext, journal: Journal) -> None:
             bought = Submitted(key=image.plan.key, prediction_id=noted[0], found=True)
             await context.write(bought, journal=journal)
             context.notices.found(noted[0])
+
+
+async def recover_noted(context: JobContext) -> list[str]:
+    """Take what a replaced process has noted after its intent was given up, for images that are to be bought.
+
+    :return: Their keys: they are submitted now.
+    :raises RecordError: It cannot be written.
+    """
+    journal, recovered = context.journal, []
+    for image in journal.state.having(Status.PLANNED):
+        for note in image.notes:
+            loss, id_ = image.lost.get(note.intent), note.prediction_id
+            if loss is not None and loss.request == image.plan.request and id_ not in journal.state.key_of:
+                context.coordination.taken.add(id_)
+                found = Submitted(key=image.plan.key, prediction_id=id_, found=True, intent=note.intent)
+                await context.write(found)
+                context.notices.found(id_)
+                recovered.append(image.plan.key)
+                break
+    return recovered
 
 
 def _open_intents(journal: Journal, keys: Collection[str] | None) -> list[ImageState]:
@@ -164,6 +194,12 @@ class _Attempt:
     given_up_at: float
     searches: int
     may_arrive: bool
+    may_be_noted: bool
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of their images."""
+        return {image.plan.key for image in self.intents}
 
 
 async def _search_patiently(context: JobContext, journal: Journal, attempt: _Attempt) -> float | None:
@@ -205,14 +241,16 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
     since = min(image.intended_at for image in attempt.intents)
     model = attempt.intents[0].plan.request.model
     listing = await list_account(context, journal, model, since)
-    searched = {image.plan.key for image in attempt.intents}
+    searched = attempt.keys
 
     def is_unproven(image: ImageState) -> bool:
         proofs = listing.proofs(image.plan.request, since=image.intended_at)
         return Proof.OURS not in proofs.values()
 
     pauses = []
-    for image in sorted(attempt.intents, key=lambda image: (is_unproven(image), -image.intended_at)):
+    # Not those that an earlier run of this search has decided, before it failed.
+    left = _open_intents(journal, searched)
+    for image in sorted(left, key=lambda image: (is_unproven(image), -image.intended_at)):
         others = [other for other in journal.state.having(Status.INTENDED) if other.plan.key not in searched]
         facts = IntentFacts(
             proofs=_proofs_of(context, journal, image, listing),
@@ -221,6 +259,7 @@ async def _search(context: JobContext, journal: Journal, attempt: _Attempt) -> f
             underway=len(others),
             same_underway=any(are_alike(other.plan.request, image.plan.request) for other in others),
             doubted=context.coordination.doubted,
+            may_be_noted=attempt.may_be_noted,
         )
         command = decide_intent(facts)
         if isinstance(command, decisions.Lost) and (
@@ -308,6 +347,8 @@ async def _found_by_pixels(
     try:
         found = await context.client.get_prediction(item.id)
         valid = await fetch_output(context, found, model=request.model) if found.is_completed else None
+    except (RateLimitError, ServerError):
+        raise  # the search is repeated: what passes disproves nothing
     except (APIError, OutputError):
         return ""
     is_of_size = valid is not None and (valid.width, valid.height) == sides_of(request.size)
@@ -337,5 +378,5 @@ async def _give_up_unread(
         raise LostResponseError(
             f"The response to a purchase was lost. {reason}", fix="The next try searches again before it buys"
         ) from error
-    for image in attempt.intents:
+    for image in _open_intents(journal, attempt.keys):
         await _give_up(context, journal, image, attempt, reason, ())

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import TypeVar
 
 from airflow_provider_bitdance.engine.budget import check_purchase
 from airflow_provider_bitdance.engine.context import JobContext
@@ -38,7 +37,6 @@ from airflow_provider_bitdance.exceptions import (
     Paid,
     RateLimitError,
     RecordError,
-    StorageError,
     TaskKilledError,
 )
 from airflow_provider_bitdance.records import ImageState, Intended, NotCreated, Status, Stored, Submitted
@@ -48,8 +46,6 @@ from airflow_provider_bitdance.wavespeed.submission_outcome import may_arrive, s
 
 PURCHASES_A_TRY = 3
 """So often one try buys an image, if each response before was lost."""
-RECORD_PAUSES = (1.0, 3.0, 10.0)
-T = TypeVar("T")
 
 
 class PostponedError(Exception):
@@ -114,7 +110,7 @@ async def _intend(
             raise TaskKilledError("Airflow stopped the task, so nothing more is bought")
         if limiter.is_closed:  # while it waited for its place
             raise PostponedError(0.0)
-        await context.write(intent)
+        await context.record_patiently(lambda: context.write(intent))
     finally:
         context.coordination.starting.discard(key)
     return True
@@ -176,7 +172,7 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str, li
     bought = Submitted(key=image.plan.key, prediction_id=prediction_id)
 
     async def record(*also: Intended) -> None:
-        await record_patiently(context, lambda: context.write(bought, *also))
+        await context.record_patiently(lambda: context.write(bought, *also))
 
     is_over = limiter.is_closed or context.coordination.killed.is_set()
     try:
@@ -200,7 +196,7 @@ async def _record(context: JobContext, image: ImageState, prediction_id: str, li
 
 
 async def _record_refusal(context: JobContext, refused: NotCreated) -> None:
-    await record_patiently(context, lambda: context.write(refused))
+    await context.record_patiently(lambda: context.write(refused))
 
 
 async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> None:
@@ -217,7 +213,7 @@ async def _leave_a_note(context: JobContext, bought: Submitted, intent: int) -> 
         )
 
     with contextlib.suppress(RecordError):
-        await record_patiently(context, leave)
+        await context.record_patiently(leave)
 
 
 async def _submit(
@@ -349,10 +345,3 @@ def noting_response(context: JobContext, limiter: RateLimiter, *, sent_at: float
     limiter.accepted(now=context.clock.time())
     context.notices.reached()
     context.notices.accepted(now=context.clock.time(), window=limiter.found_window)
-
-
-async def record_patiently(context: JobContext, write: Callable[[], Awaitable[T]]) -> T:
-    """Write down what came of a purchase, again and again for a while: unwritten, it may be bought twice."""
-    return await context.retrying(
-        write, pauses=RECORD_PAUSES, is_transient=lambda error: isinstance(error, StorageError)
-    )

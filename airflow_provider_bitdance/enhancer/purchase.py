@@ -27,7 +27,7 @@ from airflow_provider_bitdance.engine.decisions import (
     SubmissionFacts,
     decide_submission,
 )
-from airflow_provider_bitdance.engine.purchase import noting_response, record_patiently, take
+from airflow_provider_bitdance.engine.purchase import noting_response, take
 from airflow_provider_bitdance.engine.rate_limiter import SHORT_WAIT, RateLimiter
 from airflow_provider_bitdance.enhancer.decisions import Buy, GiveUp, Poll, TextFacts, WaitUntil, decide
 from airflow_provider_bitdance.exceptions import (
@@ -196,7 +196,10 @@ class Enhancer:
             until=now + LEASE,
             estimated_cost_usd=self._price,
         )
-        return intent if await asyncio.to_thread(self.records.begin, number, intent) else None
+        begun = await self._context.record_patiently(
+            lambda: asyncio.to_thread(self.records.begin, number, intent)
+        )
+        return intent if begun else None
 
     async def _submit(self, key: PromptKey, attempt: PromptAttempt, tried: _Tried) -> PromptAttempt:
         """Send one POST, and write down what became of it, where that is certain.
@@ -289,8 +292,8 @@ class Enhancer:
         """Write down what became of an intent: unwritten, it stays possibly paid."""
         time = datetime.fromtimestamp(self._context.clock.time(), UTC)
         outcome = PromptOutcome(time=time, prediction_id=prediction_id, reason=reason)
-        await record_patiently(
-            self._context, lambda: asyncio.to_thread(self.records.end, key, attempt.number, outcome)
+        await self._context.record_patiently(
+            lambda: asyncio.to_thread(self.records.end, key, attempt.number, outcome)
         )
         return PromptAttempt(attempt.number, attempt.intent, outcome)
 

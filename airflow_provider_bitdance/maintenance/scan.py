@@ -187,8 +187,9 @@ class Records:
         return self.receipts.get(file_of(image.receipt))
 
     def has_later(self, record: JobRecord) -> bool:
-        """Say whether the task was cleared since this job, and has planned again."""
-        others = (other for other in self.jobs if other.job.same_task(record.job))
+        """Say whether the task, or its loop's iteration, was cleared since this job, and planned again."""
+        ours = record.job
+        others = (other for other in self.jobs if other.job.same_task(ours) or other.job.replaces(ours))
         return any(other.state.planned_at > record.state.planned_at for other in others)
 
 

@@ -190,8 +190,7 @@ class EnhancedPrompts:
         self._check_number(name, number)
         if self._create(name, intent):
             return True
-        read_record(PromptIntent, self._folder, name)
-        return False
+        return read_record(PromptIntent, self._folder, name) == intent
 
     def end(self, key: PromptKey, number: int, outcome: PromptOutcome) -> None:
         """Write what came of an intent of ours."""

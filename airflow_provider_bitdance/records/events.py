@@ -249,12 +249,19 @@ class Submitted(Strict):
 
     :param found: Its response was lost; the account's history proved that it is ours, or the replaced process
         that had the response left a note.
+    :param intent: An earlier one, counted from 1, that is recorded as lost, and was noted later; ``None`` for
+        the one that is open.
     """
 
     event: Literal["submitted"] = "submitted"
     key: Key
     prediction_id: PredictionId
     found: bool = False
+    intent: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(whole(self), "intent")
 
 
 class Adopted(Strict):

@@ -344,7 +344,11 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, NotCreated) and event.intent is not None:
         if event.intent not in image.lost:
             raise _broken(entry, f"says 'not_created' of intent {event.intent}, which is not lost")
-        return replace(image, lost={n: loss for n, loss in image.lost.items() if n != event.intent})
+        return replace(image, lost=_without(image.lost, event.intent))
+    if isinstance(event, Submitted) and event.intent is not None:
+        if event.intent not in image.lost or image.status is not Status.PLANNED:
+            raise _broken(entry, f"says 'submitted' of intent {event.intent}, which is not lost")
+        image = replace(image, status=Status.INTENDED, lost=_without(image.lost, event.intent))
     status = NEXT.get((image.status, event.event))
     if status is None:
         raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
@@ -356,7 +360,7 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
             prediction_id=event.prediction_id,
             submitted_at=entry.time.timestamp(),
             bought_by=None,
-            bought={**image.bought, image.intent: event.prediction_id},
+            bought={**image.bought, event.intent or image.intent: event.prediction_id},
             failure=None,
         )
     if isinstance(event, Adopted):
@@ -377,6 +381,10 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, Failed):
         return moved(failure=event.failure, reason=event.reason, failed_in_try=entry.writer.try_number)
     return moved()
+
+
+def _without(lost: dict[int, LostPurchase], intent: int) -> dict[int, LostPurchase]:
+    return {number: loss for number, loss in lost.items() if number != intent}
 
 
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:

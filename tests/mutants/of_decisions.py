@@ -315,14 +315,19 @@ LOST_RESPONSES = mutations_of(
         "a proven purchase is adopted 10 s late",
     ),
     (
-        "not doubtful or facts.underway or Proof.SIMILAR",
-        "not doubtful or Proof.SIMILAR",
+        "or is_awaited or facts.underway or is_shown",
+        "or is_awaited or is_shown",
         "the prediction of a purchase under way makes a lost one possibly paid",
     ),
     (
-        "facts.underway or Proof.SIMILAR in facts.proofs.values()",
+        "facts.underway or is_shown",
         "facts.underway",
         "another image of the same prompt hides ours, which shows a second late",
+    ),
+    (
+        "facts.may_be_noted and facts.searches < SHORT_SEARCHES",
+        "facts.may_be_noted",
+        "a take-over waits a minute for a note that nobody will leave",
     ),
     (
         "if not is_last and (ours or may_clear_up):",

@@ -195,6 +195,18 @@ CONTEXT = mutations_of(
     "engine/context.py",
     "unit/engine/test_restore.py unit/engine/test_destination_lock.py",
     (
+        "RECORD_PAUSES = (1.0, 3.0, 10.0)",
+        "RECORD_PAUSES: tuple[float, ...] = ()",
+        "a store that fails once loses a purchase",
+        "unit/engine/test_purchase.py",
+    ),
+    (
+        "await self.record_patiently(lambda: asyncio.to_thread(self.journal.claim, deadline, now, *events))",
+        "await asyncio.to_thread(self.journal.claim, deadline, now, *events)",
+        "a claim that was written, and seemed not to be, leaves an image possibly paid",
+        "unit/engine/test_handoff.py",
+    ),
+    (
         "by_size = by_size or known.get(receipt.uri) == receipt.sha256",
         "by_size = True",
         "a changed file is the result",
@@ -545,6 +557,18 @@ CONNECTIONS = mutations_of(
 DISPATCHER = mutations_of(
     "engine/dispatcher.py",
     "unit/engine/test_unanswered.py",
+    (
+        "await self._context.record_patiently(lambda: self._context.write(event))",
+        "await self._context.write(event)",
+        "an intent that was never sent is possibly paid where the store failed for a moment",
+        "unit/engine/test_handoff.py",
+    ),
+    (
+        "                await self._recover_noted(group)\n",
+        "",
+        "what a replaced process noted late is bought again",
+        "unit/engine/test_lost_responses.py",
+    ),
     (
         "                self.failures.stop(failure)\n        return failure is None",
         "                pass\n        return failure is None",

@@ -140,9 +140,14 @@ RECORDS = mutations_of(
     ),
     ("if found is not None and found.key != key:", "if False:", "the text of another prompt is sent"),
     (
-        "        read_record(PromptIntent, self._folder, name)\n",
-        "",
+        "return read_record(PromptIntent, self._folder, name) == intent",
+        "return False",
         "a folder in the place of an intent keeps a task for ever",
+    ),
+    (
+        "return read_record(PromptIntent, self._folder, name) == intent",
+        "return bool(read_record(PromptIntent, self._folder, name)) and False",
+        "an intent that was written, and seemed not to be, is a lost response",
     ),
     (
         "        self._check_number(name, number)\n        if self._create(name, intent):",

@@ -35,17 +35,17 @@ PURCHASE = mutations_of(
         "an error of the API itself holds the purchase for a minute",
     ),
     (
-        "await record_patiently(context, lambda: context.write(refused))",
+        "await context.record_patiently(lambda: context.write(refused))",
         "pass",
         "a refused purchase costs as much of the budget as a real one",
     ),
     (
-        "await record_patiently(context, lambda: context.write(refused))",
+        "await context.record_patiently(lambda: context.write(refused))",
         "await context.write(refused)",
         "a store that fails for a moment makes a refused purchase possibly paid",
     ),
     (
-        "await record_patiently(context, leave)",
+        "await context.record_patiently(leave)",
         "await leave()",
         "what a replaced process bought is bought again where the store failed for a moment",
     ),
@@ -91,9 +91,9 @@ PURCHASE = mutations_of(
         "unit/engine/test_purchase.py unit/engine/test_run.py unit/engine/test_crashes.py",
     ),
     (
-        "RECORD_PAUSES = (1.0, 3.0, 10.0)",
-        "RECORD_PAUSES: tuple[float, ...] = ()",
-        "a store that fails once loses a purchase",
+        "await context.record_patiently(lambda: context.write(intent))",
+        "await context.write(intent)",
+        "an intent that was written, and seemed not to be, is possibly paid though nothing was sent",
     ),
     ("paid=Paid.YES,", "paid=Paid.NO,", "an error says free where it is paid"),
     (
@@ -254,9 +254,41 @@ LOST_RESPONSES = mutations_of(
         "what a replaced process has bought and noted is bought again",
     ),
     (
-        "            await asyncio.to_thread(journal.read_notes)\n        await _take_noted",
-        "            pass\n        await _take_noted",
+        """            await context.retrying(
+                lambda: asyncio.to_thread(journal.read_notes),
+                pauses=READING_PAUSES,
+                is_transient=lambda error: isinstance(error, StorageError),
+                until=context.coordination.killed,
+            )
+""",
+        "            pass\n",
         "what a replaced process notes during the search is bought again",
+    ),
+    (
+        "is_transient=lambda error: isinstance(error, StorageError)",
+        "is_transient=lambda error: False",
+        "a store that fails for a moment hides what a replaced process has noted",
+    ),
+    (
+        "left = _open_intents(journal, searched)",
+        "left = attempt.intents",
+        "a search that failed halfway decides an intent twice",
+    ),
+    (
+        "    except (RateLimitError, ServerError):\n        raise",
+        '    except (RateLimitError, ServerError):\n        return ""',
+        "a look that fails in passing makes a purchase possibly paid, and it is bought again",
+    ),
+    (
+        "may_be_noted = keys is None and may_arrive",
+        "may_be_noted = False",
+        "what is bought is bought again a moment before its response is noted",
+    ),
+    (
+        "and id_ not in journal.state.key_of:",
+        "and True:",
+        "a noted prediction is taken a second time, and the journal called damaged",
+        "unit/engine/test_lost_responses.py unit/engine/test_run.py unit/engine/test_replaced.py",
     ),
     (
         "if note.intent == image.intent",

@@ -169,8 +169,8 @@ STATE = mutations_of(
         "an image bought here after it was another's is called reused, and free",
     ),
     (
-        "bought={**image.bought, image.intent: event.prediction_id}",
-        "bought={image.intent: event.prediction_id}",
+        "bought={**image.bought, event.intent or image.intent: event.prediction_id}",
+        "bought={event.intent or image.intent: event.prediction_id}",
         "what failed and was bought again is counted once",
     ),
     (
@@ -190,7 +190,17 @@ STATE = mutations_of(
         "an adopted image keeps the failure of the one before",
     ),
     ("lost={**image.lost, image.intent: loss}", "lost={image.intent: loss}", "only the last loss is counted"),
-    ("if n != event.intent}", "if n > event.intent}", "what is settled takes earlier losses with it"),
+    ("if number != intent}", "if number > intent}", "what is settled takes earlier losses with it"),
+    (
+        "event.intent or image.intent: event",
+        "image.intent: event",
+        "what is recovered is counted as the last purchase, and once more by its note",
+    ),
+    (
+        "if event.intent not in image.lost or image.status is not Status.PLANNED:",
+        "if event.intent not in image.lost:",
+        "an earlier purchase takes the place of one that is under way",
+    ),
     (
         "time if event.given_up_at is None else event.given_up_at\n",
         "time\n",

@@ -446,7 +446,7 @@ class FakeAPI:
         if kind == "price":
             return envelope({"price": self.price, "discounted_price": self.price})
         if kind == "history":
-            return self._history(json.loads(request.content))
+            return self.listed(request)
         if kind == "bill":
             return self._bill(json.loads(request.content))
         if last not in self.made:
@@ -459,6 +459,10 @@ class FakeAPI:
         """Answer a poll as always: for ``on_poll``."""
         made = self.made[request.url.path.removesuffix("/result").rpartition("/")[2]]
         return envelope(self._explained(made, echo=self.echo == "poll"))
+
+    def listed(self, request: httpx.Request) -> httpx.Response:
+        """Answer a listing as always: for ``on_history``."""
+        return self._history(json.loads(request.content))
 
     def _history(self, asked: dict[str, Any]) -> httpx.Response:
         after = datetime.fromisoformat(asked["created_after"]).timestamp()

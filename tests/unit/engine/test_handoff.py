@@ -13,10 +13,22 @@ import pytest
 
 from airflow_provider_bitdance.engine import Finished, Waiting, Wanted, run_job
 from airflow_provider_bitdance.engine.handoff import WaitsFor, waits_for
-from airflow_provider_bitdance.exceptions import PredictionTimeoutError, RateLimitError
+from airflow_provider_bitdance.exceptions import PredictionTimeoutError, RateLimitError, StorageError
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
 from airflow_provider_bitdance.records import Status
-from tests.unit.support import START, Crash, FakePrediction, World, a_job, a_wanted, envelope, refusal, run
+from tests.unit.support import (
+    RECORDS,
+    START,
+    Crash,
+    FakePrediction,
+    MemoryFolder,
+    World,
+    a_job,
+    a_wanted,
+    envelope,
+    refusal,
+    run,
+)
 from tests.wire import httpx
 
 DEFERRABLE: dict[str, Any] = {"defer_after": 20.0, "break_even": 14.0, "is_batch": True}
@@ -122,6 +134,49 @@ def test_what_was_never_sent_is_neither_in_doubt_nor_possibly_paid() -> None:
     leg(world, 2, try_number=2, max_in_flight=1, on_lost_response="fail")
     assert len(world.api.posts) == 2
     assert "lost" not in world.event_names
+
+
+class Failing(MemoryFolder):
+    """A store that fails once at an entry with such an event, before or after it is written."""
+
+    event, is_written = "", False
+
+    def create(self, name: str, data: bytes) -> None:
+        is_met = self.event and f'"{self.event}"'.encode() in data and name.startswith("jobs/")
+        if is_met and not self.is_written:
+            self.event = ""
+            raise StorageError("503")
+        super().create(name, data)
+        if is_met:
+            self.event = ""
+            raise StorageError("time-out")
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_an_intent_that_was_never_sent_is_withdrawn_where_the_store_fails_for_a_moment(
+    *, is_written: bool
+) -> None:
+    world = World()
+    context = world.context(**DEFERRABLE, requests_per_minute=3)
+    context.coordination.submitted.extend([world.clock.now] * 3)  # by the Prompt Enhancer
+    folder = Failing(world.disk, RECORDS)
+    folder.event, folder.is_written = "not_created", is_written
+    context.journal._folder = folder
+    outcome = run(run_job(context, many(3)))
+    assert isinstance(outcome, Waiting)
+    assert not world.context().journal.state.having(Status.INTENDED)
+
+
+@pytest.mark.parametrize("is_batch", [True, False])
+def test_a_claim_that_was_written_though_its_write_seemed_to_fail_is_no_loss(*, is_batch: bool) -> None:
+    world = World()
+    context = world.context(is_batch=is_batch, on_lost_response="fail")
+    folder = Failing(world.disk, RECORDS)
+    folder.event, folder.is_written = "planned", True
+    context.journal._folder = folder
+    outcome = run(run_job(context, many(1)))
+    assert isinstance(outcome, Finished)
+    assert (len(outcome.stored), world.api.billed, world.unconfirmed) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("try_number", [1, 2])

@@ -66,6 +66,16 @@ INTENT: list[tuple[str, dict[str, Any], object]] = [
     ("another's at last", {"proofs": {"a": Proof.ANOTHER}, "searches": LAST}, Lost(())),
     ("doubt", {"proofs": {"a": Proof.NONE, "b": Proof.NONE}}, Lost(("a", "b"))),
     (
+        "doubt, and its process may note the response",
+        {"proofs": {"a": Proof.NONE}, "may_be_noted": True, "searches": SHORT_SEARCHES - 1},
+        SearchAgain(SEARCH_PAUSES[SHORT_SEARCHES - 1]),
+    ),
+    (
+        "doubt, and its process has noted nothing for ten seconds",
+        {"proofs": {"a": Proof.NONE}, "may_be_noted": True, "searches": SHORT_SEARCHES},
+        Lost(("a",)),
+    ),
+    (
         "doubt that stands for another loss",
         {"proofs": {"a": Proof.NONE}, "doubted": {"a"}, "searches": LAST},
         Lost(()),

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_bitdance.engine import JobContext
+from airflow_provider_bitdance.engine import Finished, JobContext, run_job
 from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES
 from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
+    recover_noted,
     resolve_intents,
     settle_losses,
 )
@@ -52,7 +53,7 @@ from airflow_provider_bitdance.storage import LocalFolder
 from airflow_provider_bitdance.storage.base import LARGEST_FILE
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.responses import Prediction
-from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, envelope, refusal, run
+from tests.unit.support import OUTPUT, World, a_job, a_plan, a_request, a_wanted, envelope, refusal, run
 from tests.wire import httpx
 
 SENT = {"prompt": "a lighthouse at dawn", "size": "1024*1024", "seed": 7}
@@ -199,6 +200,78 @@ def test_a_response_that_a_replaced_process_notes_during_the_search_ends_it(worl
     assert (world.clock.slept, len(world.api.histories)) == ([SEARCH_PAUSES[0]], 1)
 
 
+def test_a_response_that_comes_while_the_history_shows_a_candidate_is_waited_for(world: World) -> None:
+    """The history may show what was bought before the response arrives, and without its inputs."""
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+
+    def late(request: httpx.Request) -> httpx.Response:
+        replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+        return world.api.listed(request)
+
+    world.api.on_history = [late]
+    assert resolved(world, process) == ["submitted"]
+
+
+@pytest.mark.parametrize("on_lost_response", ["buy_again", "fail"])
+def test_what_a_replaced_process_notes_after_its_intent_was_given_up_is_not_bought_again(
+    world: World, on_lost_response: str
+) -> None:
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+    process.journal.append(world.clock.now, Lost(key="image", reason="x"))
+    replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+    outcome = run(run_job(world.context(on_lost_response=on_lost_response), [a_wanted()]))
+    assert isinstance(outcome, Finished)
+    assert (outcome.results[0]["prediction_id"], outcome.results[0]["possibly_paid"]) == (made.id, 0)
+    assert (world.api.posts, world.api.billed) == ([], 1)
+
+
+def test_a_note_of_what_another_image_has_taken_for_its_own_is_left_alone(world: World) -> None:
+    replaced, process = left_open(world, "image", "other"), world.context()
+    found = Submitted(key="other", prediction_id="pred-1", found=True)
+    process.journal.claim(world.clock.now + 600, world.clock.now, Lost(key="image", reason="x"), found)
+    replaced.journal.note(world.clock.now, key="image", prediction_id="pred-1", intent=1)
+    process.journal.read_notes()
+    assert run(recover_noted(process)) == []
+
+
+def test_a_note_that_cannot_be_taken_ends_the_buying(world: World) -> None:
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    process.journal.append(world.clock.now, Lost(key="image", reason="x"))
+    replaced.journal.note(world.clock.now, key="image", prediction_id=world.api.create(SENT).id, intent=1)
+
+    def full(step: str) -> None:
+        if step == "before create 000004":
+            raise StorageError("full")
+
+    with pytest.raises(StorageError, match="full"):
+        run(run_job(world.context(step=full), [a_wanted()]))
+    assert world.api.posts == []
+
+
+def test_notes_that_cannot_be_listed_for_a_moment_are_listed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+    replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+    names, failures = process.records.names, [StorageError("503")] * len(READING_PAUSES)
+
+    def flaky(below: str) -> list[str]:
+        if failures and below.endswith("/notes"):
+            raise failures.pop()
+        return names(below)
+
+    monkeypatch.setattr(process.records, "names", flaky)
+    assert resolved(world, process) == ["submitted"]
+    assert world.api.histories == []
+
+
 def test_a_note_of_an_earlier_intent_is_no_response_to_the_open_one(world: World) -> None:
     process = left_open(world)
     process.journal.append(world.clock.now, Lost(key="image", reason="x"), Intended(keys=("image",)))
@@ -291,7 +364,7 @@ def test_where_the_api_echoes_nothing_one_prediction_is_looked_at_and_no_more(wo
     process = left_open(world)
     for _ in range(5):
         world.api.create(SENT)
-    assert resolved(world, process) == ["lost"]
+    assert resolved(world, process, keys={"image"}) == ["lost"]
     assert len(world.api.polls) == 1
 
 
@@ -448,7 +521,7 @@ def test_of_another_tasks_journal_only_the_entries_of_that_time_are_read(world: 
         return original(name)
 
     process.records.read = reading  # type: ignore[method-assign]
-    resolved(world, process)
+    resolved(world, process, keys={"image"})
     assert len([name for name in read if "map=3" in name]) == 1
 
 
@@ -703,6 +776,33 @@ def test_the_only_candidate_is_ours_if_it_has_our_size_whatever_size_is_echoed(
     process = left_open(world)
     made_of_size(world, "512*512", pixels)
     assert resolved(world, process) == [event]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [refusal(503), refusal(429), httpx.ReadTimeout("slow")],
+    ids=["503", "429", "time-out"],
+)
+def test_a_look_that_fails_in_passing_disproves_nothing(
+    world: World, failure: httpx.Response | Exception
+) -> None:
+    process = left_open(world)
+    made_of_size(world, "512*512", (1024, 1024))
+    world.api.on_poll = [failure]
+    assert resolved(world, process) == ["submitted"]
+
+
+def test_a_search_that_fails_halfway_is_repeated_for_the_other_half_only(world: World) -> None:
+    """Each would be decided twice, and the journal be called damaged."""
+    process, hen = world.context(), {"prompt": "a hen", "seed": 8}
+    other = a_plan("other", stem="other").model_copy(update={"request": a_request(**hen)})
+    plan = Planned(output=OUTPUT, images=(a_plan(), other))
+    deadline = world.clock.now + 600
+    process.journal.claim(deadline, world.clock.now, plan, Intended(keys=("image", "other")))
+    made_of_size(world, "512*512", (12, 12))
+    world.api.create(hen | {"size": "512*512"}).picture = a_png(12, 12)
+    world.api.on_poll = [world.api.polled, httpx.ReadTimeout("slow")]
+    assert resolved(world, process) == ["lost", "lost"]
 
 
 def test_what_another_request_of_ours_may_have_made_is_not_taken_for_its_pixels(world: World) -> None:

@@ -518,6 +518,17 @@ def test_nothing_is_sent_once_airflow_stops_the_task(world: World) -> None:
     assert recorded(world).status is Status.PLANNED
 
 
+def test_an_intent_that_was_written_though_its_write_seemed_to_fail_is_no_loss(world: World) -> None:
+    failures = [StorageError("time-out")]
+
+    def written_all_the_same(name: str) -> None:
+        if name == "after create 000002" and failures:
+            raise failures.pop()
+
+    buying(buyer(world, intended=False, step=written_all_the_same))
+    assert (len(world.api.posts), world.api.billed, recorded(world).unconfirmed) == (1, 1, 0)
+
+
 def test_a_store_that_fails_before_the_post_costs_nothing(world: World) -> None:
     step = fails_at("before create 000002", StorageError("full"))
     with pytest.raises(StorageError) as caught:

@@ -242,6 +242,21 @@ def test_an_outcome_that_cannot_be_written_leaves_the_purchase_possibly_paid(wor
     assert (world.api.billed_texts, result["prompts_possibly_paid"]) == (2, 1)
 
 
+@pytest.mark.parametrize("error", [StorageError("time-out"), FileExistsError("1.intent")])
+def test_an_intent_that_was_written_though_its_write_seemed_to_fail_is_this_process_s(
+    world: World, error: Exception
+) -> None:
+    """The store's response is lost, or its client repeats the write and meets its own."""
+    failures = [error]
+
+    def written_all_the_same(step: str) -> None:
+        if step == "after create 1.intent" and failures:
+            raise failures.pop()
+
+    (result,) = finished(world.context(step=written_all_the_same, on_lost_response="fail"))
+    assert (world.api.billed_texts, result["prompts_possibly_paid"]) == (1, 0)
+
+
 # What is refused or fails
 
 

@@ -442,6 +442,22 @@ def test_the_last_generation_is_the_one_of_the_latest_try_whatever_its_number() 
     ]
 
 
+def test_a_loops_iteration_that_a_clear_began_again_is_superseded_though_the_new_one_has_bought_nothing() -> (
+    None
+):
+    office = Office(latency=60)
+    first, again = a_job(iteration=f"1.{'a' * 32}"), a_job(iteration=f"1.{'b' * 32}")
+    office.task(job=first, wanted=a_wanted("a fox", name="s"), defer_after=0)
+    office.wait(minutes=1)
+    office.api.on_post = [refusal(400)]
+    office.task(job=again, wanted=a_wanted("a hen", name="s"), is_batch=False)
+    office.wait(hours=2)
+
+    image = the_image(office)
+
+    assert (image.outcome, image.prediction_id) == (CollectStatus.SUPERSEDED, "pred-1")
+
+
 def test_what_was_asked_for_after_a_clear_is_collected(office: Office) -> None:
     office.task(job=a_job(generation=2), try_number=2, wanted=a_wanted("a fox"), dies=AFTER_SUBMISSION)
     office.wait(hours=1)

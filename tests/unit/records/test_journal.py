@@ -76,6 +76,7 @@ def test_another_process_reads_the_state_that_the_writer_has(disk: Disk) -> None
         [PLAN, INTENT, SUBMITTED, Stored(key="image", receipt="mem://r")],
         [PLAN, INTENT, NotCreated(key="image", reason='429 "é" \u2028')],
         [PLAN, INTENT, Lost(key="image", reason="ReadTimeout")],
+        [PLAN, INTENT, Lost(key="image", reason="x"), Submitted(key="image", prediction_id="p", intent=1)],
         *([PLAN, INTENT, SUBMITTED, Failed(key="image", failure=kind, reason="why")] for kind in Failure),
     ],
 )

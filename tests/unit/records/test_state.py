@@ -169,6 +169,32 @@ def test_a_note_of_another_prediction_than_the_one_that_was_found_is_a_purchase_
     assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.02)
 
 
+RECOVERED = Submitted(key="image", prediction_id="pred-9", found=True, intent=1)
+
+
+def test_what_is_noted_after_it_was_given_up_is_the_purchase_that_was_lost() -> None:
+    state = after(CLAIM, PLAN, EVENTS["intended"], EVENTS["lost"])
+    state = after(RECOVERED, state=fold_notes(state, [NOTE]))
+    image = state.images["image"]
+    assert (image.status, image.prediction_id, image.bought) == (Status.SUBMITTED, "pred-9", {1: "pred-9"})
+    assert (image.possibly_paid, state.spent_usd) == (0, 0.01)
+
+
+def test_of_two_losses_the_other_one_stays_possibly_paid() -> None:
+    lost = (EVENTS["intended"], EVENTS["lost"])
+    state = after(CLAIM, PLAN, *lost, *lost, RECOVERED)
+    assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.02)
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("intended",), ("intended", "not_created"), ("intended", "lost", "intended")]
+)
+def test_only_what_is_lost_of_an_image_that_is_to_be_bought_is_recovered(names: tuple[str, ...]) -> None:
+    state = after(CLAIM, PLAN, *(EVENTS[name] for name in names))
+    with pytest.raises(RecordUnreadableError, match="says 'submitted' of intent 1, which is not lost"):
+        after(RECOVERED, state=state)
+
+
 def test_an_open_intent_and_its_note_are_one_purchase() -> None:
     state = fold_notes(at_status(Status.INTENDED), [NOTE])
     assert (state.images["image"].unconfirmed, state.spent_usd) == (1, 0.01)
