@@ -43,6 +43,7 @@ from airflow_provider_bitdance.exceptions import (
     StorageError,
     TaskKilledError,
 )
+from airflow_provider_bitdance.imaging.validation import ValidImage
 from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
 from airflow_provider_bitdance.records.state import LostPurchase
 
@@ -344,15 +345,20 @@ async def _found_by_pixels(
         return ""
     if sides_of(size) and any(proof_of(item, other) is Proof.OURS for other in requests):
         return ""
+    output = await _look_at(context, item.id, model=request.model)
+    is_of_size = output is not None and (output.width, output.height) == sides_of(request.size)
+    return item.id if is_of_size else ""
+
+
+async def _look_at(context: JobContext, prediction_id: str, *, model: str) -> ValidImage | None:
+    """Return what a prediction has made, if that can be seen."""
     try:
-        found = await context.client.get_prediction(item.id)
-        valid = await fetch_output(context, found, model=request.model) if found.is_completed else None
+        found = await context.client.get_prediction(prediction_id)
+        return await fetch_output(context, found, model=model) if found.is_completed else None
     except (RateLimitError, ServerError):
         raise  # the search is repeated: what passes disproves nothing
     except (APIError, OutputError):
-        return ""
-    is_of_size = valid is not None and (valid.width, valid.height) == sides_of(request.size)
-    return item.id if is_of_size else ""
+        return None
 
 
 async def _give_up(

@@ -341,14 +341,8 @@ def _add_note(state: JobState, note: Note) -> JobState:
 
 
 def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEvent) -> ImageState:
-    if isinstance(event, NotCreated) and event.intent is not None:
-        if event.intent not in image.lost:
-            raise _broken(entry, f"says 'not_created' of intent {event.intent}, which is not lost")
-        return replace(image, lost=_without(image.lost, event.intent))
-    if isinstance(event, Submitted) and event.intent is not None:
-        if event.intent not in image.lost or image.status is not Status.PLANNED:
-            raise _broken(entry, f"says 'submitted' of intent {event.intent}, which is not lost")
-        image = replace(image, status=Status.INTENDED, lost=_without(image.lost, event.intent))
+    if isinstance(event, NotCreated | Submitted) and event.intent is not None:
+        return _settle(image, entry, event, event.intent)
     status = NEXT.get((image.status, event.event))
     if status is None:
         raise _broken(entry, f"says {event.event!r} of an image that is {image.status}")
@@ -356,13 +350,7 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     if isinstance(event, Intended):
         return moved(intent=image.intent + 1, intended_at=entry.time.timestamp())
     if isinstance(event, Submitted):
-        return moved(
-            prediction_id=event.prediction_id,
-            submitted_at=entry.time.timestamp(),
-            bought_by=None,
-            bought={**image.bought, event.intent or image.intent: event.prediction_id},
-            failure=None,
-        )
+        return _bought(image, entry, event, image.intent)
     if isinstance(event, Adopted):
         return moved(
             plan=image.plan.model_copy(update={"request": event.request}),
@@ -383,8 +371,25 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
     return moved()
 
 
-def _without(lost: dict[int, LostPurchase], intent: int) -> dict[int, LostPurchase]:
-    return {number: loss for number, loss in lost.items() if number != intent}
+def _settle(image: ImageState, entry: Entry, event: NotCreated | Submitted, intent: int) -> ImageState:
+    """Apply what became of an earlier purchase that is recorded as lost."""
+    is_in_the_way = isinstance(event, Submitted) and image.status is not Status.PLANNED
+    if intent not in image.lost or is_in_the_way:
+        raise _broken(entry, f"says {event.event!r} of intent {intent}, which is not lost")
+    left = replace(image, lost={number: loss for number, loss in image.lost.items() if number != intent})
+    return _bought(left, entry, event, intent) if isinstance(event, Submitted) else left
+
+
+def _bought(image: ImageState, entry: Entry, event: Submitted, intent: int) -> ImageState:
+    return replace(
+        image,
+        status=Status.SUBMITTED,
+        prediction_id=event.prediction_id,
+        submitted_at=entry.time.timestamp(),
+        bought_by=None,
+        bought={**image.bought, intent: event.prediction_id},
+        failure=None,
+    )
 
 
 def _broken(entry: Entry, how: str) -> RecordUnreadableError:

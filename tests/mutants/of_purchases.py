@@ -391,7 +391,7 @@ LOST_RESPONSES = mutations_of(
         "the picture of another request of ours is taken",
     ),
     (
-        "(valid.width, valid.height) == sides_of(request.size)",
+        "(output.width, output.height) == sides_of(request.size)",
         "True",
         "a picture of another size is taken",
     ),

@@ -169,8 +169,8 @@ STATE = mutations_of(
         "an image bought here after it was another's is called reused, and free",
     ),
     (
-        "bought={**image.bought, event.intent or image.intent: event.prediction_id}",
-        "bought={event.intent or image.intent: event.prediction_id}",
+        "bought={**image.bought, intent: event.prediction_id}",
+        "bought={intent: event.prediction_id}",
         "what failed and was bought again is counted once",
     ),
     (
@@ -192,13 +192,13 @@ STATE = mutations_of(
     ("lost={**image.lost, image.intent: loss}", "lost={image.intent: loss}", "only the last loss is counted"),
     ("if number != intent}", "if number > intent}", "what is settled takes earlier losses with it"),
     (
-        "event.intent or image.intent: event",
-        "image.intent: event",
+        "_bought(left, entry, event, intent) if",
+        "_bought(left, entry, event, image.intent) if",
         "what is recovered is counted as the last purchase, and once more by its note",
     ),
     (
-        "if event.intent not in image.lost or image.status is not Status.PLANNED:",
-        "if event.intent not in image.lost:",
+        "if intent not in image.lost or is_in_the_way:",
+        "if intent not in image.lost:",
         "an earlier purchase takes the place of one that is under way",
     ),
     (

@@ -180,10 +180,14 @@ def test_what_is_noted_after_it_was_given_up_is_the_purchase_that_was_lost() -> 
     assert (image.possibly_paid, state.spent_usd) == (0, 0.01)
 
 
-def test_of_two_losses_the_other_one_stays_possibly_paid() -> None:
+@pytest.mark.parametrize(("intent", "other"), [(1, 2), (2, 1)])
+def test_of_two_losses_the_other_one_stays_possibly_paid(intent: int, other: int) -> None:
     lost = (EVENTS["intended"], EVENTS["lost"])
-    state = after(CLAIM, PLAN, *lost, *lost, RECOVERED)
-    assert (state.images["image"].possibly_paid, state.spent_usd) == (1, 0.02)
+    recovered = RECOVERED.model_copy(update={"intent": intent})
+    state = after(CLAIM, PLAN, *lost, *lost, recovered)
+    image = state.images["image"]
+    assert (image.bought, set(image.lost)) == ({intent: "pred-9"}, {other})
+    assert (image.possibly_paid, state.spent_usd) == (1, 0.02)
 
 
 @pytest.mark.parametrize(
