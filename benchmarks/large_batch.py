@@ -86,8 +86,13 @@ def _engine(
 
 
 def _seconds_an_image(account: Account) -> float:
-    submitted = [image.submitted for image in account.books().predictions]
-    return (max(submitted) - min(submitted)) / len(submitted)
+    """Return the time from the first submission to the last image that is made, for each that is.
+
+    Not to the last submission: the first hundred wait for nothing, so by physics alone an image of a batch of
+    10,000 would take 1.10 times as long as one of 1,000.
+    """
+    made = account.books().predictions
+    return (max(image.completed for image in made) - min(image.submitted for image in made)) / len(made)
 
 
 def _peak_memory(process: subprocess.Popen[bytes]) -> float:
