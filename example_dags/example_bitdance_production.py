@@ -96,7 +96,7 @@ def example_bitdance_production() -> None:
     def write_back(result: Any) -> int:
         from airflow_provider_bitdance.manifest import read_manifest
 
-        if result is None:  # not approved, refused, or its last try did not end
+        if result is None:  # rejected, refused before buying, or killed in its last try
             return 0
         rows = read_manifest(result["manifest"])
         file = StringIO(newline="")

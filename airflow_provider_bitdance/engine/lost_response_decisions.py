@@ -124,7 +124,9 @@ def decide_losses(losses: Sequence[LossFacts]) -> list[NotCreated | Lost]:
     so late that what was made before that shows, too. What it shows that may be ours accounts for one loss
     each: as many as it can account for stay lost.
     """
-    candidates = [sum(_ours_and_doubtful(loss.proofs, ()), ()) for loss in losses]
+    # What is proven to be one loss is no other's, though it may be similar: of one prompt, and another seed.
+    proven = {name for loss in losses for name, proof in loss.proofs.items() if proof is Proof.OURS}
+    candidates = [sum(_ours_and_doubtful(loss.proofs, proven), ()) for loss in losses]
     accounted = _matched(candidates)
     return [
         Lost((accounted[number],)) if number in accounted else _decide_unaccounted(loss)

@@ -291,7 +291,9 @@ async def _in_queue(context: JobContext, key: str, limiter: RateLimiter) -> floa
         waited = context.clock.time() - since
         if max(wait, waited) >= longest:
             return max(wait, waited)
-        await context.clock.wait_for(context.coordination.killed, wait)
+        # Who has waited for a minute need not ask twenty times a second.
+        pause = max(wait, min(waited / 100, 1.0))
+        await context.clock.wait_for(context.coordination.killed, pause)
         if context.coordination.killed.is_set():
             break
     limiter.queued.discard(key)

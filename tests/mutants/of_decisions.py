@@ -325,6 +325,11 @@ LOST_RESPONSES = mutations_of(
         "another image of the same prompt hides ours, which shows a second late",
     ),
     (
+        "_ours_and_doubtful(loss.proofs, proven)",
+        "_ours_and_doubtful(loss.proofs, ())",
+        "what is proven to be one loss accounts for another, and the first was never made",
+    ),
+    (
         "facts.may_be_noted and facts.searches < SHORT_SEARCHES",
         "facts.may_be_noted",
         "a take-over waits a minute for a note that nobody will leave",

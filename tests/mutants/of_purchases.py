@@ -119,6 +119,11 @@ PURCHASE = mutations_of(
         "an image is bought after the deadline",
     ),
     (
+        "max(wait, min(waited / 100, 1.0))",
+        "wait",
+        "a purchase that waits for its turn asks for it twenty times a second, for minutes",
+    ),
+    (
         "await context.check_unchanged()",
         "pass",
         "a process that slept through its replacement buys",

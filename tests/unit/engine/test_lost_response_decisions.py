@@ -174,6 +174,17 @@ def test_as_many_losses_stay_as_predictions_can_account_for(losses: list[LossFac
     assert len(accounted) == len(set(accounted)) == len(losses) - settled
 
 
+def test_what_is_proven_to_be_one_loss_accounts_for_no_other_though_that_is_listed_first() -> None:
+    """Images of one prompt: a prediction is similar to each, and has the seed of one."""
+    proofs = [
+        {"a": Proof.SIMILAR, "b": Proof.SIMILAR},
+        {"a": Proof.OURS, "b": Proof.SIMILAR},
+        {"a": Proof.SIMILAR, "b": Proof.OURS},
+    ]
+    commands = decide_losses([LossFacts(each, NOW, **CONTROLLED) for each in proofs])
+    assert commands == [NotCreated(), Lost(("a",)), Lost(("b",))]
+
+
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=4, unique=True), max_size=6), st.data())
 def test_whichever_losses_were_made_no_fewer_stay(candidates: list[list[str]], data: st.DataObject) -> None:
     """Each that was made is one of its candidates, and no two are the same."""

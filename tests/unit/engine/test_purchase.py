@@ -17,7 +17,7 @@ from airflow_provider_bitdance.engine.decisions import CONNECTION_TRIES
 from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.lost_response_decisions import SEARCH_PAUSES, SHORT_SEARCHES
 from airflow_provider_bitdance.engine.purchase import PURCHASES_A_TRY, PostponedError, buy
-from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.rate_limiter import SHORT_WAIT, RateLimiter
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
@@ -158,6 +158,14 @@ def test_what_a_full_account_refuses_is_sent_again_when_one_in_flight_has_ended(
     assert (len(world.api.posts), world.api.billed) == (2, 1)
     assert 6 <= world.clock.now - began <= 6.1
     assert not limiter.queued
+
+
+def test_a_purchase_that_waits_for_a_minute_asks_ever_more_seldom(world: World) -> None:
+    context, limiter = buyer(world, break_even=600.0), full_account(world, ends_after=60)
+    began = world.clock.now
+    run(buy(context, "image", limiter=limiter, lock=DestinationLock(context)))
+    assert 60 <= world.clock.now - began <= 61
+    assert len(world.clock.slept) < 60 / SHORT_WAIT / 3
 
 
 def test_what_a_full_account_refuses_is_planned_again_when_none_ends_for_as_long_as_a_deferral_takes(
