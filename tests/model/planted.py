@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import JobContext, Wanted, lost_responses, proof, run_job
+from airflow_provider_bitdance.engine import JobContext, Wanted, listing, lost_responses, run_job
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.account_history import Bill
+from airflow_provider_bitdance.engine.proof import Proof
 from airflow_provider_bitdance.engine.unanswered import Unanswered
 from airflow_provider_bitdance.exceptions import LostResponseError
 from airflow_provider_bitdance.maintenance import costs
@@ -70,13 +71,13 @@ def the_post_is_sent_again_on_a_read_time_out(patch: pytest.MonkeyPatch) -> None
 
 def a_lost_answer_is_adopted_by_time_alone(patch: pytest.MonkeyPatch) -> None:
     """Where the history does not show another's inputs, what was made then is taken for ours."""
-    proof_of = proof.proof_of
+    proof_of = listing.proof_of
 
-    def guess(prediction: Any, request: Any) -> decisions.Proof:
+    def guess(prediction: Any, request: Any) -> Proof:
         found = proof_of(prediction, request)
-        return found if found is decisions.Proof.ANOTHER else decisions.Proof.OURS
+        return found if found is Proof.ANOTHER else Proof.OURS
 
-    for module in (proof, lost_responses):
+    for module in (listing, lost_responses):
         patch.setattr(module, "proof_of", guess)
 
 
@@ -90,7 +91,7 @@ def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lost_responses, "decide_losses", believe)
     patch.setattr(costs, "decide_losses", believe)
     patch.setattr(decisions, "may_be_settled", lambda *_, **__: True)
-    patch.setattr(proof, "read_bill", _no_bill)
+    patch.setattr(listing, "read_bill", _no_bill)
 
 
 async def _no_bill(*_: object, **__: object) -> Bill:
