@@ -186,32 +186,23 @@ def test_what_a_replaced_process_has_noted_of_an_open_intent_is_taken_without_a_
     assert (image.prediction_id, image.possibly_paid, world.api.histories) == (made.id, 0, [])
 
 
-def test_a_response_that_a_replaced_process_notes_during_the_search_ends_it(world: World) -> None:
-    replaced, process = left_open(world), world.context()
-    process.journal.claim(world.clock.now + 600, world.clock.now)
-    made = world.api.create(SENT)
-
-    def late(_: httpx.Request) -> httpx.Response:
-        replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
-        return envelope({"page": 1, "items": []})
-
-    world.api.on_history = [late]
-    assert resolved(world, process) == ["submitted"]
-    assert (world.clock.slept, len(world.api.histories)) == ([SEARCH_PAUSES[0]], 1)
-
-
-def test_a_response_that_comes_while_the_history_shows_a_candidate_is_waited_for(world: World) -> None:
-    """The history may show what was bought before the response arrives, and without its inputs."""
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_response_that_a_replaced_process_notes_during_the_search_ends_it(
+    world: World, *, is_shown: bool
+) -> None:
+    """Also where the history shows what was bought before the response arrives, without its inputs."""
     replaced, process = left_open(world), world.context()
     process.journal.claim(world.clock.now + 600, world.clock.now)
     made = world.api.create(SENT)
 
     def late(request: httpx.Request) -> httpx.Response:
         replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
-        return world.api.listed(request)
+        return world.api.listed(request) if is_shown else envelope({"page": 1, "items": []})
 
     world.api.on_history = [late]
     assert resolved(world, process) == ["submitted"]
+    listings = [asked["page"] for asked in world.api.histories].count(1)
+    assert (world.clock.slept, listings) == ([SEARCH_PAUSES[0]], 1)
 
 
 @pytest.mark.parametrize("on_lost_response", ["buy_again", "fail"])
