@@ -18,7 +18,7 @@ from airflow_provider_bitdance.engine.destination_lock import DestinationLock, H
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.failures import Failures, recorded_error
 from airflow_provider_bitdance.engine.handoff import HandOver, waits_for
-from airflow_provider_bitdance.engine.lost_responses import recover_noted, resolve_intents, settle_losses
+from airflow_provider_bitdance.engine.lost_responses import recover_noted, resolve_intents
 from airflow_provider_bitdance.engine.next_step import (
     CheckHolders,
     JobFacts,
@@ -30,6 +30,7 @@ from airflow_provider_bitdance.engine.next_step import (
 from airflow_provider_bitdance.engine.progress import Progress
 from airflow_provider_bitdance.engine.purchase import PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
+from airflow_provider_bitdance.engine.settlement import settle_losses
 from airflow_provider_bitdance.engine.storing_limiter import StoringLimiter
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,

@@ -2,7 +2,7 @@
 
 The account's history is searched, and only proof counts (``proof.py``). An empty history proves nothing: it
 may be behind. What it does not show is possibly paid and bought again, until a later listing shows that
-purchase and still not this one (:func:`settle_losses`). A response lost just now and an intent found after a
+purchase and still not this one (``settlement.py``). A response lost just now and an intent found after a
 crash take the same path.
 """
 
@@ -15,19 +15,8 @@ from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.context import JobContext
-from airflow_provider_bitdance.engine.listing import (
-    CLOCKS_MAY_DIFFER,
-    Listing,
-    list_account,
-    predictions_of,
-)
-from airflow_provider_bitdance.engine.lost_response_decisions import (
-    ARRIVES_WITHIN,
-    IntentFacts,
-    LossFacts,
-    decide_intent,
-    decide_losses,
-)
+from airflow_provider_bitdance.engine.listing import Listing, list_account, predictions_of
+from airflow_provider_bitdance.engine.lost_response_decisions import IntentFacts, decide_intent
 from airflow_provider_bitdance.engine.notices import reason_of_doubt
 from airflow_provider_bitdance.engine.output import fetch_output
 from airflow_provider_bitdance.engine.proof import Proof, are_alike, proof_of, sides_of
@@ -44,13 +33,11 @@ from airflow_provider_bitdance.exceptions import (
     TaskKilledError,
 )
 from airflow_provider_bitdance.imaging.validation import ValidImage
-from airflow_provider_bitdance.records import ImageState, Journal, Lost, NotCreated, Status, Submitted
-from airflow_provider_bitdance.records.state import LostPurchase
+from airflow_provider_bitdance.records import ImageState, Journal, Lost, Status, Submitted
 
 READING_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between tries to read the history."""
 NOTHING_FOUND = "The account's history does not show it, which proves nothing yet"
-NOT_SHOWN = "The account's history shows a later purchase, but not this one"
 
 
 async def resolve_intents(
@@ -83,50 +70,6 @@ async def resolve_intents(
     # counts it. If a note cannot be read now, the next process and reconcile read it.
     with contextlib.suppress(RecordError):
         await asyncio.to_thread(journal.read_notes)
-
-
-async def settle_losses(context: JobContext) -> None:
-    """Write down which purchases of the job, recorded as lost, were certainly not made. Buys nothing.
-
-    One listing, and none where it cannot tell yet. What it leaves open, ``reconcile`` settles later.
-
-    :raises BitDanceError: History, bill or a record cannot be read or written now.
-    """
-    now, journal = context.clock.time(), context.journal
-    losses = [
-        (image.plan.key, number, loss)
-        for image in journal.state.images.values()
-        for number, loss in image.lost.items()
-        if number not in {note.intent for note in image.notes}  # what came of that is known
-    ]
-    if not any(decisions.may_be_settled(loss.given_up_at, now=now) for _, _, loss in losses):
-        return
-    losses.sort(key=lambda each: each[2].intended_at, reverse=True)  # what was made may be the last one's
-    async with context.coordination.resolving:
-        periods = [_period(loss) for _, _, loss in losses]
-        since = min(start for start, _ in periods)
-        listing = await list_account(context, journal, losses[0][2].request.model, since, periods)
-        facts = [
-            LossFacts(listing.proofs(loss.request, since=start), loss.given_up_at, listing.controls, now)
-            for (_, _, loss), (start, _) in zip(losses, periods, strict=True)
-        ]
-        events = [
-            NotCreated(key=key, reason=NOT_SHOWN, intent=number)
-            for (key, number, _), command in zip(losses, decide_losses(facts), strict=True)
-            if isinstance(command, decisions.NotCreated)
-        ]
-        if events:
-            await context.write(*events)
-            context.log.info(
-                "Lost responses: %d never led to a purchase. %s",
-                len(events),
-                NOT_SHOWN,
-            )
-
-
-def _period(loss: LostPurchase) -> tuple[float, float]:
-    """Return between which times, by the clock of any worker, a lost purchase was made, if it was."""
-    return loss.intended_at - CLOCKS_MAY_DIFFER, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER
 
 
 async def _left_open(context: JobContext, journal: Journal, keys: Collection[str] | None) -> list[ImageState]:

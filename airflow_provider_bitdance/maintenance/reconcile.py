@@ -19,9 +19,9 @@ from uuid import uuid4
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy
-from airflow_provider_bitdance.engine.lost_responses import NOT_SHOWN
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.engine.policy import Nsfw
+from airflow_provider_bitdance.engine.settlement import NOT_SHOWN
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records

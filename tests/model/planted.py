@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import JobContext, Wanted, listing, lost_responses, run_job
+from airflow_provider_bitdance.engine import JobContext, Wanted, listing, lost_responses, run_job, settlement
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
 from airflow_provider_bitdance.engine.account_history import Bill
 from airflow_provider_bitdance.engine.proof import Proof
@@ -88,7 +88,7 @@ def an_empty_history_is_proof(patch: pytest.MonkeyPatch) -> None:
         return decide([replace(loss, controls=(loss.given_up_at + 60,), now=math.inf) for loss in losses])
 
     decide = decisions.decide_losses
-    patch.setattr(lost_responses, "decide_losses", believe)
+    patch.setattr(settlement, "decide_losses", believe)
     patch.setattr(costs, "decide_losses", believe)
     patch.setattr(decisions, "may_be_settled", lambda *_, **__: True)
     patch.setattr(listing, "read_bill", _no_bill)
@@ -100,7 +100,7 @@ async def _no_bill(*_: object, **__: object) -> Bill:
 
 def everything_is_doubt(patch: pytest.MonkeyPatch) -> None:
     """A lost purchase stays possibly paid, whatever the history shows."""
-    for module in (lost_responses, costs):
+    for module in (settlement, costs):
         patch.setattr(module, "decide_losses", lambda losses: [decisions.Lost(()) for _ in losses])
 
 

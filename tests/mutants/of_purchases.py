@@ -324,11 +324,6 @@ LOST_RESPONSES = mutations_of(
         "unit/engine/test_lost_responses.py unit/engine/test_many_at_once.py",
     ),
     (
-        "key=lambda each: each[2].intended_at, reverse=True)",
-        "key=lambda each: each[2].intended_at)",
-        "of two losses the wrong one stays possibly paid",
-    ),
-    (
         "(is_unproven(image), -image.intended_at)",
         "-image.intended_at",
         "the prediction that proves one intent leaves doubt about another",
@@ -361,21 +356,6 @@ LOST_RESPONSES = mutations_of(
         "a key without a right to the history stops each try",
     ),
     (
-        "if number not in {note.intent for note in image.notes}",
-        "if True",
-        "a loss that is noted accounts for another one",
-    ),
-    (
-        "loss.intended_at - CLOCKS_MAY_DIFFER, ",
-        "loss.intended_at, ",
-        "another worker's clock hides what was bought",
-    ),
-    (
-        "listing.proofs(loss.request, since=start)",
-        "listing.proofs(context.journal.state.images[losses[0][0]].plan.request, since=start)",
-        "a loss is compared with what its image became",
-    ),
-    (
         "any(proof_of(item, other) is Proof.OURS for other in others.values())",
         "False",
         "of one prompt and seed in two sizes the pictures are swapped",
@@ -399,6 +379,31 @@ LOST_RESPONSES = mutations_of(
         "(output.width, output.height) == sides_of(request.size)",
         "True",
         "a picture of another size is taken",
+    ),
+)
+
+SETTLEMENT = mutations_of(
+    "engine/settlement.py",
+    "unit/engine/test_lost_responses.py",
+    (
+        "key=lambda each: each[2].intended_at, reverse=True)",
+        "key=lambda each: each[2].intended_at)",
+        "of two losses the wrong one stays possibly paid",
+    ),
+    (
+        "if number not in {note.intent for note in image.notes}",
+        "if True",
+        "a loss that is noted accounts for another one",
+    ),
+    (
+        "loss.intended_at - CLOCKS_MAY_DIFFER, ",
+        "loss.intended_at, ",
+        "another worker's clock hides what was bought",
+    ),
+    (
+        "listing.proofs(loss.request, since=start)",
+        "listing.proofs(context.journal.state.images[losses[0][0]].plan.request, since=start)",
+        "a loss is compared with what its image became",
     ),
 )
 
@@ -570,6 +575,6 @@ RESPONSE_ERRORS = mutations_of(
 )
 
 MUTATIONS = (
-    *(*PURCHASE, *UNANSWERED, *PROOF, *LISTING, *LOST_RESPONSES),
+    *(*PURCHASE, *UNANSWERED, *PROOF, *LISTING, *LOST_RESPONSES, *SETTLEMENT),
     *(*ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS),
 )

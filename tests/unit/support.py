@@ -30,7 +30,7 @@ from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import JobContext, Policy, Wanted
 from airflow_provider_bitdance.engine.coordination import Coordination
 from airflow_provider_bitdance.engine.lost_response_decisions import ARRIVES_WITHIN, SHOWN_WITHIN
-from airflow_provider_bitdance.engine.lost_responses import settle_losses
+from airflow_provider_bitdance.engine.settlement import settle_losses
 from airflow_provider_bitdance.records import (
     Job,
     JobState,

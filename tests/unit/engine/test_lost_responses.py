@@ -23,9 +23,9 @@ from airflow_provider_bitdance.engine.lost_responses import (
     READING_PAUSES,
     recover_noted,
     resolve_intents,
-    settle_losses,
 )
 from airflow_provider_bitdance.engine.proof import Proof, proof_of
+from airflow_provider_bitdance.engine.settlement import settle_losses
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
