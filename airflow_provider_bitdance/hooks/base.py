@@ -1,14 +1,13 @@
-"""What the hook is made of that knows Airflow's connection: settings, clients, the form, the test button."""
+"""What the hook is made of that knows Airflow's connection: settings, clients, the test button."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_bitdance.exceptions import BitDanceError
-from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, INTEGRATION, UI_FIELD_BEHAVIOUR
+from airflow_provider_bitdance.get_provider_info import INTEGRATION
 from airflow_provider_bitdance.hooks.connection import (
     ConnectionExtra,
     explained,
@@ -40,29 +39,6 @@ class BitDanceBaseHook(BaseHook):
         self._transport = transport
         self._read: tuple[ClientSettings, ConnectionExtra] | None = None
         self._unknown = ""
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's labels for Airflow 3.1; later ones read the provider's metadata."""
-        return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's extra fields for Airflow 3.1; later ones read the provider's metadata.
-
-        It takes text, whole numbers and yes or no, and puts stand-ins where wtforms is not installed.
-        """
-        wtforms = import_module("wtforms")
-        kinds = {"integer": wtforms.IntegerField, "boolean": wtforms.BooleanField}
-        widgets = {}
-        for name, field in CONNECTION_FIELDS.items():
-            kind, default = field["schema"]["type"][0], field["schema"].get("default")
-            text = {"label": field["label"], "description": field["description"]}
-            if kind in kinds:
-                widgets[name] = kinds[kind](**text, default=default)
-            else:
-                widgets[name] = wtforms.StringField(**text, default=str(default or ""))
-        return widgets
 
     @property
     def settings(self) -> ClientSettings:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from importlib import import_module
 from os import PathLike
 from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 from airflow_provider_bitdance.exceptions import BitDanceError, InputError, Paid
+from airflow_provider_bitdance.get_provider_info import CONNECTION_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_bitdance.hooks.base import BitDanceBaseHook
 from airflow_provider_bitdance.hooks.connection import ConnectionExtra
 from airflow_provider_bitdance.hooks.model_lookup import find_model
@@ -70,6 +72,30 @@ class BitDanceHook(BitDanceBaseHook):
         https://api.wavespeed.ai); :class:`ConnectionExtra` describes its extra.
     :param transport: An ``httpx.AsyncBaseTransport`` to use instead of the network, for tests.
     """
+
+    # Airflow 3.1 reads the form from the class itself, not from one that it inherits from.
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's labels for Airflow 3.1; later ones read the provider's metadata."""
+        return {key.replace("-", "_"): value for key, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow 3.1; later ones read the provider's metadata.
+
+        It takes text, whole numbers and yes or no, and puts stand-ins where wtforms is not installed.
+        """
+        wtforms = import_module("wtforms")
+        kinds = {"integer": wtforms.IntegerField, "boolean": wtforms.BooleanField}
+        widgets = {}
+        for name, field in CONNECTION_FIELDS.items():
+            kind, default = field["schema"]["type"][0], field["schema"].get("default")
+            text = {"label": field["label"], "description": field["description"]}
+            if kind in kinds:
+                widgets[name] = kinds[kind](**text, default=default)
+            else:
+                widgets[name] = wtforms.StringField(**text, default=str(default or ""))
+        return widgets
 
     def submit(
         self,

@@ -80,7 +80,8 @@ def text_of_path(name: str, value: Any, *, kind: str = "") -> Any:
     if isinstance(value, bool | int | float | bytes):  # False would pass for a path that was not given
         raise InputError(f"{name} is {shorten(repr(value))}", allowed="text: an absolute path or a URI")
     if hasattr(value, "storage_options") and hasattr(value, "protocol"):  # ObjectStoragePath and its like
-        text, has_options = str(value), bool(value.storage_options)
+        # Up to Airflow 3.1 the connection, which the text names, is one of the options.
+        text, has_options = str(value), bool(set(value.storage_options) - {"conn_id"})
     elif isinstance(value, os.PathLike):
         text, has_options = os.fsdecode(value), False
     else:

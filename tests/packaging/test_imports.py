@@ -199,7 +199,10 @@ def test_what_a_dag_file_imports_is_cheap(module: str) -> None:
 def test_the_plugin_costs_the_processes_that_load_it_nothing_but_itself() -> None:
     found = observed(f"{NAME}.plugin", before="import airflow.plugins_manager")
 
-    assert [name for name in found["loaded"] if not name.startswith("airflow.")] == [f"{NAME}.plugin"]
+    # Only from Airflow 3.2 on has the plugins' manager loaded the package itself.
+    assert {name for name in found["loaded"] if not name.startswith("airflow.")} - {NAME} == {
+        f"{NAME}.plugin"
+    }
     assert found["touched"] == []
 
 

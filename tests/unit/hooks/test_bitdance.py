@@ -269,6 +269,10 @@ def test_the_old_and_the_new_form_are_the_same() -> None:
     assert connection_type()["ui-field-behaviour"] == UI_FIELD_BEHAVIOUR
 
 
+def test_airflow_3_1_finds_the_form_in_the_class_that_the_metadata_names() -> None:
+    assert {"get_ui_field_behaviour", "get_connection_form_widgets"} <= vars(BitDanceHook).keys()
+
+
 def connection_type() -> dict[str, Any]:
     (found,) = get_provider_info()["connection-types"]
     return dict(found)
