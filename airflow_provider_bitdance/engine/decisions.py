@@ -74,19 +74,32 @@ class WantedFacts:
     :param fingerprint: Identity of what is requested.
     :param exists: There is an image at the destination; checked for ``if_exists="fail"`` only.
     :param receipt: Of the image there, if its file is as it was recorded.
-    :param earlier: The image in the task's last generation that had a plan.
+    :param earlier: The image in the task's earlier generations that planned it, the last one first.
     """
 
     fingerprint: str
     policy: Policy
     exists: bool = False
     receipt: Receipt | None = None
-    earlier: ImageState | None = None
+    earlier: tuple[ImageState, ...] = ()
+
+    @property
+    def bought(self) -> ImageState | None:
+        """The image as the last generation knows it that bought this very request, else as the last one does.
+
+        A row may have been removed, or have had another prompt, at one clear and be back at the next.
+        """
+        same = (
+            image
+            for image in self.earlier
+            if image.prediction_id and image.plan.fingerprint == self.fingerprint
+        )
+        return next(same, self.earlier[0] if self.earlier else None)
 
 
 def decide_wanted(facts: WantedFacts) -> Reuse | Adopt | Buy | Refuse:
     """Decide what to do for a wanted image, when its job is planned."""
-    policy, receipt, earlier = facts.policy, facts.receipt, facts.earlier
+    policy, receipt, earlier = facts.policy, facts.receipt, facts.bought
     if policy.if_exists == "fail" and facts.exists:
         return Refuse(Refusal.EXISTS)
     if policy.if_exists == "reuse" and receipt is not None and receipt.fingerprint == facts.fingerprint:

@@ -138,13 +138,14 @@ async def _prepare_to_buy(context: JobContext) -> None:
 async def _decide(
     context: JobContext,
     item: Wanted,
-    earlier: Journal | None,
+    earlier: list[Journal],
     price: dict[str, float],
     known: _Known,
 ) -> Decision:
     """Plan one image: fetch the facts, and turn what is decided into the plan's events."""
-    bought = earlier.state.images.get(item.key) if earlier is not None else None
-    image = planned_image(context, item, price[item.request.kind], bought)
+    of_image = [journal for journal in earlier if item.key in journal.state.images]
+    before = tuple(journal.state.images[item.key] for journal in of_image)
+    image = planned_image(context, item, price[item.request.kind], before[0] if before else None)
     receipt = lost = None
     if context.policy.if_exists == "reuse" and known.may_have(item):
         receipt, lost = await asyncio.to_thread(_standing_receipt, context, item, known.by_size)
@@ -153,15 +154,15 @@ async def _decide(
         policy=context.policy,
         exists=context.policy.if_exists == "fail" and await asyncio.to_thread(_exists, context, item),
         receipt=receipt,
-        earlier=bought,
+        earlier=before,
     )
     match decide_wanted(facts):
         case Reuse():
             stored = Stored(key=item.key, receipt=context.receipts.uri(item.destination), reused=True)
             return Decision(image, stored, receipt)
         case Adopt(theirs):
-            assert earlier is not None
-            return Decision(image, adoption(theirs, item.key, earlier.job), receipt)
+            owner = next(journal.job for journal in of_image if journal.state.images[item.key] is theirs)
+            return Decision(image, adoption(theirs, item.key, owner), receipt)
         case Refuse(why):
             return _refused(context, item, image, receipt, why)
         case Buy(leaves):
@@ -191,7 +192,7 @@ def planned_image(
 ) -> PlannedImage:
     """Fix what is requested; the seed is drawn here, because the API does not return the one that it uses.
 
-    :param earlier: The image in the task's last generation that had a plan.
+    :param earlier: The image in the task's last generation that planned it.
     """
     request = item.request
     if request.seed == -1:

@@ -7,6 +7,7 @@ made. ``reconcile`` settles by the same rule what a job leaves open.
 from __future__ import annotations
 
 from airflow_provider_bitdance.engine import lost_response_decisions as decisions
+from airflow_provider_bitdance.engine.account_history import BILLING_MARGIN
 from airflow_provider_bitdance.engine.context import JobContext
 from airflow_provider_bitdance.engine.listing import CLOCKS_MAY_DIFFER, list_account
 from airflow_provider_bitdance.engine.lost_response_decisions import ARRIVES_WITHIN, LossFacts, decide_losses
@@ -52,5 +53,9 @@ async def settle_losses(context: JobContext) -> None:
 
 
 def _period(loss: LostPurchase) -> tuple[float, float]:
-    """Return between which times, by the clock of any worker, a lost purchase was made, if it was."""
-    return loss.intended_at - CLOCKS_MAY_DIFFER, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER
+    """Return between which times, by the clock of any worker, a lost purchase was made, if it was.
+
+    A clock that was fast at the intent and is right by now would hide it, so its start has a wide margin.
+    """
+    start = loss.intended_at - BILLING_MARGIN.total_seconds()
+    return start, loss.given_up_at + ARRIVES_WITHIN + CLOCKS_MAY_DIFFER

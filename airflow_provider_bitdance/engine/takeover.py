@@ -22,20 +22,22 @@ from airflow_provider_bitdance.redaction import shorten
 _GENERATION = re.compile(r"/generation=(\d+)/")
 
 
-async def take_over_earlier(context: JobContext) -> Journal | None:
-    """Return the journal of the task's last generation that got as far as a plan, and stop its processes.
+async def take_over_earlier(context: JobContext) -> list[Journal]:
+    """Return the journals of the task's generations that got as far as a plan, the last one first.
 
-    A clear starts a new generation. What the cleared one has bought and not stored is still collectable.
+    A clear starts a new generation. What the cleared ones have bought and not stored is still collectable.
+    The last one's processes are stopped; those of the others were, when the next one was planned.
     """
+    planned: list[Journal] = []
     if context.journal.owner.try_number == 1:
-        return None  # nothing was cleared yet
+        return planned  # nothing was cleared yet
     for earlier in await asyncio.to_thread(_earlier, context):
-        if not earlier.state.is_stored:  # one without a plan may be about to claim
+        if not (planned or earlier.state.is_stored):  # one without a plan may be about to claim
             while not await claim_journal(context, earlier):
                 pass
         if earlier.state.images:
-            return earlier
-    return None
+            planned.append(earlier)
+    return planned
 
 
 def check_is_latest(context: JobContext) -> None:

@@ -28,6 +28,16 @@ WANTED = mutations_of(
         "an image that is not allowed is the result",
     ),
     (
+        "return next(same, self.earlier[0] if self.earlier else None)",
+        "return self.earlier[0] if self.earlier else None",
+        "a row that is back after two clears is bought again",
+    ),
+    (
+        "if image.prediction_id and image.plan",
+        "if image.plan",
+        "a clear that bought nothing hides what was bought before it",
+    ),
+    (
         "if earlier is None or not _is_collectable(earlier, policy):",
         "if earlier is None:",
         "an image that failed before the clear is adopted",

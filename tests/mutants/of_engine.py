@@ -105,7 +105,7 @@ DESTINATION_LOCK = mutations_of(
 TAKEOVER = mutations_of(
     "engine/takeover.py",
     "unit/engine/test_destination_lock.py unit/engine/test_run.py unit/engine/test_plan.py",
-    ("if not earlier.state.is_stored:  #", "if False:  #", "a cleared task's process buys on"),
+    ("if not (planned or earlier.state.is_stored):", "if False:", "a cleared task's process buys on"),
     (
         "            while not await claim_journal(context, earlier):\n                pass\n",
         "            await claim_journal(context, earlier)\n",

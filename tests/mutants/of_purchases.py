@@ -396,8 +396,8 @@ SETTLEMENT = mutations_of(
         "a loss that is noted accounts for another one",
     ),
     (
-        "loss.intended_at - CLOCKS_MAY_DIFFER, ",
-        "loss.intended_at, ",
+        "loss.intended_at - BILLING_MARGIN.total_seconds()",
+        "loss.intended_at",
         "another worker's clock hides what was bought",
     ),
     (

@@ -73,41 +73,59 @@ WANTED: list[tuple[str, dict[str, Any], dict[str, Any], object]] = [
     ("something is there, and may not", {"exists": True}, {"if_exists": "fail"}, Refuse(Refusal.EXISTS)),
     ("something is there, and may", {"exists": True}, {}, Buy()),
     ("something may not be there, and is not", {}, {"if_exists": "fail"}, Buy()),
-    ("in flight since before a clear", {"earlier": bought()}, {}, Adopt(bought())),
-    ("stored and in flight", {"earlier": bought(), "receipt": STORED}, {}, Reuse(STORED)),
+    ("in flight since before a clear", {"earlier": (bought(),)}, {}, Adopt(bought())),
+    ("stored and in flight", {"earlier": (bought(),), "receipt": STORED}, {}, Reuse(STORED)),
     (
         "another in flight",
-        {"earlier": bought(fingerprint=OTHER)},
+        {"earlier": (bought(fingerprint=OTHER),)},
         {},
         Buy(leaves="pred-9"),
     ),
-    ("in flight, bought anew", {"earlier": bought()}, {"if_exists": "regenerate"}, Buy(leaves="pred-9")),
-    ("planned before a clear", {"earlier": bought(Status.PLANNED)}, {}, Buy()),
-    ("failed before a clear", {"earlier": bought(Status.FAILED, failure=Failure.FAILED)}, {}, Buy()),
-    ("flagged before a clear", {"earlier": bought(Status.FAILED, failure=Failure.NSFW)}, {}, Buy()),
+    ("in flight, bought anew", {"earlier": (bought(),)}, {"if_exists": "regenerate"}, Buy(leaves="pred-9")),
+    ("planned before a clear", {"earlier": (bought(Status.PLANNED),)}, {}, Buy()),
+    ("failed before a clear", {"earlier": (bought(Status.FAILED, failure=Failure.FAILED),)}, {}, Buy()),
+    ("flagged before a clear", {"earlier": (bought(Status.FAILED, failure=Failure.NSFW),)}, {}, Buy()),
     (
         "failed before a clear, flagged ones allowed",
-        {"earlier": bought(Status.FAILED, failure=Failure.FAILED)},
+        {"earlier": (bought(Status.FAILED, failure=Failure.FAILED),)},
         {"nsfw": "allow"},
         Buy(),
     ),
     (
         "flagged before a clear, allowed by now",
-        {"earlier": bought(Status.FAILED, failure=Failure.NSFW)},
+        {"earlier": (bought(Status.FAILED, failure=Failure.NSFW),)},
         {"nsfw": "allow"},
         Adopt(bought(Status.FAILED, failure=Failure.NSFW)),
     ),
     (
         "of another size before a clear, and gone",
-        {"earlier": bought(Status.FAILED, failure=Failure.SIZE)},
+        {"earlier": (bought(Status.FAILED, failure=Failure.SIZE),)},
         {"on_size_mismatch": "fail"},
         Buy(),
     ),
     (
         "of another size before a clear, allowed by now, and gone",
-        {"earlier": bought(Status.FAILED, failure=Failure.SIZE)},
+        {"earlier": (bought(Status.FAILED, failure=Failure.SIZE),)},
         {},
         Adopt(bought(Status.FAILED, failure=Failure.SIZE)),
+    ),
+    (
+        "in flight, and not wanted at the last clear",
+        {"earlier": (bought(fingerprint=OTHER), bought())},
+        {},
+        Adopt(bought()),
+    ),
+    (
+        "in flight before a generation that bought nothing",
+        {"earlier": (replace(bought(Status.PLANNED), prediction_id=""), bought())},
+        {},
+        Adopt(bought()),
+    ),
+    (
+        "failed after a clear, in flight before it",
+        {"earlier": (bought(Status.FAILED, failure=Failure.FAILED), bought())},
+        {},
+        Buy(),
     ),
 ]
 
@@ -123,7 +141,7 @@ def test_what_is_reused_is_of_the_same_request_and_what_is_adopted_was_bought() 
     for facts in product(
         [False, True],
         [None, STORED, FLAGGED, OTHER_SIZE, ANOTHER],
-        [None, *(bought(status) for status in Status)],
+        [(), *((bought(status),) for status in Status)],
     ):
         for if_exists, nsfw, size in product(
             ("reuse", "regenerate", "fail"), ("fail", "skip", "allow"), ("warn", "fail")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import threading
@@ -560,6 +561,24 @@ def lost(world: World, *keys: str, **options: Any) -> JobContext:
     process = left_open(world, *keys, **options)
     assert set(resolved(world, process)) == {"lost"}
     return process
+
+
+def test_a_purchase_of_a_fast_clock_stays_counted_when_the_clock_is_right_again(world: World) -> None:
+    fast = 120.0
+    world.clock.now += fast
+    world.api.skew = -fast
+
+    def lose(request: httpx.Request) -> None:
+        world.api.create(json.loads(request.content))
+        world.clock.now -= fast
+        world.api.skew = 0
+        raise httpx.ReadTimeout("lost")
+
+    world.api.on_post.append(lose)
+    run(run_job(world.context(timeout=3600), [a_wanted()]))
+    assert world.unconfirmed == 1
+
+    assert world.settle() == 1
 
 
 def test_a_loss_that_is_not_in_a_listing_with_a_later_purchase_was_not_made(

@@ -87,6 +87,26 @@ def test_the_same_request_in_another_run_is_free_and_told_as_reused(world: World
     assert again == first | {"reused": True, "estimated_cost_usd": 0.0}
 
 
+@pytest.mark.parametrize("between", [["a"], ["a", "b, but another"]], ids=["removed", "another prompt"])
+def test_a_row_that_changes_at_one_clear_and_is_back_at_the_next_is_not_bought_again(
+    world: World, between: list[str]
+) -> None:
+    def wanted(prompts: list[str]) -> list[Any]:
+        return [a_wanted(prompt, key=prompt[0], name=prompt[0]) for prompt in prompts]
+
+    batch: dict[str, Any] = {"is_batch": True, "timeout": 60}
+    world.api.latency = 1e5
+    for number, prompts in enumerate((["a", "b"], between)):
+        go(world, *wanted(prompts), job=a_job(generation=number), try_number=number + 1, **batch)
+        world.clock.now += 100
+    billed, world.api.latency = world.api.billed, 1
+
+    go(world, *wanted(["a", "b"]), job=a_job(generation=2), try_number=3, **batch)
+
+    assert world.api.billed == billed
+    assert world.images["b.png"] == world.api.made["pred-2"].picture
+
+
 def test_regenerate_buys_once_a_generation_and_not_again_in_a_retry(world: World) -> None:
     go(world)
     policy: dict[str, Any] = {"if_exists": "regenerate"}
