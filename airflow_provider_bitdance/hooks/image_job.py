@@ -28,6 +28,7 @@ from airflow_provider_bitdance.records import Job, Journal, Owner
 from airflow_provider_bitdance.records.events import OUTSIDE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
+from airflow_provider_bitdance.storage.path_objects import text_of_path
 from airflow_provider_bitdance.text_checks import unrendered_in
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.loop_thread import LoopThread
@@ -176,7 +177,7 @@ def _destination(output_path: str | PathLike[str], job: Job, *, is_task: bool) -
 
     :raises InputError: It is no address, has a template in it, or is a folder and nothing gives a name.
     """
-    text = os.fspath(output_path) if isinstance(output_path, PathLike) else output_path
+    text = text_of_path("output_path", output_path)
     if left := unrendered_in(str(text)):
         raise InputError(
             f"output_path has {shorten(left)}, which was not rendered: {shorten(repr(text))}",

@@ -15,8 +15,8 @@ from airflow_provider_bitdance.links.bitdance import LINKS
 from airflow_provider_bitdance.operators.engine_operator import EngineOperator
 from airflow_provider_bitdance.operators.options import check_options
 from airflow_provider_bitdance.operators.publishing import text_of_url_base
-from airflow_provider_bitdance.operators.validation import text_of_path
 from airflow_provider_bitdance.polling.policy import DEFAULT_POLL_INTERVAL, PollPolicy
+from airflow_provider_bitdance.storage.path_objects import text_of_path
 from airflow_provider_bitdance.version_compat import REENTRY_SECONDS, SHORTEST_DEFERRAL
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B
 

@@ -15,11 +15,11 @@ from airflow_provider_bitdance.operators.validation import (
     check_choice,
     checked_number,
     rendered_path,
-    text_of_path,
 )
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage import uri_of
 from airflow_provider_bitdance.storage.naming import parse_destination
+from airflow_provider_bitdance.storage.path_objects import text_of_path
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 
 if TYPE_CHECKING:

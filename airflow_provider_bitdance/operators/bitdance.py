@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_bitdance.operators.base import BitDanceBaseOperator
 from airflow_provider_bitdance.operators.batch import BitDanceBatchOperator
 from airflow_provider_bitdance.operators.estimating import estimate
-from airflow_provider_bitdance.operators.validation import rendered, text_of_path
+from airflow_provider_bitdance.operators.validation import rendered
 from airflow_provider_bitdance.preview.sheet import sheet_markdown
+from airflow_provider_bitdance.storage.path_objects import text_of_path
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.prompt_enhancer import style_of
 

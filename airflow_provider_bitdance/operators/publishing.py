@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.operators.validation import rendered_path, text_of_path
+from airflow_provider_bitdance.operators.validation import rendered_path
 from airflow_provider_bitdance.redaction import shorten
+from airflow_provider_bitdance.storage.path_objects import text_of_path
 
 if TYPE_CHECKING:
     from airflow_provider_bitdance.engine import Finished

@@ -64,7 +64,10 @@ class LocalFolder:
             translate_errors("write", self.uri, name),
             self._written(name, data) as (folder, temporary, file),
         ):
-            os.replace(temporary, file, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                os.replace(temporary, file, src_dir_fd=folder, dst_dir_fd=folder)
+            except IsADirectoryError:
+                raise unsafe(self.uri, name, "a folder") from None
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes, or ``None`` where there is none."""

@@ -256,6 +256,7 @@ def test_a_script_has_to_name_the_file(hook: BitDanceHook, local: LocalService, 
     ("options", "what"),
     [
         ({"output_path": "relative/fox.png"}, "not an absolute path"),
+        ({"output_path": Path("/data/covers/")}, "path objects drop a trailing slash"),
         ({"output_path": "/data/{{ ds }}/fox.png"}, r"\{\{ ds \}\}, which was not rendered"),
         ({"output_path": "/data/fox", "if_exists": "always"}, "if_exists is 'always'"),
         ({"output_path": "/data/fox", "nsfw": "skip"}, "nsfw is 'skip'. Allowed: fail, allow"),
@@ -276,7 +277,7 @@ def test_a_call_on_an_event_loop_is_refused_with_a_way_out(
     hook: BitDanceHook, local: LocalService, output: Path
 ) -> None:
     async def call() -> None:
-        generate(hook, output / "fox")
+        generate(hook, f"{output}/fox")
 
     with pytest.raises(InputError, match=r"asyncio\.to_thread"):
         asyncio.run(call())
@@ -319,9 +320,9 @@ def test_a_prediction_of_the_history_is_saved_as_somebody_says_it_was_requested(
     (listed,) = hook.history()
     assert listed.input is None
     with pytest.raises(InputError, match=r"does not return the request of prediction "):
-        hook.save(listed, output / "fox")
+        hook.save(listed, f"{output}/fox")
     request = {"prompt": "A fox", "size": SIZE, "seed": 7}
-    assert hook.save(listed, output / "fox", request=request)["prediction_id"] == bought.id
+    assert hook.save(listed, f"{output}/fox", request=request)["prediction_id"] == bought.id
 
 
 @pytest.mark.parametrize(("seed", "purchases"), [({}, 1), ({"seed": 7}, 2)], ids=["as requested", "as drawn"])
@@ -330,7 +331,7 @@ def test_a_task_without_a_seed_reuses_what_was_saved_without_one(
 ) -> None:
     bought = hook.submit(prompt="A fox", size="1280*720", seed=7)
     request = {"prompt": "A fox", "size": "1280*720", **seed}
-    hook.save(hook.get_prediction(bought.id), output / "dag.image.run", request=request)
+    hook.save(hook.get_prediction(bought.id), f"{output}/dag.image.run", request=request)
     operator = BitDanceTextToImageOperator(
         task_id="image", prompt="A fox", size="16:9", output_path=f"{output}/"
     )
@@ -345,7 +346,7 @@ def test_a_prediction_that_has_failed_is_not_bought_again_by_saving_it(
     prediction = hook.submit(prompt="A fox", size=SIZE)
     for try_number in (1, 2):
         with in_task(try_number=try_number), pytest.raises(Exception, match="failed"):
-            hook.save(prediction, output / "fox")
+            hook.save(prediction, f"{output}/fox")
     assert posts(local) == 1
     hook.delete([prediction.id])
 
@@ -354,14 +355,14 @@ def test_a_deleted_prediction_cannot_be_saved(hook: BitDanceHook, local: LocalSe
     prediction = hook.submit(prompt="A fox", size=SIZE)
     assert hook.delete([prediction.id]) == 1
     with pytest.raises(PredictionGoneError):
-        hook.save(prediction, output / "fox")
+        hook.save(prediction, f"{output}/fox")
     assert posts(local) == 1
 
 
 def test_a_plan_of_what_is_saved_has_no_seed_of_ours(hook: BitDanceHook, output: Path, in_task: Any) -> None:
     prediction = hook.submit(prompt="A fox", size=SIZE)
     with in_task():
-        hook.save(prediction, output / "fox")
+        hook.save(prediction, f"{output}/fox")
     (record,) = read_records(LocalFolder(output, step=".bitdance")).jobs
     entry = json.loads(next((output / ".bitdance" / "jobs").rglob("000001.json")).read_text())
     (planned,) = (event for event in entry["events"] if event["event"] == "planned")
@@ -375,19 +376,19 @@ def test_what_another_task_is_making_is_not_replaced_by_what_is_saved(
 ) -> None:
     prediction = hook.submit(prompt="A fox", size=SIZE)
     with in_task():
-        dies(monkeypatch, lambda: generate(hook, output / "fox", "An owl"))
+        dies(monkeypatch, lambda: generate(hook, f"{output}/fox", "An owl"))
     with in_task(run_id="next"), pytest.raises(InputError, match="making a different image"):
-        hook.save(prediction, output / "fox")
+        hook.save(prediction, f"{output}/fox")
 
 
 def test_what_is_saved_replaces_the_image_of_an_older_run(
     hook: BitDanceHook, output: Path, in_task: Any
 ) -> None:
     with in_task():
-        generate(hook, output / "fox", "An owl")
+        generate(hook, f"{output}/fox", "An owl")
     prediction = hook.submit(prompt="A fox", size=SIZE)
     with in_task(run_id="next"):
-        assert hook.save(prediction, output / "fox")["prediction_id"] == prediction.id
+        assert hook.save(prediction, f"{output}/fox")["prediction_id"] == prediction.id
     reservations = sorted((output / ".bitdance" / "addresses").rglob("*.json"))
     assert [json.loads(file.read_text())["writer"]["job"]["run_id"] for file in reservations] == [
         "run",

@@ -387,6 +387,14 @@ def test_no_name_leads_out_of_the_folder(
     assert files_below(tmp_path) == {"secret", "records/a/x"}
 
 
+def test_a_folder_in_the_place_of_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "records" / "x").mkdir(parents=True)
+    with pytest.raises(UnsafeFileError, match="x is a folder") as caught:
+        on_disk(tmp_path).replace("x", b"ours")
+    assert not caught.value.retry_helps
+    assert files_below(tmp_path) == set()
+
+
 @pytest.mark.parametrize("operation", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
 def test_a_folder_that_is_a_link_is_not_followed(
     operation: Callable[[Folder, str], object], tmp_path: Path
