@@ -25,7 +25,7 @@ from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks import runtime
 from airflow_provider_bitdance.hooks.object_storage import RECORDS_FOLDER, open_folder, records_path
 from airflow_provider_bitdance.records import Job, Journal, Owner
-from airflow_provider_bitdance.records.events import OUTSIDE
+from airflow_provider_bitdance.records.owner import OUTSIDE
 from airflow_provider_bitdance.redaction import shorten
 from airflow_provider_bitdance.storage.naming import Destination, parse_destination
 from airflow_provider_bitdance.storage.path_objects import text_of_path

@@ -34,8 +34,9 @@ from airflow_provider_bitdance.maintenance.report import plain
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records, read_records
 from airflow_provider_bitdance.maintenance.triage import KEPT_SECONDS
 from airflow_provider_bitdance.records import Job, JobState, Journal, Owner, Status
-from airflow_provider_bitdance.records.events import PRUNER, Claimed, Entry
+from airflow_provider_bitdance.records.events import Claimed, Entry
 from airflow_provider_bitdance.records.journal import read_entries
+from airflow_provider_bitdance.records.owner import PRUNER
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.state import fold_all
 from airflow_provider_bitdance.storage import Folder, uri_of

@@ -11,10 +11,8 @@ from airflow_provider_bitdance.records.events import (
     Failed,
     Failure,
     Intended,
-    Job,
     Lost,
     NotCreated,
-    Owner,
     Planned,
     PlannedImage,
     Status,
@@ -23,6 +21,7 @@ from airflow_provider_bitdance.records.events import (
 )
 from airflow_provider_bitdance.records.journal import Journal
 from airflow_provider_bitdance.records.notes import Note
+from airflow_provider_bitdance.records.owner import Job, Owner
 from airflow_provider_bitdance.records.state import ImageState, JobState, fold
 
 __all__ = [

@@ -141,3 +141,8 @@ def _newer(uri: str, how: str) -> RecordNewerError:
         f"The record {uri} was written by a newer version of airflow-provider-bitdance: {how}",
         fix="Leave the file in place, and upgrade this worker",
     )
+
+
+def without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out a field that says nothing: older versions do not know it."""
+    return {key: value for key, value in fields.items() if key != name or value is not None}

@@ -17,8 +17,9 @@ from typing import Annotated
 from pydantic import Field
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
-from airflow_provider_bitdance.records.events import FORMAT, Job, Owner
+from airflow_provider_bitdance.records.events import FORMAT
 from airflow_provider_bitdance.records.fields import Moment, Name, PredictionId, Reason, UnixTime, Usd
+from airflow_provider_bitdance.records.owner import Job, Owner
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.wavespeed.models import MAX_PROMPT
 

@@ -17,8 +17,9 @@ from itertools import count, islice
 
 from airflow_provider_bitdance.exceptions import FencedError, InputError, StorageError
 from airflow_provider_bitdance.records.codec import damaged, read_record
-from airflow_provider_bitdance.records.events import PRUNER, Claimed, Entry, Event, Job, Owner, Planned
+from airflow_provider_bitdance.records.events import Claimed, Entry, Event, Planned
 from airflow_provider_bitdance.records.notes import NOTES, Note, is_note, read_notes
+from airflow_provider_bitdance.records.owner import PRUNER, Job, Owner
 from airflow_provider_bitdance.records.state import JobState, fold, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.base import LARGEST_FILE

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from airflow_provider_bitdance.records.codec import Strict, read_record
-from airflow_provider_bitdance.records.events import FORMAT, Owner
+from airflow_provider_bitdance.records.events import FORMAT
 from airflow_provider_bitdance.records.fields import Count, Key, Moment, PredictionId
+from airflow_provider_bitdance.records.owner import Owner
 from airflow_provider_bitdance.storage import Folder
 
 NOTES = "/notes"

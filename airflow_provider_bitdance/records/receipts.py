@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
-from airflow_provider_bitdance.records.events import Enhancement, Owner
+from airflow_provider_bitdance.records.events import Enhancement
 from airflow_provider_bitdance.records.fields import (
     Count,
     FileName,
@@ -22,6 +22,7 @@ from airflow_provider_bitdance.records.fields import (
     Uri,
     Usd,
 )
+from airflow_provider_bitdance.records.owner import Owner
 from airflow_provider_bitdance.storage import Folder, uri_of
 from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest

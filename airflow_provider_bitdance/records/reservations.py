@@ -8,8 +8,8 @@ the last one holds the destination until its job's journal says that the image i
 from __future__ import annotations
 
 from airflow_provider_bitdance.records.codec import Strict, damaged, read_record
-from airflow_provider_bitdance.records.events import Owner
 from airflow_provider_bitdance.records.fields import Count, Key, Moment, Name
+from airflow_provider_bitdance.records.owner import Owner
 from airflow_provider_bitdance.storage import Folder
 from airflow_provider_bitdance.storage.naming import Destination
 

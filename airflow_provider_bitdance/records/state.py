@@ -11,7 +11,6 @@ from functools import partial, reduce
 
 from airflow_provider_bitdance.exceptions import RecordUnreadableError
 from airflow_provider_bitdance.records.events import (
-    PRUNER,
     Adopted,
     Claimed,
     Entry,
@@ -20,11 +19,9 @@ from airflow_provider_bitdance.records.events import (
     Failure,
     ImageEvent,
     Intended,
-    Job,
     Lost,
     NotCreated,
     Orphaned,
-    Owner,
     Planned,
     PlannedImage,
     Rested,
@@ -33,6 +30,7 @@ from airflow_provider_bitdance.records.events import (
     Submitted,
 )
 from airflow_provider_bitdance.records.notes import Note
+from airflow_provider_bitdance.records.owner import PRUNER, Job, Owner
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 LONGEST_LEASE = 7 * 24 * 3600.0 + 60.0

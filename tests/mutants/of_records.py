@@ -341,6 +341,21 @@ EVENTS = mutations_of(
     "records/events.py",
     "unit/records/test_state.py unit/records/test_journal.py",
     (
+        'return without(without(whole(self), "prompt_asked"), "enhancement")',
+        'return {k: v for k, v in without(whole(self), "enhancement").items() if k != "prompt_asked"}',
+        "the prompt as asked is not in the journal",
+    ),
+    (
+        'if info.data.get("format") == 1 and isinstance(events, list):',
+        "if isinstance(events, list):",
+        "a snapshot in format 2 is skipped, and with it what it may say",
+    ),
+)
+
+OWNER = mutations_of(
+    "records/owner.py",
+    "unit/records/test_state.py unit/records/test_journal.py",
+    (
         "return self.try_number <= self.job.generation",
         "return self.try_number < self.job.generation",
         "a task with one try left is taken for given up",
@@ -357,16 +372,6 @@ EVENTS = mutations_of(
         "(self.dag_id, self.run_id, self.task_id) == (other.dag_id, other.run_id, other.task_id)",
         "mapped tasks at one destination each buy",
         "unit/engine/test_destination_lock.py",
-    ),
-    (
-        'return _without(_without(whole(self), "prompt_asked"), "enhancement")',
-        'return {k: v for k, v in _without(whole(self), "enhancement").items() if k != "prompt_asked"}',
-        "the prompt as asked is not in the journal",
-    ),
-    (
-        'if info.data.get("format") == 1 and isinstance(events, list):',
-        "if isinstance(events, list):",
-        "a snapshot in format 2 is skipped, and with it what it may say",
     ),
     (
         "[safe_name(part) for part in (self.dag_id, self.run_id, self.task_id)]",
@@ -386,4 +391,4 @@ CODEC = mutations_of(
     ),
 )
 
-MUTATIONS = (*GROUP_COMMIT, *STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS, *CODEC)
+MUTATIONS = (*GROUP_COMMIT, *STATE, *JOURNAL, *NOTES, *RECEIPTS, *RESERVATIONS, *EVENTS, *OWNER, *CODEC)
