@@ -176,8 +176,7 @@ class BitDanceHook(BitDanceBaseHook):
 
         :param fields: Prompt, size, width, height, seed, model and inputs, as for :meth:`submit`.
         :param output_path: The absolute path or URI of the image's file, one per image, on a store that every
-            worker can access. A task that makes one image may pass a folder, with a trailing slash. Path
-            objects drop that, so they need an extension.
+            worker can access. A task that makes one image may pass a folder: text that ends with a slash.
         :param timeout: Seconds to wait.
         :param poll_interval: Seconds from the submission to the first poll, and the shortest pause.
         :param if_exists: As for the operators; ``"regenerate"`` buys once per run.
