@@ -17,6 +17,7 @@ from airflow_provider_bitdance.engine.decisions import (
     decide_wanted,
 )
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
+from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.engine.takeover import adoption, take_over_earlier
 from airflow_provider_bitdance.exceptions import InputError, NsfwError, SizeMismatchError
 from airflow_provider_bitdance.records import (
@@ -27,6 +28,7 @@ from airflow_provider_bitdance.records import (
     Journal,
     Planned,
     PlannedImage,
+    Status,
     Stored,
 )
 from airflow_provider_bitdance.records.events import Event
@@ -92,7 +94,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log_lost(context, decided)
-    _log(context, decided)
+    _log(context, decided, left=_without_rows(context, earlier, {item.key for item in wanted}))
     if context.policy.if_exists == "reuse":  # else no receipt was looked for
         nothing = (found for found in decided if found.event is None and not (found.standing or found.lost))
         context.coordination.vacant.update(found.image.key for found in nothing)
@@ -231,9 +233,25 @@ def _exists(context: JobContext, item: Wanted) -> bool:
     return any(context.images.size(item.destination.stem + extension) is not None for extension in extensions)
 
 
-def _log_earlier(context: JobContext, decided: list[Decision]) -> None:
+def _without_rows(context: JobContext, earlier: list[Journal], keys: set[str]) -> list[str]:
+    """Return the predictions that are bought and not stored, of rows that the task does not have any more."""
+    last = {
+        image.prediction_id: image
+        for journal in reversed(earlier)
+        for image in journal.state.images.values()
+        if image.plan.key not in keys
+    }
+    now = context.clock.time()
+    return [
+        prediction_id
+        for prediction_id, image in last.items()
+        if image.status is Status.SUBMITTED and now - image.submitted_at < KEPT_BY_WAVESPEED.total_seconds()
+    ]
+
+
+def _log_earlier(context: JobContext, decided: list[Decision], left: list[str]) -> None:
     adopted = [found.event.prediction_id for found in decided if isinstance(found.event, Adopted)]
-    left = [found.leaves for found in decided if found.leaves]
+    left = [*left, *(found.leaves for found in decided if found.leaves)]
     if adopted:
         context.log.info(
             "Waiting for predictions that were bought before the task was cleared; nothing is bought "
@@ -248,8 +266,8 @@ def _log_earlier(context: JobContext, decided: list[Decision]) -> None:
         )
 
 
-def _log(context: JobContext, decided: list[Decision]) -> None:
-    _log_earlier(context, decided)
+def _log(context: JobContext, decided: list[Decision], left: list[str]) -> None:
+    _log_earlier(context, decided, left)
     reused = [found.standing for found in decided if found.standing and isinstance(found.event, Stored)]
     replaced = [found.standing for found in decided if found.standing and found.event is None]
     for receipt in (receipt for receipt in reused if receipt.is_other_size):

@@ -7,6 +7,7 @@ what is written here. It polls, downloads and stores with the engine's own steps
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import JobContext
@@ -36,13 +37,15 @@ class Collected:
     detail: str
 
 
-async def collect(context: JobContext) -> dict[str, Collected]:
-    """Collect the open images of a job, and return what became of each, by its key. Buys nothing.
+async def collect(context: JobContext, keys: Collection[str]) -> dict[str, Collected]:
+    """Collect open images of a job, and return what became of each, by its key. Buys nothing.
 
     :param context: Of this job, as a new process of its own; the journal is loaded.
+    :param keys: Those to collect; what became of a lost response is written down for all.
     """
     journal = context.journal
-    open_images = [image.plan.key for image in journal.state.having(Status.INTENDED, Status.SUBMITTED)]
+    found = journal.state.having(Status.INTENDED, Status.SUBMITTED)
+    open_images = [image.plan.key for image in found if image.plan.key in keys]
     done: dict[str, Collected] = {}
     stopped = CollectStatus.LEFT, "the prediction has not ended yet"
     try:
@@ -51,7 +54,7 @@ async def collect(context: JobContext) -> dict[str, Collected]:
         deadline = journal.state.lease_end(now)
         await asyncio.to_thread(journal.claim, deadline, now)
         await resolve_intents(context, journal, may_arrive=now < deadline + ARRIVES_WITHIN)
-        bought = journal.state.having(Status.SUBMITTED)
+        bought = [image for image in journal.state.having(Status.SUBMITTED) if image.plan.key in keys]
         ended = await wait_for(
             Poller(context.client, policy=context.policy.poll, clock=context.clock),
             {image.prediction_id: image.submitted_at for image in bought},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_bitdance.exceptions import BitDanceError
@@ -61,3 +62,19 @@ def open_place(open_folder: Callable[[str], Folder], uri: str, outputs: Sequence
         return Place(open_folder(root), address.removeprefix(root)) if is_local else Place(open_folder(uri))
     except BitDanceError as error:
         return error.what
+
+
+def folders_up_to(output: str, folder: str) -> Iterator[str]:
+    """Yield a folder and those above it, up to the output folder that it is or lies below."""
+    output = output.removesuffix("/")
+    while len(folder) > len(output):
+        yield folder
+        folder = folder.rpartition("/")[0]
+    yield output
+
+
+def nearest_folder(output: str, folder: str) -> str:
+    """Return the first of :func:`folders_up_to` that is there: a disk that is not mounted leaves an empty
+    folder, one that is deleted leaves none. Only a disk has folders; elsewhere it is the output folder."""
+    found = (uri for uri in folders_up_to(output, folder) if os.path.isdir(uri.removeprefix("file://")))
+    return next(found, output)

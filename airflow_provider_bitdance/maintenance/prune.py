@@ -29,7 +29,14 @@ from airflow_provider_bitdance.exceptions import (
     RecordUnreadableError,
     StorageError,
 )
-from airflow_provider_bitdance.maintenance.outputs import Place, addresses_of, named, open_place
+from airflow_provider_bitdance.maintenance.outputs import (
+    Place,
+    addresses_of,
+    folders_up_to,
+    named,
+    nearest_folder,
+    open_place,
+)
 from airflow_provider_bitdance.maintenance.report import plain
 from airflow_provider_bitdance.maintenance.scan import READERS, Finding, JobRecord, Records, read_records
 from airflow_provider_bitdance.maintenance.triage import KEPT_SECONDS
@@ -40,7 +47,6 @@ from airflow_provider_bitdance.records.owner import PRUNER
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.state import fold_all
 from airflow_provider_bitdance.storage import Folder, uri_of
-from airflow_provider_bitdance.storage.naming import Destination
 
 DAY = 24 * 3600.0
 LEAST_AGE, USUAL_AGE = timedelta(days=8), timedelta(days=30)
@@ -49,6 +55,9 @@ CLOSED_FOR = 600.0
 """Seconds for which no process enters a job that is about to be removed, and no other prune removes it:
 longer than a removal takes."""
 RUNNING, POSSIBLY_PAID, DAMAGED, FAILED = "running or recent", "possibly paid", "damaged", "not removed"
+NONE_IS_THERE = (
+    "no image that has a receipt is there, so the receipts stay: mount the disk or delete the folder"
+)
 _FIRST_ENTRY = re.compile(r"(jobs/.+/generation=\d+)/000001\.json")
 _LEFT_OVER = re.compile(r"(jobs/.+/\.[0-9a-f]{16}\.tmp)/.+")
 """What a removal on a disk leaves that was killed."""
@@ -250,7 +259,10 @@ class Pruning:
     ) -> tuple[tuple[str, ...], list[Finding]]:
         """Remove old receipts whose files are gone; not those at destinations of jobs whose journals stay."""
         in_use = {
-            _receipt_of(record, key) for group in kept for record in group for key in record.state.images
+            f"{record.destination_of(image).record_name}.json"
+            for group in kept
+            for record in group
+            for image in record.state.images.values()
         }
         places = {
             uri: self._place(uri) for uri in sorted({each.folder for each in records.receipts.values()})
@@ -259,20 +271,13 @@ class Pruning:
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(lambda each: _is_there(each, places[each.folder]), reachable.values())
             is_there = dict(zip(reachable, found, strict=True))
-        roots = {name: named(each.folder, self.outputs) for name, each in reachable.items()}
-        alive = {roots[name] for name, there in is_there.items() if there}
-        findings = [
-            Finding(
-                root,
-                "none of the images that receipts name is there, so no receipt is removed: is it mounted?",
-            )
-            for root in sorted(set(roots.values()) - alive)
-        ]
+        unmounted = self._perhaps_unmounted(reachable, is_there)
+        findings = [Finding(folder, NONE_IS_THERE) for folder in sorted(set(unmounted.values()))]
         gone = [
             name
             for name, there in is_there.items()
             if not there
-            and roots[name] in alive
+            and name not in unmounted
             and name not in in_use
             and now - reachable[name].stored_at.timestamp() > self.older_than.total_seconds()
         ]
@@ -284,6 +289,19 @@ class Pruning:
             except BitDanceError as error:
                 findings.append(Finding(uri_of(self.folder, f"receipts/{name}"), error.what))
         return tuple(reachable[name].uri for name in removed), findings
+
+    def _perhaps_unmounted(
+        self, receipts: Mapping[str, Receipt], is_there: Mapping[str, bool]
+    ) -> dict[str, str]:
+        """Return the folders of those receipts that no image vouches for, by the receipt's name."""
+        roots = {name: named(each.folder, self.outputs) for name, each in receipts.items()}
+        vouched_for = {
+            folder
+            for name, root in roots.items()
+            for folder in (folders_up_to(root, receipts[name].folder) if is_there[name] else ())
+        }
+        nearest = {name: nearest_folder(root, receipts[name].folder) for name, root in roots.items()}
+        return {name: folder for name, folder in nearest.items() if folder not in vouched_for}
 
     def _place(self, uri: str) -> Place | None:
         """Open an output folder that the caller names; no other: a receipt must not choose what is opened."""
@@ -302,13 +320,6 @@ class Pruning:
             return False
         self.folder.remove(f"receipts/{name}")
         return True
-
-
-def _receipt_of(record: JobRecord, key: str) -> str:
-    """Return the name of the receipt at the destination of an image."""
-    plan = record.state.images[key].plan
-    destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
-    return f"{destination.record_name}.json"
 
 
 def _is_there(receipt: Receipt, place: Place | None) -> bool:

@@ -174,10 +174,9 @@ class Reconciliation:
         images: list[OpenImage] = []
         async with self.client as client:
             for job, context in jobs:
-                done = await collect(context) if context else {}
-                images += [
-                    _open_image(job, image, done.get(image.plan.key), now) for image in job.record.open_images
-                ]
+                keys = {image.plan.key for image in job.images}
+                done = await collect(context, keys) if context else {}
+                images += [_open_image(job, image, done.get(image.plan.key), now) for image in job.images]
             account = await read_account(
                 client,
                 self.clock,

@@ -41,6 +41,7 @@ from airflow_provider_bitdance.records.notes import NOTES, is_note, read_notes
 from airflow_provider_bitdance.records.receipts import Receipt, Receipts
 from airflow_provider_bitdance.records.state import LostPurchase, fold_all, fold_notes
 from airflow_provider_bitdance.storage import Folder, uri_of
+from airflow_provider_bitdance.storage.naming import Destination
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READERS = 16
@@ -120,6 +121,16 @@ class JobRecord:
         """The images that are bought, or were about to be, and neither stored nor failed."""
         return self.state.having(Status.INTENDED, Status.SUBMITTED)
 
+    def destination_of(self, image: ImageState) -> Destination:
+        """Return where an image of this job goes."""
+        plan = image.plan
+        return Destination(self.state.output, plan.stem, plan.extension, plan.named)
+
+    @property
+    def destinations(self) -> set[str]:
+        """The identities of the destinations of all images of this job."""
+        return {self.destination_of(image).identity for image in self.state.images.values()}
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -186,11 +197,11 @@ class Records:
         """Return the receipt of a stored image, if it is there and whole."""
         return self.receipts.get(file_of(image.receipt))
 
-    def has_later(self, record: JobRecord) -> bool:
-        """Say whether the task, or its loop's iteration, was cleared since this job, and planned again."""
+    def later_than(self, record: JobRecord) -> list[JobRecord]:
+        """Return the jobs that were planned since, because the task or its loop's iteration was cleared."""
         ours = record.job
         others = (other for other in self.jobs if other.job.same_task(ours) or other.job.replaces(ours))
-        return any(other.state.planned_at > record.state.planned_at for other in others)
+        return [other for other in others if other.state.planned_at > record.state.planned_at]
 
 
 def file_of(uri: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from airflow_provider_bitdance.engine.output import KEPT_BY_WAVESPEED
 from airflow_provider_bitdance.maintenance.report import CollectStatus
@@ -16,39 +17,58 @@ CLEARED = "the task was cleared and planned again afterwards: this image would r
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """One job with open images.
+    """Open images of one job for which the same is to be done.
 
     :param outcome: ``DUE`` where they are to be collected, else why they are not.
     """
 
     record: JobRecord
+    images: tuple[ImageState, ...]
     outcome: CollectStatus
     why: str = ""
 
 
 def triage(records: Records, *, api_host: str, now: float, include_running: bool) -> list[Triage]:
-    """Return what is to be done, for each job that has open images.
+    """Return what is to be done, for all open images of each job that has some.
 
     :param api_host: Host of the API in use.
     :param now: Unix time.
     :param include_running: Collect also what a task may still wait for.
     """
-    jobs = (record for record in records.jobs if record.open_images)
-    found = [_triage(records, record, api_host, now, include_running) for record in jobs]
-    return [job for job in found if not (job.outcome in NOT_OURS and _is_over(records, job.record, now))]
+    found = []
+    for record in (record for record in records.jobs if record.open_images):
+        replaced = _replaced(records, record)
+        others = tuple(image for image in record.open_images if image.plan.key not in replaced)
+        outcome, why = _outcome(record, others, api_host, now, include_running)
+        found.append(Triage(record, others, outcome, why))
+        found.append(Triage(record, tuple(replaced.values()), CollectStatus.SUPERSEDED, CLEARED))
+    current = (_without_what_is_over(records, job, now) if job.outcome in NOT_OURS else job for job in found)
+    return [job for job in current if job.images]
 
 
-def _triage(records: Records, record: JobRecord, api_host: str, now: float, include_running: bool) -> Triage:
+def _replaced(records: Records, record: JobRecord) -> dict[str, ImageState]:
+    """Return, by key, the open images of a job for which a job after a clear has a plan: it has adopted the
+    prediction, or has one of its own for the destination. A row that was removed at the clear is none."""
+    later = records.later_than(record)
+    adopted = {name for job in later for name in job.predictions}
+    planned = {identity for job in later for identity in job.destinations}
+    return {
+        image.plan.key: image
+        for image in record.open_images
+        if image.prediction_id in adopted or record.destination_of(image).identity in planned
+    }
+
+
+def _outcome(
+    record: JobRecord, images: Iterable[ImageState], api_host: str, now: float, include_running: bool
+) -> tuple[CollectStatus, str]:
+    """Return what is to be done for those images of a job that nothing later replaces, and why."""
+    if not all(is_of(api_host, image.plan) for image in images):
+        return CollectStatus.ANOTHER_API, f"it was not bought from {api_host}"
     left = record.state.lease_end(now) - now
-    if records.has_later(record):
-        return Triage(record, CollectStatus.SUPERSEDED, CLEARED)
-    if not all(is_of(api_host, image.plan) for image in record.open_images):
-        return Triage(record, CollectStatus.ANOTHER_API, f"it was not bought from {api_host}")
     if left > 0 and not include_running:
-        return Triage(
-            record, CollectStatus.RUNNING, (f"its task may still wait for it, for up to {left:.0f} s")
-        )
-    return Triage(record, CollectStatus.DUE)
+        return CollectStatus.RUNNING, f"its task may still wait for it, for up to {left:.0f} s"
+    return CollectStatus.DUE, ""
 
 
 def open_since(image: ImageState) -> float:
@@ -61,16 +81,14 @@ def bought_as(image: ImageState) -> str:
     return image.prediction_id if image.status is Status.SUBMITTED else ""
 
 
-def _is_over(records: Records, record: JobRecord, now: float) -> bool:
-    """Say whether images that are not to be collected here are no matter any more.
+def _without_what_is_over(records: Records, job: Triage, now: float) -> Triage:
+    """Leave out images that are not to be collected here and are no matter any more.
 
     Another job has adopted the prediction and takes care of it, or WaveSpeed keeps the output no longer.
     """
-    elsewhere = {name for other in records.jobs if other is not record for name in other.predictions}
-    return all(
-        bought_as(image) in elsewhere or now - open_since(image) > KEPT_SECONDS
-        for image in record.open_images
-    )
+    elsewhere = {name for other in records.jobs if other is not job.record for name in other.predictions}
+    current = (image for image in job.images if bought_as(image) not in elsewhere)
+    return replace(job, images=tuple(image for image in current if now - open_since(image) <= KEPT_SECONDS))
 
 
 def is_of(api_host: str, plan: PlannedImage) -> bool:

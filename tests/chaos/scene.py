@@ -383,7 +383,7 @@ def _is_of(prompt: str, image: dict[str, Any], receipts: list[Receipt]) -> bool:
 
 def _possibly_paid(records: Records) -> int:
     """Return what the journals say, of each task its last generation: that counts those before it, too."""
-    last = [record for record in records.jobs if not records.has_later(record)]
+    last = [record for record in records.jobs if not records.later_than(record)]
     images = [image for record in last for image in record.state.images.values()]
     enhanced = [image.plan.enhancement for image in images if image.plan.enhancement is not None]
     return sum(image.possibly_paid for image in images) + sum(made.possibly_paid for made in enhanced)

@@ -279,6 +279,26 @@ COSTS = mutations_of(
     ("records.bought_in_run(loss.job)", "known", "another account's purchase settles a loss"),
 )
 
+TRIAGE = mutations_of(
+    "maintenance/triage.py",
+    "unit/maintenance/test_reconcile.py",
+    (
+        "record.destination_of(image).identity in planned",
+        "planned",
+        "an image whose row was removed at a clear is never stored",
+    ),
+    (
+        "if image.prediction_id in adopted or record",
+        "if record",
+        "an image that a later job has adopted is stored twice",
+    ),
+    (
+        "image for image in record.open_images if image.plan.key not in replaced",
+        "image for image in record.open_images",
+        "an old image replaces the newer one",
+    ),
+)
+
 OUTPUTS = mutations_of(
     "maintenance/outputs.py",
     "unit/maintenance/test_verify.py",
@@ -320,8 +340,17 @@ PRUNE = mutations_of(
         "if not is_same:",
         "the receipt of an image that was stored meanwhile is removed, and the image bought again",
     ),
-    ("            and roots[name] in alive\n", "", "all receipts are removed where a disk is not mounted"),
+    (
+        "            and name not in unmounted\n",
+        "",
+        "all receipts are removed where a disk is not mounted",
+    ),
+    (
+        "nearest_folder(root, receipts[name].folder)",
+        "root",
+        "one image elsewhere stands for those of a disk that is not mounted",
+    ),
     ("            and name not in in_use\n", "", "a receipt is removed that a task is about to need"),
 )
 
-MUTATIONS = (*PRUNE, *RECONCILE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
+MUTATIONS = (*PRUNE, *RECONCILE, *TRIAGE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)

@@ -173,6 +173,23 @@ def test_the_time_of_a_rate_limit_is_that_until_a_submission_was_accepted(
     assert any("after refusing 1 in 5 s" in line for line in lines(caplog))
 
 
+def test_what_was_bought_for_a_row_that_is_gone_after_a_clear_is_named_while_it_can_be_collected(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(latency=60)
+    fox, hen = (a_wanted(f"a {name}", key=name, name=name) for name in ("fox", "hen"))
+    run(run_job(world.context(is_batch=True, defer_after=0), [fox, hen]))
+    said = []
+    for generation, seconds in ((1, 60), (2, 60), (3, 8 * 24 * 3600)):
+        world.clock.now += seconds
+        caplog.clear()
+        job = a_job(generation=generation)
+        run(run_job(world.context(job=job, try_number=2, is_batch=True), [hen]))
+        said.append([line for line in lines(caplog) if "Not using predictions" in line])
+    assert [len(each) for each in said] == [1, 1, 0]
+    assert said[0][0].endswith("stay collectable for 7 days: pred-1")
+
+
 def test_what_was_bought_before_a_clear_is_one_line_for_all_images(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

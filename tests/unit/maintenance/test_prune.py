@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,34 @@ import pytest
 
 from airflow_provider_bitdance.engine import run_job
 from airflow_provider_bitdance.exceptions import StorageError
-from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, PruneReport, Pruning
-from airflow_provider_bitdance.maintenance.scan import read_records
+from airflow_provider_bitdance.maintenance.prune import CLOSED_FOR, NONE_IS_THERE, PruneReport, Pruning
+from airflow_provider_bitdance.maintenance.scan import Finding, read_records
 from airflow_provider_bitdance.records import Journal
+from airflow_provider_bitdance.records.receipts import Receipts
 from airflow_provider_bitdance.storage import Folder, LocalFolder
+from airflow_provider_bitdance.storage.naming import Destination
 from tests.unit.maintenance.support import Office
-from tests.unit.support import OUTPUT, Crash, MemoryFolder, SteppingFolder, a_job, a_wanted, a_writer, run
+from tests.unit.support import (
+    OUTPUT,
+    Crash,
+    MemoryFolder,
+    SteppingFolder,
+    a_job,
+    a_receipt,
+    a_wanted,
+    a_writer,
+    run,
+)
 
 
 def prune(office: Office, folder: Folder | None = None, **changes: Any) -> PruneReport:
-    fields: dict[str, Any] = {"outputs": (OUTPUT,), "dry_run": False, "clock": office.clock}
-    return Pruning(folder or office.folder, office.open_folder, **(fields | changes)).run()
+    fields: dict[str, Any] = {
+        "open_folder": office.open_folder,
+        "outputs": (OUTPUT,),
+        "dry_run": False,
+        "clock": office.clock,
+    }
+    return Pruning(folder or office.folder, **(fields | changes)).run()
 
 
 def files(office: Office, below: str) -> list[str]:
@@ -149,7 +168,64 @@ def test_where_no_image_of_an_output_folder_is_there_its_receipts_stay() -> None
     report = prune(office)
 
     assert (report.receipts, len(files(office, "receipts"))) == ((), 1)
-    assert "is it mounted?" in report.findings[0].what
+    assert report.findings == (Finding(OUTPUT, NONE_IS_THERE),)
+
+
+def on_disk(office: Office, root: Path, *files: str) -> Callable[..., PruneReport]:
+    """Store an image at each of these paths below a folder, and return a prune with that as its output."""
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+        destination = Destination(f"file://{path.parent}", path.stem)
+        Receipts(office.folder).write(destination, a_receipt(b"png", uri=f"file://{path}"))
+    office.wait(days=31)
+    return partial(prune, office, outputs=(f"file://{root}",), open_folder=open_on_disk)
+
+
+def open_on_disk(uri: str) -> Folder:
+    return LocalFolder(Path(uri.removeprefix("file://")))
+
+
+@pytest.mark.parametrize("others", ["cover.png", "day=1/cover.png", "shops/1/cover.png"])
+def test_receipts_of_a_disk_that_is_not_mounted_stay_whatever_else_is_below_the_output_folder(
+    others: str, tmp_path: Path
+) -> None:
+    """When the disk is back, their images would be bought again."""
+    pruned = on_disk(Office(), tmp_path, others, "shops/2/cover.png", "shops/2/day=1/cover.png")
+    shutil.rmtree(tmp_path / "shops/2")
+    (tmp_path / "shops/2").mkdir()  # the mount point
+
+    report = pruned()
+
+    assert (report.receipts, report.findings) == (
+        (),
+        (Finding(f"file://{tmp_path}/shops/2", NONE_IS_THERE),),
+    )
+
+
+def test_receipts_go_with_a_folder_that_was_deleted_beside_others_that_have_images(tmp_path: Path) -> None:
+    pruned = on_disk(Office(), tmp_path, "day=1/cover.png", "day=2/a/cover.png", "day=3/cover.png")
+    shutil.rmtree(tmp_path / "day=2")
+    shutil.rmtree(tmp_path / "day=3")
+
+    report = pruned()
+
+    assert report.findings == ()
+    gone = {f"file://{tmp_path}/day=2/a/cover.png", f"file://{tmp_path}/day=3/cover.png"}
+    assert set(report.receipts) == gone
+
+
+def test_receipts_stay_where_the_output_folder_itself_is_gone(tmp_path: Path) -> None:
+    pruned = on_disk(Office(), tmp_path / "covers", "day=1/cover.png")
+    shutil.rmtree(tmp_path / "covers")
+
+    report = pruned()
+
+    assert (report.receipts, [finding.uri for finding in report.findings]) == (
+        (),
+        [f"file://{tmp_path}/covers"],
+    )
 
 
 def test_receipts_of_folders_that_nobody_named_are_not_looked_at() -> None:

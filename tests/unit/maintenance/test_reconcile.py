@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Policy, run_job
+from airflow_provider_bitdance.engine import Policy, Wanted, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
 from airflow_provider_bitdance.engine.saving import save_prediction
 from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
@@ -466,6 +466,48 @@ def test_what_was_asked_for_after_a_clear_is_collected(office: Office) -> None:
 
     assert outcomes == {"pred-1": CollectStatus.SUPERSEDED, "pred-2": CollectStatus.STORED}
     assert office.images == {"cover.png": office.api.made["pred-2"].picture}
+
+
+def cleared(*rows: Wanted, wanted: Sequence[Wanted]) -> Office:
+    """Return an office in which a batch bought rows, and was cleared while it waited; then it made others."""
+    office = Office(latency=60)
+    run(run_job(office.context(is_batch=True, defer_after=0), list(rows)))
+    office.wait(minutes=1)
+    again = office.context(job=a_job(generation=2), try_number=2, is_batch=True)
+    run(run_job(again, list(wanted)))
+    office.wait(hours=1)
+    return office
+
+
+FOX, HEN = (a_wanted(f"a {name}", key=name, name=name) for name in ("fox", "hen"))
+
+
+def test_an_image_whose_row_was_removed_at_a_clear_is_collected() -> None:
+    """Nothing newer has its destination: it would be lost after 7 days."""
+    office = cleared(FOX, HEN, wanted=[HEN])
+
+    (image,) = office.reconcile().open_images
+
+    assert (image.key, image.outcome) == ("fox", CollectStatus.STORED)
+    assert set(office.images) == {"fox.png", "hen.png"}
+    assert office.api.billed == 2
+
+
+def test_only_those_images_are_collected_whose_destinations_have_no_newer_plan() -> None:
+    office = cleared(FOX, HEN, wanted=[a_wanted("a red hen", key="hen", name="hen")])
+    hen = office.images["hen.png"]
+
+    outcomes = {image.key: image.outcome for image in office.reconcile().open_images}
+
+    assert outcomes == {"fox": CollectStatus.STORED, "hen": CollectStatus.SUPERSEDED}
+    assert office.images["hen.png"] == hen
+
+
+def test_an_image_that_a_cleared_task_has_adopted_for_another_destination_is_stored_once() -> None:
+    office = cleared(FOX, HEN, wanted=[a_wanted("a fox", key="fox", name="reynard"), HEN])
+
+    assert office.reconcile().open_images == ()
+    assert set(office.images) == {"reynard.png", "hen.png"}
 
 
 def test_an_old_image_that_nobody_can_have_any_more_is_not_told_for_ever(office: Office) -> None:
