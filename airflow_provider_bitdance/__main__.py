@@ -3,7 +3,7 @@
 
 Nothing here buys, except ``check --spend``.
 
-Exit codes: 0, all is well; 1, something needs attention; 2, the command could not run.
+Exit codes: 0, all is well; 1, something needs attention; 2, the command could not run or print.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FINE, FINDINGS, NOT_RUN = 0, 1, 2
 ABOUT = """\
 Checks a key and an installation. Inspects the records of bought images: what each job bought, whether the
 stored files are complete, and whether the account agrees. Only check --spend buys."""
-EXIT_CODES = "exit codes: 0 all is well, 1 something needs attention, 2 the command could not run"
+EXIT_CODES = "exit codes: 0 all is well, 1 something needs attention, 2 the command could not run or print"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{parser.prog}: {printable(str(error))}\n")
             return NOT_RUN
     shown = json.dumps(result.as_json, indent=1, ensure_ascii=False) if given.json else result.text
-    sys.stdout.write(f"{printable(shown)}\n")
+    try:
+        _print(printable(shown))
+    except OSError as error:
+        sys.stderr.write(f"{parser.prog}: the command ran, but its result is not printed: {error.strerror}\n")
+        return NOT_RUN
     return FINDINGS if result.needs_attention else FINE
+
+
+def _print(text: str) -> None:
+    """Print a text; what the output's encoding does not have is escaped.
+
+    :raises OSError: It was not all printed: the disk is full, or nobody reads any more.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(f"{text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+        sys.stdout.flush()
+    except OSError:
+        # Python flushes again when it ends: what is left must have somewhere to go, or that fails, too.
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise
 
 
 def _show(given: argparse.Namespace) -> Result:

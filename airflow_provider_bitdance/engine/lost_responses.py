@@ -108,7 +108,8 @@ async def recover_noted(context: JobContext) -> list[str]:
     :raises RecordError: It cannot be written.
     """
     journal, recovered = context.journal, []
-    for image in journal.state.having(Status.PLANNED):
+    failed = (image for image in journal.state.having(Status.FAILED) if context.may_buy_anew(image))
+    for image in (*journal.state.having(Status.PLANNED), *failed):
         for note in image.notes:
             loss, id_ = image.lost.get(note.intent), note.prediction_id
             if loss is not None and loss.request == image.plan.request and id_ not in journal.state.key_of:

@@ -371,7 +371,7 @@ def _apply_to_image(image: ImageState, entry: Entry, event: Intended | ImageEven
 
 def _settle(image: ImageState, entry: Entry, event: NotCreated | Submitted, intent: int) -> ImageState:
     """Apply what became of an earlier purchase that is recorded as lost."""
-    is_in_the_way = isinstance(event, Submitted) and image.status is not Status.PLANNED
+    is_in_the_way = isinstance(event, Submitted) and image.status not in (Status.PLANNED, Status.FAILED)
     if intent not in image.lost or is_in_the_way:
         raise _broken(entry, f"says {event.event!r} of intent {intent}, which is not lost")
     left = replace(image, lost={number: loss for number, loss in image.lost.items() if number != intent})

@@ -169,6 +169,42 @@ def test_an_image_whose_worker_died_is_collected_and_the_costs_are_those_of_the_
     assert done["untracked"] == done["possibly_paid"] == done["findings"] == []
 
 
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_result_that_cannot_be_printed_is_no_finding(place: Place, is_full: bool) -> None:
+    """A full disk, and a program such as ``head`` that has read enough."""
+    place.image("covers")
+    reader, pipe = os.pipe()
+    os.close(reader)
+    with open("/dev/full" if is_full else pipe, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow_provider_bitdance", "records", "show"],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    if is_full:
+        os.close(pipe)
+
+    why = "No space left on device" if is_full else "Broken pipe"
+    said = f"python -m airflow_provider_bitdance: the command ran, but its result is not printed: {why}"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (NOT_RUN, said)
+
+
+def test_what_the_encoding_of_the_output_does_not_have_is_escaped(place: Place) -> None:
+    place.image("covers", "ein Café im Regen")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_bitdance", "records", "show"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        timeout=120,
+    )
+
+    assert done.returncode == 0
+    assert rb"ein Caf\xe9 im Regen" in done.stdout
+
+
 def test_a_refund_and_what_others_bought_are_told_apart(place: Place, shell: Shell) -> None:
     place.service.add_fault(on="submit", kind="failed", match="unlucky")
     place.image("unlucky", "an unlucky fox", dies="after create 000002")

@@ -221,6 +221,25 @@ def test_what_a_replaced_process_notes_after_its_intent_was_given_up_is_not_boug
     assert (world.api.posts, world.api.billed) == ([], 1)
 
 
+@pytest.mark.parametrize("try_number", [1, 2])
+def test_what_a_replaced_process_notes_for_an_image_that_failed_since_is_not_bought_again(
+    world: World, try_number: int
+) -> None:
+    """In the try in which it failed nothing is bought, so nothing takes its place either."""
+    replaced, process = left_open(world), world.context()
+    process.journal.claim(world.clock.now + 600, world.clock.now)
+    made = world.api.create(SENT)
+    again = (Intended(keys=("image",)), Submitted(key="image", prediction_id="pred-9"))
+    failed = Failed(key="image", failure=Failure.FAILED, reason="no GPU")
+    process.journal.append(world.clock.now, Lost(key="image", reason="x"), *again, failed)
+    replaced.journal.note(world.clock.now, key="image", prediction_id=made.id, intent=1)
+    later = world.context(try_number=try_number, is_batch=True)
+    outcome = run(run_job(later, [a_wanted()]))
+    assert isinstance(outcome, Finished)
+    assert [image["prediction_id"] for image in outcome.results] == [made.id] * (try_number - 1)
+    assert (world.api.posts, world.api.billed) == ([], 1)
+
+
 def test_a_note_of_what_another_image_has_taken_for_its_own_is_left_alone(world: World) -> None:
     replaced, process = left_open(world, "image", "other"), world.context()
     found = Submitted(key="other", prediction_id="pred-1", found=True)
