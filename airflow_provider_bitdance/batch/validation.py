@@ -22,7 +22,6 @@ from airflow_provider_bitdance.text_checks import texts_in, unrendered_in
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest, known_model
 from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, Model
 
-MAX_VARIANTS = 16
 FINDINGS_SHOWN = 50
 
 _ANY_PROMPT = "any"
@@ -75,7 +74,6 @@ def checked_items(
     :param variants: Images a row, 1 to 16. A fixed seed counts up from variant to variant.
     :raises InputError: Names every bad row with its number, what is wrong, and what is allowed.
     """
-    variants = _checked_variants(variants)
     template = PromptTemplate(prompt) if isinstance(prompt, str) else None
     model = model if isinstance(model, Model) else known_model(model)
     own = InputTemplates(inputs)
@@ -93,15 +91,6 @@ def _sample(prompt: object, template: PromptTemplate | None) -> object:
     if template is None:
         return _ANY_PROMPT if prompt is None else prompt
     return template.fill({name: name for name in template.columns})
-
-
-def _checked_variants(variants: object) -> int:
-    number = plain(variants)
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_VARIANTS:
-        raise InputError(
-            f"variants is {shorten(repr(number))}", allowed=f"a whole number, 1 to {MAX_VARIANTS}"
-        )
-    return number
 
 
 def _numbered(rows: object, variants: int) -> list[Row]:

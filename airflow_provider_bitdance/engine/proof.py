@@ -46,6 +46,23 @@ def proof_of(prediction: Prediction, request: ImageRequest) -> Proof:
     return Proof.ANOTHER if is_another else Proof.SIMILAR
 
 
+def contradicted(prediction: Prediction, request: ImageRequest) -> dict[str, object]:
+    """Return what the API echoes of a prediction, prompt or seed, that cannot be that of a request.
+
+    It may trim, cut or extend a prompt; -1 stands for any seed.
+    """
+    echoed = prediction.input or {}
+    prompt, seed = echoed.get("prompt"), _number(echoed.get("seed"))
+    found: dict[str, object] = {}
+    if isinstance(prompt, str):
+        ours, theirs = " ".join(request.prompt.split()), " ".join(prompt.split())
+        if not (ours.startswith(theirs) or theirs.startswith(ours)):
+            found["prompt"] = prompt
+    if seed is not None and request.seed not in (None, -1, seed):
+        found["seed"] = seed
+    return found
+
+
 def _shows_others(echoed: Mapping[str, Any], request: ImageRequest) -> bool:
     """Say whether an echo has another size, or another value of an input that was sent."""
     return any(

@@ -26,6 +26,7 @@ T = TypeVar("T")
 MOST_PREDICTIONS = 10_000
 BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
 """Before all predictions: the API lists those of 7 days."""
+IDS_ALLOWED = "ids as returned by submit and history"
 DELETED_AT_ONCE = 100
 """WaveSpeed publishes no limit; its pages have as many."""
 
@@ -84,13 +85,22 @@ def delete_predictions(hook: BitDanceHook, prediction_ids: Iterable[str]) -> int
     """
     given = [prediction_ids] if isinstance(prediction_ids, str) else list(prediction_ids)
     ids = list(dict.fromkeys(given))
-    wrong = [id_ for id_ in ids if not (isinstance(id_, str) and re.fullmatch(ID_PATTERN, id_))]
-    if wrong or not ids:
-        what = f"{shorten(repr(wrong[0]))} is not a prediction id" if wrong else "prediction_ids is empty"
-        raise InputError(what, allowed="ids as returned by submit and history")
+    if not ids:
+        raise InputError("prediction_ids is empty", allowed=IDS_ALLOWED)
+    for id_ in ids:
+        check_prediction_id(id_)
     with hook.get_conn() as client:
         parts = (ids[start : start + DELETED_AT_ONCE] for start in range(0, len(ids), DELETED_AT_ONCE))
         return sum(client.send(protocol.delete_predictions(part)).deleted_count for part in parts)
+
+
+def check_prediction_id(given: object) -> None:
+    """Refuse what is no prediction id.
+
+    :raises InputError: It is none.
+    """
+    if not (isinstance(given, str) and re.fullmatch(ID_PATTERN, given)):
+        raise InputError(f"{shorten(repr(given))} is not a prediction id", allowed=IDS_ALLOWED)
 
 
 def _read(hook: BitDanceHook, read: Callable[[AsyncClient, Allowance], Coroutine[Any, Any, T]]) -> T:
@@ -104,4 +114,6 @@ def _read(hook: BitDanceHook, read: Callable[[AsyncClient, Allowance], Coroutine
 
 
 def _in_utc(time: datetime) -> datetime:
+    if not isinstance(time, datetime):
+        raise InputError(f"since is {shorten(repr(time))}", allowed="a datetime")
     return time if time.tzinfo else time.replace(tzinfo=UTC)

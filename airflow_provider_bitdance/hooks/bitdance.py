@@ -132,7 +132,11 @@ class BitDanceHook(BitDanceBaseHook):
         """Poll a prediction once. Free.
 
         :param prediction_id: The ``id`` of a prediction that :meth:`submit` returned.
+        :raises InputError: It is not a prediction id.
         """
+        from airflow_provider_bitdance.hooks.account import check_prediction_id
+
+        check_prediction_id(prediction_id)
         with self.get_conn() as client:
             return client.get_prediction(prediction_id)
 
@@ -228,17 +232,13 @@ class BitDanceHook(BitDanceBaseHook):
         :param timeout: Seconds to wait.
         :param nsfw: As for :meth:`generate`.
         :return: The plain dict that the operator returns.
-        :raises InputError: The request is not known, or another task is making an image at this path.
+        :raises InputError: The request is unknown or not the prediction's, or another task makes this image.
         :raises PredictionError: The prediction ended without an image.
         """
         from airflow_provider_bitdance.hooks.image_job import save_image
 
-        wait = Wait.of(timeout, DEFAULT_POLL_INTERVAL)
-        model = find_model((request or {}).get("model") or prediction.model or BITDANCE_14B, self)
-        policy = wait.policy(nsfw=nsfw)
-        return save_image(
-            self, prediction, request=request, model=model, output_path=output_path, policy=policy
-        )
+        policy = Wait.of(timeout, DEFAULT_POLL_INTERVAL).policy(nsfw=nsfw)
+        return save_image(self, prediction, request=request, output_path=output_path, policy=policy)
 
     def history(
         self, *, model: str = "", since: datetime | None = None, limit: int = 1000

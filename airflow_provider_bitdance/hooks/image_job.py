@@ -20,9 +20,11 @@ from airflow.providers.common.compat.sdk import get_current_context
 
 from airflow_provider_bitdance.clock import Clock
 from airflow_provider_bitdance.engine import Finished, JobContext, Policy, Wanted, run_job
+from airflow_provider_bitdance.engine.proof import contradicted
 from airflow_provider_bitdance.engine.saving import save_prediction
 from airflow_provider_bitdance.exceptions import InputError
 from airflow_provider_bitdance.hooks import runtime
+from airflow_provider_bitdance.hooks.model_lookup import find_model
 from airflow_provider_bitdance.hooks.object_storage import RECORDS_FOLDER, open_folder, records_path
 from airflow_provider_bitdance.records import Job, Journal, Owner
 from airflow_provider_bitdance.records.owner import OUTSIDE
@@ -32,7 +34,7 @@ from airflow_provider_bitdance.storage.path_objects import text_of_path
 from airflow_provider_bitdance.text_checks import unrendered_in
 from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 from airflow_provider_bitdance.wavespeed.loop_thread import LoopThread
-from airflow_provider_bitdance.wavespeed.models import Model
+from airflow_provider_bitdance.wavespeed.models import BITDANCE_14B, Model
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
 if TYPE_CHECKING:
@@ -66,7 +68,6 @@ def save_image(
     prediction: Prediction,
     *,
     request: Mapping[str, Any] | None,
-    model: Model,
     output_path: str | PathLike[str],
     policy: Mapping[str, Any],
 ) -> Result:
@@ -75,6 +76,12 @@ def save_image(
     :param request: What was requested, where the prediction does not say it.
     :return: The plain dict that the operator returns.
     """
+    if not isinstance(prediction, Prediction):
+        raise InputError(
+            f"prediction is {shorten(repr(prediction))}",
+            allowed="a Prediction, as get_prediction and history return it",
+        )
+    model = find_model((request or {}).get("model") or prediction.model or BITDANCE_14B, hook)
     asked = request_of(prediction, request, model)
     # Another image at this place is replaced, and a prediction that has failed is not bought again.
     fixed = {"if_exists": "regenerate", "retry_failed": False}
@@ -85,10 +92,12 @@ def save_image(
 def request_of(prediction: Prediction, given: Mapping[str, Any] | None, model: Model) -> ImageRequest:
     """Return what a prediction was requested with: as given, else as the API or the hook says.
 
-    :raises InputError: Nobody says it, or it is none that this model takes.
+    :raises InputError: Nobody says it, it is none that this model takes, or the API says another one.
     """
     if given is not None:
-        return ImageRequest.of(**{"prompt": None, **given, "model": model})
+        request = ImageRequest.of(**{"prompt": None, **given, "model": model})
+        _check_is_of(prediction, request)
+        return request
     said = prediction.input or {}
     if not said.get("prompt"):
         raise InputError(
@@ -100,6 +109,16 @@ def request_of(prediction: Prediction, given: Mapping[str, Any] | None, model: M
     return ImageRequest.of(
         prompt=said["prompt"], size=size, seed=said.get("seed", -1), model=model, inputs=inputs
     )
+
+
+def _check_is_of(prediction: Prediction, request: ImageRequest) -> None:
+    """Refuse a request that the prediction was not made for: its receipt would be untrue."""
+    for name, said in contradicted(prediction, request).items():
+        raise InputError(
+            f"request has another {name} than prediction {prediction.id}, which was made with "
+            f"{shorten(repr(said))}",
+            allowed="what was requested; without request, what the API returns",
+        )
 
 
 def _open(

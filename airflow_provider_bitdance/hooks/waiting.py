@@ -97,7 +97,7 @@ class Wait:
 def _seconds(name: str, value: float | str, *, at_most: int) -> float:
     """Check a number of seconds: what is not finite would be waited for without an end."""
     try:
-        read = float(value)
+        read = -1.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         read = -1.0
     if not 0 <= read <= at_most:

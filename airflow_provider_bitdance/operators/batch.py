@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FAILURES_SHOWN = 5
 MOST_UNANSWERED = 64
+MOST_VARIANTS = 16
+_ROWS = re.compile(r"\s*(?:\[|\{(?![{%]))")
 """With this many, 200 a second are submitted to an API 300 ms away: more than WaveSpeed's Gold tier takes."""
 
 
@@ -118,6 +121,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         check_choice("on_item_failure", on_item_failure, ("finish_then_fail", "fail_fast", "tolerate"))
         check_choice("manifest_format", manifest_format, ("jsonl", "parquet"))
         self.max_in_flight = self.requests_per_minute = self.max_failures = None
+        self.variants = int(checked_number("variants", variants, 1, MOST_VARIANTS, "images", whole=True))
         for name, value, least, most, unit in (
             ("max_in_flight", max_in_flight, 1, MAX_IN_FLIGHT, "predictions"),
             ("requests_per_minute", requests_per_minute, 1, MAX_REQUESTS_PER_MINUTE, "submissions"),
@@ -135,7 +139,6 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
             "output_path", output_path, kind=self.kind_of_output
         )
         self.prompt = prompt
-        self.variants = variants
         self.on_item_failure = on_item_failure
         self.manifest_format = manifest_format
 
@@ -148,6 +151,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         from airflow_provider_bitdance.engine import Wanted
 
         folder = self._output_folder(job)
+        _refuse_rows_as_text(self.items)
         rows = rendered_path("items", self.items, kind="file")
         if isinstance(rows, str):
             rows = read_items(object_storage.read_file(rows), name=rows.strip())
@@ -267,3 +271,17 @@ def _row(image: ImageState, finished: Finished) -> ManifestRow:
     if failure is None:
         return manifest_row(item, status="missing", result=known)
     return manifest_row(item, status="failed", error=shorten(failure.what, 300), result=known)
+
+
+def _refuse_rows_as_text(items: object) -> None:
+    """Refuse rows that Airflow has rendered as text, as it does unless the Dag says otherwise.
+
+    :raises InputError: They are such.
+    """
+    if isinstance(items, str) and _ROWS.match(items):
+        raise InputError(
+            f"items is text with rows in it: {shorten(repr(items))}",
+            allowed="a list, or the path or URI of a file",
+            fix="Pass the result of the other task itself, items=rows(), or set the Dag's "
+            "render_template_as_native_obj=True",
+        )

@@ -40,6 +40,8 @@ def text_of_url_base(value: Any) -> Any:
 
     :raises InputError: It is text without a template, and no such URL.
     """
+    if isinstance(value, bool | int | float | bytes):
+        raise InputError(f"url_base is {shorten(repr(value))}", allowed=_ALLOWED)
     text = text_of_path("url_base", value, kind="folder")
     if isinstance(text, str) and not _TEMPLATE.search(text):
         _checked(text)

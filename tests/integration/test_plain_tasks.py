@@ -325,6 +325,57 @@ def test_a_prediction_of_the_history_is_saved_as_somebody_says_it_was_requested(
     assert hook.save(listed, f"{output}/fox", request=request)["prediction_id"] == bought.id
 
 
+@pytest.mark.parametrize(
+    ("echo", "request_", "what"),
+    [
+        ({"prompt": "A hen"}, {"prompt": "A fox"}, "another prompt than prediction .* with 'A hen'"),
+        ({"prompt": "A fox", "seed": "8"}, {"prompt": "A fox", "seed": 7}, "another seed than .* with 8"),
+    ],
+)
+def test_a_request_that_the_api_contradicts_is_refused(
+    hook: BitDanceHook, output: Path, echo: dict[str, Any], request_: dict[str, Any], what: str
+) -> None:
+    prediction = hook.submit(prompt=echo["prompt"], size=SIZE).model_copy(update={"input": echo})
+
+    with pytest.raises(InputError, match=what):
+        hook.save(prediction, f"{output}/fox", request={"size": SIZE, **request_})
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("echoed", [" A  red\nfox ", "A red", "A red fox, in high quality", None])
+def test_a_request_whose_echo_was_trimmed_cut_or_extended_is_that_of_the_prediction(
+    hook: BitDanceHook, output: Path, echoed: str | None
+) -> None:
+    bought = hook.submit(prompt="A red fox", size=SIZE, seed=7)
+    prediction = bought.model_copy(update={"input": {"prompt": echoed, "seed": 7}})
+
+    saved = hook.save(prediction, f"{output}/fox", request={"prompt": "A red fox", "size": SIZE})
+
+    assert saved["prediction_id"] == bought.id
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda hook: hook.get_prediction(None), "None is not a prediction id"),
+        (lambda hook: hook.get_prediction(""), "'' is not a prediction id"),
+        (lambda hook: hook.delete([]), "prediction_ids is empty"),
+        (lambda hook: hook.delete(["../x"]), "'../x' is not a prediction id"),
+        (lambda hook: hook.save("80a3eb6e", "/data/fox"), "prediction is '80a3eb6e'. Allowed: a Prediction"),
+        (lambda hook: hook.history(since="2026"), "since is '2026'. Allowed: a datetime"),
+        (lambda hook: hook.get_charges(since=None), "since is None. Allowed: a datetime"),
+        (lambda hook: hook.generate(prompt="A fox", poll_interval=True), "poll_interval is True"),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_named(
+    hook: BitDanceHook, local: LocalService, call: Callable[[BitDanceHook], object], what: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        call(hook)
+    assert what in str(refused.value)
+    assert posts(local) == 0
+
+
 @pytest.mark.parametrize(("seed", "purchases"), [({}, 1), ({"seed": 7}, 2)], ids=["as requested", "as drawn"])
 def test_a_task_without_a_seed_reuses_what_was_saved_without_one(
     hook: BitDanceHook, local: LocalService, output: Path, seed: dict[str, Any], purchases: int

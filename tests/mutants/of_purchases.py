@@ -167,6 +167,22 @@ UNANSWERED = mutations_of(
     ),
 )
 
+CONTRADICTED = mutations_of(
+    "engine/proof.py",
+    "integration/test_plain_tasks.py",
+    (
+        "if not (ours.startswith(theirs) or theirs.startswith(ours)):",
+        "if False:",
+        "a receipt says a prompt that the image was not made from",
+    ),
+    ("request.seed not in (None, -1, seed):", "request.seed is False:", "a receipt says another seed"),
+    (
+        "if not (ours.startswith(theirs) or theirs.startswith(ours)):",
+        "if ours != theirs:",
+        "an image whose prompt the API has cut cannot be saved",
+    ),
+)
+
 PROOF = mutations_of(
     "engine/proof.py",
     "unit/engine/test_lost_responses.py",
@@ -575,6 +591,6 @@ RESPONSE_ERRORS = mutations_of(
 )
 
 MUTATIONS = (
-    *(*PURCHASE, *UNANSWERED, *PROOF, *LISTING, *LOST_RESPONSES, *SETTLEMENT),
+    *(*PURCHASE, *UNANSWERED, *PROOF, *CONTRADICTED, *LISTING, *LOST_RESPONSES, *SETTLEMENT),
     *(*ACCOUNT_HISTORY, *BUDGET, *PROTOCOL, *RESPONSE_ERRORS),
 )

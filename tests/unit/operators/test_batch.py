@@ -239,6 +239,11 @@ def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, outp
     ("argument", "value", "allowed"),
     [
         ("max_in_flight", 0, "a number of predictions, 1 to 1000"),
+        ("variants", 0, "a number of images, 1 to 16"),
+        ("variants", 17, "a number of images, 1 to 16"),
+        ("variants", True, "a number of images, 1 to 16"),
+        ("variants", "2", "a number of images, 1 to 16"),
+        ("variants", None, "a number of images, 1 to 16"),
         ("max_unanswered", 0, "a number of submissions, 1 to 64"),
         ("max_unanswered", 65, "a number of submissions, 1 to 64"),
         ("max_unanswered", None, "a number of submissions, 1 to 64"),
@@ -255,6 +260,18 @@ def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(
         batch(output, **{argument: value})
 
     assert f"{argument} is {value!r}. Allowed: {allowed}" in str(refused.value)
+
+
+@pytest.mark.parametrize("rows", ["[{'key': 'fox', 'prompt': 'A fox'}]", ' ["A fox"]', '{"key": "fox"}'])
+def test_rows_that_airflow_has_rendered_as_text_are_refused_with_the_way_out(
+    local: LocalService, output: Path, rows: str
+) -> None:
+    with pytest.raises(AirflowFailException) as refused:
+        batch(output, items=rows).execute(context())
+
+    assert "items is text with rows in it" in str(refused.value)
+    assert "render_template_as_native_obj=True" in str(refused.value)
+    assert local.bill().submitted == 0
 
 
 def test_a_number_of_failures_needs_tolerance(output: Path) -> None:
