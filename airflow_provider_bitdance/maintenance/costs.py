@@ -15,6 +15,7 @@ from airflow_provider_bitdance.engine.lost_response_decisions import (
     decide_losses,
 )
 from airflow_provider_bitdance.engine.proof import Proof, proof_of
+from airflow_provider_bitdance.engine.settlement import NOT_SHOWN
 from airflow_provider_bitdance.maintenance.account import Account
 from airflow_provider_bitdance.maintenance.report import (
     Cost,
@@ -32,6 +33,7 @@ from airflow_provider_bitdance.wavespeed.responses import BillingRecord, Predict
 RESPONSE_MARGIN = timedelta(minutes=2)
 """A younger prediction that no record knows may be a purchase whose response is on its way."""
 DAY = 24 * 3600.0
+SHOWN = "The account's history shows it, with prompt and seed"
 
 
 def costs(
@@ -116,13 +118,22 @@ def explain(
         else LossFacts({}, loss.given_up_at, (), now)
         for loss in ordered
     ]
-    explained = []
-    for loss, fact, command in zip(ordered, facts, decide_losses(facts), strict=True):
-        (found, *_) = command.doubtful if isinstance(command, Lost) and command.doubtful else ("",)
-        found = loss.prediction_id or (found if fact.proofs.get(found) is Proof.OURS else "")
-        otherwise = Verdict.NOT_CREATED if isinstance(command, NotCreated) else Verdict.UNKNOWN
-        explained.append(_possibly_paid(loss, Verdict.BOUGHT if found else otherwise, found))
-    return explained
+    decided = zip(ordered, facts, decide_losses(facts), strict=True)
+    return [_explained(loss, fact, command, saved) for loss, fact, command in decided]
+
+
+def _explained(
+    loss: Loss, facts: LossFacts, command: Lost | NotCreated, saved: Mapping[str, Receipt]
+) -> PossiblyPaid:
+    (found, *_) = command.doubtful if isinstance(command, Lost) and command.doubtful else ("",)
+    if loss.prediction_id:
+        return _possibly_paid(loss, Verdict.BOUGHT, loss.reason, loss.prediction_id)
+    if facts.proofs.get(found) is Proof.OURS:
+        reason = f"Saved by hand: {saved[found].uri}" if found in saved else SHOWN
+        return _possibly_paid(loss, Verdict.BOUGHT, reason, found)
+    if isinstance(command, NotCreated):
+        return _possibly_paid(loss, Verdict.NOT_CREATED, NOT_SHOWN)
+    return _possibly_paid(loss, Verdict.UNKNOWN, loss.reason)
 
 
 def lost_prompts(
@@ -186,7 +197,7 @@ def _facts(
     )
 
 
-def _possibly_paid(loss: Loss, verdict: Verdict, prediction_id: str) -> PossiblyPaid:
+def _possibly_paid(loss: Loss, verdict: Verdict, reason: str, prediction_id: str = "") -> PossiblyPaid:
     return PossiblyPaid(
         job=loss.job,
         key=loss.plan.key,
@@ -196,7 +207,7 @@ def _possibly_paid(loss: Loss, verdict: Verdict, prediction_id: str) -> Possibly
         estimated_cost_usd=loss.plan.estimated_cost_usd,
         verdict=verdict,
         prediction_id=prediction_id,
-        reason=loss.reason,
+        reason=reason,
     )
 
 

@@ -75,6 +75,7 @@ class PossiblyPaid:
     :param prompt: At most 80 characters of it.
     :param at: When the job began to buy it.
     :param prediction_id: The prediction that it created, if that is proven.
+    :param reason: Why the verdict is this one; if it cannot be determined, what the task found.
     """
 
     job: Job

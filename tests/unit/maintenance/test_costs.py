@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_bitdance.engine.account_history import Allowance, Bill, History, read_bill, read_history
+from airflow_provider_bitdance.engine.settlement import NOT_SHOWN
 from airflow_provider_bitdance.maintenance.account import Account, read_account
-from airflow_provider_bitdance.maintenance.costs import costs, explain, untracked
-from airflow_provider_bitdance.maintenance.report import Verdict
+from airflow_provider_bitdance.maintenance.costs import SHOWN, costs, explain, untracked
+from airflow_provider_bitdance.maintenance.report import PossiblyPaid, Verdict
 from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Purchase, Records
 from airflow_provider_bitdance.records import Job, JobState
 from airflow_provider_bitdance.records.receipts import Receipt
@@ -230,7 +231,12 @@ def test_a_prediction_without_a_time_is_unknown_and_may_be_any_loss() -> None:
 # Possibly paid
 
 
-def fates(
+def fates(losses: list[Loss], unknown: list[Prediction], **history: Any) -> list[tuple[Verdict, str]]:
+    """Return the verdicts on losses, and their predictions: see :func:`explained`."""
+    return [(found.verdict, found.prediction_id) for found in explained(losses, unknown, **history)]
+
+
+def explained(
     losses: list[Loss],
     unknown: list[Prediction],
     *,
@@ -240,7 +246,7 @@ def fates(
     is_whole: bool = True,
     bill: Bill | None = None,
     receipts: Mapping[str, Receipt] | None = None,
-) -> list[tuple[Verdict, str]]:
+) -> list[PossiblyPaid]:
     """Return what the history says of losses.
 
     :param unknown: What it shows that no record knows, but for the receipts.
@@ -249,8 +255,7 @@ def fates(
     ours = [a_prediction(f"known-{number}", after=after) for number, after in enumerate(bought)]
     account = Account({BITDANCE_14B: History((*unknown, *ours), is_whole=is_whole)}, bill)
     records = Records("mem://records", (a_record(*(item.id for item in ours)),), receipts or {}, ())
-    explained = explain(losses, account, records, now=START + now, oldest=oldest)
-    return [(found.verdict, found.prediction_id) for found in explained]
+    return explain(losses, account, records, now=START + now, oldest=oldest)
 
 
 def saved_by_hand(prediction_id: str, **changes: Any) -> dict[str, Receipt]:
@@ -343,6 +348,23 @@ def test_a_lost_purchase_is_named_where_prompt_and_seed_prove_it() -> None:
     unknown = [a_prediction("a", prompt="a crow", seed=7), a_prediction("b", prompt="a fox", seed=7)]
 
     assert fates([a_loss()], unknown) == [(Verdict.BOUGHT, "b")]
+
+
+@pytest.mark.parametrize(
+    ("shown", "saved", "reason"),
+    [
+        (FOX, {}, SHOWN),
+        (FOX, saved_by_hand("pred", uri="mem://disk/fox.png"), "Saved by hand: mem://disk/fox.png"),
+        (FOX | {"prompt": "a hen", "seed": 8}, {}, NOT_SHOWN),
+        ({}, {}, "lost"),
+    ],
+    ids=["proven", "saved", "not created", "as the task found"],
+)
+def test_each_verdict_has_its_reason(shown: dict[str, Any], saved: dict[str, Receipt], reason: str) -> None:
+    """A loss was written down as what "proves nothing yet", and by now something is proven."""
+    (loss,) = explained([a_loss()], [a_prediction("pred", after=61, **shown)], receipts=saved)
+
+    assert loss.reason == reason
 
 
 def test_where_all_inputs_are_shown_and_none_is_it_nothing_was_created() -> None:
