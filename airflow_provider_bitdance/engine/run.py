@@ -137,6 +137,6 @@ def _warn_if_changed(context: JobContext, wanted: list[Wanted]) -> None:
             "The task now requests %r, but its plan says %r%s. Following the plan; to "
             "get the new image, clear the task after it ends",
             shorten(changed[0].request.prompt),
-            shorten(planned.prompt_asked or planned.request.prompt),
+            shorten(planned.asked.prompt),
             more,
         )

@@ -76,5 +76,5 @@ def folders_up_to(output: str, folder: str) -> Iterator[str]:
 def nearest_folder(output: str, folder: str) -> str:
     """Return the first of :func:`folders_up_to` that is there: a disk that is not mounted leaves an empty
     folder, one that is deleted leaves none. Only a disk has folders; elsewhere it is the output folder."""
-    found = (uri for uri in folders_up_to(output, folder) if os.path.isdir(uri.removeprefix("file://")))
-    return next(found, output)
+    *_, highest = folders = list(folders_up_to(output, folder))
+    return next((uri for uri in folders if os.path.isdir(uri.removeprefix("file://"))), highest)

@@ -51,7 +51,7 @@ def _image_as_json(image: ImageState, records: Records, output: str) -> dict[str
     return {
         "key": plan.key,
         "status": image.status.value,
-        "prompt": shorten(plan.prompt_asked or request.prompt),
+        "prompt": shorten(plan.asked.prompt),
         "prompt_sent": shorten(request.prompt),
         "model": request.model,
         "size": request.size,
@@ -85,7 +85,7 @@ def shown_jobs(records: Records, jobs: list[JobRecord]) -> str:
 def _image_lines(image: ImageState, records: Records, output: str) -> Iterator[str]:
     plan, request = image.plan, image.plan.request
     named = f"{shorten(plan.key, _LONGEST)}: " if plan.key != "image" else ""
-    prompt = shorten(plan.prompt_asked or request.prompt)
+    prompt = shorten(plan.asked.prompt)
     yield f"  requested {named}{prompt} ({request.size}, seed {request.seed})"
     yield from _prompt_lines(plan)
     if image.prediction_id and image.status is not Status.INTENDED:

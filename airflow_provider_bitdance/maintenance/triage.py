@@ -93,5 +93,5 @@ def _without_what_is_over(records: Records, job: Triage, now: float) -> Triage:
 
 def is_of(api_host: str, plan: PlannedImage) -> bool:
     """Whether an image was requested from the API at a host."""
-    requested = plan.request.model_copy(update={"seed": plan.seed_asked})
-    return requested.fingerprint(api_host) == plan.fingerprint
+    style = plan.enhancement.style if plan.enhancement else None
+    return plan.asked.fingerprint(api_host, enhance_prompt=style) == plan.fingerprint

@@ -121,6 +121,12 @@ class PlannedImage(Strict):
     prompt_asked: str | None = None
     enhancement: Enhancement | None = None
 
+    @property
+    def asked(self) -> ImageRequest:
+        """What the user requested: their own prompt and seed."""
+        prompt = self.prompt_asked or self.request.prompt
+        return self.request.model_copy(update={"prompt": prompt, "seed": self.seed_asked})
+
     @model_serializer(mode="wrap")
     def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the prompt as requested where it is the one that is sent, and how it was made."""

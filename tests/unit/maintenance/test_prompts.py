@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_bitdance.maintenance.render import jobs_as_json, shown_jobs, shown_report
-from airflow_provider_bitdance.maintenance.report import Verdict
+from airflow_provider_bitdance.maintenance.report import CollectStatus, Verdict
 from airflow_provider_bitdance.maintenance.verify import verify
 from airflow_provider_bitdance.records.enhanced_prompts import PromptKey
 from airflow_provider_bitdance.records.model_schemas import write_schema
 from tests.unit.enhancer.support import ENHANCED, KEY, PROMPT, task
 from tests.unit.maintenance.support import Office
-from tests.unit.support import RECORDS, Crash, Fuse, a_job, run
+from tests.unit.support import RECORDS, Crash, Fuse, a_job, a_wanted, run
+from tests.wire import httpx
 
 
 @pytest.fixture
@@ -42,6 +44,44 @@ def test_a_prompt_that_no_image_was_made_of_is_in_the_costs_too(office: Office) 
     go(office, crash_at=10)  # the text is there, and there is no plan
     assert office.records.jobs == ()
     assert [(cost.predictions, cost.estimated_usd) for cost in office.reconcile().costs] == [(1, 0.001)]
+
+
+def test_an_image_of_an_enhanced_prompt_is_collected(office: Office) -> None:
+    with pytest.raises(Crash):
+        run(task(office.context(step=dies_polling_its_image(office))))
+    office.wait(hours=2)
+
+    (image,) = office.reconcile().open_images
+
+    assert (image.outcome, set(office.images)) == (CollectStatus.STORED, {"cover.png"})
+    assert office.api.billed == 2
+    (receipt,) = office.records.receipts.values()
+    assert (receipt.prompt_asked, receipt.request.prompt) == (PROMPT, ENHANCED)
+
+
+def dies_polling_its_image(office: Office) -> Callable[[str], None]:
+    def step(name: str) -> None:
+        if name == "before poll" and office.api.billed == 2:  # the prompt, and the image
+            raise Crash
+
+    return step
+
+
+def test_a_lost_image_of_an_enhanced_prompt_is_listed_and_settled(office: Office) -> None:
+    office.api.on_post = [never_arrives]
+    go(office, timeout=600)
+    office.wait(minutes=2)
+    office.task(job=a_job(task_id="later"), wanted=a_wanted("a hen", name="hen"))
+    office.wait(minutes=5)
+
+    (loss,) = office.reconcile().possibly_paid
+
+    assert (loss.key, loss.verdict, loss.prompt) == ("image", Verdict.NOT_CREATED, ENHANCED)
+    assert office.unconfirmed == 0
+
+
+def never_arrives(_: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("lost")
 
 
 def test_a_lost_response_is_listed_once_it_is_over(office: Office) -> None:

@@ -216,6 +216,16 @@ def test_receipts_go_with_a_folder_that_was_deleted_beside_others_that_have_imag
     assert set(report.receipts) == gone
 
 
+def test_a_slash_at_the_end_of_an_output_folder_makes_no_difference() -> None:
+    office = an_old_image()
+    office.task(job=a_job(task_id="second"), wanted=a_wanted("a hare", name="hare"))
+    del office.disk[f"{OUTPUT}/cover.png"]
+
+    report = prune(office, outputs=(f"{OUTPUT}/",))
+
+    assert (report.receipts, report.findings) == ((f"{OUTPUT}/cover.png",), ())
+
+
 def test_receipts_stay_where_the_output_folder_itself_is_gone(tmp_path: Path) -> None:
     pruned = on_disk(Office(), tmp_path / "covers", "day=1/cover.png")
     shutil.rmtree(tmp_path / "covers")
