@@ -31,6 +31,9 @@ def with_charges(error: BitDanceError, state: JobState) -> BitDanceError:
         return error.with_verdict(
             paid=Paid.YES if error.paid is Paid.YES else Paid.POSSIBLY, paid_in_words=words
         )
+    if any(image.bought_by is not None and image.status is Status.SUBMITTED for image in images):
+        words = "This task was charged nothing, but waits for images that are paid for"
+        return error.with_verdict(paid=Paid.YES, paid_in_words=words)
     return error.with_verdict(paid=Paid.NO, paid_in_words="Nothing was charged")
 
 

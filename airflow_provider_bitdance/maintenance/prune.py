@@ -193,7 +193,7 @@ class Pruning:
         )
 
     def _finish_earlier(self, records: Records) -> list[Finding]:
-        """Remove what an earlier prune was removing when it was killed, and return what could not be."""
+        """Remove what an earlier prune, or a clear, has left, and return what could not be."""
         findings, known = [], {record.job.folder for record in records.jobs}
         names = self.folder.names("jobs")
         left_over = {match[1] for name in names if (match := _LEFT_OVER.fullmatch(name))}
@@ -202,20 +202,24 @@ class Pruning:
             try:
                 if name in left_over:
                     self.folder.remove_folder(name)
-                elif self._was_being_removed(name):
+                elif self._is_left_over(name):
                     self._remove_journal(name)
             except StorageError as error:
                 findings.append(Finding(uri_of(self.folder, name), error.what))
         return findings
 
-    def _was_being_removed(self, journal: str) -> bool:
-        """Say whether a prune has begun to remove a journal, and has given up or died since."""
+    def _is_left_over(self, journal: str) -> bool:
+        """Say whether a prune has begun to remove a journal, and has given up or died since; or, long ago, a
+        clear claimed it before it had a plan, to stop its processes."""
         try:
-            state = fold_all(JobState(), read_entries(self.folder, journal))
+            entries = list(read_entries(self.folder, journal))
+            state = fold_all(JobState(), entries)
         except RecordUnreadableError:
             return False  # a finding already
         now = self.clock.time()
-        return state.is_removed and state.lease_end(now) <= now
+        is_claimed_only = all(entry.writer.job.folder != journal for entry in entries)
+        is_old = is_claimed_only and now - state.time > self.older_than.total_seconds()
+        return (state.is_removed or is_old) and state.lease_end(now) <= now
 
     def _remove_task(self, group: list[JobRecord]) -> tuple[list[Job], Finding | None]:
         """Remove the journals of one task instance, the oldest first.

@@ -25,6 +25,7 @@ from airflow_provider_bitdance.engine.settlement import NOT_SHOWN
 from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.hooks.bitdance import BitDanceHook
 from airflow_provider_bitdance.hooks.object_storage import open_folder, open_records
+from airflow_provider_bitdance.hooks.runtime import label_of
 from airflow_provider_bitdance.maintenance.account import Account, read_account
 from airflow_provider_bitdance.maintenance.collect import Collected, collect
 from airflow_provider_bitdance.maintenance.costs import (
@@ -99,7 +100,7 @@ def reconcile(
         since=since if since.tzinfo else since.replace(tzinfo=UTC),
         dry_run=dry_run,
         include_running=include_running,
-        policy=Policy(nsfw=nsfw),
+        policy=Policy(nsfw=nsfw, label=label_of(None)),
     ).run()
 
 

@@ -79,6 +79,16 @@ COLLECT = mutations_of(
     "maintenance/collect.py",
     "unit/maintenance/test_reconcile.py",
     (
+        "        await _take_what_nobody_makes(context, image)\n",
+        "",
+        "an image is lost for one that failed later",
+    ),
+    (
+        ".status in (Status.PLANNED, Status.FAILED):",
+        ".status is not Status.STORED:",
+        "an old image takes the place of what was bought later",
+    ),
+    (
         "journal.claim, deadline, now)",
         "journal.claim, 0.0, now)",
         "a retry that waits is out of time",
@@ -288,6 +298,12 @@ TRIAGE = mutations_of(
         "an image whose row was removed at a clear is never stored",
     ),
     (
+        "plan.asked.fingerprint(api_host, enhance_prompt=style)",
+        "plan.asked.fingerprint(api_host)",
+        "an image of an enhanced prompt is never stored",
+        "unit/maintenance/test_prompts.py",
+    ),
+    (
         "if image.prediction_id in adopted or record",
         "if record",
         "an image that a later job has adopted is stored twice",
@@ -326,9 +342,14 @@ PRUNE = mutations_of(
         "the journal of a task that has begun since is removed",
     ),
     (
-        "state.is_removed and state.lease_end(now) <= now",
-        "state.is_removed",
+        "(state.is_removed or is_old) and state.lease_end(now) <= now",
+        "state.is_removed or is_old",
         "two prunes remove one journal, and the second that of a new task",
+    ),
+    (
+        "is_claimed_only and now - state.time > self.older_than.total_seconds()",
+        "is_claimed_only",
+        "a process of a cleared generation that wakes up is not stopped",
     ),
     (
         "self.folder.replace(f",

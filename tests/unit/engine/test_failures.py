@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_bitdance.engine import Finished, run_job
+from airflow_provider_bitdance.engine import Finished, run_job, with_charges
 from airflow_provider_bitdance.exceptions import (
     AuthenticationError,
     BitDanceError,
     BudgetError,
     FencedError,
+    ItemsFailedError,
     Paid,
     TaskKilledError,
 )
 from airflow_provider_bitdance.records import Journal
-from tests.unit.support import RECORDS, MemoryFolder, World, a_wanted, a_writer, refusal, run
+from tests.unit.support import RECORDS, MemoryFolder, World, a_job, a_wanted, a_writer, refusal, run
 from tests.wire import httpx
 
 
@@ -60,6 +61,21 @@ def test_a_process_that_was_replaced_says_so_once_and_does_not_say_that_it_store
     assert warnings(caplog) == ["Another process has taken over this task. Stopping here"]
     assert "Nothing was charged" not in str(error.value)
     assert error.value.paid is Paid.YES
+
+
+def test_a_cleared_batch_that_waits_for_what_was_bought_before_does_not_say_that_nothing_was_charged() -> (
+    None
+):
+    world = World(latency=10_000)
+    run(run_job(world.context(is_batch=True, defer_after=0, break_even=10), many(2)))
+    world.clock.now += 30
+    cleared = world.context(job=a_job(generation=1), is_batch=True, try_number=2, timeout=60)
+    run(run_job(cleared, many(2)))
+
+    error = with_charges(ItemsFailedError("2 of 2 images failed"), cleared.journal.state)
+
+    assert str(error).endswith("This task was charged nothing, but waits for images that are paid for.")
+    assert (error.paid, world.api.billed) == (Paid.YES, 2)
 
 
 def test_a_batch_that_is_stopped_says_once_that_it_buys_nothing_more(

@@ -77,6 +77,33 @@ def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
     assert office.disk == before
 
 
+def test_nothing_is_left_of_the_generations_that_a_clear_has_claimed() -> None:
+    office = Office()
+    office.task(job=a_job(generation=2))
+    office.task(job=a_job(generation=5), try_number=2, wanted=a_wanted("a fox"))
+    office.wait(days=31)
+    assert len({name.rpartition("/")[0] for name in files(office, "jobs")}) == 6
+
+    report = prune(office)
+    office.wait(days=1)
+    prune(office)
+
+    assert {job.generation for job in report.journals} == {2, 5}
+    assert files(office, "jobs") == []
+
+
+def test_a_claim_of_a_clear_stays_as_long_as_its_process_may_wake_up() -> None:
+    office = Office()
+    office.task(job=a_job(generation=2))
+    office.task(job=a_job(generation=5), try_number=2, wanted=a_wanted("a fox"))
+    office.wait(days=29)
+    before = dict(office.disk)
+
+    prune(office)
+
+    assert office.disk == before
+
+
 def test_an_image_that_was_bought_and_has_expired_is_past_help() -> None:
     office = an_old_image(dies="before poll")
 

@@ -564,6 +564,39 @@ def test_a_newer_image_whose_file_is_gone_keeps_no_paid_one_from_its_place(
     assert office.images == {"cover.png": left or office.api.made["pred-1"].picture}
 
 
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_an_image_is_stored_where_a_later_task_that_wanted_another_one_has_failed(is_pruned: bool) -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, wanted=a_wanted("a fox", named=True))
+    office.wait(hours=1)
+    later = a_job(run_id="later")
+    office.api.on_post = [office.api.answer_failing(status="failed", error="no GPU")]
+    office.task(job=later, wanted=a_wanted("a crow", named=True), retry_failed=False)
+    office.wait(hours=1)
+    if is_pruned:
+        office.folder.remove_folder(later.folder)
+
+    outcomes = [image.outcome for image in office.reconcile().open_images]
+
+    assert outcomes == [CollectStatus.STORED]
+    assert office.images == {"cover.png": office.api.made["pred-1"].picture}
+
+
+def test_an_image_makes_way_for_what_a_later_task_has_bought_at_its_address() -> None:
+    office = Office()
+    office.task(dies=AFTER_SUBMISSION, wanted=a_wanted("a fox", named=True))
+    office.wait(hours=1)
+    later = a_job(run_id="later")
+    office.task(job=later, dies=AFTER_SUBMISSION, wanted=a_wanted("a crow", named=True))
+    office.wait(hours=1)
+
+    reports = [office.reconcile() for _ in range(2)]
+    outcomes = {image.prediction_id: image.outcome for report in reports for image in report.open_images}
+
+    assert office.images == {"cover.png": office.api.made["pred-2"].picture}
+    assert outcomes == {"pred-1": CollectStatus.SUPERSEDED, "pred-2": CollectStatus.STORED}
+
+
 def test_an_image_replaces_the_older_one_at_its_address_for_which_it_was_bought() -> None:
     office = Office()
     office.task(wanted=a_wanted("a fox", named=True))
@@ -800,6 +833,14 @@ def test_without_options_it_collects_what_is_at_rest_and_looks_seven_days_back(
     report = asked(office)
     assert outcomes(report) == [CollectStatus.STORED]
     assert (report.until - report.since).total_seconds() == 7 * DAY
+
+
+def test_what_is_collected_has_the_label_of_the_settings(
+    asked: Any, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__BITDANCE__LABEL", "iptc")
+    asked(office)
+    assert b"trainedAlgorithmicMedia" in office.images["cover.png"]
 
 
 def test_the_connection_and_the_records_path_are_those_that_were_asked_for(
