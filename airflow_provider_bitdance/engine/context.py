@@ -171,6 +171,11 @@ class JobContext:
         """Say whether this try may buy an image again whose prediction failed."""
         return self.policy.may_buy_anew(image, try_number=self.journal.owner.try_number)
 
+    def has_failed(self, image: ImageState) -> bool:
+        """Say whether an image that failed stays so in this try: it is neither bought again nor allowed by
+        now."""
+        return not (self.may_buy_anew(image) or self.policy.allows_by_now(image))
+
     def check_allowed(self, receipt: Receipt) -> None:
         """Refuse a stored image that the policy does not allow; log one of another size that it does.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from airflow_provider_bitdance.engine.policy import Policy
-from airflow_provider_bitdance.records import Failure, ImageState, Job, JobState, Status
+from airflow_provider_bitdance.records import ImageState, Job, JobState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.records.reservations import Reservation
 from airflow_provider_bitdance.wavespeed.submission_outcome import SubmissionOutcome
@@ -116,9 +116,7 @@ def _adopted_or_left(bought: ImageState, *, is_same: bool) -> Adopt | Buy:
 
 def _is_collectable(earlier: ImageState, policy: Policy) -> bool:
     """Whether an earlier purchase can still become the image: in flight, or allowed by now."""
-    is_flagged = earlier.failure is Failure.NSFW and policy.nsfw == "allow"
-    is_of_other_size = earlier.failure is Failure.SIZE and policy.on_size_mismatch == "warn"
-    return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size
+    return earlier.status is Status.SUBMITTED or policy.allows_by_now(earlier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from airflow_provider_bitdance.engine.purchase import PostponedError, buy
 from airflow_provider_bitdance.engine.rate_limiter import RateLimiter
 from airflow_provider_bitdance.engine.settlement import settle_losses
 from airflow_provider_bitdance.engine.storing_limiter import StoringLimiter
+from airflow_provider_bitdance.engine.takeover import adoption
 from airflow_provider_bitdance.exceptions import (
     BitDanceError,
     DestinationBusyError,
@@ -95,7 +96,7 @@ class Dispatcher:
         self._idle_since = 0.0
         self.failures = Failures(context, self._limiter, self._changed)
         for image in state.having(Status.FAILED):
-            if not context.may_buy_anew(image):
+            if context.has_failed(image):
                 self.failures.add(image.plan.key, recorded_error(context, image))
 
     async def run(self, *, left_open: bool) -> None:
@@ -110,7 +111,7 @@ class Dispatcher:
                     self._start_waiting(group, image.plan.key)
                 if left_open:
                     await self._resolve_intents(group)
-                await self._recover_noted(group)
+                await self._recover(group)
                 # Only now: what became of the intents is in the state that the journal has by now.
                 state = self._context.journal.state
                 # The claim's own intent first, or it would be open beside as many others as there may be.
@@ -286,10 +287,16 @@ class Dispatcher:
             if self._context.journal.state.images[key].status is Status.SUBMITTED:
                 self._start_waiting(group, key)
 
-    async def _recover_noted(self, group: asyncio.TaskGroup) -> None:
-        """Wait for what a replaced process has bought, instead of buying it again."""
+    async def _recover(self, group: asyncio.TaskGroup) -> None:
+        """Wait for what a replaced process has bought, and for what failed and is allowed by now, instead of
+        buying it again."""
+        context, allows = self._context, self._context.policy.allows_by_now
         try:
-            for key in await recover_noted(self._context):
+            for image in context.journal.state.having(Status.FAILED):
+                if allows(image):
+                    await context.write(adoption(image, image.plan.key, context.journal.job))
+                    self._start_waiting(group, image.plan.key)
+            for key in await recover_noted(context):
                 self._start_waiting(group, key)
         except BitDanceError as error:
             self.failures.stop(error)

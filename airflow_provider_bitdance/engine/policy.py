@@ -84,6 +84,12 @@ class Policy:
         """Say whether a stored image may be the result with the size that it has."""
         return not receipt.is_other_size or self.on_size_mismatch == "warn"
 
+    def allows_by_now(self, image: ImageState) -> bool:
+        """Say whether an image can be stored that failed because the policy did not allow it then."""
+        is_flagged = image.failure is Failure.NSFW and self.nsfw == "allow"
+        is_of_other_size = image.failure is Failure.SIZE and self.on_size_mismatch == "warn"
+        return is_flagged or is_of_other_size
+
     def may_buy_anew(self, image: ImageState, *, try_number: int) -> bool:
         """Say whether a try may buy an image whose prediction failed: in an earlier try, and not for good."""
         return self.retry_failed and image.failure is Failure.FAILED and image.failed_in_try != try_number

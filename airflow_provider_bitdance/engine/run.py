@@ -81,7 +81,7 @@ async def _claim(context: JobContext, wanted: list[Wanted]) -> bool:
             await asyncio.to_thread(check_is_latest, context)
         if not context.policy.is_batch:
             for image in state.having(Status.FAILED):
-                if not context.may_buy_anew(image):
+                if context.has_failed(image):
                     raise recorded_error(context, image)
         left_open = bool(state.having(Status.INTENDED))
         events: list[Event] = []

@@ -54,40 +54,36 @@ WANTED = mutations_of(
     ),
     ("Buy(leaves=bought.prediction_id)", "Buy()", "nobody says that a purchase is left behind"),
     (
-        'earlier.failure is Failure.NSFW and policy.nsfw == "allow"',
-        'policy.nsfw == "allow"',
-        "a failed prediction is adopted where flagged ones are allowed",
-    ),
-    (
-        'earlier.failure is Failure.NSFW and policy.nsfw == "allow"',
-        "earlier.failure is Failure.NSFW",
-        "a flagged picture is adopted though it is not allowed",
-    ),
-    (
-        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
-        "return is_flagged or is_of_other_size",
+        "return earlier.status is Status.SUBMITTED or policy.allows_by_now(earlier)",
+        "return policy.allows_by_now(earlier)",
         "what was in flight at a clear is bought again",
     ),
     (
-        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
-        "return earlier.status is Status.SUBMITTED or is_of_other_size",
-        "a flagged picture that is allowed by now is bought again",
-    ),
-    (
-        "return earlier.status is Status.SUBMITTED or is_flagged or is_of_other_size",
-        "return earlier.status is Status.SUBMITTED or is_flagged",
-        "a picture of another size that is allowed by now is bought again",
-    ),
-    (
-        'earlier.failure is Failure.SIZE and policy.on_size_mismatch == "warn"',
-        "earlier.failure is Failure.SIZE",
-        "a picture of another size is adopted though it is not allowed",
+        "return earlier.status is Status.SUBMITTED or policy.allows_by_now(earlier)",
+        "return earlier.status is Status.SUBMITTED",
+        "what is allowed by now is bought again",
     ),
 )
 
 ALLOWED = mutations_of(
     "engine/policy.py",
     "unit/engine/test_decisions.py",
+    (
+        'image.failure is Failure.NSFW and self.nsfw == "allow"',
+        "image.failure is Failure.NSFW",
+        "a flagged picture is adopted though it is not allowed",
+    ),
+    ("return is_flagged or is_of_other_size", "return is_of_other_size", "a flagged one is bought again"),
+    (
+        "return is_flagged or is_of_other_size",
+        "return is_flagged",
+        "a picture of another size that is allowed by now is bought again",
+    ),
+    (
+        'image.failure is Failure.SIZE and self.on_size_mismatch == "warn"',
+        "image.failure is Failure.SIZE",
+        "a picture of another size is adopted though it is not allowed",
+    ),
     (
         "return self.allows_nsfw(receipt) and self.allows_size(receipt)",
         "return self.allows_size(receipt)",

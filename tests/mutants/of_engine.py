@@ -558,13 +558,19 @@ DISPATCHER = mutations_of(
     "engine/dispatcher.py",
     "unit/engine/test_unanswered.py",
     (
+        "                if allows(image):\n",
+        "                if False:\n",
+        "what is allowed by now stays failed",
+        "unit/maintenance/test_reconcile.py",
+    ),
+    (
         "await self._context.record_patiently(lambda: self._context.write(event))",
         "await self._context.write(event)",
         "an intent that was never sent is possibly paid where the store failed for a moment",
         "unit/engine/test_handoff.py",
     ),
     (
-        "                await self._recover_noted(group)\n",
+        "                await self._recover(group)\n",
         "",
         "what a replaced process noted late is bought again",
         "unit/engine/test_lost_responses.py",

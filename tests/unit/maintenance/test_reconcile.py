@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_bitdance.clock import Clock
-from airflow_provider_bitdance.engine import Policy, Wanted, run_job
+from airflow_provider_bitdance.engine import Finished, Policy, Wanted, run_job
 from airflow_provider_bitdance.engine.lost_responses import READING_PAUSES
 from airflow_provider_bitdance.engine.saving import save_prediction
 from airflow_provider_bitdance.exceptions import AuthenticationError, InputError, ServerError
@@ -562,6 +562,24 @@ def test_a_newer_image_whose_file_is_gone_keeps_no_paid_one_from_its_place(
 
     assert (image.outcome, image.prediction_id) == (outcome, "pred-1")
     assert office.images == {"cover.png": left or office.api.made["pred-1"].picture}
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_an_image_that_reconcile_has_flagged_is_that_of_a_task_that_allows_it(is_batch: bool) -> None:
+    """reconcile does not know what the task allows."""
+    office = Office()
+    office.api.next_changes = {"nsfw": True}
+    office.task(dies=AFTER_SUBMISSION, is_batch=is_batch)
+    office.wait(hours=1)
+    assert the_image(office).outcome is CollectStatus.FAILED
+
+    context = office.context(try_number=2, nsfw="allow", is_batch=is_batch)
+    finished = run(run_job(context, [a_wanted()]))
+
+    assert isinstance(finished, Finished)
+    (image,) = finished.results
+    assert (image["prediction_id"], image["nsfw"], image["reused"]) == ("pred-1", True, False)
+    assert (office.api.billed, image["estimated_cost_usd"]) == (1, 0.01)
 
 
 @pytest.mark.parametrize("is_pruned", [False, True])
