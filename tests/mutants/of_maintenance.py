@@ -16,7 +16,7 @@ RECONCILE = mutations_of(
     ("open_records(records_path,", 'open_records("",', "other records are reconciled"),
     ("        dry_run=dry_run,\n", "", "a dry run stores and claims"),
     ("        include_running=include_running,\n", "", "what may still run is never collected"),
-    ("policy=Policy(nsfw=nsfw)", "policy=Policy()", "flagged pictures are never stored"),
+    ("policy=Policy(nsfw=nsfw, ", "policy=Policy(", "flagged pictures are never stored"),
     ("since if since.tzinfo else since.replace(tzinfo=UTC)", "since.astimezone(UTC)", "the wrong hours"),
     ("include_running=self.include_running)", "include_running=True)", "a running task is stopped"),
     (
@@ -275,7 +275,16 @@ COSTS = mutations_of(
         "if loss.intended_at >= oldest",
         "a purchase that is known explains another one",
     ),
-    ("found = loss.prediction_id or (", "found = (", "a noted purchase is taken for unknown"),
+    (
+        "    if loss.prediction_id:\n        return",
+        "    if False:\n        return",
+        "a noted purchase is taken for unknown",
+    ),
+    (
+        "return _possibly_paid(loss, Verdict.NOT_CREATED, NOT_SHOWN)",
+        "return _possibly_paid(loss, Verdict.NOT_CREATED, loss.reason)",
+        "what is proven is said to be unproven",
+    ),
     (
         "if loss.intended_at >= oldest and not loss.prediction_id",
         "if not loss.prediction_id",
