@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from airflow_provider_bitdance.engine.context import MANY, JobContext
@@ -360,6 +360,28 @@ class DestinationLock:
             key=image.plan.key,
             fingerprint=image.plan.fingerprint,
         )
+
+
+async def take_back(context: JobContext, image: ImageState) -> bool:
+    """Take the destination of a bought image from another task that has reserved it since, and say whether it
+    is ours: where that task has bought nothing for it, or has failed, nothing newer comes there.
+
+    :raises InputError: That task is still at work.
+    """
+    destination, ours = context.destination_of(image.plan), context.journal.job
+    held = await asyncio.to_thread(context.reservations.last, destination)
+    if held is None or held.writer.job.same_task(ours):
+        return False
+    theirs = Journal(context.records, context.journal.owner, job=held.writer.job)
+    state = await asyncio.to_thread(theirs.load)
+    if held.key in state.images and state.images[held.key].status not in (Status.PLANNED, Status.FAILED):
+        return False
+    receipt = await asyncio.to_thread(context.receipts.find, destination)
+    if receipt is not None and receipt.stored_at.timestamp() > image.submitted_at:
+        return False
+    # "reuse" would make a result of what another task has stored for the same request.
+    regenerating = replace(context, policy=replace(context.policy, if_exists="regenerate"))
+    return await DestinationLock(regenerating).take(image)
 
 
 def refusal_of(

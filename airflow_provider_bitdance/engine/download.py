@@ -16,11 +16,12 @@ from typing import Any
 from airflow_provider_bitdance.engine.account_history import CLOCK_MARGIN
 from airflow_provider_bitdance.engine.context import FEW_IMAGES, JobContext
 from airflow_provider_bitdance.engine.decisions import Refusal, Refuse
-from airflow_provider_bitdance.engine.destination_lock import refusal_of
+from airflow_provider_bitdance.engine.destination_lock import refusal_of, take_back
 from airflow_provider_bitdance.engine.failures import FAILURE_OF
 from airflow_provider_bitdance.engine.output import fetch_output, labelled
 from airflow_provider_bitdance.engine.proof import Proof, proof_of
 from airflow_provider_bitdance.exceptions import (
+    InputError,
     NsfwError,
     OutputError,
     OutputExpiredError,
@@ -75,7 +76,12 @@ async def collect_output(
 async def _fetch_and_store(context: JobContext, image: ImageState, prediction: Prediction) -> Receipt:
     model, wants = image.plan.request.model, context.thumbnails.wants_more()
     valid = await fetch_output(context, prediction, model=model, with_thumbnail=wants)
-    receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
+    try:
+        receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
+    except InputError:
+        if not await take_back(context, image):
+            raise
+        receipt = await asyncio.to_thread(_store, context, image, prediction, valid)
     if not receipt.nsfw:
         context.thumbnails.take(image.plan.key, valid.thumbnail)
     return receipt

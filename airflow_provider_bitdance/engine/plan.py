@@ -94,7 +94,7 @@ async def plan(context: JobContext, wanted: list[Wanted]) -> list[Event]:
 
     decided = await asyncio.gather(*(decide(item) for item in wanted))
     _log_lost(context, decided)
-    _log(context, decided, left=_without_rows(context, earlier, {item.key for item in wanted}))
+    _log(context, decided, left=_left(context, earlier, decided))
     if context.policy.if_exists == "reuse":  # else no receipt was looked for
         nothing = (found for found in decided if found.event is None and not (found.standing or found.lost))
         context.coordination.vacant.update(found.image.key for found in nothing)
@@ -233,25 +233,27 @@ def _exists(context: JobContext, item: Wanted) -> bool:
     return any(context.images.size(item.destination.stem + extension) is not None for extension in extensions)
 
 
-def _without_rows(context: JobContext, earlier: list[Journal], keys: set[str]) -> list[str]:
-    """Return the predictions that are bought and not stored, of rows that the task does not have any more."""
+def _left(context: JobContext, earlier: list[Journal], decided: list[Decision]) -> list[str]:
+    """Return the predictions that were bought before a clear, can be collected, and are not used: another
+    image is requested now, or the row is gone."""
+    used = {found.event.prediction_id for found in decided if isinstance(found.event, Adopted)}
     last = {
         image.prediction_id: image
         for journal in reversed(earlier)
         for image in journal.state.images.values()
-        if image.plan.key not in keys
+        if image.prediction_id not in used
     }
     now = context.clock.time()
-    return [
+    waiting = (
         prediction_id
         for prediction_id, image in last.items()
         if image.status is Status.SUBMITTED and now - image.submitted_at < KEPT_BY_WAVESPEED.total_seconds()
-    ]
+    )
+    return list(dict.fromkeys([*waiting, *(found.leaves for found in decided if found.leaves)]))
 
 
 def _log_earlier(context: JobContext, decided: list[Decision], left: list[str]) -> None:
     adopted = [found.event.prediction_id for found in decided if isinstance(found.event, Adopted)]
-    left = [*left, *(found.leaves for found in decided if found.leaves)]
     if adopted:
         context.log.info(
             "Waiting for predictions that were bought before the task was cleared; nothing is bought "

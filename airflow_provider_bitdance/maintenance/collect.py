@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from airflow_provider_bitdance.engine import JobContext
-from airflow_provider_bitdance.engine.destination_lock import DestinationLock
 from airflow_provider_bitdance.engine.download import collect_output
 from airflow_provider_bitdance.engine.lost_response_decisions import ARRIVES_WITHIN
 from airflow_provider_bitdance.engine.lost_responses import resolve_intents
@@ -21,7 +20,7 @@ from airflow_provider_bitdance.exceptions import BitDanceError, FencedError
 from airflow_provider_bitdance.maintenance.report import CollectStatus
 from airflow_provider_bitdance.maintenance.triage import bought_as
 from airflow_provider_bitdance.polling.poller import Poller, wait_for
-from airflow_provider_bitdance.records import ImageState, Journal, Status
+from airflow_provider_bitdance.records import ImageState, Status
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.wavespeed.responses import Prediction
 
@@ -83,7 +82,6 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         why = f"a newer image is at its destination: {newer.uri}"
         return Collected(prediction.id, CollectStatus.SUPERSEDED, why)
     try:
-        await _take_what_nobody_makes(context, image)
         receipt = await collect_output(context, image, prediction)
     except FencedError:
         raise
@@ -91,22 +89,6 @@ async def _collect_one(context: JobContext, image: ImageState, prediction: Predi
         failed = context.journal.state.images[image.plan.key].status is Status.FAILED
         return Collected(prediction.id, CollectStatus.FAILED if failed else CollectStatus.LEFT, error.what)
     return Collected(prediction.id, CollectStatus.STORED, receipt.uri)
-
-
-async def _take_what_nobody_makes(context: JobContext, image: ImageState) -> None:
-    """Take a destination back that another task has reserved since, and for which it has bought nothing.
-
-    It failed, or its journal is gone. What it has bought is newer, and has the better claim.
-    """
-    destination, ours = context.destination_of(image.plan), context.journal.job
-    held = await asyncio.to_thread(context.reservations.last, destination) if image.plan.named else None
-    if held is None or held.writer.job.same_task(ours):
-        return
-    theirs = Journal(context.records, context.journal.owner, job=held.writer.job)
-    state = await asyncio.to_thread(theirs.load)
-    if held.key not in state.images or state.images[held.key].status in (Status.PLANNED, Status.FAILED):
-        regenerating = replace(context, policy=replace(context.policy, if_exists="regenerate"))
-        await DestinationLock(regenerating).take(image)
 
 
 def _newer_image(context: JobContext, image: ImageState) -> Receipt | None:

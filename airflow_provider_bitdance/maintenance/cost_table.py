@@ -14,11 +14,9 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_provider_bitdance.exceptions import InputError
-from airflow_provider_bitdance.maintenance.scan import JobRecord, Records
-from airflow_provider_bitdance.records import ImageState
+from airflow_provider_bitdance.maintenance.scan import JobRecord, Loss, Records
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten
-from airflow_provider_bitdance.storage.naming import Destination
 
 DIMENSIONS: dict[str, Callable[[Receipt], str]] = {
     "dag": lambda receipt: receipt.writer.job.dag_id,
@@ -133,9 +131,7 @@ def cost_table(records: Records, by: Sequence[str], *, since: datetime | None = 
         Sum(1, _usd(loss.plan.estimated_cost_usd))
         for record in records.jobs
         for loss in record.losses
-        if loss.intended_at >= start
-        and not loss.prediction_id
-        and not _is_counted(records, record, loss.plan.key)
+        if loss.intended_at >= start and not loss.prediction_id and not _is_counted(records, record, loss)
     ]
     return CostTable(
         records=records.uri,
@@ -156,14 +152,14 @@ def _costs(receipt: Receipt) -> tuple[Sum, Sum]:
     return Sum(1, price + _usd(made.estimated_cost_usd)), lost + prompts_lost
 
 
-def _is_counted(records: Records, record: JobRecord, key: str) -> bool:
-    """Say whether the receipt at an image's destination counts what its task possibly paid, before a clear
-    too."""
-    image: ImageState = record.state.images[key]
-    plan = image.plan
-    destination = Destination(record.state.output, plan.stem, plan.extension, plan.named)
+def _is_counted(records: Records, record: JobRecord, loss: Loss) -> bool:
+    """Say whether the receipt at an image's destination counts a lost purchase: its task, before a clear too,
+    had lost it when the image was stored."""
+    destination = record.destination_of(record.state.images[loss.plan.key])
     receipt = records.receipts.get(f"{destination.record_name}.json")
-    return receipt is not None and receipt.possibly_paid > 0 and receipt.writer.job.same_task(record.job)
+    if receipt is None or not receipt.possibly_paid or not receipt.writer.job.same_task(record.job):
+        return False
+    return loss.given_up_at <= receipt.stored_at.timestamp()
 
 
 def _usd(amount: float) -> Decimal:

@@ -186,7 +186,7 @@ def _facts(
     items = history.since(loss.intended_at - BILLING_MARGIN.total_seconds())
     proofs = {item.id: proof_of(item, loss.request) for item in items if item.id not in known}
     for name in proofs.keys() & saved.keys():
-        is_of_prompt = saved[name].request.prompt == loss.request.prompt
+        is_of_prompt = saved[name].request.prompt in (loss.request.prompt, loss.plan.prompt_asked)
         if proofs[name] is Proof.NONE:
             proofs[name] = Proof.OURS if is_of_prompt else Proof.ANOTHER
     return LossFacts(

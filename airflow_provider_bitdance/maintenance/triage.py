@@ -12,7 +12,7 @@ from airflow_provider_bitdance.records import ImageState, PlannedImage, Status
 
 KEPT_SECONDS = KEPT_BY_WAVESPEED.total_seconds()
 NOT_OURS = (CollectStatus.SUPERSEDED, CollectStatus.ANOTHER_API)
-CLEARED = "the task was cleared and planned again afterwards: this image would replace the newer one"
+CLEARED = "the task was cleared and planned again afterwards, and requests another image there"
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class BitDanceBatchOperator(BitDanceBaseOperator):
         write = parquet_bytes if self.manifest_format == "parquet" else manifest_bytes
         images.replace(name, write(rows))
         write_contact_sheets(finished, job_context)
-        bought = sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)
+        bought = sum(_purchases(image, finished) * image.plan.estimated_cost_usd for image in finished.images)
         enhanced = [made for image in finished.images if (made := image.plan.enhancement) is not None]
         summary = {
             "manifest": uri_of(images, name),
@@ -251,6 +251,13 @@ def _not_tolerated(
     if not any(error.retry_helps for error in failures.values()):
         failed = failed.with_verdict(retry=False)
     return with_charges(failed, job_context.journal.state)
+
+
+def _purchases(image: ImageState, finished: Finished) -> int:
+    """Return how many purchases of an image are this task's; of one that was adopted after a clear, one."""
+    result = finished.stored.get(image.plan.key)
+    is_adopted = result is not None and not result["reused"]
+    return max(image.purchases, int(is_adopted))
 
 
 def _row(image: ImageState, finished: Finished) -> ManifestRow:

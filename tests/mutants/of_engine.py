@@ -9,6 +9,18 @@ DESTINATION_LOCK = mutations_of(
     "unit/engine/test_destination_lock.py unit/engine/test_side_by_side.py",
     ("self.held[image.plan.key] = until", "pass", "a task forgets what it waits for"),
     (
+        ".status not in (Status.PLANNED, Status.FAILED):",
+        ".status is Status.STORED:",
+        "an old image takes the place of what was bought later",
+        "unit/maintenance/test_reconcile.py",
+    ),
+    (
+        "    return await DestinationLock(regenerating).take(image)\n",
+        "    return False\n",
+        "an image is lost for one that failed later",
+        "unit/maintenance/test_reconcile.py",
+    ),
+    (
         "            context.coordination.vacant.discard(key)\n",
         "",
         "a receipt that came after the plan is not looked for when the image is stored",

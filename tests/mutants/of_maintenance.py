@@ -79,16 +79,6 @@ COLLECT = mutations_of(
     "maintenance/collect.py",
     "unit/maintenance/test_reconcile.py",
     (
-        "        await _take_what_nobody_makes(context, image)\n",
-        "",
-        "an image is lost for one that failed later",
-    ),
-    (
-        ".status in (Status.PLANNED, Status.FAILED):",
-        ".status is not Status.STORED:",
-        "an old image takes the place of what was bought later",
-    ),
-    (
         "journal.claim, deadline, now)",
         "journal.claim, 0.0, now)",
         "a retry that waits is out of time",

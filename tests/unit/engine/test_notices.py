@@ -190,6 +190,19 @@ def test_what_was_bought_for_a_row_that_is_gone_after_a_clear_is_named_while_it_
     assert said[0][0].endswith("stay collectable for 7 days: pred-1")
 
 
+def test_what_was_bought_for_another_request_is_named_also_where_a_still_earlier_one_is_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(latency=600)
+    for generation, prompt in enumerate(("a fox", "a hen", "a fox")):
+        caplog.clear()
+        context = world.context(job=a_job(generation=generation), try_number=generation + 1, defer_after=0)
+        run(run_job(context, [a_wanted(prompt)]))
+        world.clock.now += 10
+    (line,) = (line for line in lines(caplog) if "Not using predictions" in line)
+    assert line.endswith(": pred-2")
+
+
 def test_what_was_bought_before_a_clear_is_one_line_for_all_images(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,20 @@ def test_what_was_possibly_paid_stands_beside_the_image_and_is_counted_once() ->
     assert cost_table(office.records, ("dag",)).unstored_possibly_paid == Sum()
 
 
+def test_what_a_later_generation_lost_is_not_in_the_receipt_of_an_earlier_one() -> None:
+    office = Office()
+    office.api.on_post = [office.api.lose_answer]
+    office.task()
+    office.wait(minutes=10)
+    office.api.on_post = [office.api.lose_answer, office.api.answer_failing(status="failed", error="no GPU")]
+    again = a_job(generation=1)
+    office.task(job=again, try_number=2, wanted=a_wanted("a fox"), retry_failed=False)
+
+    table = cost_table(office.records, ("dag",))
+
+    assert table.total.possibly_paid == table.unstored_possibly_paid == Sum(1, Decimal("0.01"))
+
+
 def test_what_is_bought_and_not_stored_is_in_no_row_and_is_said() -> None:
     office = two_days()
     office.task(job=a_job(dag_id="dead"), wanted=a_wanted("a dog", name="dog"), dies="before poll")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -281,6 +282,15 @@ def test_a_loss_that_a_person_has_saved_was_bought(
     shown: dict[str, Any], saved: dict[str, Receipt], verdict: tuple[Verdict, str]
 ) -> None:
     assert fates([a_loss()], [a_prediction("pred", after=61, **shown)], receipts=saved) == [verdict]
+
+
+@pytest.mark.parametrize("prompt", ["a fox", "a fox, artistic"], ids=["as requested", "as sent"])
+def test_a_loss_of_an_enhanced_prompt_that_a_person_has_saved_was_bought(prompt: str) -> None:
+    plan = a_plan().model_copy(update={"request": a_request("a fox, artistic"), "prompt_asked": "a fox"})
+    loss = replace(a_loss(), plan=plan, request=plan.request)
+    saved = saved_by_hand("pred", request=a_request(prompt))
+
+    assert fates([loss], [a_prediction("pred", after=61)], receipts=saved) == [(Verdict.BOUGHT, "pred")]
 
 
 def test_what_a_task_has_bought_and_a_person_has_saved_was_no_loss() -> None:

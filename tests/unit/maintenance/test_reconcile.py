@@ -600,6 +600,22 @@ def test_an_image_is_stored_where_a_later_task_that_wanted_another_one_has_faile
     assert office.images == {"cover.png": office.api.made["pred-1"].picture}
 
 
+def test_a_retry_stores_its_image_where_a_later_task_that_wanted_another_one_has_failed() -> None:
+    office = Office()
+    wanted = a_wanted("a fox", named=True)
+    office.task(dies=AFTER_SUBMISSION, wanted=wanted)
+    office.wait(hours=1)
+    office.api.on_post = [office.api.answer_failing(status="failed", error="no GPU")]
+    office.task(job=a_job(run_id="later"), wanted=a_wanted("a crow", named=True), retry_failed=False)
+    office.wait(hours=1)
+
+    finished = run(run_job(office.context(try_number=2), [wanted]))
+
+    assert isinstance(finished, Finished)
+    assert [image["prediction_id"] for image in finished.results] == ["pred-1"]
+    assert office.images == {"cover.png": office.api.made["pred-1"].picture}
+
+
 def test_an_image_makes_way_for_what_a_later_task_has_bought_at_its_address() -> None:
     office = Office()
     office.task(dies=AFTER_SUBMISSION, wanted=a_wanted("a fox", named=True))

@@ -226,6 +226,19 @@ def test_a_batch_defers_once_and_goes_on_with_its_plan(
     assert local.bill().billed == 3
 
 
+def test_what_a_cleared_batch_has_adopted_is_in_its_cost_as_in_its_rows(
+    local: LocalService, output: Path
+) -> None:
+    with pytest.raises(TaskDeferred):
+        batch(output, deferrable=True, defer_after=0).execute(context())
+
+    result = batch(output).execute(context(try_number=2, max_tries=4))
+
+    rows = read_manifest(result["manifest"])
+    assert result["estimated_cost_usd"] == sum(row.estimated_cost_usd or 0 for row in rows) == 0.03
+    assert (result["reused"], local.bill().billed) == (0, 3)
+
+
 def test_an_asset_event_tells_counts_cost_and_manifest(local: LocalService, output: Path) -> None:
     posters = Asset("posters")
     events = OutletEventAccessors()
