@@ -31,11 +31,12 @@ from airflow_provider_bitdance.records import (
     Status,
     Stored,
 )
-from airflow_provider_bitdance.records.events import Event
+from airflow_provider_bitdance.records.events import Enhancement, Event
 from airflow_provider_bitdance.records.receipts import Receipt
 from airflow_provider_bitdance.redaction import shorten, some_of
 from airflow_provider_bitdance.storage import check_writable
 from airflow_provider_bitdance.storage.naming import EXTENSIONS
+from airflow_provider_bitdance.wavespeed.image_request import ImageRequest
 
 READS_AT_ONCE = 16
 """If one fails, what the job still writes would have to wait behind all that is queued."""
@@ -159,16 +160,31 @@ async def _decide(
         earlier=before,
     )
     match decide_wanted(facts):
-        case Reuse():
+        case Reuse(standing):
             stored = Stored(key=item.key, receipt=context.receipts.uri(item.destination), reused=True)
-            return Decision(image, stored, receipt)
+            return Decision(_made_of(image, standing.request, standing.enhancement), stored, receipt)
         case Adopt(theirs):
             owner = next(journal.job for journal in of_image if journal.state.images[item.key] is theirs)
+            image = _made_of(image, theirs.plan.request, theirs.plan.enhancement)
             return Decision(image, adoption(theirs, item.key, owner), receipt)
         case Refuse(why):
             return _refused(context, item, image, receipt, why)
         case Buy(leaves):
             return Decision(image, None, receipt, lost, leaves)
+
+
+def _made_of(image: PlannedImage, request: ImageRequest, made: Enhancement | None) -> PlannedImage:
+    """Return a plan with the enhanced prompt that an image was made of: a person may have had the text
+    enhanced again since. What that cost stays.
+
+    :param request: What was sent for the image.
+    :param made: How its prompt was made.
+    """
+    if image.enhancement is None or made is None:
+        return image
+    sent = image.request.model_copy(update={"prompt": request.prompt})
+    enhancement = image.enhancement.model_copy(update={"prediction_id": made.prediction_id})
+    return image.model_copy(update={"request": sent, "enhancement": enhancement})
 
 
 def _refused(

@@ -129,6 +129,27 @@ def test_a_rerun_and_a_cleared_task_cost_nothing(world: World) -> None:
     assert world.api.billed == 2
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["reused", "adopted"])
+def test_a_text_that_was_enhanced_again_is_not_said_to_be_that_of_an_older_image(waits: bool) -> None:
+    world = World(latency=60)
+    run(task(world.context(**({"defer_after": 0, "break_even": 0} if waits else {}))))
+    for path in [path for path in world.disk if "/prompts/" in path]:
+        del world.disk[path]  # as the docs say
+    world.api.next_changes = {"outputs": ["a wholly new text"]}
+    context = world.context(job=a_job(generation=1), try_number=2)
+
+    finished(context)
+
+    plan, receipt = state_of(context).images["image"].plan, context.receipts.find(a_wanted().destination)
+    assert receipt is not None
+    for record in (plan, receipt):
+        assert record.request.prompt == ENHANCED
+        assert record.enhancement is not None
+        assert record.enhancement.prediction_id == "pred-1"
+    assert plan.enhancement is not None
+    assert plan.enhancement.estimated_cost_usd == TEXT_USD
+
+
 def test_another_image_of_the_text_costs_no_second_text(world: World) -> None:
     finished(world.context())
     (result,) = finished(
