@@ -171,6 +171,18 @@ PLAN = mutations_of(
     "engine/plan.py",
     "unit/engine/test_run.py unit/engine/test_plan.py",
     (
+        "    if image.enhancement is None or made is None:\n",
+        "    if True:\n",
+        "a manifest says a prompt of which no image was made",
+        "unit/enhancer/test_stage.py",
+    ),
+    (
+        "        if image.prediction_id not in used\n",
+        "",
+        "what is used is said to be left",
+        "unit/engine/test_notices.py",
+    ),
+    (
         'if context.policy.if_exists == "reuse":  # else',
         "if True:  # else",
         "an old receipt stands beside a new file",
@@ -482,7 +494,7 @@ BATCH = mutations_of(
         "the result hides what is possibly paid and not stored",
     ),
     (
-        "sum(image.purchases * image.plan.estimated_cost_usd for image in finished.images)",
+        "sum(_purchases(image, finished) * image.plan.estimated_cost_usd for image in finished.images)",
         "sum(image.plan.estimated_cost_usd for image in finished.images if image.receipt)",
         "the result counts no failed purchase, and what was reused",
     ),

@@ -271,6 +271,11 @@ COSTS = mutations_of(
         "a noted purchase is taken for unknown",
     ),
     (
+        "in (loss.request.prompt, loss.plan.prompt_asked)",
+        "== loss.request.prompt",
+        "a charged purchase that a person has saved is called not created",
+    ),
+    (
         "return _possibly_paid(loss, Verdict.NOT_CREATED, NOT_SHOWN)",
         "return _possibly_paid(loss, Verdict.NOT_CREATED, loss.reason)",
         "what is proven is said to be unproven",
@@ -286,6 +291,16 @@ COSTS = mutations_of(
         "the wrong one of two losses is called bought",
     ),
     ("records.bought_in_run(loss.job)", "known", "another account's purchase settles a loss"),
+)
+
+COST_TABLE = mutations_of(
+    "maintenance/cost_table.py",
+    "unit/maintenance/test_cost_table.py",
+    (
+        "return loss.given_up_at <= receipt.stored_at.timestamp()",
+        "return True",
+        "what a later generation possibly paid is in no sum",
+    ),
 )
 
 TRIAGE = mutations_of(
@@ -373,4 +388,4 @@ PRUNE = mutations_of(
     ("            and name not in in_use\n", "", "a receipt is removed that a task is about to need"),
 )
 
-MUTATIONS = (*PRUNE, *RECONCILE, *TRIAGE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)
+MUTATIONS = (*PRUNE, *RECONCILE, *COST_TABLE, *TRIAGE, *COLLECT, *BILL, *ACCOUNT, *COSTS, *OUTPUTS)

@@ -47,6 +47,11 @@ BATCH = mutations_of(
     "operators/batch.py",
     "unit/operators/test_batch.py",
     (
+        "return max(image.purchases, int(is_adopted))",
+        "return image.purchases",
+        "what a cleared batch has adopted is in no result's cost",
+    ),
+    (
         "return finished.stopped or _not_tolerated(finished, job_context, result)",
         "return _not_tolerated(finished, job_context, result)",
         "a batch that was stopped succeeds",
