@@ -1,8 +1,8 @@
 """`python -m tests.release`: is a release whole, and does it work where nothing else is installed?
 
 Builds the wheel from the source distribution, checks both, runs the source distribution's tests against the
-wheel, and follows the README to a first image in empty environments. It exits with 1 at the first check that
-fails; logs and environments stay in .release/.
+wheel, resolves that beside other packages on each Airflow, and follows the README to a first image in empty
+environments. It exits with 1 at the first check that fails; logs and environments stay in .release/.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.matrix.cells import ROOT, Cell
+from tests.matrix.cells import AIRFLOWS, ROOT, Cell
 from tests.matrix.play import PARTS, Player
 from tests.release.contents import Release
 from tests.release.first_image import CLEAN, first_image
+from tests.release.neighbours import NEIGHBOURS, resolve
 
 FOLDER = ROOT / ".release"
 TESTS = "unit, contract, packaging"
@@ -28,14 +30,20 @@ def main() -> int:
     argparse.ArgumentParser(prog="python -m tests.release", description=__doc__).parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     dist = FOLDER / "dist"
+    neighbours = {
+        f"it resolves beside {len(NEIGHBOURS)} other packages on Airflow {airflow}": partial(
+            resolve, airflow, dist
+        )
+        for airflow in AIRFLOWS
+    }
+    first_images = {f"first image: {clean}": partial(first_image, clean, dist, FOLDER) for clean in CLEAN}
     steps: dict[str, Callable[[], None]] = {
         "wheel and source distribution are built": lambda: _run("build", "--outdir", str(dist), str(ROOT)),
         "twine finds no fault in the metadata": lambda: _run("twine", "check", "--strict", *_files(dist)),
         "version, changelog and contents agree": lambda: Release.of(dist, ROOT).check(),
         "the source distribution's tests pass on the wheel": lambda: _test(dist),
-    } | {
-        f"first image: {clean}": lambda clean=clean: first_image(clean, dist, FOLDER)  # type: ignore[misc]
-        for clean in CLEAN
+        **neighbours,
+        **first_images,
     }
     for what, step in steps.items():
         started = time.monotonic()
